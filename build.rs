@@ -9,8 +9,17 @@ mod statuses;
 use statuses::{c_enum, statuses};
 
 /// The files of the ABI, in the order of the header. The status enum precedes them.
-const PARTS: [&str; 9] =
-    ["library", "log", "client", "store", "authorization", "tokens", "endpoints", "request", "webhook"];
+const PARTS: [&str; 9] = [
+    "library",
+    "log",
+    "client",
+    "store",
+    "authorization",
+    "tokens",
+    "endpoints",
+    "request",
+    "webhook",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cbindgen.toml");

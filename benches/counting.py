@@ -23,7 +23,9 @@ def instructions(run, few, many, profile=None, environment=None):
         for calls in (few, many):
             out = f"{profile or os.path.join(folder, 'profile')}.{calls}"
             command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *run(calls)]
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+            done = subprocess.run(
+                command, capture_output=True, text=True, env={**os.environ, **(environment or {})}
+            )
             if done.returncode != 0:
                 raise SystemExit(f"{' '.join(map(str, command[:4]))} …: {done.stderr}")
             totals.append(int(re.search(r"Collected : (\d+)", done.stderr)[1]))

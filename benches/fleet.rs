@@ -29,8 +29,10 @@ const IMPORT: usize = 10_000;
 const DAY_MS: i64 = 86_400_000;
 
 fn main() {
-    let tokens =
-        env::var("GHL_BENCH_TOKENS").ok().and_then(|tokens| tokens.parse().ok()).unwrap_or(1_000_000);
+    let tokens = env::var("GHL_BENCH_TOKENS")
+        .ok()
+        .and_then(|tokens| tokens.parse().ok())
+        .unwrap_or(1_000_000);
     let only = env::var("GHL_BENCH_STORE").ok();
     let wanted = |store: &str| only.as_deref().is_none_or(|only| only == store);
     if wanted("sqlite") {
@@ -94,7 +96,11 @@ fn refreshes(server: &Server, store: &Value) {
         drop(client);
         let after: f64 = server.sql("postgres", account).trim().parse().unwrap();
         let wal = (after - before) / f64::from(REFRESHES) / 1024.0;
-        println!("  a refresh with {}: {:.2?}, {wal:.1} KiB of WAL", store["kind"], median(&mut times));
+        println!(
+            "  a refresh with {}: {:.2?}, {wal:.1} KiB of WAL",
+            store["kind"],
+            median(&mut times)
+        );
     }
 }
 
@@ -152,8 +158,10 @@ fn measure(tokens: usize, store: &Value) {
     timed("a page of a company's locations", || {
         drop(store.list(&Query { after: None, ..company.clone() }, &patience()))
     });
-    let companies =
-        Query { user_type: Some(ghl_oauth::internals::token::UserType::Company), ..Query::default() };
+    let companies = Query {
+        user_type: Some(ghl_oauth::internals::token::UserType::Company),
+        ..Query::default()
+    };
     timed("a page of all companies", || {
         drop(store.list(&Query { limit: 100, ..companies.clone() }, &patience()))
     });
@@ -170,7 +178,13 @@ fn measure(tokens: usize, store: &Value) {
     }
     println!("  {due} due tokens found in pages of 100, each in {:.2?}", median(&mut times));
     timed("nothing due", || {
-        assert!(store.due(None, &(i64::MIN..=0), None, 100, &patience()).unwrap().resource_ids.is_empty())
+        assert!(
+            store
+                .due(None, &(i64::MIN..=0), None, 100, &patience())
+                .unwrap()
+                .resource_ids
+                .is_empty()
+        )
     });
     timed("next due time", || drop(store.next_renewal(None, &patience())));
     timed("next due time of one company", || {
@@ -187,7 +201,11 @@ fn measure(tokens: usize, store: &Value) {
         store.save(&record, &patience()).unwrap();
         saves.push(began.elapsed());
     }
-    println!("  a load in {:.2?}, a durable save in {:.2?}", median(&mut loads), median(&mut saves));
+    println!(
+        "  a load in {:.2?}, a durable save in {:.2?}",
+        median(&mut loads),
+        median(&mut saves)
+    );
 }
 
 fn timed(what: &str, work: impl Fn()) {

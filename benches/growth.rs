@@ -40,7 +40,8 @@ fn main() {
     }
     let words: Vec<String> = env::args().skip(1).filter(|word| word != "--bench").collect();
     let is_quick = words.iter().any(|word| word == "--quick");
-    let names: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
+    let names: Vec<&str> =
+        words.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
     let wanted = |curve: &str| names.is_empty() || names.contains(&curve);
     println!("curve,x,figure,value");
     if wanted("tokens") {
@@ -70,12 +71,14 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// The time of a client's calls with a thousand to ten to the given power of tokens.
 fn tokens(most: u32) {
-    let client = Client::with_host(&Config::new("app-1", "secret"), Arc::new(SyntheticStore)).unwrap();
+    let client =
+        Client::with_host(&Config::new("app-1", "secret"), Arc::new(SyntheticStore)).unwrap();
     // The first token includes one-time costs.
     client.access_token(&population::location_id(0)).unwrap();
     let (before, mut held) = (resident(), 1);
     for count in (3..=most).map(|power| 10_usize.pow(power)) {
-        (held..count).for_each(|index| drop(client.access_token(&population::location_id(index)).unwrap()));
+        (held..count)
+            .for_each(|index| drop(client.access_token(&population::location_id(index)).unwrap()));
         held = count;
         let each = (resident() - before) as f64 * 1024.0 / (count - 1) as f64;
         row("tokens", count, "resident_bytes", each);
@@ -105,7 +108,9 @@ fn tokens(most: u32) {
             "due_ms",
             timed(|| drop(store.due(None, &(i64::MIN..=now), None, 100, &patience()).unwrap())),
         );
-        let read = |index: usize| store.load(&population::location_id(index), &patience()).unwrap().unwrap();
+        let read = |index: usize| {
+            store.load(&population::location_id(index), &patience()).unwrap().unwrap()
+        };
         let mut index = 0;
         let next = || {
             index = (index + 7919) % count;
@@ -179,7 +184,8 @@ fn import(client: &Client, indexes: std::ops::Range<usize>, now: i64) {
 /// runs are short, so other programs rarely interrupt one.
 fn lookup(client: &Client, count: usize) -> f64 {
     const CALLS: usize = 2_000;
-    let ids: Vec<String> = (0..1000).map(|place| population::location_id(place * count / 1000)).collect();
+    let ids: Vec<String> =
+        (0..1000).map(|place| population::location_id(place * count / 1000)).collect();
     let mut buffer = vec![0_u8; 900];
     let mut runs: Vec<Duration> = (0..501)
         .map(|_| {
@@ -227,7 +233,8 @@ fn mint(locations: usize) {
     const REQUESTS: u32 = 100;
     const PER_MS: u64 = 250;
     let rate_limit = Some(RateLimit { requests: REQUESTS, per_ms: PER_MS, per_day: 1_000_000 });
-    let emulator = Emulator::start(Options { locations, rate_limit, ..Options::default() }).unwrap();
+    let emulator =
+        Emulator::start(Options { locations, rate_limit, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
     let mut config = stage::configuration(&emulator, store);
@@ -320,7 +327,8 @@ struct Fixture {
 
 impl Fixture {
     fn new(most: usize, store: &Value) -> Fixture {
-        let options = Options { locations: most * LOCATIONS, rate_limit: None, ..Options::default() };
+        let options =
+            Options { locations: most * LOCATIONS, rate_limit: None, ..Options::default() };
         let emulator = Emulator::start(options).unwrap();
         let mut config = stage::configuration(&emulator, store.clone());
         config["rateLimit"] = json!({"requests": 1_000_000, "perMs": 1});
@@ -343,8 +351,10 @@ impl Fixture {
         for (worker, ids) in workers.iter_mut().zip(self.ids.chunks(LOCATIONS)) {
             worker.say(&format!("refresh {} {}", time.as_millis(), ids.join(" ")));
         }
-        let reports: Vec<[u64; 3]> =
-            workers.iter_mut().map(|worker| serde_json::from_str(&worker.line()).unwrap()).collect();
+        let reports: Vec<[u64; 3]> = workers
+            .iter_mut()
+            .map(|worker| serde_json::from_str(&worker.line()).unwrap())
+            .collect();
         let sum = |field: usize| reports.iter().map(|report| report[field]).sum::<u64>() as f64;
         let slowest = reports.iter().map(|report| report[2]).max().unwrap();
         row(curve, workers.len(), "refreshes_per_second", sum(0) / time.as_secs_f64());
@@ -364,7 +374,8 @@ impl Fixture {
                 let mut workers = self.workers(count);
                 let before = self.emulator.refreshes();
                 workers.iter_mut().for_each(|worker| worker.say(&format!("ask {company}")));
-                let longest = workers.iter_mut().map(|worker| worker.line().parse().unwrap()).max().unwrap();
+                let longest =
+                    workers.iter_mut().map(|worker| worker.line().parse().unwrap()).max().unwrap();
                 assert_eq!(self.emulator.refreshes() - before, 1);
                 longest
             })
@@ -375,7 +386,8 @@ impl Fixture {
 
     /// Ages a stored token by a day.
     fn expire(&self, id: &str) {
-        let params = serde_json::from_value(json!({"companyId": id, "userType": "Company"})).unwrap();
+        let params =
+            serde_json::from_value(json!({"companyId": id, "userType": "Company"})).unwrap();
         let mut page = self.client.tokens_export(&params).unwrap();
         page["tokens"][0]["expiresAt"] = 1_700_000_000_000_i64.into();
         page["replace"] = true.into();
@@ -384,7 +396,8 @@ impl Fixture {
 }
 
 fn processes(is_quick: bool) {
-    let (most, time) = if is_quick { (8, Duration::from_secs(1)) } else { (64, Duration::from_secs(4)) };
+    let (most, time) =
+        if is_quick { (8, Duration::from_secs(1)) } else { (64, Duration::from_secs(4)) };
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
     let fixture = Fixture::new(most, &store);
@@ -410,7 +423,8 @@ fn syncs(path: &std::path::Path) -> f64 {
 }
 
 fn hosts(is_quick: bool) {
-    let (most, time) = if is_quick { (8, Duration::from_secs(1)) } else { (32, Duration::from_secs(4)) };
+    let (most, time) =
+        if is_quick { (8, Duration::from_secs(1)) } else { (32, Duration::from_secs(4)) };
     let Some(server) = Server::start(&[]) else { return };
     let database = server.database();
     let fixture = Fixture::new(most, &json!({"kind": "postgres", "url": database.url()}));
@@ -419,13 +433,15 @@ fn hosts(is_quick: bool) {
         let mut workers = fixture.workers(count);
         let (spent, refreshed) = (active_ms(&database), fixture.emulator.refreshes());
         fixture.refresh("hosts", &mut workers, time);
-        let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
+        let connections =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
         let connections: f64 = database.sql(connections).parse().unwrap();
         row("hosts", count, "connections", connections - 1.0);
         // A session reports its statistics when it ends or a moment later.
         drop(workers);
         thread::sleep(Duration::from_secs(1));
-        let each = (active_ms(&database) - spent) / (fixture.emulator.refreshes() - refreshed) as f64;
+        let each =
+            (active_ms(&database) - spent) / (fixture.emulator.refreshes() - refreshed) as f64;
         row("hosts", count, "database_ms", each);
     }
 }

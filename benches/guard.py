@@ -45,7 +45,13 @@ def count(library, emulator):
     """Instructions per call, by the name of the call."""
     BUILT.mkdir(parents=True, exist_ok=True)
     program = BUILT / "calls"
-    compile_c(ROOT / "benches" / "guard" / "calls.c", program, ROOT / "include", library.parent, "-lghl_oauth")
+    compile_c(
+        ROOT / "benches" / "guard" / "calls.c",
+        program,
+        ROOT / "include",
+        library.parent,
+        "-lghl_oauth",
+    )
     live = {"accessToken": "t" * 900, "locationId": "location000000000001", "expiresIn": 86_399}
 
     def command(kind, calls):
@@ -54,20 +60,32 @@ def count(library, emulator):
             config, token = emulator.config, emulator.grant(emulator.location_ids[0])[0]
         else:
             config, token = {"clientId": "app-1", "clientSecret": "secret"}, live
-        return [program, kind, str(calls), json.dumps(config), token["locationId"], json.dumps(token)]
+        return [
+            program,
+            kind,
+            str(calls),
+            json.dumps(config),
+            token["locationId"],
+            json.dumps(token),
+        ]
 
     return {
-        name: round(instructions(lambda calls: command(kind, calls), few, many, BUILT / kind, PLAIN))
+        name: round(
+            instructions(lambda calls: command(kind, calls), few, many, BUILT / kind, PLAIN)
+        )
         for name, (kind, few, many) in CALLS.items()
     }
 
 
 def counted_with():
     """The environment that influences the counts."""
-    compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout
+    compiler = subprocess.run(
+        ["rustc", "--version"], capture_output=True, text=True, check=True
+    ).stdout
     cpu = pathlib.Path("/proc/cpuinfo")
     return {
-        "machine": platform.machine() + (" with AVX2" if cpu.exists() and "avx2" in cpu.read_text() else ""),
+        "machine": platform.machine()
+        + (" with AVX2" if cpu.exists() and "avx2" in cpu.read_text() else ""),
         "rustc": re.search(r"\d+\.\d+\.\d+", compiler)[0],
         "libc": " ".join(platform.libc_ver()),
     }
@@ -76,7 +94,11 @@ def counted_with():
 def judge(counts, file, here):
     """Prints the counts. Returns whether all are within the limit."""
     there = file["countedWith"]
-    others = [f"{key}: {there[key]} in the file, {value} here" for key, value in here.items() if there[key] != value]
+    others = [
+        f"{key}: {there[key]} in the file, {value} here"
+        for key, value in here.items()
+        if there[key] != value
+    ]
     # Another processor has other instructions; a difference in compiler or libc needs a look.
     comparable = there["machine"] == here["machine"]
     good = True

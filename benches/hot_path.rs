@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ghl_oauth::internals::ffi::{
-    client_from, ghl_access_token, ghl_access_token_into, ghl_client, ghl_client_free, ghl_string_free,
-    ghl_token_refresh,
+    client_from, ghl_access_token, ghl_access_token_into, ghl_client, ghl_client_free,
+    ghl_string_free, ghl_token_refresh,
 };
 use ghl_oauth::internals::tokens::ImportParams;
 use ghl_oauth::internals::{Client, Config};
@@ -85,11 +85,13 @@ fn two_threads(client: Handle) {
             // Interleaved, so that other programs affect both alike.
             let runs: Vec<[f64; 2]> = (0..RUNS)
                 .map(|_| {
-                    let (one, two) = (together(client, &ids[..1], ask), together(client, &ids, ask));
+                    let (one, two) =
+                        (together(client, &ids[..1], ask), together(client, &ids, ask));
                     [2.0 * one.wall / two.wall, 2.0 * one.processor / two.processor]
                 })
                 .collect();
-            let [wall, processor] = [0, 1].map(|which| middle(runs.iter().map(|run| run[which]).collect()));
+            let [wall, processor] =
+                [0, 1].map(|which| middle(runs.iter().map(|run| run[which]).collect()));
             format!("{wall:.2} × one ({processor:.2} by processor time)")
         });
     }
@@ -113,14 +115,19 @@ fn while_others_are_refreshed() {
     let (over, refreshes) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for location_id in refreshed.iter().cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+            for location_id in
+                refreshed.iter().cycle().take_while(|_| !over.load(Ordering::Relaxed))
+            {
                 refresh(client, &CString::new(location_id.as_str()).unwrap());
                 refreshes.fetch_add(1, Ordering::Relaxed);
             }
         });
         let began = (Instant::now(), refreshes.load(Ordering::Relaxed));
-        let callers: [(&str, &[usize]); 3] =
-            [("one caller", &[3]), ("two, one resource each", &[3, 500]), ("two, one resource", &[3, 3])];
+        let callers: [(&str, &[usize]); 3] = [
+            ("one caller", &[3]),
+            ("two, one resource each", &[3, 500]),
+            ("two, one resource", &[3, 3]),
+        ];
         for (what, ids) in callers {
             let ids: Vec<CString> = ids.iter().copied().map(id).collect();
             row(&format!("while {REFRESHED} others are refreshed: {what}"), |ask| {
@@ -129,7 +136,10 @@ fn while_others_are_refreshed() {
             });
         }
         let many = refreshes.load(Ordering::Relaxed) - began.1;
-        println!("refreshes meanwhile: {:.0} per second", many as f64 / began.0.elapsed().as_secs_f64());
+        println!(
+            "refreshes meanwhile: {:.0} per second",
+            many as f64 / began.0.elapsed().as_secs_f64()
+        );
         over.store(true, Ordering::Relaxed);
     });
     free(client);
@@ -203,7 +213,13 @@ fn into(client: Handle, id: &CStr) {
     let mut length = 1024;
     // SAFETY: a valid client, a NUL-terminated id, and a buffer of the given length.
     let status = unsafe {
-        ghl_access_token_into(client.0, id.as_ptr(), buffer.as_mut_ptr().cast(), &mut length, null_mut())
+        ghl_access_token_into(
+            client.0,
+            id.as_ptr(),
+            buffer.as_mut_ptr().cast(),
+            &mut length,
+            null_mut(),
+        )
     };
     black_box(&mut buffer);
     assert_eq!((status, length), (0, TOKEN.len() + 1));

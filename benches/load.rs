@@ -64,7 +64,8 @@ fn main() {
     if let Ok(work) = env::var(WORK) {
         return other_process(&serde_json::from_str(&work).unwrap());
     }
-    let tokens = env::var("GHL_BENCH_TOKENS").ok().and_then(|tokens| tokens.parse().ok()).unwrap_or(100_000);
+    let tokens =
+        env::var("GHL_BENCH_TOKENS").ok().and_then(|tokens| tokens.parse().ok()).unwrap_or(100_000);
     let processes = env::var("GHL_BENCH_PROCESSES").unwrap_or_else(|_| "1,2".into());
     let in_memory = env::var("GHL_BENCH_STORE").is_ok_and(|store| store == "memory");
     let fixture = Fixture::fill(tokens, in_memory);
@@ -270,8 +271,12 @@ struct Fixture {
 impl Fixture {
     fn fill(tokens: usize, in_memory: bool) -> Fixture {
         let companies = COMPANIES.min(tokens / 2);
-        let options =
-            Options { companies, locations: tokens / companies - 1, rate_limit: None, ..Options::default() };
+        let options = Options {
+            companies,
+            locations: tokens / companies - 1,
+            rate_limit: None,
+            ..Options::default()
+        };
         let emulator = Emulator::start(options).unwrap();
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let store = match in_memory {
@@ -294,7 +299,8 @@ impl Fixture {
             emulator.set_access_token_seconds((dies_at - now_ms()) / 1000);
             stage::connect(&client, &emulator, Decision::Company(company.to_owned()));
             let params = json!({"companyId": company, "installed": true, "concurrency": 16});
-            let minted = client.tokens_mint(serde_json::from_value(params).unwrap(), &|_| true).unwrap();
+            let minted =
+                client.tokens_mint(serde_json::from_value(params).unwrap(), &|_| true).unwrap();
             assert_eq!(minted["failed"], json!([]));
         }
         let tokens = companies * (tokens / companies);
@@ -344,7 +350,9 @@ impl Fixture {
                 Some(client) => Workload::here(scope, client),
                 None => Workload::there(others, setting),
             };
-            while self.emulator.refreshes() - before < self.tokens as u64 && began.elapsed() < PATIENCE {
+            while self.emulator.refreshes() - before < self.tokens as u64
+                && began.elapsed() < PATIENCE
+            {
                 thread::sleep(Duration::from_millis(20));
             }
             let took = began.elapsed();
@@ -371,13 +379,17 @@ impl Fixture {
     }
 
     fn tell(&self, reports: &[Value], took: Duration, refreshes: u64, spent: Duration) {
-        let sum = |name: &str| reports.iter().map(|report| report[name].as_u64().unwrap()).sum::<u64>();
+        let sum =
+            |name: &str| reports.iter().map(|report| report[name].as_u64().unwrap()).sum::<u64>();
         let counts = |name: &str| {
             let mut all = BTreeMap::new();
-            for (status, count) in reports.iter().flat_map(|report| report[name].as_object().unwrap()) {
+            for (status, count) in
+                reports.iter().flat_map(|report| report[name].as_object().unwrap())
+            {
                 *all.entry(status.as_str()).or_insert(0) += count.as_u64().unwrap();
             }
-            let all: Vec<String> = all.iter().map(|(status, count)| format!("{count} {status}")).collect();
+            let all: Vec<String> =
+                all.iter().map(|(status, count)| format!("{count} {status}")).collect();
             if all.is_empty() { "none".to_owned() } else { all.join(", ") }
         };
         let seconds = took.as_secs_f64();
@@ -416,8 +428,9 @@ impl Fixture {
     /// One response in a hundred is lost after the token was rotated, one in twenty is a server
     /// error.
     fn inject(&self) -> [FaultId; 3] {
-        let refreshes =
-            |share| Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).probability(share);
+        let refreshes = |share| {
+            Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).probability(share)
+        };
         let status = |status| FaultKind::Status {
             status,
             body: String::new(),
@@ -438,7 +451,8 @@ impl Fixture {
         let client = match &self.in_memory {
             Some(client) => client,
             None => {
-                opened = Client::new(&Config::from_json(&self.config.to_string()).unwrap()).unwrap();
+                opened =
+                    Client::new(&Config::from_json(&self.config.to_string()).unwrap()).unwrap();
                 &opened
             }
         };
@@ -458,8 +472,10 @@ impl Fixture {
     /// Asserts that the store has a token for every resource and that the server accepts it.
     fn audit(&self) {
         let live = self.emulator.live_refresh_tokens();
-        let live: HashMap<&str, &str> =
-            live.iter().map(|token| (token.refresh_token.as_str(), token.resource_id.as_str())).collect();
+        let live: HashMap<&str, &str> = live
+            .iter()
+            .map(|token| (token.refresh_token.as_str(), token.resource_id.as_str()))
+            .collect();
         let held = self.held();
         let is_honoured = |token: &&Value| {
             let owner = token["locationId"].as_str().or(token["companyId"].as_str());
@@ -469,15 +485,20 @@ impl Fixture {
         };
         let honoured = held.iter().filter(is_honoured).count();
         let lost = self.tokens - honoured;
-        println!("  audit: {} stored, {honoured} of them accepted by the server, lost: {lost}", held.len());
+        println!(
+            "  audit: {} stored, {honoured} of them accepted by the server, lost: {lost}",
+            held.len()
+        );
         assert_eq!((held.len(), lost), (self.tokens, 0), "tokens were lost");
     }
 }
 
 /// Starts processes that know their resources and wait for the clock.
 fn start(processes: usize, config: &Value) -> Vec<Worker> {
-    let work = json!({"config": config, "callers": CALLERS / processes, "hands": WORKERS / processes});
-    let start = |_| Worker::start(Command::new(env::current_exe().unwrap()).env(WORK, work.to_string()));
+    let work =
+        json!({"config": config, "callers": CALLERS / processes, "hands": WORKERS / processes});
+    let start =
+        |_| Worker::start(Command::new(env::current_exe().unwrap()).env(WORK, work.to_string()));
     (0..processes).map(start).collect()
 }
 
@@ -488,7 +509,10 @@ enum Workload<'scope> {
 }
 
 impl<'scope> Workload<'scope> {
-    fn here<'env>(scope: &'scope thread::Scope<'scope, 'env>, client: &'env Client) -> Workload<'scope> {
+    fn here<'env>(
+        scope: &'scope thread::Scope<'scope, 'env>,
+        client: &'env Client,
+    ) -> Workload<'scope> {
         let is_over = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&is_over);
         let work = scope.spawn(move || {
@@ -516,7 +540,10 @@ impl<'scope> Workload<'scope> {
             }
             Workload::There(mut workers) => {
                 workers.iter_mut().for_each(|worker| worker.say("over"));
-                workers.iter_mut().map(|worker| serde_json::from_str(&worker.line()).unwrap()).collect()
+                workers
+                    .iter_mut()
+                    .map(|worker| serde_json::from_str(&worker.line()).unwrap())
+                    .collect()
             }
         }
     }

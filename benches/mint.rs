@@ -38,7 +38,8 @@ fn main() {
 fn run(processes: usize) {
     let rate_limit = Some(RateLimit { requests: REQUESTS, per_ms: PER_MS, per_day: 1_000_000 });
     let emulator =
-        Emulator::start(Options { locations: LOCATIONS, rate_limit, ..Options::default() }).unwrap();
+        Emulator::start(Options { locations: LOCATIONS, rate_limit, ..Options::default() })
+            .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
     let mut config = stage::configuration(&emulator, store);
@@ -68,7 +69,8 @@ fn run(processes: usize) {
     let refused = requests.iter().filter(|request| request.status == 429).count();
     let admitted = requests.len() - refused;
     // The first window is filled at once, and each further window waits for the previous one.
-    let dictated = Duration::from_millis(PER_MS) * u32::try_from((admitted - 1) / REQUESTS as usize).unwrap();
+    let dictated =
+        Duration::from_millis(PER_MS) * u32::try_from((admitted - 1) / REQUESTS as usize).unwrap();
     let over = took.as_secs_f64() / dictated.as_secs_f64() * 100.0 - 100.0;
     println!(
         "{LOCATIONS} locations, {processes} process(es): {took:.2?} for {admitted} requests, {over:.2} % more than the limit dictates; {refused} refused"

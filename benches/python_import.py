@@ -31,7 +31,11 @@ print(json.dumps([1000 * (ended - begun), peak / 1e6, modules, sys.version.split
 def measure(python: str, statement: str) -> tuple[float, float, int, str]:
     """Milliseconds, peak megabytes, number of modules, and the Python version."""
     runs = [
-        json.loads(subprocess.run([python, "-c", PROGRAM % statement], stdout=subprocess.PIPE, check=True).stdout)
+        json.loads(
+            subprocess.run(
+                [python, "-c", PROGRAM % statement], stdout=subprocess.PIPE, check=True
+            ).stdout
+        )
         for _ in range(RUNS)
     ]
     return min(run[0] for run in runs), min(run[1] for run in runs), runs[0][2], runs[0][3]

@@ -60,7 +60,9 @@ def post(url, body, content_type, headers=()):
     """The status line, headers and body of a response."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc)
-    connection.request("POST", parts.path, body, {"Content-Type": content_type, "Version": "v3", **dict(headers)})
+    connection.request(
+        "POST", parts.path, body, {"Content-Type": content_type, "Version": "v3", **dict(headers)}
+    )
     answer = connection.getresponse()
     text = answer.read()
     if answer.status != 200:
@@ -116,12 +118,16 @@ class Emulator:
 
     def ask(self, endpoint, form, headers=()):
         url = f"{self.config['baseUrl']}/oauth/{endpoint}"
-        answer, token = post(url, urllib.parse.urlencode(form), "application/x-www-form-urlencoded", headers)
+        answer, token = post(
+            url, urllib.parse.urlencode(form), "application/x-www-form-urlencoded", headers
+        )
         return token, answer
 
     def tokens(self, threads, refresh_tokens=True):
         """The token of the company, and the tokens of the given number of locations."""
-        tokens = [self.grant()[0]] + [self.grant(location_id)[0] for location_id in self.location_ids[:threads]]
+        tokens = [self.grant()[0]] + [
+            self.grant(location_id)[0] for location_id in self.location_ids[:threads]
+        ]
         if not refresh_tokens:
             for token in tokens[1:]:
                 del token["refreshToken"]
@@ -153,14 +159,18 @@ class Server:
         if mode != "plain":
             command += certificate()
             self.config["http"] = {"caBundlePath": str(BUILT / "ca.pem")}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         port = self.process.stdout.readline().strip()
         self.config["baseUrl"] = f"{'http' if mode == 'plain' else 'https'}://127.0.0.1:{port}"
 
     @staticmethod
     def write(path, body, answer, mode):
         text = json.dumps(body, separators=(",", ":"))
-        headers = [(name, value) for name, value in answer.getheaders() if name.lower() != "content-length"]
+        headers = [
+            (name, value) for name, value in answer.getheaders() if name.lower() != "content-length"
+        ]
         headers.append(("content-length", str(len(text))))
         if mode in ("resumed", "full"):
             headers.append(("connection", "close"))
@@ -190,7 +200,13 @@ class Bench:
     """One kind of call against one server, by both programs."""
 
     def __init__(self, emulator, call, server=None, threads=1, calls=CALLS, by_curl=None):
-        self.emulator, self.call, self.server, self.threads, self.calls = emulator, call, server, threads, calls
+        self.emulator, self.call, self.server, self.threads, self.calls = (
+            emulator,
+            call,
+            server,
+            threads,
+            calls,
+        )
         self.calls_of = {"library": call, "libcurl": by_curl or call}
         self.tokens = None
 
@@ -217,7 +233,10 @@ class Bench:
         """Per call."""
         few, many = (FEW, MANY) if self.threads == 1 else (FEW // 4, MANY // 4)
         profile = BUILT / f"callgrind.{program}.{self.call}"
-        return counting.instructions(lambda calls: self.command(program, calls), few, many, profile) / self.threads
+        return (
+            counting.instructions(lambda calls: self.command(program, calls), few, many, profile)
+            / self.threads
+        )
 
     def measure(self, name):
         counts = {program: self.instructions(program) for program in BOTH}
@@ -226,7 +245,10 @@ class Bench:
         for _ in range(RUNS):
             for program in BOTH:
                 runs[program].append(self.run(program))
-        rows = {program: [counts[program], *map(statistics.median, zip(*runs[program]))] for program in BOTH}
+        rows = {
+            program: [counts[program], *map(statistics.median, zip(*runs[program]))]
+            for program in BOTH
+        }
         for program in BOTH:
             show(name, program, "%12.0f %8.1f %8.1f %8.1f %8.1f" % tuple(rows[program]))
         ratios = [ours / theirs for ours, theirs in zip(rows["library"], rows["libcurl"])]
@@ -260,23 +282,33 @@ def threads(emulator):
         ]
         for program in BOTH:
             show(
-                call, program, f"{times[0][program][2] / times[1][program][2]:.2f} times the calls by {THREADS} threads"
+                call,
+                program,
+                f"{times[0][program][2] / times[1][program][2]:.2f} times the calls by {THREADS} threads",
             )
 
 
 def tls(emulator):
     for mode in ("kept", "resumed", "full"):
         server = Server(emulator, mode)
-        Bench(emulator, "refresh", server, calls=CALLS if mode == "kept" else HANDSHAKES).measure(f"TLS, {mode}")
+        Bench(emulator, "refresh", server, calls=CALLS if mode == "kept" else HANDSHAKES).measure(
+            f"TLS, {mode}"
+        )
         connections, resumed, _ = server.figures()
-        show(f"TLS, {mode}", "server", f"{connections} connections, {resumed} of them resumed a session")
+        show(
+            f"TLS, {mode}",
+            "server",
+            f"{connections} connections, {resumed} of them resumed a session",
+        )
 
 
 def main():
     sections = {"one": one_thread, "threads": threads, "tls": tls}
     wanted = [word for word in sys.argv[1:] if word != "--quick"] or list(sections)
     build()
-    print(f"{'':22} {'':8} {'instructions':>12} {'median':>8} {'by all':>8} {'client':>8} {'server':>8} µs a call")
+    print(
+        f"{'':22} {'':8} {'instructions':>12} {'median':>8} {'by all':>8} {'client':>8} {'server':>8} µs a call"
+    )
     emulator = Emulator()
     try:
         for name in wanted:

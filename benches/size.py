@@ -28,16 +28,40 @@ BUILDS = {
 }
 # Crates with functions in C or assembly, by the prefixes of their symbols.
 NAMES_OF_C = {
-    "ring": ("ring_core", "x25519", "k25519", "fe_", "ge_", "sc_", "p256", "p384", "ecp_", "fiat", "gcm_", "aes")
+    "ring": (
+        "ring_core",
+        "x25519",
+        "k25519",
+        "fe_",
+        "ge_",
+        "sc_",
+        "p256",
+        "p384",
+        "ecp_",
+        "fiat",
+        "gcm_",
+        "aes",
+    )
 }
 
 
 def build(features: list[str]) -> Path:
     """The shared library as built by cargo-c and the wheel, but with symbols."""
-    command = ["cargo", "rustc", "--quiet", "--locked", "--release", "--lib", "--crate-type=cdylib", *features]
+    command = [
+        "cargo",
+        "rustc",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--lib",
+        "--crate-type=cdylib",
+        *features,
+    ]
     command += ["--target-dir=target/size", "--message-format=json"]
     environment = {**os.environ, "CARGO_PROFILE_RELEASE_STRIP": "none"}
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
     for line in done.stdout.splitlines():
         message = json.loads(line)
         if message["reason"] == "compiler-artifact" and message["target"]["name"] == "ghl_oauth":
@@ -67,7 +91,10 @@ def crate_of(symbol: str) -> str:
     if "<" not in symbol and "::" not in symbol:
         if symbol.startswith(("_Z", "_R")):
             return "?"
-        return next((crate for crate, names in NAMES_OF_C.items() if symbol.startswith(names)), "other C: SQLite")
+        return next(
+            (crate for crate, names in NAMES_OF_C.items() if symbol.startswith(names)),
+            "other C: SQLite",
+        )
     words = re.findall(r"[A-Za-z_]\w*(?=::)", symbol)
     return words[0] if words else "?"
 

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 const PROCESSES: usize = 41;
 
 /// The platform's certificates in one file, on most Linux systems.
-const CERTIFICATES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+const CERTIFICATES: [&str; 2] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 fn main() {
     let mut arguments = env::args().skip(1);
@@ -36,18 +37,23 @@ fn main() {
         report("the library is loaded", "load", |_| library.display().to_string());
     }
     report("ghl_client_new, the memory store", "client", |_| config(json!({})));
-    let sqlite =
-        |name: String| config(json!({"store": {"kind": "sqlite", "path": folder.path().join(name)}}));
+    let sqlite = |name: String| {
+        config(json!({"store": {"kind": "sqlite", "path": folder.path().join(name)}}))
+    };
     report("ghl_client_new, SQLite, a new file", "client", |run| sqlite(format!("new-{run}.db")));
     report("ghl_client_new, SQLite, an existing file", "client", |_| sqlite("new-0.db".into()));
     if let Some(bundle) = CERTIFICATES.iter().find(|file| Path::new(file).exists()) {
-        report("ghl_client_new, http.caBundlePath with the platform's certificates", "client", |_| {
-            config(json!({"http": {"caBundlePath": bundle}}))
-        });
+        report(
+            "ghl_client_new, http.caBundlePath with the platform's certificates",
+            "client",
+            |_| config(json!({"http": {"caBundlePath": bundle}})),
+        );
     }
-    report("the platform's certificates are read, at the first request through TLS", "roots", |_| {
-        String::new()
-    });
+    report(
+        "the platform's certificates are read, at the first request through TLS",
+        "roots",
+        |_| String::new(),
+    );
 }
 
 /// Measures in a child process.
@@ -107,7 +113,8 @@ fn load(_: &CString) -> Duration {
 
 /// The shared library of this build.
 fn library() -> Option<PathBuf> {
-    let file = env::current_exe().ok()?.with_file_name(format!("libghl_oauth{}", env::consts::DLL_SUFFIX));
+    let file =
+        env::current_exe().ok()?.with_file_name(format!("libghl_oauth{}", env::consts::DLL_SUFFIX));
     (cfg!(unix) && file.exists()).then_some(file)
 }
 

@@ -128,8 +128,9 @@ fn hundred_thousand(path: &Path) {
     let memory = Client::new(&Config::new("app-1", "secret")).unwrap();
     let before = resident();
     for first in (0..TOKENS).step_by(100) {
-        let tokens =
-            (first..first + 100).map(|index| json_token(index).as_object().unwrap().clone()).collect();
+        let tokens = (first..first + 100)
+            .map(|index| json_token(index).as_object().unwrap().clone())
+            .collect();
         memory.tokens_import(ImportParams { tokens, ..ImportParams::default() }).unwrap();
     }
     assert!(memory.tokens_list(&ListParams::default()).is_ok());

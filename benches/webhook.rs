@@ -38,19 +38,31 @@ fn main() {
         *mut *mut std::ffi::c_char,
     ) -> i32;
     for (what, function, body, signature) in [
-        ("ghl_webhook_verify, Ed25519", ghl_webhook_verify as Function, &install, Signature::Ed25519),
+        (
+            "ghl_webhook_verify, Ed25519",
+            ghl_webhook_verify as Function,
+            &install,
+            Signature::Ed25519,
+        ),
         ("ghl_webhook_verify, RSA of 4,096 bits", ghl_webhook_verify, &install, Signature::Legacy),
-        ("ghl_webhook_apply of an ignored type, Ed25519", ghl_webhook_apply, &contact, Signature::Ed25519),
+        (
+            "ghl_webhook_apply of an ignored type, Ed25519",
+            ghl_webhook_apply,
+            &contact,
+            Signature::Ed25519,
+        ),
     ] {
         let headers = emulator.sign_webhook(body.as_bytes(), signature).into_iter();
-        let headers: Map<String, Value> = headers.map(|(name, value)| (name, value.into())).collect();
+        let headers: Map<String, Value> =
+            headers.map(|(name, value)| (name, value.into())).collect();
         let headers = CString::new(Value::from(headers).to_string()).unwrap();
         report(what, || {
             let mut document = null_mut();
             // SAFETY: a valid client, a body of the given length, and valid pointers; the document
             // is freed once.
             unsafe {
-                let code = function(client, body.as_ptr(), body.len(), headers.as_ptr(), &mut document);
+                let code =
+                    function(client, body.as_ptr(), body.len(), headers.as_ptr(), &mut document);
                 assert_eq!(code, 0);
                 ghl_string_free(document);
             }

@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.base_url = emulator.base_url();
     config.authorize_url = emulator.authorize_url();
     config.redirect_uri = Some(emulator.redirect_uri().to_owned());
-    config.scopes = ["oauth.readonly", "oauth.write", "locations.readonly"].map(String::from).to_vec();
+    config.scopes =
+        ["oauth.readonly", "oauth.write", "locations.readonly"].map(String::from).to_vec();
     // Your program calls `Client::new(&config)`. Here a day will pass, so the client reads the
     // emulator's clock.
     let clock = Arc::new(EmulatorClock::new(&emulator));
@@ -63,7 +64,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         })?;
         tour.sent();
         for location in &page.items {
-            tour.came_back(&format!("{}  {}", location.id, location.name.as_deref().unwrap_or("?")));
+            tour.came_back(&format!(
+                "{}  {}",
+                location.id,
+                location.name.as_deref().unwrap_or("?")
+            ));
         }
         page_token = page.next_page_token;
         if page_token.is_none() {
@@ -96,11 +101,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         shortened(renewed.expose()),
         !renewed.matches(minted.expose())
     ));
-    tour.came_back(&format!("live at the server: {}", emulator.access_token_is_live(renewed.expose())));
+    tour.came_back(&format!(
+        "live at the server: {}",
+        emulator.access_token_is_live(renewed.expose())
+    ));
 
     tour.step("tokens_list: what is held now, without secrets");
     for token in client.tokens_list(&ListParams::default())?.items {
-        tour.came_back(&format!("{} is {:?}, scopes {:?}", token.resource_id, token.state, token.scope));
+        tour.came_back(&format!(
+            "{} is {:?}, scopes {:?}",
+            token.resource_id, token.state, token.scope
+        ));
     }
 
     tour.step("An error, as you would meet it: the redirect is replayed");
@@ -131,13 +142,20 @@ impl Tour<'_> {
     fn sent(&mut self) {
         let requests = self.emulator.requests();
         for request in &requests[self.shown..] {
-            let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
+            let query = if request.query.is_empty() {
+                String::new()
+            } else {
+                format!("?{}", request.query)
+            };
             let body = if request.body.is_empty() {
                 String::new()
             } else {
                 format!("  {}", without_secrets(&request.body))
             };
-            println!("    -> {} {}{query}{body}  ({})", request.method, request.path, request.status);
+            println!(
+                "    -> {} {}{query}{body}  ({})",
+                request.method, request.path, request.status
+            );
         }
         if requests.len() == self.shown {
             println!("    -> no request");
@@ -158,7 +176,8 @@ fn shortened(secret: &str) -> String {
 
 /// A query or form with shortened secrets.
 fn without_secrets(form: &str) -> String {
-    let (before, fields) = form.split_once('?').map_or(("", form), |(before, fields)| (before, fields));
+    let (before, fields) =
+        form.split_once('?').map_or(("", form), |(before, fields)| (before, fields));
     let fields: Vec<String> = fields
         .split('&')
         .map(|field| match field.split_once('=') {

@@ -25,7 +25,9 @@ pub fn read(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| refused(error.to_string()))?;
         // rustls would silently skip a certificate that cannot be a trust anchor.
-        RootCertStore::empty().add(certificate.clone()).map_err(|error| refused(error.to_string()))?;
+        RootCertStore::empty()
+            .add(certificate.clone())
+            .map_err(|error| refused(error.to_string()))?;
         certificates.push(certificate);
     }
     if certificates.is_empty() {

@@ -20,7 +20,9 @@ use crate::request::{RequestParams, Requests};
 use crate::secret::Secret;
 use crate::store::{self, Host, Seal, Store};
 use crate::token::Token;
-use crate::tokens::{AdoptParams, ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens};
+use crate::tokens::{
+    AdoptParams, ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens,
+};
 use crate::webhook::{Headers, Verifier, Webhooks};
 
 /// A client for one app and its tokens. Share it between threads.
@@ -86,7 +88,11 @@ impl Client {
         Client::build(config, Some(host), Arc::new(SystemClock::new()))
     }
 
-    fn build(mut config: Config, host: Option<Arc<dyn Host>>, clock: Arc<dyn Clock>) -> Result<Client> {
+    fn build(
+        mut config: Config,
+        host: Option<Arc<dyn Host>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Client> {
         config.validate()?;
         let mut backend = config.store.backend()?;
         let events = Arc::new(Events::default());
@@ -111,8 +117,10 @@ impl Client {
                         let (timeouts, host) = (&self.config.timeouts, self.host.as_ref());
                         // The parent had the database open: if the file is missing now, it must not
                         // be created again.
-                        let store = || store::open(&self.backend, false, timeouts, host, &self.seal);
-                        PerProcess::new(&self.config, store, &self.clock, &self.events).map(Box::new)
+                        let store =
+                            || store::open(&self.backend, false, timeouts, host, &self.seal);
+                        PerProcess::new(&self.config, store, &self.clock, &self.events)
+                            .map(Box::new)
                     })?;
                 }
             }
@@ -197,7 +205,10 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
     /// [`Client::access_token`].
-    pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<Map<String, Value>> {
+    pub fn oauth_installed_locations(
+        &self,
+        params: &InstalledLocationsParams,
+    ) -> Result<Map<String, Value>> {
         let components = self.components()?;
         components.tokens.installed_locations(params, &components.deadline())
     }
@@ -240,7 +251,11 @@ impl Client {
     }
 
     /// Passes the cached token to `take` if it is fresh; on `None`, call [`Client::access_token`].
-    pub fn with_fresh_token<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
+    pub fn with_fresh_token<T>(
+        &self,
+        resource_id: &str,
+        take: impl FnOnce(&Secret) -> T,
+    ) -> Option<T> {
         self.components().ok()?.tokens.with_fresh(resource_id, take)
     }
 
@@ -251,7 +266,8 @@ impl Client {
     pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
         let components = self.components()?;
         let metadata = components.tokens.refresh(resource_id, &components.deadline());
-        metadata.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
+        metadata
+            .map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
     /// Deletes a token; see [`Tokens::delete`].
@@ -383,7 +399,13 @@ impl PerProcess {
                 Arc::clone(clock),
             )?,
             requests: Requests::new(Arc::clone(&api), Arc::clone(&tokens)),
-            webhooks: Webhooks::new(config, verifier, store, Arc::clone(&tokens), Arc::clone(clock)),
+            webhooks: Webhooks::new(
+                config,
+                verifier,
+                store,
+                Arc::clone(&tokens),
+                Arc::clone(clock),
+            ),
             api,
             tokens,
             clock: Arc::clone(clock),

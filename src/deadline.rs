@@ -46,7 +46,11 @@ impl Deadline {
     }
 
     /// Like [`Deadline::after`], on another clock.
-    pub fn by(clock: &Arc<dyn Clock>, total: Duration, cancellation: &Arc<Cancellation>) -> Deadline {
+    pub fn by(
+        clock: &Arc<dyn Clock>,
+        total: Duration,
+        cancellation: &Arc<Cancellation>,
+    ) -> Deadline {
         Deadline {
             clock: Arc::clone(clock),
             ends: clock.monotonic() + total,

@@ -243,7 +243,10 @@ impl Error {
         error.insert("help".into(), json!(details.help));
         error.insert("parameter".into(), json!(details.parameter));
         error.insert("retryable".into(), details.retryable.into());
-        error.insert("retryAfterMs".into(), json!(details.retry_after.map(|wait| wait.as_millis() as u64)));
+        error.insert(
+            "retryAfterMs".into(),
+            json!(details.retry_after.map(|wait| wait.as_millis() as u64)),
+        );
         error.insert("resourceId".into(), json!(details.resource_id));
         error.insert("httpStatus".into(), json!(details.http_status));
         error.insert(
@@ -259,7 +262,8 @@ impl Error {
     /// Parses the inner object of the error JSON, as reports and events contain it.
     pub(crate) fn from_json(error: &Value) -> Error {
         let text = |object: &Value, key: &str| object[key].as_str().map(str::to_owned);
-        let status = error["status"].as_str().and_then(Status::from_name).unwrap_or(Status::Internal);
+        let status =
+            error["status"].as_str().and_then(Status::from_name).unwrap_or(Status::Internal);
         let mut read = Error::new(status, text(error, "message").unwrap_or_default());
         let details = &mut *read.0;
         details.help = text(error, "help");
@@ -267,7 +271,8 @@ impl Error {
         details.retryable = error["retryable"].as_bool().unwrap_or(details.retryable);
         details.retry_after = error["retryAfterMs"].as_u64().map(Duration::from_millis);
         details.resource_id = text(error, "resourceId");
-        details.http_status = error["httpStatus"].as_u64().and_then(|status| u16::try_from(status).ok());
+        details.http_status =
+            error["httpStatus"].as_u64().and_then(|status| u16::try_from(status).ok());
         details.api = error["api"].is_object().then(|| ApiFault {
             code: text(&error["api"], "code"),
             message: text(&error["api"], "message"),
@@ -332,9 +337,11 @@ mod tests {
             .with_retry_after(Some(Duration::from_millis(1500)))
             .with_resource("l1")
             .with_api(429, fault);
-        for error in
-            [full, Error::new(Status::Store, "disk full"), Error::new(Status::Store, "x").into_unreadable()]
-        {
+        for error in [
+            full,
+            Error::new(Status::Store, "disk full"),
+            Error::new(Status::Store, "x").into_unreadable(),
+        ] {
             let json = error.to_json();
             assert_eq!(Error::from_json(&json["error"]).to_json(), json);
         }
@@ -342,8 +349,9 @@ mod tests {
 
     #[test]
     fn innermost_resource_is_kept() {
-        let error =
-            Error::new(Status::Network, "no answer").with_resource("location").with_resource("company");
+        let error = Error::new(Status::Network, "no answer")
+            .with_resource("location")
+            .with_resource("company");
         assert_eq!(error.resource_id(), Some("location"));
     }
 }

@@ -41,10 +41,10 @@ impl Event {
     }
 
     fn to_json(&self, resource_id: &str, at_ms: i64, expires_at: Option<i64>) -> Value {
-        let mut event =
-            json!({"type": self.name(), "resourceId": resource_id, "at": at_ms, "expiresAt": expires_at});
-        if let Event::ReauthorizationRequired(error) | Event::RefreshFailed(error) | Event::Unsaved(error) =
-            self
+        let mut event = json!({"type": self.name(), "resourceId": resource_id, "at": at_ms, "expiresAt": expires_at});
+        if let Event::ReauthorizationRequired(error)
+        | Event::RefreshFailed(error)
+        | Event::Unsaved(error) = self
         {
             event["error"] = error.to_json()["error"].take();
         }

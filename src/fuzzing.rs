@@ -37,7 +37,9 @@ pub(crate) fn next_response() -> Option<Response> {
     })?;
     let mut headers = HeaderMap::new();
     for (name, value) in &canned.headers {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
             headers.append(name, value);
         }
     }

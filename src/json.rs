@@ -59,7 +59,10 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
         .map_or("a string", |(_, expected)| expected);
     let expected = expected.split(" at line ").next().unwrap_or(expected);
     let key = if path == "." { argument } else { path };
-    Error::invalid_argument(key, format!("{key:?} in {argument} has the wrong type: expected {expected}"))
+    Error::invalid_argument(
+        key,
+        format!("{key:?} in {argument} has the wrong type: expected {expected}"),
+    )
 }
 
 /// Renames the fields of a response to camelCase. If a field is present in both spellings,
@@ -119,7 +122,9 @@ pub fn string(value: Value) -> Option<String> {
 /// A secret of a response. Unlike [`string`], converts nothing: any other type is an error.
 pub fn secret(value: Option<Value>) -> Result<Option<Secret>, ()> {
     match value {
-        Some(Value::String(text)) => Ok(Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty())),
+        Some(Value::String(text)) => {
+            Ok(Some(Secret::new(text)).filter(|secret| !secret.expose().is_empty()))
+        }
         None | Some(Value::Null) => Ok(None),
         Some(_) => Err(()),
     }
@@ -128,7 +133,9 @@ pub fn secret(value: Option<Value>) -> Result<Option<Secret>, ()> {
 /// An integer of a response: a number, truncated if it has a fraction, or a string of one.
 pub fn integer(value: &Value) -> Option<i64> {
     match value {
-        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|fraction| fraction as i64)),
+        Value::Number(number) => {
+            number.as_i64().or_else(|| number.as_f64().map(|fraction| fraction as i64))
+        }
         Value::String(text) => {
             let text = text.trim();
             text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|fraction| fraction as i64))
@@ -187,14 +194,16 @@ mod tests {
         ] {
             let error = read::<Outer>("config_json", text).unwrap_err();
             assert_eq!(error.parameter(), Some(parameter), "{text}: {error}");
-            assert!(!error.message().contains("hunter2") && !error.message().contains("4711"), "{error}");
+            assert!(
+                !error.message().contains("hunter2") && !error.message().contains("4711"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn newer_casing_wins() {
-        let Value::Object(answer) =
-            json!({"access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a"})
+        let Value::Object(answer) = json!({"access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a"})
         else {
             unreachable!()
         };

@@ -71,7 +71,9 @@ fn run<E: From<io::Error>>(
         match receiver.recv_timeout(left()?.min(POLL_INTERVAL)) {
             Ok(found) => return Ok(found?),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("the lookup failed").into()),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(io::Error::other("the lookup failed").into());
+            }
         }
     }
 }
@@ -103,7 +105,8 @@ mod tests {
         let error = run::<io::Error>(|| Ok(Vec::new()), no_thread, || Ok(HOUR)).unwrap_err();
         assert!(ThreadSpawnError::is_cause_of(&error), "{error:?}");
         assert!(error.to_string().contains("no thread"), "{error}");
-        let other = run::<io::Error>(|| Err(io::ErrorKind::NotFound.into()), on_thread, || Ok(HOUR));
+        let other =
+            run::<io::Error>(|| Err(io::ErrorKind::NotFound.into()), on_thread, || Ok(HOUR));
         assert!(!ThreadSpawnError::is_cause_of(&other.unwrap_err()));
     }
 

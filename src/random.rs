@@ -61,8 +61,10 @@ mod seeded {
     /// Knuth's linear congruential generator (MMIX). Only the upper bits are used, as the lower
     /// ones have short periods.
     pub fn next() -> Option<u64> {
-        let state =
-            STATE.get()?.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let state = STATE
+            .get()?
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         STATE.set(Some(state));
         Some(state >> 33)
     }

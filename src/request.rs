@@ -77,10 +77,12 @@ impl Requests {
         let response = match &params.resource_id {
             None => self.api.send(request, deadline),
             Some(resource_id) => {
-                let send =
-                    |bearer: &_| self.api.send(Request { bearer: Some(bearer), ..request.clone() }, deadline);
-                let is_invalid =
-                    |outcome: &Result<Response, _>| outcome.as_ref().is_ok_and(is_invalid_token_response);
+                let send = |bearer: &_| {
+                    self.api.send(Request { bearer: Some(bearer), ..request.clone() }, deadline)
+                };
+                let is_invalid = |outcome: &Result<Response, _>| {
+                    outcome.as_ref().is_ok_and(is_invalid_token_response)
+                };
                 self.tokens
                     .with_live_token(resource_id, deadline, send, is_invalid)
                     .map_err(|error| error.with_resource(resource_id))?
@@ -105,7 +107,10 @@ fn method(name: &str) -> Result<Method> {
         Method::OPTIONS,
     ];
     methods.into_iter().find(|method| method.as_str() == name).ok_or_else(|| {
-        Error::invalid_argument("method", "method must be GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS")
+        Error::invalid_argument(
+            "method",
+            "method must be GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS",
+        )
     })
 }
 
@@ -133,7 +138,8 @@ fn pairs(parameter: &str, fields: &Map<String, Value>) -> Result<Vec<(String, St
                 Value::Bool(flag) => flag.to_string(),
                 Value::Array(_) | Value::Object(_) => {
                     let key = format!("{parameter}.{name}");
-                    let message = format!("{key} must be a string, number or boolean, or a list of them");
+                    let message =
+                        format!("{key} must be a string, number or boolean, or a list of them");
                     return Err(Error::invalid_argument(key, message));
                 }
             };
@@ -148,7 +154,8 @@ fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, &str)>> {
     for (name, value) in &params.headers {
         let key = format!("headers.{name}");
         let refused = |why: &str| Error::invalid_argument(key.clone(), format!("{key} {why}"));
-        let known = HeaderName::try_from(name).map_err(|_| refused("is not a valid header name"))?;
+        let known =
+            HeaderName::try_from(name).map_err(|_| refused("is not a valid header name"))?;
         let Value::String(value) = value else { return Err(refused("must be a string")) };
         HeaderValue::try_from(value)
             .map_err(|_| refused("contains a character that is not allowed in a header"))?;
@@ -167,9 +174,13 @@ fn headers(params: &RequestParams) -> Result<Vec<(HeaderName, &str)>> {
 }
 
 /// The body as bytes. Adds its content type to the headers, unless the caller has set one.
-fn body(params: &RequestParams, headers: &mut Vec<(HeaderName, &str)>) -> Result<Option<Zeroizing<Vec<u8>>>> {
+fn body(
+    params: &RequestParams,
+    headers: &mut Vec<(HeaderName, &str)>,
+) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let given = headers.iter().find(|(name, _)| *name == header::CONTENT_TYPE);
-    let is_form = given.is_some_and(|(_, given)| media_type(given) == "application/x-www-form-urlencoded");
+    let is_form =
+        given.is_some_and(|(_, given)| media_type(given) == "application/x-www-form-urlencoded");
     let (usual, bytes) = match (&params.body, &params.body_base64) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
@@ -179,7 +190,9 @@ fn body(params: &RequestParams, headers: &mut Vec<(HeaderName, &str)>) -> Result
             let not_base64 = |_| Error::invalid_argument("bodyBase64", "bodyBase64 is not base64");
             ("application/octet-stream", STANDARD.decode(encoded).map_err(not_base64)?)
         }
-        (Some(Value::String(text)), None) => ("text/plain; charset=utf-8", text.clone().into_bytes()),
+        (Some(Value::String(text)), None) => {
+            ("text/plain; charset=utf-8", text.clone().into_bytes())
+        }
         (Some(Value::Object(fields)), None) if is_form => {
             let mut form = form_urlencoded::Serializer::new(String::new());
             form.extend_pairs(pairs("body", fields)?);
@@ -195,10 +208,12 @@ fn body(params: &RequestParams, headers: &mut Vec<(HeaderName, &str)>) -> Result
 
 /// The response as JSON for the caller.
 fn to_json(response: Response) -> Value {
-    let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type =
+        response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = media_type(content_type.unwrap_or_default());
     let is_json = content_type == "application/json" || content_type.ends_with("+json");
-    let json: Option<Value> = is_json.then(|| serde_json::from_slice(&response.body).ok()).flatten();
+    let json: Option<Value> =
+        is_json.then(|| serde_json::from_slice(&response.body).ok()).flatten();
     let (encoding, body) = match (json, std::str::from_utf8(&response.body)) {
         (Some(json), _) => ("json", json),
         (None, Ok(text)) => ("text", text.into()),

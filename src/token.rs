@@ -146,7 +146,9 @@ impl Token {
     /// The time until expiry at `now_ms`; zero if expired. Never more than the lifetime, even if
     /// the clock was wrong at the grant.
     pub fn left(&self, now_ms: i64) -> Duration {
-        let left = Duration::from_millis(u64::try_from(self.expires_at.saturating_sub(now_ms)).unwrap_or(0));
+        let left = Duration::from_millis(
+            u64::try_from(self.expires_at.saturating_sub(now_ms)).unwrap_or(0),
+        );
         match self.lifetime() {
             Some(lifetime) => left.min(lifetime),
             None if self.refresh_token.is_some() => {
@@ -159,7 +161,8 @@ impl Token {
     /// Whether `issued_at` lies in the future of `now_ms`. The token's age is unknown then, so it
     /// is due.
     pub fn is_issued_in_future(&self, now_ms: i64) -> bool {
-        self.issued_at.is_some_and(|issued_at| issued_at > now_ms.saturating_add(CLOCK_TOLERANCE_MS))
+        self.issued_at
+            .is_some_and(|issued_at| issued_at > now_ms.saturating_add(CLOCK_TOLERANCE_MS))
     }
 
     /// How long before its expiry the token is due: `margin`, but at most a quarter of the
@@ -248,7 +251,9 @@ pub fn is_scope(text: &str) -> bool {
 /// The expiry of a token granted at `now_ms`, from the `expiresIn` seconds of the response.
 pub fn expiry(now_ms: i64, expires_in: Option<i64>) -> i64 {
     let lifetime = match expires_in {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()).min(MAX_LIFETIME),
+        Some(seconds) if seconds > 0 => {
+            Duration::from_secs(seconds.unsigned_abs()).min(MAX_LIFETIME)
+        }
         _ => ASSUMED_LIFETIME,
     };
     now_ms.saturating_add(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX))

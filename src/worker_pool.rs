@@ -50,8 +50,11 @@ pub fn run<T: Send, R>(
         }
         drop(sender);
         if threads.is_empty() {
-            return Err(Error::new(Status::Network, "no worker thread could be started; nothing was sent")
-                .with_help(ThreadSpawnError::HELP));
+            return Err(Error::new(
+                Status::Network,
+                "no worker thread could be started; nothing was sent",
+            )
+            .with_help(ThreadSpawnError::HELP));
         }
         let results = Results(receiver);
         let collected = collect(&results);
@@ -70,7 +73,8 @@ fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Opt
     let _scope = panic_scope::enter();
     let mut should_continue = true;
     while should_continue {
-        let (outcome, messages) = deferred_callbacks::capture(|| panic::catch_unwind(AssertUnwindSafe(work)));
+        let (outcome, messages) =
+            deferred_callbacks::capture(|| panic::catch_unwind(AssertUnwindSafe(work)));
         let result = match outcome {
             Ok(result) => {
                 should_continue = result.is_some();
@@ -127,8 +131,8 @@ mod tests {
         let results = run(
             4,
             || {
-                let number =
-                    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                let number = left
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
                 let heard = Arc::clone(&heard);
                 deferred_callbacks::run_or_defer(Box::new(move || {
                     heard.lock().unwrap().push(thread::current().id())
@@ -137,7 +141,8 @@ mod tests {
             },
             all,
         );
-        let mut numbers: Vec<usize> = results.unwrap().into_iter().map(|result| result.unwrap()).collect();
+        let mut numbers: Vec<usize> =
+            results.unwrap().into_iter().map(|result| result.unwrap()).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, (1..=1000).collect::<Vec<_>>());
         // 1000 results, and one callback of each worker when it found no work left.
@@ -150,8 +155,9 @@ mod tests {
         let results = run(
             3,
             || {
-                let number =
-                    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok()?;
+                let number = left
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                    .ok()?;
                 assert_ne!(number, 50, "the panic");
                 Some(number)
             },
@@ -165,7 +171,8 @@ mod tests {
     #[test]
     fn workers_end_if_their_results_are_not_taken() {
         let made = AtomicUsize::new(0);
-        run(2, || Some(made.fetch_add(1, Ordering::SeqCst)), |results| drop(results.next(LONG))).unwrap();
+        run(2, || Some(made.fetch_add(1, Ordering::SeqCst)), |results| drop(results.next(LONG)))
+            .unwrap();
         assert!(made.load(Ordering::SeqCst) <= MAX_QUEUED_RESULTS + 4);
     }
 }

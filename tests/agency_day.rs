@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use ghl_oauth::internals::clock::Clock;
 use ghl_oauth_emulator::{
-    Decision, Emulator, Happened, InstallationState, Options, RateLimit, Scenario, ScenarioPhase, Signature,
-    UserType,
+    Decision, Emulator, Happened, InstallationState, Options, RateLimit, Scenario, ScenarioPhase,
+    Signature, UserType,
 };
 use serde_json::{Value, json};
 
@@ -80,7 +80,13 @@ impl Host {
         // limit.
         let changes = json!({"store": store, "rateLimit": {"requests": 1_000_000}});
         let client = Abi::by(&emulator, changes, clock);
-        Host { client, emulator, maintained_ms: NOON_MS, failures: BTreeMap::new(), diary: BTreeMap::new() }
+        Host {
+            client,
+            emulator,
+            maintained_ms: NOON_MS,
+            failures: BTreeMap::new(),
+            diary: BTreeMap::new(),
+        }
     }
 
     fn connect(&self, company_id: &str) {
@@ -145,7 +151,8 @@ impl Host {
         let mut held = BTreeMap::new();
         let mut page_token = Value::Null;
         loop {
-            let page = self.client.tokens_list(json!({"pageSize": 1000, "pageToken": page_token})).ok();
+            let page =
+                self.client.tokens_list(json!({"pageSize": 1000, "pageToken": page_token})).ok();
             for item in page["items"].as_array().unwrap() {
                 let text = |name: &str| item[name].as_str().unwrap().to_owned();
                 held.insert(text("resourceId"), text("state"));
@@ -193,9 +200,15 @@ fn every_connection_accepted_by_the_api_is_held_after_an_agencys_day() {
         host.maintain_if_due();
     }
     assert_eq!(host.emulator.scenario().unwrap().phase, ScenarioPhase::Finished);
-    assert!(happened.contains(&Happened::QuotaSpent) && happened.contains(&Happened::DeliveredAgain));
+    assert!(
+        happened.contains(&Happened::QuotaSpent) && happened.contains(&Happened::DeliveredAgain)
+    );
     let report = host.maintain();
-    assert_eq!(report["failed"].as_array().unwrap().len(), 0, "maintenance at the end of the day: {report}");
+    assert_eq!(
+        report["failed"].as_array().unwrap().len(),
+        0,
+        "maintenance at the end of the day: {report}"
+    );
 
     let held = host.held();
     let mut counts = BTreeMap::new();
@@ -305,13 +318,17 @@ fn survives_the_day(mut program: Command) {
     let (config_path, log_path) = (folder.path().join("config.json"), folder.path().join("log"));
     fs::write(&config_path, config.to_string()).unwrap();
     program.arg(&config_path).arg(port.to_string()).env("LD_LIBRARY_PATH", built::folder());
-    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(&log_path).unwrap());
+    program
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(&log_path).unwrap());
     let mut server = Process(program.spawn().unwrap());
     let mut input = server.0.stdin.take().unwrap();
     let mut output = BufReader::new(server.0.stdout.take().unwrap());
 
-    let ledger =
-        || control(&base_url, "GET", "/installations", "")["installations"].as_array().unwrap().clone();
+    let ledger = || {
+        control(&base_url, "GET", "/installations", "")["installations"].as_array().unwrap().clone()
+    };
     let company = |one: &Value| one["userType"] == "Company";
     let mut companies: Vec<Value> =
         ledger().iter().filter(|one| company(one)).map(|one| one["resourceId"].clone()).collect();
@@ -336,8 +353,10 @@ fn survives_the_day(mut program: Command) {
     let log = fs::read_to_string(&log_path).unwrap();
     assert!(server.0.wait().unwrap().success(), "{log}");
 
-    let visited: BTreeSet<&str> =
-        rest.lines().filter_map(|line| line.strip_prefix("visited ")?.strip_suffix(" 200")).collect();
+    let visited: BTreeSet<&str> = rest
+        .lines()
+        .filter_map(|line| line.strip_prefix("visited ")?.strip_suffix(" 200"))
+        .collect();
     let ledger = ledger();
     let honoured: BTreeSet<&str> = ledger
         .iter()

@@ -36,7 +36,10 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("tokio_postgres", &["store/postgres/"]),
     ("tokio", &["store/postgres/"]),
     ("libc", &["ffi/", "store/postgres/socket.rs", "store/sqlite/region_lock.rs"]),
-    ("rustix", &["clock.rs", "http/tcp.rs", "store/postgres/socket.rs", "store/sqlite/database.rs"]),
+    (
+        "rustix",
+        &["clock.rs", "http/tcp.rs", "store/postgres/socket.rs", "store/sqlite/database.rs"],
+    ),
     ("nix", &["store/sqlite/region_lock.rs"]),
     (
         "std::os",
@@ -75,7 +78,11 @@ fn modules_use_only_lower_layers() {
             }
         }
     }
-    assert!(wrong.is_empty(), "uses of a module that is not in a lower layer:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "uses of a module that is not in a lower layer:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -128,7 +135,8 @@ fn transport_gets_sections_of_the_configuration_but_not_the_client_secret() {
     for (path, code) in sources().into_iter().filter(|(path, _)| path.starts_with("http/")) {
         for (at, used) in code.match_indices("crate::config::") {
             let names = code[at + used.len()..].split(';').next().unwrap();
-            sections.extend(names.split(|letter: char| !letter.is_alphanumeric()).map(str::to_owned));
+            sections
+                .extend(names.split(|letter: char| !letter.is_alphanumeric()).map(str::to_owned));
         }
         assert!(!code.contains("client_secret"), "src/{path} knows the client secret");
     }
@@ -143,7 +151,12 @@ fn modules_of_a_folder_form_no_cycle() {
         for (at, _) in path.match_indices('/') {
             let folder = &path[..at];
             let prefix = format!("crate::{}::", folder.replace('/', "::"));
-            add_arrows(folders.entry(format!("src/{folder}")).or_default(), &path[at + 1..], &code, &prefix);
+            add_arrows(
+                folders.entry(format!("src/{folder}")).or_default(),
+                &path[at + 1..],
+                &code,
+                &prefix,
+            );
         }
     }
     for (path, code) in code_below(&root().join("emulator/src"), "rs", "//") {
@@ -154,8 +167,12 @@ fn modules_of_a_folder_form_no_cycle() {
         let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
         for (used, levels) in python_imports(&code) {
             match (folder, levels) {
-                (_, 1) => add_arrow(folders.entry(format!("{python}/{folder}")).or_default(), file, &used),
-                (_, _) => add_arrow(folders.entry(format!("{python}/")).or_default(), folder, &used),
+                (_, 1) => {
+                    add_arrow(folders.entry(format!("{python}/{folder}")).or_default(), file, &used)
+                }
+                (_, _) => {
+                    add_arrow(folders.entry(format!("{python}/")).or_default(), folder, &used)
+                }
             }
         }
     }
@@ -179,12 +196,13 @@ fn module_cycles_are_found() {
     let found = circle(arrows(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b"), ("d", "e")]));
     assert_eq!(Vec::from_iter(found.into_keys()), ["b", "c", "d"]);
     let mut of_file = Arrows::new();
-    let code =
-        "use super::{b::B, c};\nfn f() { crate::ffi::d::g() }\n#[cfg(test)]\nmod tests { use super::e; }";
+    let code = "use super::{b::B, c};\nfn f() { crate::ffi::d::g() }\n#[cfg(test)]\nmod tests { use super::e; }";
     add_arrows(&mut of_file, "a.rs", code, "crate::ffi::");
     assert_eq!(of_file, arrows(&[("a", "b"), ("a", "c"), ("a", "d")]));
-    let imports = python_imports("from .a import B\n    from . import c, d\nfrom ..e import F\nimport json");
-    let imports: Vec<(&str, usize)> = imports.iter().map(|(name, levels)| (name.as_str(), *levels)).collect();
+    let imports =
+        python_imports("from .a import B\n    from . import c, d\nfrom ..e import F\nimport json");
+    let imports: Vec<(&str, usize)> =
+        imports.iter().map(|(name, levels)| (name.as_str(), *levels)).collect();
     assert_eq!(imports, [("a", 1), ("c", 1), ("d", 1), ("e", 2)]);
 }
 
@@ -212,7 +230,9 @@ fn module_references_are_found_in_every_notation() {
                 fn f() -> crate::error::Result<()> { crate::random::bytes() }";
     let found = used_modules(code);
     assert_eq!(Vec::from_iter(found), ["error", "http", "json", "panic_scope", "random", "token"]);
-    assert!(uses("libc::close(1)", "libc") && !uses("glibc::close(1)", "libc") && !uses("libc", "libc"));
+    assert!(
+        uses("libc::close(1)", "libc") && !uses("glibc::close(1)", "libc") && !uses("libc", "libc")
+    );
 }
 
 fn root() -> &'static Path {
@@ -242,7 +262,8 @@ fn code_below(folder: &Path, extension: &str, comment: &str) -> Vec<(String, Str
     collect(folder, extension, &mut paths);
     let read = |path: PathBuf| {
         let code = fs::read_to_string(&path).unwrap();
-        let code: Vec<&str> = code.lines().map(|line| line.split(comment).next().unwrap()).collect();
+        let code: Vec<&str> =
+            code.lines().map(|line| line.split(comment).next().unwrap()).collect();
         let name = path.strip_prefix(folder).unwrap().to_str().unwrap().replace('\\', "/");
         (name, code.join("\n"))
     };
@@ -279,7 +300,9 @@ fn python_imports(code: &str) -> Vec<(String, usize)> {
     for line in code.lines().filter_map(|line| line.trim().strip_prefix("from ")) {
         let name = line.trim_start_matches('.');
         let levels = line.len() - name.len();
-        let Some((module, names)) = name.split_once(" import ").filter(|_| levels > 0) else { continue };
+        let Some((module, names)) = name.split_once(" import ").filter(|_| levels > 0) else {
+            continue;
+        };
         // `from . import a, b` names modules; `from .a import b` names an item of one.
         let modules = if module.is_empty() { names } else { module.split('.').next().unwrap() };
         imports.extend(modules.split(',').map(|name| (name.trim().to_owned(), levels)));
@@ -353,7 +376,8 @@ fn uses(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = &code[at + name.len()..];
-        let whole = name.rsplit("::").next().is_some_and(|last| last.starts_with(char::is_uppercase));
+        let whole =
+            name.rsplit("::").next().is_some_and(|last| last.starts_with(char::is_uppercase));
         !before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_')
             && (whole || after.starts_with("::"))
     })

@@ -13,23 +13,36 @@ use ghl_oauth_emulator::{Emulator, Notice, Signature};
 use serde_json::{Value, json};
 
 use support::{
-    Abi, DAY, Outcome, PanickingClock, config, contains_none_of, emulator, free_port, sent, signed, take,
+    Abi, DAY, Outcome, PanickingClock, config, contains_none_of, emulator, free_port, sent, signed,
+    take,
 };
 
 type Call = unsafe extern "C" fn(*mut ghl_client, *const c_char, *mut *mut c_char) -> i32;
 
-unsafe extern "C" fn maintain(client: *mut ghl_client, params: *const c_char, out: *mut *mut c_char) -> i32 {
+unsafe extern "C" fn maintain(
+    client: *mut ghl_client,
+    params: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
     // SAFETY: guaranteed by the caller.
     unsafe { ghl_tokens_maintain(client, params, None, ptr::null_mut(), out) }
 }
 
-unsafe extern "C" fn mint(client: *mut ghl_client, params: *const c_char, out: *mut *mut c_char) -> i32 {
+unsafe extern "C" fn mint(
+    client: *mut ghl_client,
+    params: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
     // SAFETY: guaranteed by the caller.
     unsafe { ghl_tokens_mint(client, params, None, ptr::null_mut(), out) }
 }
 
 /// `ghl_access_token`; the token is discarded.
-unsafe extern "C" fn access(client: *mut ghl_client, resource: *const c_char, out: *mut *mut c_char) -> i32 {
+unsafe extern "C" fn access(
+    client: *mut ghl_client,
+    resource: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
     let mut token = ptr::dangling_mut();
     // SAFETY: guaranteed by the caller.
     unsafe {
@@ -49,20 +62,29 @@ unsafe extern "C" fn access_into(
     let mut buffer = [b'x' as c_char; 4096];
     let mut length = buffer.len();
     // SAFETY: guaranteed by the caller.
-    let code = unsafe { ghl_access_token_into(client, resource, buffer.as_mut_ptr(), &mut length, out) };
+    let code =
+        unsafe { ghl_access_token_into(client, resource, buffer.as_mut_ptr(), &mut length, out) };
     assert_eq!(code == 0, buffer[0] != 0, "a token, or an empty text");
     assert_eq!(code == 0, length > 1, "the required size, or 0");
     code
 }
 
 /// `ghl_webhook_verify` of an empty object.
-unsafe extern "C" fn verify(client: *mut ghl_client, headers: *const c_char, out: *mut *mut c_char) -> i32 {
+unsafe extern "C" fn verify(
+    client: *mut ghl_client,
+    headers: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
     // SAFETY: guaranteed by the caller.
     unsafe { ghl_webhook_verify(client, b"{}".as_ptr(), 2, headers, out) }
 }
 
 /// `ghl_webhook_apply` of an empty object.
-unsafe extern "C" fn apply(client: *mut ghl_client, headers: *const c_char, out: *mut *mut c_char) -> i32 {
+unsafe extern "C" fn apply(
+    client: *mut ghl_client,
+    headers: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
     // SAFETY: guaranteed by the caller.
     unsafe { ghl_webhook_apply(client, b"{}".as_ptr(), 2, headers, out) }
 }
@@ -99,11 +121,17 @@ fn good(name: &str, emulator: &Emulator) -> String {
         "ghl_oauth_location_token" => {
             json!({"companyId": "c", "locationId": "l", "accessToken": "wrong"}).to_string()
         }
-        "ghl_oauth_installed_locations" => json!({"companyId": "c", "accessToken": "wrong"}).to_string(),
+        "ghl_oauth_installed_locations" => {
+            json!({"companyId": "c", "accessToken": "wrong"}).to_string()
+        }
         "ghl_request" => json!({"method": "GET", "path": "/"}).to_string(),
         "ghl_tokens_import" => json!({"tokens": []}).to_string(),
-        "ghl_tokens_mint" => json!({"companyId": emulator.company_id(), "locationIds": []}).to_string(),
-        "ghl_webhook_verify" | "ghl_webhook_apply" => signed(emulator, b"{}", Signature::Ed25519).to_string(),
+        "ghl_tokens_mint" => {
+            json!({"companyId": emulator.company_id(), "locationIds": []}).to_string()
+        }
+        "ghl_webhook_verify" | "ghl_webhook_apply" => {
+            signed(emulator, b"{}", Signature::Ed25519).to_string()
+        }
         "ghl_access_token" | "ghl_access_token_into" | "ghl_token_refresh" | "ghl_token_delete" => {
             emulator.company_id()
         }
@@ -116,7 +144,11 @@ fn call(function: Call, client: *mut ghl_client, text: *const c_char) -> Outcome
     let mut document = ptr::dangling_mut();
     // SAFETY: the pointers are valid, or NULL.
     let code = unsafe { function(client, text, &mut document) };
-    if code == 0 && document.is_null() { Outcome(0, Value::Null) } else { Outcome::read(code, document) }
+    if code == 0 && document.is_null() {
+        Outcome(0, Value::Null)
+    } else {
+        Outcome::read(code, document)
+    }
 }
 
 fn connected(emulator: &Emulator) -> Abi {
@@ -185,7 +217,9 @@ fn null_result_pointer_is_accepted() {
         let expected = match name {
             "ghl_authorization_complete" => Status::StateMismatch.code(),
             "ghl_authorization_listen" => Status::Timeout.code(),
-            "ghl_oauth_location_token" | "ghl_oauth_installed_locations" => Status::Unauthorized.code(),
+            "ghl_oauth_location_token" | "ghl_oauth_installed_locations" => {
+                Status::Unauthorized.code()
+            }
             _ => 0,
         };
         assert_eq!(without(abi.handle()), expected, "{name}");
@@ -253,7 +287,10 @@ fn document_that_is_not_a_json_object_is_refused_by_name() {
             "\u{feff}{}",
         ] {
             let error = abi.call(function, text).refuses(parameter);
-            assert!(error["message"].as_str().unwrap().contains("JSON"), "{name} {text:?}: {error}");
+            assert!(
+                error["message"].as_str().unwrap().contains("JSON"),
+                "{name} {text:?}: {error}"
+            );
         }
         abi.call(function, &deep).refuses(parameter);
     }
@@ -306,8 +343,16 @@ fn invalid_value_is_refused_by_key_and_not_repeated() {
             json!({"redirectUrl": "https://a/", "allowMissingState": 1}),
             "allowMissingState",
         ),
-        (ghl_authorization_complete, json!({"redirectUrl": "https://a/", "userType": secret}), "userType"),
-        (ghl_authorization_complete, json!({"redirectUrl": "https://a/", "redirectUri": 7}), "redirectUri"),
+        (
+            ghl_authorization_complete,
+            json!({"redirectUrl": "https://a/", "userType": secret}),
+            "userType",
+        ),
+        (
+            ghl_authorization_complete,
+            json!({"redirectUrl": "https://a/", "redirectUri": 7}),
+            "redirectUri",
+        ),
         // The configured redirect URI names no port of this machine.
         (ghl_authorization_listen, json!({}), "port"),
         (ghl_authorization_listen, json!({"port": 0}), "port"),
@@ -318,23 +363,47 @@ fn invalid_value_is_refused_by_key_and_not_repeated() {
         (ghl_authorization_listen, json!({"redirectUri": "https://localhost:8080/"}), "port"),
         (ghl_authorization_listen, json!({"redirectUri": "http://[::1]:8080/"}), "port"),
         (ghl_authorization_listen, json!({"redirectUri": "http://127.0.0.1.example/"}), "port"),
-        (ghl_authorization_listen, json!({"port": 8080, "redirectUri": "/callback"}), "redirectUri"),
+        (
+            ghl_authorization_listen,
+            json!({"port": 8080, "redirectUri": "/callback"}),
+            "redirectUri",
+        ),
         (ghl_authorization_listen, json!({"port": 8080, "redirectUri": [secret]}), "redirectUri"),
         (ghl_authorization_listen, json!({"port": 8080, "timeoutMs": 0}), "timeoutMs"),
         (ghl_authorization_listen, json!({"port": 8080, "timeoutMs": 3_600_001}), "timeoutMs"),
         (ghl_authorization_listen, json!({"port": 8080, "timeoutMs": secret}), "timeoutMs"),
         (ghl_authorization_listen, json!({"port": 8080, "state": ""}), "state"),
-        (ghl_authorization_listen, json!({"port": 8080, "allowMissingState": 1}), "allowMissingState"),
+        (
+            ghl_authorization_listen,
+            json!({"port": 8080, "allowMissingState": 1}),
+            "allowMissingState",
+        ),
         (ghl_authorization_listen, json!({"port": 8080, "userType": secret}), "userType"),
         (ghl_oauth_token, json!({}), "grantType"),
         (ghl_oauth_token, json!({"grantType": secret}), "grantType"),
         (ghl_oauth_token, json!({"grantType": "authorization_code"}), "code"),
         (ghl_oauth_token, json!({"grantType": "authorization_code", "code": " "}), "code"),
-        (ghl_oauth_token, json!({"grantType": "authorization_code", "refreshToken": secret}), "code"),
+        (
+            ghl_oauth_token,
+            json!({"grantType": "authorization_code", "refreshToken": secret}),
+            "code",
+        ),
         (ghl_oauth_token, json!({"grantType": "refresh_token"}), "refreshToken"),
-        (ghl_oauth_token, json!({"grantType": "refresh_token", "refreshToken": ""}), "refreshToken"),
-        (ghl_oauth_token, json!({"grantType": "refresh_token", "refreshToken": [secret]}), "refreshToken"),
-        (ghl_oauth_token, json!({"grantType": "client_credentials", "userType": "company"}), "userType"),
+        (
+            ghl_oauth_token,
+            json!({"grantType": "refresh_token", "refreshToken": ""}),
+            "refreshToken",
+        ),
+        (
+            ghl_oauth_token,
+            json!({"grantType": "refresh_token", "refreshToken": [secret]}),
+            "refreshToken",
+        ),
+        (
+            ghl_oauth_token,
+            json!({"grantType": "client_credentials", "userType": "company"}),
+            "userType",
+        ),
         (
             ghl_oauth_token,
             json!({"grantType": "client_credentials", "clientSecret": {"a": secret}}),
@@ -344,7 +413,11 @@ fn invalid_value_is_refused_by_key_and_not_repeated() {
         (ghl_oauth_location_token, json!({"companyId": "c"}), "locationId"),
         (ghl_oauth_location_token, json!({"companyId": "", "locationId": "l"}), "companyId"),
         (ghl_oauth_location_token, json!({"companyId": "c", "locationId": "\t"}), "locationId"),
-        (ghl_oauth_location_token, json!({"companyId": "c", "locationId": "l\r\nX: y"}), "locationId"),
+        (
+            ghl_oauth_location_token,
+            json!({"companyId": "c", "locationId": "l\r\nX: y"}),
+            "locationId",
+        ),
         (
             ghl_oauth_location_token,
             json!({"companyId": "c", "locationId": "l", "accessToken": [secret]}),
@@ -365,7 +438,11 @@ fn invalid_value_is_refused_by_key_and_not_repeated() {
         (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": 1.5}), "pageSize"),
         (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": secret}), "pageSize"),
         (ghl_oauth_installed_locations, json!({"companyId": "c", "pageSize": 1e300}), "pageSize"),
-        (ghl_oauth_installed_locations, json!({"companyId": "c", "isInstalled": "true"}), "isInstalled"),
+        (
+            ghl_oauth_installed_locations,
+            json!({"companyId": "c", "isInstalled": "true"}),
+            "isInstalled",
+        ),
         (ghl_oauth_installed_locations, json!({"companyId": "c", "onTrial": 0}), "onTrial"),
         (ghl_oauth_installed_locations, json!({"companyId": "c", "all": "yes"}), "all"),
         (ghl_tokens_list, json!({"pageSize": 0}), "pageSize"),
@@ -391,18 +468,38 @@ fn invalid_value_is_refused_by_key_and_not_repeated() {
         (ghl_request, json!({"method": "GET", "path": "/../x"}), "path"),
         (ghl_request, json!({"method": "GET", "path": "/a<b"}), "path"),
         (ghl_request, json!({"method": "GET", "path": "/?a=>"}), "path"),
-        (ghl_request, json!({"method": "GET", "path": "/", "query": {"a": "ä".repeat(20_000)}}), "path"),
+        (
+            ghl_request,
+            json!({"method": "GET", "path": "/", "query": {"a": "ä".repeat(20_000)}}),
+            "path",
+        ),
         (ghl_request, json!({"method": "GET", "path": "/", "query": []}), "query"),
-        (ghl_request, json!({"method": "GET", "path": "/", "query": {"a": {"b": secret}}}), "query.a"),
-        (ghl_request, json!({"method": "GET", "path": "/", "headers": {"a b": "c"}}), "headers.a b"),
+        (
+            ghl_request,
+            json!({"method": "GET", "path": "/", "query": {"a": {"b": secret}}}),
+            "query.a",
+        ),
+        (
+            ghl_request,
+            json!({"method": "GET", "path": "/", "headers": {"a b": "c"}}),
+            "headers.a b",
+        ),
         (ghl_request, json!({"method": "GET", "path": "/", "headers": {"A": 7}}), "headers.A"),
-        (ghl_request, json!({"method": "GET", "path": "/", "headers": {"A": "b\r\nC: d"}}), "headers.A"),
+        (
+            ghl_request,
+            json!({"method": "GET", "path": "/", "headers": {"A": "b\r\nC: d"}}),
+            "headers.A",
+        ),
         (
             ghl_request,
             json!({"method": "GET", "path": "/", "headers": {"Host": "evil.example"}}),
             "headers.Host",
         ),
-        (ghl_request, json!({"method": "GET", "path": "/", "headers": {"A": "1", "a": "2"}}), "headers.a"),
+        (
+            ghl_request,
+            json!({"method": "GET", "path": "/", "headers": {"A": "1", "a": "2"}}),
+            "headers.a",
+        ),
         (
             ghl_request,
             json!({"method": "GET", "path": "/", "resourceId": "x", "headers": {"authorization": secret}}),
@@ -410,7 +507,11 @@ fn invalid_value_is_refused_by_key_and_not_repeated() {
         ),
         (ghl_request, json!({"method": "GET", "path": "/", "body": {}}), "body"),
         (ghl_request, json!({"method": "POST", "path": "/", "bodyBase64": "?"}), "bodyBase64"),
-        (ghl_request, json!({"method": "POST", "path": "/", "body": 1, "bodyBase64": ""}), "bodyBase64"),
+        (
+            ghl_request,
+            json!({"method": "POST", "path": "/", "body": 1, "bodyBase64": ""}),
+            "bodyBase64",
+        ),
         (
             ghl_request,
             json!({
@@ -477,7 +578,10 @@ fn invalid_id_is_refused_before_any_request() {
         for id in ["", " ", "\t\n", "a\nb", " a", "a ", "\u{7f}", "\u{85}", long.as_str()] {
             let text = CString::new(id).unwrap();
             let error = call(function, abi.handle(), text.as_ptr()).refuses("resource_id");
-            assert!(error["message"].as_str().unwrap().starts_with("resource_id "), "{name} {id:?}: {error}");
+            assert!(
+                error["message"].as_str().unwrap().starts_with("resource_id "),
+                "{name} {id:?}: {error}"
+            );
         }
     }
     works_on(&abi, &emulator);
@@ -503,7 +607,11 @@ fn unusable_configuration_is_refused_by_key() {
         (json!({"baseUrl": "http://services.example"}), Status::Config, "baseUrl"),
         (json!({"baseUrl": "http://127.0.0.1.example"}), Status::Config, "baseUrl"),
         (json!({"baseUrl": "http://127.0.0.1@services.example"}), Status::Config, "baseUrl"),
-        (json!({"baseUrl": format!("https://user:{secret}@services.example")}), Status::Config, "baseUrl"),
+        (
+            json!({"baseUrl": format!("https://user:{secret}@services.example")}),
+            Status::Config,
+            "baseUrl",
+        ),
         (json!({"baseUrl": "services.example"}), Status::Config, "baseUrl"),
         (json!({"baseUrl": "file:///etc/passwd"}), Status::Config, "baseUrl"),
         (json!({"baseUrl": "https://services.example?a=b"}), Status::Config, "baseUrl"),
@@ -536,17 +644,33 @@ fn unusable_configuration_is_refused_by_key() {
         (json!({"rateLimit": {"perMs": 0}}), Status::Config, "rateLimit.perMs"),
         (json!({"refresh": {"marginSeconds": 86_401}}), Status::Config, "refresh.marginSeconds"),
         (json!({"refresh": {"runwayPercent": 91}}), Status::Config, "refresh.runwayPercent"),
-        (json!({"refresh": {"runwayPercent": 256}}), Status::InvalidArgument, "refresh.runwayPercent"),
+        (
+            json!({"refresh": {"runwayPercent": 256}}),
+            Status::InvalidArgument,
+            "refresh.runwayPercent",
+        ),
         (json!({"limits": {"responseBytes": 1}}), Status::Config, "limits.responseBytes"),
         (json!({"webhook": {"maxAgeSeconds": 0}}), Status::Config, "webhook.maxAgeSeconds"),
-        (json!({"webhook": {"maxAgeSeconds": "1"}}), Status::InvalidArgument, "webhook.maxAgeSeconds"),
+        (
+            json!({"webhook": {"maxAgeSeconds": "1"}}),
+            Status::InvalidArgument,
+            "webhook.maxAgeSeconds",
+        ),
         (
             json!({"webhook": {"ed25519PublicKeys": secret}}),
             Status::InvalidArgument,
             "webhook.ed25519PublicKeys",
         ),
-        (json!({"webhook": {"ed25519PublicKeys": [secret]}}), Status::Config, "webhook.ed25519PublicKeys[0]"),
-        (json!({"webhook": {"rsaPublicKeys": [secret]}}), Status::Config, "webhook.rsaPublicKeys[0]"),
+        (
+            json!({"webhook": {"ed25519PublicKeys": [secret]}}),
+            Status::Config,
+            "webhook.ed25519PublicKeys[0]",
+        ),
+        (
+            json!({"webhook": {"rsaPublicKeys": [secret]}}),
+            Status::Config,
+            "webhook.rsaPublicKeys[0]",
+        ),
         (json!({"webhook": {"keys": []}}), Status::InvalidArgument, "webhook.keys"),
         (json!({"http": {"proxy": format!("ftp://{secret}:1")}}), Status::Config, "http.proxy"),
         (json!({"http": {"userAgentSuffix": "a\nb"}}), Status::Config, "http.userAgentSuffix"),
@@ -556,7 +680,10 @@ fn unusable_configuration_is_refused_by_key() {
         let Err(outcome) = Abi::open(&config) else { panic!("{changes} was accepted") };
         let error = outcome.fails(status);
         assert_eq!(error["parameter"], key, "{changes}: {error}");
-        assert!(error["message"].as_str().unwrap().contains(key.rsplit('.').next().unwrap()), "{error}");
+        assert!(
+            error["message"].as_str().unwrap().contains(key.rsplit('.').next().unwrap()),
+            "{error}"
+        );
         contains_none_of(&error.to_string(), &[secret, emulator.client_secret()]);
     }
     for missing in ["clientId", "clientSecret"] {
@@ -565,9 +692,11 @@ fn unusable_configuration_is_refused_by_key() {
         let Err(outcome) = Abi::open(&config) else { panic!("{missing} is not required") };
         outcome.refuses(missing);
     }
-    for fine in
-        [json!({}), json!({"baseUrl": "http://[::1]:8080/v3"}), json!({"baseUrl": "http://localhost"})]
-    {
+    for fine in [
+        json!({}),
+        json!({"baseUrl": "http://[::1]:8080/v3"}),
+        json!({"baseUrl": "http://localhost"}),
+    ] {
         Abi::open(&config(&emulator, fine)).unwrap();
     }
 }
@@ -576,18 +705,25 @@ fn unusable_configuration_is_refused_by_key() {
 fn client_is_not_created_from_an_invalid_configuration_or_pointer() {
     let good = CString::new(json!({"clientId": "a-1", "clientSecret": "s"}).to_string()).unwrap();
     let broken = CString::new([b'{', 0xff, b'}']).unwrap();
-    let lists: Vec<CString> =
-        ["", "[]", "null", "{", "{} {}"].into_iter().map(|text| CString::new(text).unwrap()).collect();
+    let lists: Vec<CString> = ["", "[]", "null", "{", "{} {}"]
+        .into_iter()
+        .map(|text| CString::new(text).unwrap())
+        .collect();
     // SAFETY: valid pointers, or NULL.
     unsafe {
         let mut client = ptr::dangling_mut::<ghl_client>();
         let mut document = ptr::dangling_mut();
-        for text in [ptr::null(), broken.as_ptr()].into_iter().chain(lists.iter().map(|text| text.as_ptr())) {
+        for text in
+            [ptr::null(), broken.as_ptr()].into_iter().chain(lists.iter().map(|text| text.as_ptr()))
+        {
             let code = ghl_client_new(text, &mut client, &mut document);
             Outcome::read(code, document).refuses("config_json");
             assert!(client.is_null());
             client = ptr::dangling_mut();
-            assert_eq!(ghl_client_new(text, &mut client, ptr::null_mut()), Status::InvalidArgument.code());
+            assert_eq!(
+                ghl_client_new(text, &mut client, ptr::null_mut()),
+                Status::InvalidArgument.code()
+            );
             assert!(client.is_null());
         }
         let code = ghl_client_new(good.as_ptr(), ptr::null_mut(), &mut document);
@@ -611,8 +747,9 @@ fn buffer_gets_the_whole_token_or_nothing() {
     let into = |buffer: *mut c_char, length: *mut usize| {
         let mut error = ptr::dangling_mut();
         // SAFETY: the buffer has the given length.
-        let code =
-            unsafe { ghl_access_token_into(abi.handle(), resource.as_ptr(), buffer, length, &mut error) };
+        let code = unsafe {
+            ghl_access_token_into(abi.handle(), resource.as_ptr(), buffer, length, &mut error)
+        };
         if code == 0 {
             assert!(error.is_null());
             Outcome(0, Value::Null)
@@ -624,15 +761,25 @@ fn buffer_gets_the_whole_token_or_nothing() {
         let mut buffer = vec![b'x'; size];
         let mut length = size;
         into(buffer.as_mut_ptr().cast(), &mut length).ok();
-        assert_eq!((length, &buffer[..needed - 1], buffer[needed - 1]), (needed, token.as_bytes(), 0));
+        assert_eq!(
+            (length, &buffer[..needed - 1], buffer[needed - 1]),
+            (needed, token.as_bytes(), 0)
+        );
         assert!(buffer[needed..].iter().all(|byte| *byte == b'x'), "no write beyond the buffer");
     }
     for size in [1, 2, needed - 1] {
         let mut buffer = vec![b'x'; size];
         let mut length = size;
         let error = into(buffer.as_mut_ptr().cast(), &mut length).fails(Status::BufferTooSmall);
-        assert_eq!((length, buffer[0], &error["parameter"]), (needed, 0, &json!("buffer")), "{error}");
-        assert!(buffer[1..].iter().all(|byte| *byte == b'x'), "the buffer contains no part of a token");
+        assert_eq!(
+            (length, buffer[0], &error["parameter"]),
+            (needed, 0, &json!("buffer")),
+            "{error}"
+        );
+        assert!(
+            buffer[1..].iter().all(|byte| *byte == b'x'),
+            "the buffer contains no part of a token"
+        );
     }
     let mut length = 0;
     into(ptr::null_mut(), &mut length).fails(Status::BufferTooSmall);
@@ -655,7 +802,8 @@ fn body_is_read_by_length_and_an_empty_body_is_accepted() {
             let mut document = ptr::dangling_mut();
             // SAFETY: a valid client, and pointers that are valid or NULL; nothing is read if the
             // length is refused.
-            let code = unsafe { function(abi.handle(), body, length, empty.as_ptr(), &mut document) };
+            let code =
+                unsafe { function(abi.handle(), body, length, empty.as_ptr(), &mut document) };
             Outcome::read(code, document)
         };
         // An empty body is accepted and signed here, but is not a JSON object: the signature was
@@ -697,7 +845,8 @@ fn panic_is_an_internal_error_and_the_client_keeps_working() {
     let panicking_clock = PanickingClock::new(&emulator);
     let abi = Abi::by(&emulator, json!({}), Arc::<PanickingClock>::clone(&panicking_clock));
     let company = abi.connect_company(&emulator);
-    let redirect_url = abi.consent(&emulator, ghl_oauth_emulator::Decision::Company(company.clone()));
+    let redirect_url =
+        abi.consent(&emulator, ghl_oauth_emulator::Decision::Company(company.clone()));
     let import = json!({"tokens": [{"accessToken": "a", "companyId": "other", "expiresIn": 10}]});
     let gone = emulator.webhook(&Notice::Uninstall(emulator.location_ids()[0].clone()));
     let headers = signed(&emulator, gone.as_bytes(), Signature::Ed25519);
@@ -709,17 +858,23 @@ fn panic_is_an_internal_error_and_the_client_keeps_working() {
         }),
         ("ghl_token_refresh", &|| abi.token_refresh(&company)),
         ("ghl_authorization_url", &|| abi.authorization_url(json!({}))),
-        ("ghl_authorization_complete", &|| abi.authorization_complete(json!({"redirectUrl": redirect_url}))),
+        ("ghl_authorization_complete", &|| {
+            abi.authorization_complete(json!({"redirectUrl": redirect_url}))
+        }),
         ("ghl_oauth_token", &|| abi.oauth_token(json!({"grantType": "client_credentials"}))),
         ("ghl_oauth_location_token", &|| {
             let location = &emulator.location_ids()[0];
             abi.oauth_location_token(json!({"companyId": company, "locationId": location}))
         }),
-        ("ghl_oauth_installed_locations", &|| abi.oauth_installed_locations(json!({"companyId": company}))),
+        ("ghl_oauth_installed_locations", &|| {
+            abi.oauth_installed_locations(json!({"companyId": company}))
+        }),
         ("ghl_tokens_import", &|| abi.tokens_import(import.clone())),
         ("ghl_tokens_maintain", &|| abi.tokens_maintain(json!({}), |_| true)),
         ("ghl_tokens_mint", &|| {
-            abi.tokens_mint(json!({"companyId": company, "installed": true, "force": true}), |_| true)
+            abi.tokens_mint(json!({"companyId": company, "installed": true, "force": true}), |_| {
+                true
+            })
         }),
         ("ghl_webhook_apply", &|| abi.webhook_apply(gone.as_bytes(), &headers)),
         ("ghl_token_delete", &|| abi.token_delete(&company)),

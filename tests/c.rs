@@ -24,7 +24,8 @@ fn passes(mut program: Command, what: &str) -> String {
     // The search path of Cargo may contain the library of an older build.
     program.env("LD_LIBRARY_PATH", built::folder());
     let output = program.output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{what}: {}\n{out}\n{err}", output.status);
     out.into_owned()
 }
@@ -116,18 +117,26 @@ fn eight_threads_share_a_client() {
 
 #[test]
 fn header_compiles_as_c99_and_cpp11() {
-    for (standard, language) in [(C99, "c"), ("-std=c11", "c"), ("-std=c++11", "c++"), ("-std=c++17", "c++")]
+    for (standard, language) in
+        [(C99, "c"), ("-std=c11", "c"), ("-std=c++11", "c++"), ("-std=c++17", "c++")]
     {
         let mut compile = compiler(if language == "c" { C99 } else { standard });
         compile.args([standard, "-x", language, "-fsyntax-only"]);
         compile.arg(if language == "c" { "tests/abi/signatures.c" } else { "include/ghl_oauth.h" });
         if language == "c++" {
             // Included twice, as by two headers of a host.
-            compile.args(["-include", "include/ghl_oauth.h", "-include", "bindings/c/ghl_oauth_typed.h"]);
+            compile.args([
+                "-include",
+                "include/ghl_oauth.h",
+                "-include",
+                "bindings/c/ghl_oauth_typed.h",
+            ]);
         }
         match compile.arg("-Wno-pragma-once-outside-header").stderr(Stdio::inherit()).status() {
             Ok(status) => assert!(status.success(), "{standard}"),
-            Err(error) => println!("skipped: {standard}, C++ compiler does not start ({error}); install g++"),
+            Err(error) => {
+                println!("skipped: {standard}, C++ compiler does not start ({error}); install g++")
+            }
         }
     }
 }
@@ -154,7 +163,8 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
     let program = program("tests/abi/typed_parameters.c", folder.path());
     for mut run in [Some(Command::new(&program)), valgrind(&program)].into_iter().flatten() {
         let elsewhere = "https://app.example/elsewhere";
-        let redirect_uris = ["https://app.example/oauth/callback", elsewhere].map(str::to_owned).to_vec();
+        let redirect_uris =
+            ["https://app.example/oauth/callback", elsewhere].map(str::to_owned).to_vec();
         let options = Options {
             redirect_uris,
             allow_loopback_redirects: true,
@@ -166,7 +176,8 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
         let port = support::free_port();
         let here = format!("http://127.0.0.1:{port}/back");
         run.args([&emulator.configuration(), &person, elsewhere, &here, emulator.version_id()]);
-        let mut run = run.env("LD_LIBRARY_PATH", built::folder()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut run =
+            run.env("LD_LIBRARY_PATH", built::folder()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap);
 
         let link = support::query(&lines.next().unwrap());
@@ -186,7 +197,10 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
         let mut browser = loop {
             match TcpStream::connect(host) {
                 Ok(browser) => break browser,
-                Err(_) => assert!(run.try_wait().unwrap().is_none(), "the program exited before it listened"),
+                Err(_) => assert!(
+                    run.try_wait().unwrap().is_none(),
+                    "the program exited before it listened"
+                ),
             }
             thread::yield_now();
         };
@@ -202,13 +216,18 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
             panic!("{requests:?}")
         };
         for (code, redirect_uri) in [(elsewhere_code, elsewhere), (here_code, here.as_str())] {
-            assert_eq!((code["redirectUri"].as_str(), code["userType"].as_str()), (redirect_uri, "Company"));
+            assert_eq!(
+                (code["redirectUri"].as_str(), code["userType"].as_str()),
+                (redirect_uri, "Company")
+            );
         }
         assert_eq!(
             (credentials["clientId"].as_str(), credentials["clientSecret"].as_str()),
             ("an id", "a secret")
         );
-        let [filtered, other] = &to("/oauth/installed-locations")[..] else { panic!("{requests:?}") };
+        let [filtered, other] = &to("/oauth/installed-locations")[..] else {
+            panic!("{requests:?}")
+        };
         for (name, value) in [
             ("appId", "an app"),
             ("query", "a name"),
@@ -245,7 +264,9 @@ fn locations_listed_without_an_id_are_skipped_in_c() {
     let emulator = Emulator::start(Options::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/odd_locations.c", folder.path());
-    for last in [json!({"hasNextPage": false, "nextPageToken": "left over"}), json!({"nextPageToken": ""})] {
+    for last in
+        [json!({"hasNextPage": false, "nextPageToken": "left over"}), json!({"nextPageToken": ""})]
+    {
         emulator.clear_faults();
         support::list_locations(&emulator, &support::odd_locations(), &last);
         for run in [plainly, under_valgrind] {
@@ -271,7 +292,10 @@ fn example_connects_and_visits_every_location() {
     let program = program("examples/c/quickstart.c", folder.path());
     let script = support::driver(folder.path());
     let mut run = Command::new("python3");
-    run.arg(&script).arg(&program).arg(emulator.configuration()).arg(person(&emulator, folder.path()));
+    run.arg(&script)
+        .arg(&program)
+        .arg(emulator.configuration())
+        .arg(person(&emulator, folder.path()));
     let out = passes(run, "quickstart.c");
     for location_id in emulator.location_ids() {
         assert!(out.contains(&location_id), "{location_id} was not visited:\n{out}");
@@ -279,7 +303,9 @@ fn example_connects_and_visits_every_location() {
     assert!(out.contains(&format!("connected: Company {}", emulator.company_id())), "{out}");
 
     let mut wrong = Command::new(&program);
-    wrong.arg("{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}");
+    wrong.arg(
+        "{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}",
+    );
     let refused = wrong.env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
@@ -291,10 +317,16 @@ fn folder_store_shared_by_processes_loses_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let program = program("examples/c/folder_store.c", folder.path());
     let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-    for store in [json!({"kind": "callbacks"}), json!({"kind": "callbacks", "encryptionKeys": [key]})] {
+    for store in
+        [json!({"kind": "callbacks"}), json!({"kind": "callbacks", "encryptionKeys": [key]})]
+    {
         // Each token is due at once, so every call refreshes or uses the token of another process.
-        let emulator =
-            Emulator::start(Options { locations: 2, access_token_seconds: 1, ..Options::default() }).unwrap();
+        let emulator = Emulator::start(Options {
+            locations: 2,
+            access_token_seconds: 1,
+            ..Options::default()
+        })
+        .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let is_sealed = store.get("encryptionKeys").is_some();
         let config = support::config(&emulator, json!({"store": store})).to_string();
@@ -304,7 +336,10 @@ fn folder_store_shared_by_processes_loses_no_token() {
         };
         let run = |words: &[&str]| {
             let output = command(&mut Command::new(&program), words).wait_with_output().unwrap();
-            (output.status.success(), String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
+            (
+                output.status.success(),
+                String::from_utf8(output.stdout).unwrap().trim_end().to_owned(),
+            )
         };
         let mut connecting = command(&mut Command::new(&program), &["connect"]);
         let mut lines = BufReader::new(connecting.stdout.take().unwrap()).lines();
@@ -378,7 +413,11 @@ impl Server {
     fn webhook(&mut self, emulator: &Emulator, notice: &Notice, signature: Signature) -> String {
         let body = emulator.webhook(notice);
         let headers = support::signed(emulator, body.as_bytes(), signature);
-        self.tell(&format!("webhook {} {}", body.len(), headers["x-ghl-signature"].as_str().unwrap()));
+        self.tell(&format!(
+            "webhook {} {}",
+            body.len(),
+            headers["x-ghl-signature"].as_str().unwrap()
+        ));
         self.tell(&body);
         self.answer()
     }
@@ -419,7 +458,10 @@ fn agency_server_applies_webhooks_and_visits_every_location() {
         for id in [gone, back] {
             emulator.uninstall(id);
             let uninstall = Notice::Uninstall(id.clone());
-            assert_eq!(server.webhook(emulator, &uninstall, Signature::Ed25519), "200 UNINSTALL applied");
+            assert_eq!(
+                server.webhook(emulator, &uninstall, Signature::Ed25519),
+                "200 UNINSTALL applied"
+            );
         }
         // Later by the clock of the emulator, independent of the real time.
         emulator.clock().advance(Duration::from_secs(1));
@@ -449,8 +491,13 @@ fn agency_server_applies_webhooks_and_visits_every_location() {
         assert!(summary.ends_with("consents needed 0"), "{summary}");
         ended_well(child, folder);
 
-        let held = Abi::open(&stored(emulator, folder)).unwrap().tokens_list(json!({"pageSize": 1000})).ok();
-        let holds = |id: &str| held["items"].as_array().unwrap().iter().any(|item| item["resourceId"] == id);
+        let held = Abi::open(&stored(emulator, folder))
+            .unwrap()
+            .tokens_list(json!({"pageSize": 1000}))
+            .ok();
+        let holds = |id: &str| {
+            held["items"].as_array().unwrap().iter().any(|item| item["resourceId"] == id)
+        };
         assert!(holds(back) && !holds(gone), "{held}");
     });
 }
@@ -504,19 +551,30 @@ fn sanitized(source: &str, definition: &str, library: &Path, folder: &Path) -> P
     let mut wrapped = vec!["__tsan_atomic64_fetch_sub".to_owned()];
     let mut shim = compiler(C99);
     for (name, ending) in WAITING {
-        let symbol = symbols
-            .lines()
-            .find_map(|line| line.split_whitespace().last().filter(|symbol| symbol.ends_with(ending)));
-        let symbol =
-            symbol.unwrap_or_else(|| panic!("the standard library of this compiler has no {ending}"));
-        shim.args([format!("-DREAL_{name}=__real_{symbol}"), format!("-DWRAP_{name}=__wrap_{symbol}")]);
+        let symbol = symbols.lines().find_map(|line| {
+            line.split_whitespace().last().filter(|symbol| symbol.ends_with(ending))
+        });
+        let symbol = symbol
+            .unwrap_or_else(|| panic!("the standard library of this compiler has no {ending}"));
+        shim.args([
+            format!("-DREAL_{name}=__real_{symbol}"),
+            format!("-DWRAP_{name}=__wrap_{symbol}"),
+        ]);
         wrapped.push(symbol.to_owned());
     }
     let (shim_object, object) = (folder.join("shim.o"), folder.join("program.o"));
     shim.args(["-c", "tests/abi/thread_sanitizer.c", "-o"]).arg(&shim_object);
     output(shim);
     let mut compile = compiler(C99);
-    compile.args(["-D_POSIX_C_SOURCE=200809L", "-O1", "-fsanitize=thread", definition, "-c", source, "-o"]);
+    compile.args([
+        "-D_POSIX_C_SOURCE=200809L",
+        "-O1",
+        "-fsanitize=thread",
+        definition,
+        "-c",
+        source,
+        "-o",
+    ]);
     compile.arg(&object);
     output(compile);
 
@@ -525,7 +583,9 @@ fn sanitized(source: &str, definition: &str, library: &Path, folder: &Path) -> P
     let runtime = Path::new(output(runtime).trim()).join("librustc-stable_rt.tsan.a");
     let program = folder.join("program");
     let mut link = Command::new("cc");
-    link.arg(&object).arg(shim_object).args(wrapped.iter().map(|symbol| format!("-Wl,--wrap={symbol}")));
+    link.arg(&object)
+        .arg(shim_object)
+        .args(wrapped.iter().map(|symbol| format!("-Wl,--wrap={symbol}")));
     link.arg(library).arg("-Wl,--whole-archive").arg(runtime).arg("-Wl,--no-whole-archive");
     link.args(["-lpthread", "-ldl", "-lm", "-o"]).arg(&program);
     output(link);
@@ -551,7 +611,8 @@ fn thread_sanitizer_reports_only_its_known_false_positive() {
         if store == "sqlite" {
             let path = folder.path().join("tokens.db");
             arguments[0] =
-                support::config(&emulator, json!({"store": {"kind": store, "path": path}})).to_string();
+                support::config(&emulator, json!({"store": {"kind": store, "path": path}}))
+                    .to_string();
         }
         let run = Command::new(program).args(arguments).output().unwrap();
         let report = String::from_utf8_lossy(&run.stderr);

@@ -39,11 +39,15 @@ fn cancelled_waiter_returns_at_once_and_the_refresh_continues_and_is_saved() {
                 left.fetch_add(1, Ordering::SeqCst);
                 outcome
             };
-            let outcomes =
-                call_concurrently(16, wait, || abi.cancel_until(|| left.load(Ordering::SeqCst) == 16));
+            let outcomes = call_concurrently(16, wait, || {
+                abi.cancel_until(|| left.load(Ordering::SeqCst) == 16)
+            });
             for outcome in outcomes {
                 let error = outcome.fails(Status::Cancelled);
-                assert_eq!((&error["retryable"], &error["resourceId"]), (&json!(true), &json!(company)));
+                assert_eq!(
+                    (&error["retryable"], &error["resourceId"]),
+                    (&json!(true), &json!(company))
+                );
             }
             assert!(!leader.is_finished(), "the refresh is still in progress");
             assert_eq!(hold.arrived(), 1);
@@ -90,10 +94,16 @@ const ABANDONED: [Abandoned; 4] = [
     }),
     ("raw mint", Endpoint::LocationToken, |abi, emulator| {
         let location = &emulator.location_ids()[0];
-        abi.oauth_location_token(json!({"companyId": emulator.company_id(), "locationId": location}))
+        abi.oauth_location_token(
+            json!({"companyId": emulator.company_id(), "locationId": location}),
+        )
     }),
-    ("mint", Endpoint::LocationToken, |abi, emulator| abi.access_token(&emulator.location_ids()[0])),
-    ("credentials", Endpoint::Token, |abi, _| abi.oauth_token(json!({"grantType": "client_credentials"}))),
+    ("mint", Endpoint::LocationToken, |abi, emulator| {
+        abi.access_token(&emulator.location_ids()[0])
+    }),
+    ("credentials", Endpoint::Token, |abi, _| {
+        abi.oauth_token(json!({"grantType": "client_credentials"}))
+    }),
 ];
 
 #[test]
@@ -125,7 +135,8 @@ fn cancelled_request_with_a_stalled_body_is_aborted() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
-    let silence = FaultKind::CutBody { body_bytes: 10, ending: ghl_oauth_emulator::Ending::Silence };
+    let silence =
+        FaultKind::CutBody { body_bytes: 10, ending: ghl_oauth_emulator::Ending::Silence };
     let fault = emulator.inject(Rule::on(Endpoint::InstalledLocations), silence);
     thread::scope(|scope| {
         let caller = scope.spawn(|| abi.oauth_installed_locations(json!({"companyId": company})));
@@ -240,13 +251,15 @@ fn cancellation_ends_a_wait_for_a_resource_that_is_being_refreshed() {
                 done.fetch_add(1, Ordering::SeqCst);
                 outcome
             };
-            let outcomes =
-                call_concurrently(1, waiting, || abi.cancel_until(|| done.load(Ordering::SeqCst) == 1));
+            let outcomes = call_concurrently(1, waiting, || {
+                abi.cancel_until(|| done.load(Ordering::SeqCst) == 1)
+            });
             for Outcome(code, document) in outcomes {
                 // Maintenance that is cancelled at its last token has nothing left to stop.
                 let listed = &document["failed"][0]["error"]["status"];
                 assert!(
-                    code == Status::Cancelled.code() || (code == 0 && listed == Status::Cancelled.name()),
+                    code == Status::Cancelled.code()
+                        || (code == 0 && listed == Status::Cancelled.name()),
                     "{document}"
                 );
             }
@@ -282,7 +295,10 @@ fn cancelled_maintenance_ends_between_two_tokens() {
         assert!(error["help"].as_str().unwrap().contains("call again"), "{error}");
         assert_eq!((told, sent(&emulator)), (2, vec!["refresh 200".to_owned(); 2]));
         let rest = abi.tokens_maintain(json!({}), |_| true).ok();
-        assert_eq!(rest["refreshed"], 2, "the renewed tokens were saved, and the others are renewed now");
+        assert_eq!(
+            rest["refreshed"], 2,
+            "the renewed tokens were saved, and the others are renewed now"
+        );
     }
 }
 

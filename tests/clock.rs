@@ -50,7 +50,8 @@ impl Fixture {
         config.store.kind = "sqlite".into();
         config.store.path = Some(folder.path().join("tokens.db"));
         let now = emulator.clock().now_ms();
-        let clocks = Arc::new(Clocks { wall_ms: AtomicI64::new(now), uptime_ms: AtomicI64::new(5_000) });
+        let clocks =
+            Arc::new(Clocks { wall_ms: AtomicI64::new(now), uptime_ms: AtomicI64::new(5_000) });
         let client = Client::with_clock(&config, Arc::clone(&clocks) as Arc<dyn Clock>).unwrap();
         let company = emulator.company_id();
         let fixture = Fixture { emulator, client, clocks, config, company, _folder: folder };
@@ -62,7 +63,8 @@ impl Fixture {
         let link = self.client.authorization_url(Default::default()).unwrap();
         let decision = Decision::Company(self.company.clone());
         let redirect_url = self.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+        let params: CompleteParams =
+            serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
         self.client.authorization_complete(&params).unwrap();
     }
 
@@ -91,7 +93,8 @@ fn wall_clock_jump_does_not_affect_a_token_in_memory() {
 fn wall_clock_ahead_causes_one_refresh_in_a_new_process() {
     let fixture = Fixture::new();
     fixture.clocks.wall_ms.fetch_add(2 * DAY_MS, Ordering::SeqCst);
-    let started = Client::with_clock(&fixture.config, Arc::clone(&fixture.clocks) as Arc<dyn Clock>).unwrap();
+    let started =
+        Client::with_clock(&fixture.config, Arc::clone(&fixture.clocks) as Arc<dyn Clock>).unwrap();
     for _ in 0..3 {
         started.access_token(&fixture.company).unwrap();
     }

@@ -72,7 +72,10 @@ fn the_blocks_compile(language: &str, standard: &str, at_least: usize) {
         let program = folder.path().join("block");
         let is_program = block.contains("int main(");
         if is_program {
-            compile.arg(format!("-L{}", built::folder().display())).args(["-lghl_oauth", "-o"]).arg(&program);
+            compile
+                .arg(format!("-L{}", built::folder().display()))
+                .args(["-lghl_oauth", "-o"])
+                .arg(&program);
         } else {
             compile.arg("-fsyntax-only");
         }
@@ -80,8 +83,11 @@ fn the_blocks_compile(language: &str, standard: &str, at_least: usize) {
         if is_program {
             // The program has no token, reports that, and sends no request.
             let mut run = Command::new(&program);
-            let output =
-                run.current_dir(folder.path()).env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
+            let output = run
+                .current_dir(folder.path())
+                .env("LD_LIBRARY_PATH", built::folder())
+                .output()
+                .unwrap();
             let said = [output.stdout, output.stderr].concat();
             assert!(output.status.code().is_some(), "{place} crashed: {}", output.status);
             assert!(String::from_utf8_lossy(&said).contains("GHL_ERR_NOT_FOUND"), "{place}");
@@ -113,7 +119,8 @@ fn examples_in_the_header_compile_and_call_their_function() {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("example.c");
         // `ghl_client_new` has its own client.
-        let parameters = if example.contains("ghl_client *client;") { "void" } else { "ghl_client *client" };
+        let parameters =
+            if example.contains("ghl_client *client;") { "void" } else { "ghl_client *client" };
         let code = format!(
             "#include <stdio.h>\n#include <string.h>\n#include \"ghl_oauth.h\"\n\
              void example({parameters});\nvoid example({parameters}) {{\n{example}\n}}\n"
@@ -143,8 +150,9 @@ fn every_shell_block_is_a_valid_script() {
         assert!(parsed.status.success(), "{name}: {}", String::from_utf8_lossy(&parsed.stderr));
         // Referenced files of this repository exist.
         let folders = ["./bindings/", ".ci/", "benches/", "bindings/", "examples/"];
-        let is_ours =
-            |word: &&str| !word.contains('$') && folders.iter().any(|folder| word.starts_with(folder));
+        let is_ours = |word: &&str| {
+            !word.contains('$') && folders.iter().any(|folder| word.starts_with(folder))
+        };
         for word in block.split_whitespace().filter(is_ours) {
             assert!(Path::new(built::ROOT).join(word).exists(), "{name}: {word} does not exist");
         }

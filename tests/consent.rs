@@ -6,7 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage};
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage,
+};
 use serde_json::{Value, json};
 
 use support::{Abi, emulator, fields, query, sent};
@@ -43,8 +45,14 @@ fn redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
     for (name, params) in [
         ("no state", json!({"redirectUrl": with_parameter(&one, "state", None)})),
         ("an empty state", json!({"redirectUrl": with_parameter(&one, "state", Some(""))})),
-        ("an unknown state", json!({"redirectUrl": with_parameter(&one, "state", Some("unknown"))})),
-        ("part of a state", json!({"redirectUrl": with_parameter(&one, "state", Some(&state[1..]))})),
+        (
+            "an unknown state",
+            json!({"redirectUrl": with_parameter(&one, "state", Some("unknown"))}),
+        ),
+        (
+            "part of a state",
+            json!({"redirectUrl": with_parameter(&one, "state", Some(&state[1..]))}),
+        ),
         ("another session's", json!({"redirectUrl": two, "state": state})),
         ("no session's", json!({"redirectUrl": two, "state": "unknown"})),
         (
@@ -145,7 +153,8 @@ fn marketplace_installation_without_a_state_is_accepted_only_on_request() {
     ] {
         abi.authorization_complete(params).fails(Status::StateMismatch);
     }
-    abi.authorization_complete(json!({"redirectUrl": redirect_url, "allowMissingState": true})).ok();
+    abi.authorization_complete(json!({"redirectUrl": redirect_url, "allowMissingState": true}))
+        .ok();
     abi.live_token(&emulator, &emulator.company_id());
 }
 
@@ -173,7 +182,8 @@ fn state_chosen_by_the_host_is_returned_to_it() {
     assert_eq!(link["state"], "user 7 & browser é");
     let decision = Decision::Company(emulator.company_id());
     let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-    abi.authorization_complete(json!({"redirectUrl": redirect_url, "state": "user 7 & browser é"})).ok();
+    abi.authorization_complete(json!({"redirectUrl": redirect_url, "state": "user 7 & browser é"}))
+        .ok();
 }
 
 #[test]
@@ -183,7 +193,8 @@ fn denied_consent_has_its_own_error() {
     let denied = abi.consent(&emulator, Decision::Deny);
     assert_eq!(query(&denied)["error"], "access_denied");
     let described = format!("{denied}&error_description=The+app+was+not+wanted");
-    let error = abi.authorization_complete(json!({"redirectUrl": described})).fails(Status::ConsentDenied);
+    let error =
+        abi.authorization_complete(json!({"redirectUrl": described})).fails(Status::ConsentDenied);
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("access_denied The app was not wanted"), "{message}");
     assert_eq!(error["retryable"], false);
@@ -209,7 +220,8 @@ fn url_that_does_not_match_the_redirect_uri_is_refused() {
     ] {
         let redirect_url = consented(&abi, &emulator);
         let (_, query) = redirect_url.split_once('?').unwrap();
-        let outcome = abi.authorization_complete(json!({"redirectUrl": format!("{target}?{query}")}));
+        let outcome =
+            abi.authorization_complete(json!({"redirectUrl": format!("{target}?{query}")}));
         let error = outcome.refuses("redirectUrl");
         assert!(!error.to_string().contains(&support::query(&redirect_url)["code"]), "{error}");
     }
@@ -268,7 +280,9 @@ fn refused_url_does_not_consume_the_state() {
     let abi = Abi::new(&emulator);
     let redirect_url = consented(&abi, &emulator);
     let (_, query) = redirect_url.split_once('?').unwrap();
-    for wrong in [format!("https://evil.example/?{query}"), with_parameter(&redirect_url, "code", None)] {
+    for wrong in
+        [format!("https://evil.example/?{query}"), with_parameter(&redirect_url, "code", None)]
+    {
         abi.authorization_complete(json!({"redirectUrl": wrong})).refuses("redirectUrl");
     }
     abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
@@ -281,8 +295,11 @@ fn same_host_state_completed_twice_concurrently_succeeds_once() {
     let redirect_url = consented(&here, &emulator);
     let params = json!({"redirectUrl": redirect_url, "state": query(&redirect_url)["state"]});
     let hold = emulator.hold(codes(), Stage::BeforeProcessing);
-    let mut results =
-        support::call_concurrently(8, || there.authorization_complete(params.clone()).0, || hold.release());
+    let mut results = support::call_concurrently(
+        8,
+        || there.authorization_complete(params.clone()).0,
+        || hold.release(),
+    );
     results.sort_unstable();
     let mut expected = [Status::StateMismatch.code(); 8];
     expected[0] = 0;
@@ -295,13 +312,16 @@ fn concurrent_consents_do_not_interfere() {
     let emulator = Emulator::start(Options { companies: 2, ..Options::default() }).unwrap();
     let abi = Abi::new(&emulator);
     let companies = emulator.company_ids();
-    let links: Vec<Value> = companies.iter().map(|_| abi.authorization_url(json!({})).ok()).collect();
+    let links: Vec<Value> =
+        companies.iter().map(|_| abi.authorization_url(json!({})).ok()).collect();
     let redirects: Vec<String> = links
         .iter()
         .zip(&companies)
         .rev()
         .map(|(link, company)| {
-            emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap()
+            emulator
+                .consent(link["url"].as_str().unwrap(), Decision::Company(company.clone()))
+                .unwrap()
         })
         .collect();
     let hold = emulator.hold(codes(), Stage::BeforeProcessing);
@@ -310,7 +330,9 @@ fn concurrent_consents_do_not_interfere() {
         let completing: Vec<_> = redirects
             .iter()
             .map(|redirect| {
-                scope.spawn(move || abi.authorization_complete(json!({"redirectUrl": redirect})).ok())
+                scope.spawn(move || {
+                    abi.authorization_complete(json!({"redirectUrl": redirect})).ok()
+                })
             })
             .collect();
         hold.wait_for(2);
@@ -385,9 +407,10 @@ fn consent_can_be_completed_again_after_a_retryable_failure() {
         let redirect_url = consented(&abi, &emulator);
         let state = query(&redirect_url)["state"].clone();
         // By the client that made the link, and by one that gets the state from the host.
-        for complete in
-            [json!({"redirectUrl": redirect_url}), json!({"redirectUrl": redirect_url, "state": state})]
-        {
+        for complete in [
+            json!({"redirectUrl": redirect_url}),
+            json!({"redirectUrl": redirect_url, "state": state}),
+        ] {
             let client = if complete.get("state").is_some() { &other } else { &abi };
             emulator.inject(codes(), kind.clone());
             let error = client.authorization_complete(complete).fails(status);
@@ -395,7 +418,8 @@ fn consent_can_be_completed_again_after_a_retryable_failure() {
             emulator.clear_faults();
         }
         abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
-        abi.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::StateMismatch);
+        abi.authorization_complete(json!({"redirectUrl": redirect_url}))
+            .fails(Status::StateMismatch);
         other
             .authorization_complete(json!({"redirectUrl": redirect_url, "state": state}))
             .fails(Status::ReauthorizationRequired);
@@ -447,7 +471,10 @@ fn refused_code_is_not_retried() {
 fn token_response_determines_the_owner() {
     let emulator = emulator(3);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[1].clone());
-    let some = Decision::CompanyWithLocations { company: company.clone(), locations: vec![location.clone()] };
+    let some = Decision::CompanyWithLocations {
+        company: company.clone(),
+        locations: vec![location.clone()],
+    };
     for (decision, resource, user_type, location_id) in [
         (Decision::Company(company.clone()), &company, "Company", Value::Null),
         (some, &company, "Company", Value::Null),
@@ -463,7 +490,12 @@ fn token_response_determines_the_owner() {
             sent(&emulator);
             let stored = abi.authorization_complete(params).ok();
             assert_eq!(
-                (&stored["resourceId"], &stored["userType"], &stored["companyId"], &stored["locationId"]),
+                (
+                    &stored["resourceId"],
+                    &stored["userType"],
+                    &stored["companyId"],
+                    &stored["locationId"]
+                ),
                 (&json!(resource), &json!(user_type), &json!(company), &location_id)
             );
             let request = emulator.requests().pop().unwrap();
@@ -488,7 +520,8 @@ fn token_without_an_owner_is_not_stored() {
     };
     emulator.inject(codes(), kind);
     let redirect_url = consented(&abi, &emulator);
-    let error = abi.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::Protocol);
+    let error =
+        abi.authorization_complete(json!({"redirectUrl": redirect_url})).fails(Status::Protocol);
     support::contains_none_of(&error.to_string(), &["some access token"]);
     assert_eq!(abi.tokens_list(json!({})).ok()["items"], json!([]));
 }

@@ -38,12 +38,15 @@ fn program(source: &str, folder: &Path) -> PathBuf {
     fs::write(folder.join("empty.cpp"), "int main() {}\n").unwrap();
     let mut attempt = Command::new("c++");
     attempt.args(SANITIZERS).arg(folder.join("empty.cpp")).arg("-o").arg(folder.join("empty"));
-    let sanitizers: &[&str] = if attempt.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        &SANITIZERS
-    } else {
-        println!("skipped: {source} with sanitizers, which are not installed (apt-get install g++)");
-        &[]
-    };
+    let sanitizers: &[&str] =
+        if attempt.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+            &SANITIZERS
+        } else {
+            println!(
+                "skipped: {source} with sanitizers, which are not installed (apt-get install g++)"
+            );
+            &[]
+        };
     let program = folder.join(Path::new(source).file_stem().unwrap());
     let mut compile = built::compiler("-std=c++17");
     compile.args(sanitizers).args(without_exceptions(source)).arg("-Wsign-conversion").arg(source);
@@ -65,8 +68,14 @@ fn run(program: &Path, arguments: &[&str]) -> String {
 
 fn passes(mut run: Command) -> String {
     let output = run.output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{}: {}\n{out}\n{err}", run.get_program().display(), output.status);
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}: {}\n{out}\n{err}",
+        run.get_program().display(),
+        output.status
+    );
     out.into_owned()
 }
 
@@ -113,11 +122,18 @@ fn cpp_program_calls_every_function() {
     run(&program, &[&emulator.configuration(), &person, signature, &install]);
 
     let requests = emulator.requests();
-    let sent: Vec<_> =
-        requests.iter().filter(|request| request.method == "POST" && request.path == "/nowhere").collect();
-    let types: Vec<_> =
-        sent.iter().map(|request| support::header(request, "content-type").unwrap_or("none")).collect();
-    assert!(types[0].starts_with("application/json") && types[1].starts_with("text/plain"), "{types:?}");
+    let sent: Vec<_> = requests
+        .iter()
+        .filter(|request| request.method == "POST" && request.path == "/nowhere")
+        .collect();
+    let types: Vec<_> = sent
+        .iter()
+        .map(|request| support::header(request, "content-type").unwrap_or("none"))
+        .collect();
+    assert!(
+        types[0].starts_with("application/json") && types[1].starts_with("text/plain"),
+        "{types:?}"
+    );
     assert_eq!((sent[0].body.as_str(), sent[1].body.as_str()), ("{\"a\": [1, \"b\"]}", "plain"));
     assert_eq!(sent[0].query, "a=1&a=2+%26&b=3");
     assert_eq!(support::header(sent[0], "x-own"), Some("a \"b\""));
@@ -170,16 +186,25 @@ fn cpp_example_connects_and_visits_every_location() {
     let program = program("examples/cpp/quickstart.cpp", folder.path());
     let driver = support::driver(folder.path());
     let mut drive = Command::new("python3");
-    drive.arg(driver).arg(&program).arg(emulator.configuration()).arg(person(&emulator, folder.path()));
+    drive
+        .arg(driver)
+        .arg(&program)
+        .arg(emulator.configuration())
+        .arg(person(&emulator, folder.path()));
     drive.env("LD_LIBRARY_PATH", built::folder());
     let out = passes(drive);
     for location_id in emulator.location_ids() {
-        assert!(out.contains(&format!("{location_id}  200  ")), "{location_id} was not visited:\n{out}");
+        assert!(
+            out.contains(&format!("{location_id}  200  ")),
+            "{location_id} was not visited:\n{out}"
+        );
     }
     assert!(out.contains(&format!("connected: Company {}", emulator.company_id())), "{out}");
 
     let mut wrong = Command::new(&program);
-    wrong.arg("{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}");
+    wrong.arg(
+        "{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}",
+    );
     let refused = wrong.env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));

@@ -81,7 +81,11 @@ fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_or_consented_agai
                 (client.tokens_list(json!({})).ok(), "items"),
                 (client.tokens_export(json!({})).ok(), "tokens"),
             ] {
-                assert_eq!(ids(&list, items), (others.clone(), vec![broken.clone()]), "{kind}: {list}");
+                assert_eq!(
+                    ids(&list, items),
+                    (others.clone(), vec![broken.clone()]),
+                    "{kind}: {list}"
+                );
             }
             // It does not stop maintenance of the others, whether it is due or not.
             client.tokens_maintain(json!({}), |_| true).ok();
@@ -91,14 +95,22 @@ fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_or_consented_agai
             import["replace"] = true.into();
             let report = client.tokens_import(import.clone()).ok();
             assert_eq!(report["imported"], 3, "{kind}: {report}");
-            assert_eq!(ids(&client.tokens_list(json!({})).ok(), "items"), (all.clone(), vec![]), "{kind}");
+            assert_eq!(
+                ids(&client.tokens_list(json!({})).ok(), "items"),
+                (all.clone(), vec![]),
+                "{kind}"
+            );
             drop(client);
 
             // ... by a deletion and an import, ...
             damage(&path, broken, kind);
             let client = Abi::open(&config).unwrap();
             client.token_delete(broken).ok();
-            assert_eq!(ids(&client.tokens_list(json!({})).ok(), "items"), (others, vec![]), "{kind}");
+            assert_eq!(
+                ids(&client.tokens_list(json!({})).ok(), "items"),
+                (others, vec![]),
+                "{kind}"
+            );
             client.tokens_import(import).ok();
             drop(client);
 
@@ -110,7 +122,11 @@ fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_or_consented_agai
                 false => Decision::Location(broken.clone()),
             };
             client.connect(&emulator, decision);
-            assert_eq!(ids(&client.tokens_list(json!({})).ok(), "items"), (all.clone(), vec![]), "{kind}");
+            assert_eq!(
+                ids(&client.tokens_list(json!({})).ok(), "items"),
+                (all.clone(), vec![]),
+                "{kind}"
+            );
             client.live_token(&emulator, broken);
         }
     }
@@ -119,7 +135,8 @@ fn damaged_row_is_one_failed_item_that_can_be_deleted_imported_or_consented_agai
 #[test]
 fn consent_after_a_deletion_with_a_damaged_tombstone_is_saved() {
     let emulator = ghl_oauth_emulator::Emulator::start(Default::default()).unwrap();
-    for document in ["'text'", "x'00'", "'{\"version\": 18446744073709551615}'", "'{\"version\": -1}'", "'5'"]
+    for document in
+        ["'text'", "x'00'", "'{\"version\": 18446744073709551615}'", "'{\"version\": -1}'", "'5'"]
     {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
@@ -128,8 +145,9 @@ fn consent_after_a_deletion_with_a_damaged_tombstone_is_saved() {
         let company = abi.connect_company(&emulator);
         abi.token_delete(&company).ok();
         let database = rusqlite::Connection::open(&path).unwrap();
-        let damage =
-            format!("UPDATE note SET document = CAST({document} AS TEXT) WHERE key LIKE 'deleted/%'");
+        let damage = format!(
+            "UPDATE note SET document = CAST({document} AS TEXT) WHERE key LIKE 'deleted/%'"
+        );
         assert_eq!(database.execute(&damage, []).unwrap(), 1, "{document}");
         drop(database);
         open().connect_company(&emulator);

@@ -71,7 +71,10 @@ fn stays_away(fixture: &Fixture, clients: Vec<Abi>, resource_id: &str, what: &st
     drop(clients);
     if fixture.kind != Kind::Memory {
         assert!(fixture.stored(resource_id).is_none(), "{what}: stored");
-        assert!(!held(&fixture.open()).contains(&resource_id.into()), "{what}: listed at the next start");
+        assert!(
+            !held(&fixture.open()).contains(&resource_id.into()),
+            "{what}: listed at the next start"
+        );
     }
 }
 
@@ -228,15 +231,18 @@ fn deletion_during_a_first_mint_persists() {
                     }
                     let fixture = Fixture::new(kind);
                     let abi = fixture.open();
-                    let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+                    let (company, location) =
+                        (abi.connect_company(&fixture.emulator), fixture.location(0));
                     let other = second.then(|| fixture.open());
                     a_moment_later(&fixture);
-                    let hold =
-                        fixture.emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
+                    let hold = fixture
+                        .emulator
+                        .hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
                     thread::scope(|scope| {
                         let mint = scope.spawn(|| {
                             if many {
-                                let params = json!({"companyId": company, "locationIds": [location]});
+                                let params =
+                                    json!({"companyId": company, "locationIds": [location]});
                                 drop(abi.tokens_mint(params, |_| true));
                             } else {
                                 drop(abi.access_token(&location));
@@ -251,7 +257,8 @@ fn deletion_during_a_first_mint_persists() {
                         );
                         mint.join().unwrap();
                     });
-                    let what = format!("{kind:?}, {end:?}, many: {many}, by another client: {second}");
+                    let what =
+                        format!("{kind:?}, {end:?}, many: {many}, by another client: {second}");
                     is_not_held(&abi, &fixture, &location, &what);
                 }
             }
@@ -272,7 +279,8 @@ fn uninstall_of_a_company_during_mints_of_its_locations_persists() {
                 (abi.connect_company(&fixture.emulator), fixture.emulator.location_ids());
             let other = second.then(|| fixture.open());
             a_moment_later(&fixture);
-            let hold = fixture.emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
+            let hold =
+                fixture.emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
             thread::scope(|scope| {
                 let params = json!({"companyId": company, "locationIds": locations});
                 let mint = scope.spawn(|| drop(abi.tokens_mint(params, |_| true)));
@@ -332,8 +340,13 @@ fn versions_of_minted_and_imported_records_continue_after_a_deletion() {
             if round % 2 == 0 {
                 abi.live_token(&fixture.emulator, &location);
             } else {
-                let token = json!({"accessToken": "a", "locationId": location, "expiresIn": 80_000});
-                assert_eq!(abi.tokens_import(json!({"tokens": [token]})).ok()["imported"], 1, "{kind:?}");
+                let token =
+                    json!({"accessToken": "a", "locationId": location, "expiresIn": 80_000});
+                assert_eq!(
+                    abi.tokens_import(json!({"tokens": [token]})).ok()["imported"],
+                    1,
+                    "{kind:?}"
+                );
             }
             let version = fixture.stored(&location).unwrap().0;
             assert!(version > last, "{kind:?}, {round}: {version} after {last}");

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ghl_oauth::config::{HttpConfig, Limits, RateLimit, Refresh, Retry, StoreConfig, Timeouts, Webhook};
+use ghl_oauth::config::{
+    HttpConfig, Limits, RateLimit, Refresh, Retry, StoreConfig, Timeouts, Webhook,
+};
 use ghl_oauth::{Config, Status};
 use serde::de::DeserializeOwned;
 
@@ -51,7 +53,9 @@ fn documented_keys_and_defaults_are_accepted() {
             "required" => "given".into(),
             "none" => serde_json::Value::Null,
             "the vendor's" => serde_json::json!([ghl_oauth::config::VENDOR_ED25519_KEY]),
-            number_or_flag => serde_json::from_str(number_or_flag).unwrap_or_else(|_| number_or_flag.into()),
+            number_or_flag => {
+                serde_json::from_str(number_or_flag).unwrap_or_else(|_| number_or_flag.into())
+            }
         };
         if key == "scopes" {
             config["scopes"] = serde_json::json!([]);
@@ -111,7 +115,10 @@ fn every_key_of_the_configuration_is_documented_and_known_to_the_bindings() {
         assert!(cpp.contains(&format!("\"{name}\"")), "{key} is missing in ghl_oauth.hpp");
         // Python passes the store's keys on unchanged.
         let is_passed_on = key.starts_with("store.");
-        assert!(is_passed_on || python.contains(&snake_case(name)), "{key} is missing in client.py");
+        assert!(
+            is_passed_on || python.contains(&snake_case(name)),
+            "{key} is missing in client.py"
+        );
     }
 }
 
@@ -121,7 +128,9 @@ fn every_event_is_documented_for_c_python_and_rust() {
     let names: Vec<&str> =
         source.split('"').skip(1).step_by(2).filter(|text| text.starts_with("token.")).collect();
     assert!(names.len() >= 7, "{names:?}");
-    for file in ["src/ffi/client.rs", "bindings/python/src/ghl_oauth/models.py", "src/typed/results.rs"] {
+    for file in
+        ["src/ffi/client.rs", "bindings/python/src/ghl_oauth/models.py", "src/typed/results.rs"]
+    {
         let text = page(file);
         for name in &names {
             assert!(text.contains(name), "{file} does not document the event {name}");
@@ -191,7 +200,9 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
 fn every_promise_names_an_existing_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = [sources(&root.join("tests")), sources(&root.join("src"))].concat();
-    for (name, least) in [("docs/token-life.md", 20), ("docs/security.md", 20), ("docs/fleet.md", 10)] {
+    for (name, least) in
+        [("docs/token-life.md", 20), ("docs/security.md", 20), ("docs/fleet.md", 10)]
+    {
         let page = page(name);
         let mut promises = 0;
         for line in page.lines().filter(|line| line.contains(".rs`: `")) {
@@ -337,7 +348,8 @@ fn links_of_the_pages_in_docs_lead_to_files_and_headings_that_exist() {
             assert!(file.exists(), "{} links to {target}, which does not exist", path.display());
             if !heading.is_empty() {
                 let page = fs::read_to_string(&file).unwrap();
-                let mut anchors = lines_of_text(&page).filter(|line| line.starts_with('#')).map(anchor);
+                let mut anchors =
+                    lines_of_text(&page).filter(|line| line.starts_with('#')).map(anchor);
                 assert!(
                     anchors.any(|found| found == heading),
                     "{} links to {target}, a heading that does not exist",

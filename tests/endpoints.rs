@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use ghl_oauth::Status;
 use ghl_oauth_emulator::{
-    Decision, Emulator, Ending, Endpoint, ExpiresIn, FaultKind, GrantType, RecordedRequest, Rule, Stage,
+    Decision, Emulator, Ending, Endpoint, ExpiresIn, FaultKind, GrantType, RecordedRequest, Rule,
+    Stage,
 };
 use serde_json::{Value, json};
 
@@ -33,7 +34,10 @@ fn answer_with(status: u16, body: impl ToString, headers: &[(&str, &str)]) -> Fa
         status,
         body: body.to_string(),
         content_type: None,
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
         stage: Stage::BeforeProcessing,
     }
 }
@@ -52,7 +56,9 @@ const WAYS: [Way; 5] = [
     ("refresh", Endpoint::Token, |abi, _| {
         abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "some refresh token"}))
     }),
-    ("credentials", Endpoint::Token, |abi, _| abi.oauth_token(json!({"grantType": "client_credentials"}))),
+    ("credentials", Endpoint::Token, |abi, _| {
+        abi.oauth_token(json!({"grantType": "client_credentials"}))
+    }),
     ("mint", Endpoint::LocationToken, |abi, emulator| {
         abi.oauth_location_token(json!({
             "companyId": emulator.company_id(),
@@ -100,7 +106,11 @@ fn token_request_sends_every_parameter_in_either_encoding() {
             ),
             (
                 json!({"grantType": "refresh_token", "refreshToken": AWKWARD, "userType": "Company"}),
-                vec![("grantType", "refresh_token"), ("refreshToken", AWKWARD), ("userType", "Company")],
+                vec![
+                    ("grantType", "refresh_token"),
+                    ("refreshToken", AWKWARD),
+                    ("userType", "Company"),
+                ],
             ),
             (
                 json!({"grantType": "refresh_token", "refreshToken": "r"}),
@@ -118,8 +128,10 @@ fn token_request_sends_every_parameter_in_either_encoding() {
         ] {
             abi.oauth_token(params.clone()).ok();
             let request = only_request(&emulator);
-            let mut all =
-                owned([("clientId", emulator.client_id()), ("clientSecret", emulator.client_secret())]);
+            let mut all = owned([
+                ("clientId", emulator.client_id()),
+                ("clientSecret", emulator.client_secret()),
+            ]);
             all.extend(owned(expected));
             assert_eq!(fields(&request), all, "{params}");
             assert_eq!(
@@ -137,7 +149,10 @@ fn token_request_sends_every_parameter_in_either_encoding() {
 fn assert_common_headers(request: &RecordedRequest) {
     assert_eq!(header(request, "version"), Some("v3"));
     assert_eq!(header(request, "accept"), Some("application/json"));
-    assert_eq!(header(request, "user-agent"), Some(concat!("ghl-oauth/", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        header(request, "user-agent"),
+        Some(concat!("ghl-oauth/", env!("CARGO_PKG_VERSION")))
+    );
 }
 
 #[test]
@@ -146,7 +161,8 @@ fn mint_is_a_form_with_the_company_bearer_in_either_token_request_encoding() {
     emulator.inject(Rule::default(), answer(200, r#"{"accessToken":"a"}"#));
     for (encoding, _) in ENCODINGS {
         let abi = Abi::with(&emulator, json!({"tokenRequestEncoding": encoding}));
-        let params = json!({"companyId": AWKWARD_ID, "locationId": "l&l", "accessToken": "the.bearer"});
+        let params =
+            json!({"companyId": AWKWARD_ID, "locationId": "l&l", "accessToken": "the.bearer"});
         abi.oauth_location_token(params).ok();
         let request = only_request(&emulator);
         assert_eq!(
@@ -196,7 +212,10 @@ fn list_sends_every_parameter_and_the_app_id_by_default() {
             ],
         ),
         (json!({"all": true}), vec![default, ("pageSize", "100")]),
-        (json!({"all": true, "pageSize": 3, "query": "q"}), vec![default, ("pageSize", "3"), ("query", "q")]),
+        (
+            json!({"all": true, "pageSize": 3, "query": "q"}),
+            vec![default, ("pageSize", "3"), ("query", "q")],
+        ),
     ] {
         let mut given = params.clone();
         given["companyId"] = "the+company".into();
@@ -267,7 +286,9 @@ fn responses_of_every_shape_are_returned_in_camel_case() {
                 json!({"companyId": company, "locationId": location, "accessToken": bearer}),
             )
             .ok();
-        let list = abi.oauth_installed_locations(json!({"companyId": company, "accessToken": bearer})).ok();
+        let list = abi
+            .oauth_installed_locations(json!({"companyId": company, "accessToken": bearer}))
+            .ok();
         let after = emulator.clock().now_ms();
         emulator.clear_faults();
 
@@ -281,12 +302,22 @@ fn responses_of_every_shape_are_returned_in_camel_case() {
             "accessToken appId companyId expiresAt expiresIn locationId planId refreshToken refreshTokenId scope \
              tokenType traceId userId userType versionId",
         );
-        assert_eq!((&token["userType"], &token["companyId"]), (&json!("Company"), &json!(company)), "{name}");
+        assert_eq!(
+            (&token["userType"], &token["companyId"]),
+            (&json!("Company"), &json!(company)),
+            "{name}"
+        );
         // The response to a mint contains neither field.
-        assert_eq!((&minted["userType"], &minted["companyId"]), (&json!("Location"), &json!(company)));
+        assert_eq!(
+            (&minted["userType"], &minted["companyId"]),
+            (&json!("Location"), &json!(company))
+        );
         assert_eq!(minted["locationId"], location.as_str());
         for answer in [&token, &minted] {
-            assert!(emulator.access_token_is_live(answer["accessToken"].as_str().unwrap()), "{name}");
+            assert!(
+                emulator.access_token_is_live(answer["accessToken"].as_str().unwrap()),
+                "{name}"
+            );
             let seconds = answer["expiresIn"].as_i64().expect("a number");
             assert!([86_398, 86_399].contains(&seconds), "{name}: {seconds}");
             let expires_at = answer["expiresAt"].as_i64().unwrap();
@@ -294,7 +325,10 @@ fn responses_of_every_shape_are_returned_in_camel_case() {
         }
         let items = list["items"].as_array().unwrap();
         assert_eq!(items.len(), 3, "{name}");
-        assert!(items.iter().all(|item| emulator.location_ids().contains(&text(item, "_id"))), "{name}");
+        assert!(
+            items.iter().all(|item| emulator.location_ids().contains(&text(item, "_id"))),
+            "{name}"
+        );
         let total = &list["pagination"]["totalRecords"];
         assert!(total == 3 || total == "3", "{name}: {list}");
     }
@@ -399,19 +433,31 @@ fn success_without_a_token_is_a_protocol_error_that_shows_no_content() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     for (name, endpoint, call) in WAYS {
-        for body in
-            ["", "OK", "[]", "null", "\"accessToken\"", "{\"accessToken\": \"half-a-new-token", "<html>"]
-        {
+        for body in [
+            "",
+            "OK",
+            "[]",
+            "null",
+            "\"accessToken\"",
+            "{\"accessToken\": \"half-a-new-token",
+            "<html>",
+        ] {
             emulator.inject(Rule::on(endpoint), answer(200, body));
             let error = call(&abi, &emulator).fails(Status::Protocol);
-            assert_eq!((&error["httpStatus"], &error["retryable"]), (&json!(200), &json!(true)), "{name}");
+            assert_eq!(
+                (&error["httpStatus"], &error["retryable"]),
+                (&json!(200), &json!(true)),
+                "{name}"
+            );
             contains_none_of(&error.to_string(), &["half-a-new-token"]);
             emulator.clear_faults();
         }
         if endpoint == Endpoint::InstalledLocations {
             continue;
         }
-        for body in ["{}", r#"{"accessToken":""}"#, r#"{"accessToken":null}"#, r#"{"accessToken":{"a":1}}"#] {
+        for body in
+            ["{}", r#"{"accessToken":""}"#, r#"{"accessToken":null}"#, r#"{"accessToken":{"a":1}}"#]
+        {
             emulator.inject(Rule::on(endpoint), answer(200, body));
             let error = call(&abi, &emulator).fails(Status::Protocol);
             assert!(error["message"].as_str().unwrap().contains("accessToken"), "{name}: {error}");
@@ -450,8 +496,9 @@ fn raw_calls_store_nothing() {
     let heard = abi.listen();
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
     let first = raw_company(&abi, &emulator);
-    let refreshed =
-        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": first["refreshToken"]})).ok();
+    let refreshed = abi
+        .oauth_token(json!({"grantType": "refresh_token", "refreshToken": first["refreshToken"]}))
+        .ok();
     let bearer = refreshed["accessToken"].clone();
     let minting = json!({"companyId": company, "locationId": location, "accessToken": bearer});
     abi.oauth_location_token(minting).ok();
@@ -474,7 +521,9 @@ fn bearer_is_the_stored_company_token_unless_the_call_provides_a_token() {
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
     let mint = json!({"companyId": company, "locationId": location});
     let list = json!({"companyId": company});
-    for outcome in [abi.oauth_location_token(mint.clone()), abi.oauth_installed_locations(list.clone())] {
+    for outcome in
+        [abi.oauth_location_token(mint.clone()), abi.oauth_installed_locations(list.clone())]
+    {
         outcome.fails(Status::NotFound);
     }
     assert_eq!(sent(&emulator), [""; 0]);
@@ -518,9 +567,13 @@ const BEARING: [Bearing; 3] = [
     }),
     ("mint", Endpoint::LocationToken, |abi, emulator| {
         let location = &emulator.location_ids()[0];
-        abi.oauth_location_token(json!({"companyId": emulator.company_id(), "locationId": location}))
+        abi.oauth_location_token(
+            json!({"companyId": emulator.company_id(), "locationId": location}),
+        )
     }),
-    ("mint", Endpoint::LocationToken, |abi, emulator| abi.access_token(&emulator.location_ids()[0])),
+    ("mint", Endpoint::LocationToken, |abi, emulator| {
+        abi.access_token(&emulator.location_ids()[0])
+    }),
 ];
 
 #[test]
@@ -532,7 +585,10 @@ fn expired_bearer_is_refreshed_once_and_the_call_repeated() {
         sent(&emulator);
         emulator.expire_access_tokens();
         call(&abi, &emulator).ok();
-        assert_eq!(sent(&emulator), [format!("{name} 401"), "refresh 200".into(), format!("{name} 200")]);
+        assert_eq!(
+            sent(&emulator),
+            [format!("{name} 401"), "refresh 200".into(), format!("{name} 200")]
+        );
         let company = emulator.company_id();
         let token = abi.live_token(&emulator, &company);
         call(&abi, &emulator).ok();
@@ -569,7 +625,10 @@ fn persistent_401_causes_one_refresh_and_no_loop() {
             let body = json!({"statusCode": 401, "message": words});
             let fault = emulator.inject(Rule::on(endpoint), answer(401, body));
             let error = call(&abi, &emulator).fails(Status::Unauthorized);
-            assert_eq!((&error["httpStatus"], &error["api"]["message"]), (&json!(401), &json!(words)));
+            assert_eq!(
+                (&error["httpStatus"], &error["api"]["message"]),
+                (&json!(401), &json!(words))
+            );
             assert_eq!((emulator.strikes(fault), emulator.refreshes()), (2, 1), "{name}: {words}");
         }
     }
@@ -793,7 +852,9 @@ fn no_redirect_is_ever_followed() {
                 let error = call(&abi, &emulator).fails(Status::Protocol);
                 assert_eq!(error["httpStatus"], status, "{name}");
                 let requests = emulator.requests();
-                assert!(requests.iter().all(|request| request.path != "/oauth/token" || name != "list"));
+                assert!(
+                    requests.iter().all(|request| request.path != "/oauth/token" || name != "list")
+                );
                 // Only a code is sent a second time, because its outcome is unknown.
                 assert_eq!(requests.len(), if name == "code" { 2 } else { 1 }, "{name} {status}");
                 emulator.clear_requests();
@@ -846,9 +907,11 @@ fn rate_limit_delay_within_the_deadline_is_waited_for() {
                 let abi = Abi::new(&emulator);
                 let kind = answer_with(429, "{}", &[("Retry-After", "1")]);
                 emulator.inject(Rule::on(endpoint).times(1), kind);
-                emulator.inject(Rule::on(endpoint), answer(200, r#"{"accessToken":"a","items":[]}"#));
+                emulator
+                    .inject(Rule::on(endpoint), answer(200, r#"{"accessToken":"a","items":[]}"#));
                 call(&abi, &emulator).ok();
-                let at: Vec<i64> = emulator.requests().iter().map(|request| request.at_ms).collect();
+                let at: Vec<i64> =
+                    emulator.requests().iter().map(|request| request.at_ms).collect();
                 assert_eq!(at.len(), 2, "{name}");
                 assert!(at[1] - at[0] >= 1_000, "{name}: it waited {} ms", at[1] - at[0]);
             });
@@ -862,7 +925,8 @@ fn rate_limit_delay_beyond_the_deadline_is_reported_at_once() {
         for (name, endpoint, call) in WAYS {
             let emulator = emulator(1);
             let abi = Abi::new(&emulator);
-            emulator.inject(Rule::on(endpoint), answer_with(status, "", &[("Retry-After", "3600")]));
+            emulator
+                .inject(Rule::on(endpoint), answer_with(status, "", &[("Retry-After", "3600")]));
             let error = call(&abi, &emulator).fails(expected);
             assert_eq!(
                 (&error["retryAfterMs"], &error["retryable"], &error["httpStatus"]),
@@ -876,13 +940,18 @@ fn rate_limit_delay_beyond_the_deadline_is_reported_at_once() {
 
 #[test]
 fn rate_limit_of_one_company_pauses_only_calls_for_that_company() {
-    for (name, endpoint, call) in WAYS.into_iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Token) {
+    for (name, endpoint, call) in
+        WAYS.into_iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Token)
+    {
         let emulator = emulator(1);
         let abi = Abi::new(&emulator);
-        emulator.inject(Rule::on(endpoint).times(1), answer_with(429, "", &[("Retry-After", "3600")]));
+        emulator
+            .inject(Rule::on(endpoint).times(1), answer_with(429, "", &[("Retry-After", "3600")]));
         call(&abi, &emulator).fails(Status::RateLimited);
         assert_eq!(sent(&emulator).len(), 1, "{name}");
-        for (other, _, call) in WAYS.into_iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Token) {
+        for (other, _, call) in
+            WAYS.into_iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Token)
+        {
             let held = call(&abi, &emulator).fails(Status::RateLimited);
             let left = held["retryAfterMs"].as_u64().unwrap();
             assert!((3_000_000..=3_600_000).contains(&left), "{name}, {other}: {held}");
@@ -951,7 +1020,8 @@ fn non_http_response_is_a_protocol_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     for (name, endpoint, call) in WAYS {
-        let kind = FaultKind::Raw { text: "SSH-2.0-OpenSSH_9.6\r\n\r\n".into(), ending: Ending::Close };
+        let kind =
+            FaultKind::Raw { text: "SSH-2.0-OpenSSH_9.6\r\n\r\n".into(), ending: Ending::Close };
         emulator.inject(Rule::on(endpoint), kind);
         let error = call(&abi, &emulator).fails(Status::Protocol);
         assert!(error["message"].as_str().unwrap().contains("HTTP"), "{name}: {error}");
@@ -992,7 +1062,9 @@ fn calls_with_secrets(abi: &Abi, company: &str, client_secret: Option<&str>) -> 
     [
         with_secret(json!({"grantType": "authorization_code", "code": OURS})),
         with_secret(json!({"grantType": "refresh_token", "refreshToken": OURS})),
-        abi.oauth_location_token(json!({"companyId": company, "locationId": "l", "accessToken": OURS})),
+        abi.oauth_location_token(
+            json!({"companyId": company, "locationId": "l", "accessToken": OURS}),
+        ),
         abi.oauth_installed_locations(json!({"companyId": company, "accessToken": OURS})),
     ]
 }
@@ -1080,11 +1152,17 @@ fn call_ends_at_its_deadline_if_the_server_stalls_or_drips() {
                     });
                     let began = Instant::now();
                     let outcome = call(&abi, &emulator);
-                    assert!(began.elapsed() >= Duration::from_millis(300), "{name}: it did not wait");
+                    assert!(
+                        began.elapsed() >= Duration::from_millis(300),
+                        "{name}: it did not wait"
+                    );
                     done.send(()).unwrap();
                     release.join().unwrap();
                     let error = outcome.fails(Status::Timeout);
-                    assert!(error["message"].as_str().unwrap().contains("300 ms"), "{name}: {error}");
+                    assert!(
+                        error["message"].as_str().unwrap().contains("300 ms"),
+                        "{name}: {error}"
+                    );
                     assert_eq!(error["retryable"], true);
                 });
             }
@@ -1121,7 +1199,9 @@ fn spent_code_is_refused_and_a_new_code_works() {
     let abi = Abi::new(&emulator);
     let first = raw_company(&abi, &emulator);
     let refresh = |token: &Value| {
-        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": token["refreshToken"]}))
+        abi.oauth_token(
+            json!({"grantType": "refresh_token", "refreshToken": token["refreshToken"]}),
+        )
     };
     let second = refresh(&first).ok();
     refresh(&first).fails(Status::ReauthorizationRequired);

@@ -49,7 +49,8 @@ fn library() -> Option<PathBuf> {
     let tests = env::current_exe().unwrap();
     let folder = tests.parent()?;
     let name = format!("{}ghl_oauth{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-    let found = [Some(folder), folder.parent()].into_iter().flatten().map(|folder| folder.join(&name));
+    let found =
+        [Some(folder), folder.parent()].into_iter().flatten().map(|folder| folder.join(&name));
     found
         .filter(|path| path.exists())
         .max_by_key(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
@@ -91,7 +92,9 @@ fn header_declares_exactly_the_exported_functions() {
     let declared: BTreeSet<&str> = without_comments(&header)
         .into_iter()
         .flat_map(|code| {
-            code.split(|character: char| !(character.is_ascii_alphanumeric() || "_(".contains(character)))
+            code.split(|character: char| {
+                !(character.is_ascii_alphanumeric() || "_(".contains(character))
+            })
         })
         .filter_map(|word| word.split_once('(').map(|(name, _)| name))
         .filter(|name| name.starts_with("ghl_"))
@@ -125,7 +128,8 @@ fn header_has_the_library_version_and_the_names_of_all_status_codes() {
     }
     assert_eq!(static_text(ghl_status_name(0)), "GHL_OK");
     assert!(header.contains("    GHL_OK = 0,"));
-    let codes = header.lines().filter(|line| line.starts_with("    GHL_") && line.contains(" = ")).count();
+    let codes =
+        header.lines().filter(|line| line.starts_with("    GHL_") && line.contains(" = ")).count();
     assert_eq!(codes, Status::ALL.len() + 1);
     for unknown in [Status::ALL.len() as i32 + 1, 63, -1, i32::MIN, i32::MAX] {
         assert_eq!(static_text(ghl_status_name(unknown)), "GHL_ERR_UNKNOWN");

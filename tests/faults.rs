@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use ghl_oauth::Status;
 use ghl_oauth_emulator::{
-    Certificate, Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage,
+    Certificate, Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Refusal,
+    Rule, Stage,
 };
 use serde_json::{Value, json};
 
@@ -91,11 +92,17 @@ fn spoiled(name: &'static str, http: u16, kind: FaultKind) -> Fault {
 
 /// A refusal in the usual format of the vendor.
 fn refusal(name: &'static str, http: u16, message: &'static str) -> Fault {
-    let body = json!({"statusCode": http, "message": message, "traceId": "trace-of-the-body"}).to_string();
+    let body =
+        json!({"statusCode": http, "message": message, "traceId": "trace-of-the-body"}).to_string();
     answer(name, http, &body, Some(message))
 }
 
-fn timed_out(name: &'static str, stage: Stage, as_object: bool, words: Option<&'static str>) -> Fault {
+fn timed_out(
+    name: &'static str,
+    stage: Stage,
+    as_object: bool,
+    words: Option<&'static str>,
+) -> Fault {
     Fault { words, ..spoiled(name, 401, FaultKind::CommandTimedOut { stage, as_object }) }
 }
 
@@ -122,13 +129,19 @@ fn faults() -> Vec<Fault> {
         waiting("no response before the deadline", FaultKind::Stall { stage: before }),
         waiting("no response after processing", FaultKind::Stall { stage: after }),
         waiting("response stalls within the body", cut(Ending::Silence)),
-        waiting("response dripped byte by byte", FaultKind::Drip { every_ms: 100, body_only: false }),
+        waiting(
+            "response dripped byte by byte",
+            FaultKind::Drip { every_ms: 100, body_only: false },
+        ),
         waiting("body dripped byte by byte", FaultKind::Drip { every_ms: 100, body_only: true }),
         silent("response is not HTTP", raw("SSH-2.0-OpenSSH_9.9\r\n")),
         silent("a header of 1 MB", FaultKind::HugeHead { bytes: 1 << 20, lines: 1 }),
         silent("1 MB of headers", FaultKind::HugeHead { bytes: 1 << 20, lines: 4_000 }),
         silent("a body of 200 MB", FaultKind::HugeBody { bytes: 200_000_000, chunked: false }),
-        silent("a chunked body of 200 MB", FaultKind::HugeBody { bytes: 200_000_000, chunked: true }),
+        silent(
+            "a chunked body of 200 MB",
+            FaultKind::HugeBody { bytes: 200_000_000, chunked: true },
+        ),
         spoiled("201 instead of 200", 201, FaultKind::ReplaceStatus { status: 201 }),
         spoiled("`snake_case` keys", 200, FaultKind::SnakeCase),
         spoiled("numbers and booleans as strings", 200, FaultKind::Stringified),
@@ -138,7 +151,11 @@ fn faults() -> Vec<Fault> {
         spoiled("2xx, not JSON", 200, FaultKind::NotJson),
         spoiled("2xx, compressed without being requested", 200, FaultKind::Gzip { marked: true }),
         spoiled("2xx, compressed without a header", 200, FaultKind::Gzip { marked: false }),
-        spoiled("2xx, the token of the location's company", 200, FaultKind::OtherOwner { owner_id: None }),
+        spoiled(
+            "2xx, the token of the location's company",
+            200,
+            FaultKind::OtherOwner { owner_id: None },
+        ),
         answer("2xx, an HTML page", 200, page, None),
         answer("2xx, a JSON list", 200, "[]", None),
         redirect("301 to the same place", 301, None),
@@ -156,11 +173,24 @@ fn faults() -> Vec<Fault> {
         answer("500, an HTML page", 500, page, Some("error code: 1010")),
         refusal("502", 502, "Bad gateway"),
         answer("503", 503, "", None),
-        with_header(answer("503, `Retry-After` beyond the deadline", 503, "", None), "Retry-After", "3600"),
+        with_header(
+            answer("503, `Retry-After` beyond the deadline", 503, "", None),
+            "Retry-After",
+            "3600",
+        ),
         timed_out("401 `Command timed out`", before, false, Some("Command timed out")),
-        timed_out("401 `Command timed out`, message as an object", before, true, Some("Command timed out")),
+        timed_out(
+            "401 `Command timed out`, message as an object",
+            before,
+            true,
+            Some("Command timed out"),
+        ),
         timed_out("401 `Command timed out`, after processing", after, false, None),
-        spoiled("503, an HTML page, after processing", 503, FaultKind::UnavailablePage { stage: after }),
+        spoiled(
+            "503, an HTML page, after processing",
+            503,
+            FaultKind::UnavailablePage { stage: after },
+        ),
         refusal("401, unknown message", 401, "Something new"),
         answer("404", 404, "", None),
     ];
@@ -189,13 +219,16 @@ struct Fixture {
 
 impl Fixture {
     fn new(total: Duration) -> Fixture {
-        let emulator = Emulator::start(Options { locations: 1, companies: 2, ..Options::default() }).unwrap();
+        let emulator =
+            Emulator::start(Options { locations: 1, companies: 2, ..Options::default() }).unwrap();
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": total.as_millis() as u64}}));
         let company = abi.connect_company(&emulator);
         let code = |abi: &Abi| {
-            support::query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"].clone()
+            support::query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"]
+                .clone()
         };
-        let raw = abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
+        let raw =
+            abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
         let text = |name: &str| raw[name].as_str().unwrap().to_owned();
         Fixture {
             code: code(&abi),
@@ -258,7 +291,10 @@ fn other(function: &'static str, endpoint: Endpoint, call: fn(&Fixture) -> Outco
 }
 
 fn refresh(function: &'static str, call: fn(&Fixture) -> Outcome) -> Way {
-    Way { renews: Some(|fixture| &fixture.company), ..token(function, GrantType::RefreshToken, call) }
+    Way {
+        renews: Some(|fixture| &fixture.company),
+        ..token(function, GrantType::RefreshToken, call)
+    }
 }
 
 /// The columns of the table: calls with the same outcome.
@@ -268,11 +304,14 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
             "A code",
             vec![
                 token("ghl_oauth_token", GrantType::AuthorizationCode, |fixture| {
-                    fixture.abi.oauth_token(json!({"grantType": "authorization_code", "code": fixture.code}))
+                    fixture.abi.oauth_token(
+                        json!({"grantType": "authorization_code", "code": fixture.code}),
+                    )
                 }),
                 token("ghl_authorization_complete", GrantType::AuthorizationCode, |fixture| {
-                    let redirect =
-                        fixture.abi.consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
+                    let redirect = fixture
+                        .abi
+                        .consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
                     fixture.abi.authorization_complete(json!({"redirectUrl": redirect}))
                 }),
             ],
@@ -311,8 +350,10 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
                 refresh("ghl_token_refresh", |fixture| fixture.abi.token_refresh(&fixture.company)),
                 refresh("ghl_tokens_maintain", |fixture| {
                     fixture.emulator.clock().advance(DAY);
-                    let report =
-                        fixture.abi.tokens_maintain(json!({"companyId": fixture.company}), |_| true).ok();
+                    let report = fixture
+                        .abi
+                        .tokens_maintain(json!({"companyId": fixture.company}), |_| true)
+                        .ok();
                     match report["failed"].get(0) {
                         Some(failure) => failed(failure),
                         None => Outcome(0, report),
@@ -342,12 +383,15 @@ fn failed(failure: &Value) -> Outcome {
 /// The errors that the header documents for a function, including inherited ones.
 fn documented_errors(function: &str) -> BTreeSet<&'static str> {
     const HEADER: &str = include_str!("../include/ghl_oauth.h");
-    let declaration = HEADER.find(&format!("int32_t {function}(")).expect("the header declares the function");
-    let comment =
-        &HEADER[HEADER[..declaration].rfind("/**").expect("the header documents the function")..declaration];
+    let declaration =
+        HEADER.find(&format!("int32_t {function}(")).expect("the header declares the function");
+    let comment = &HEADER[HEADER[..declaration]
+        .rfind("/**")
+        .expect("the header documents the function")..declaration];
     let words = comment.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-    let mut errors = BTreeSet::from_iter(words.iter().copied().filter(|word| word.starts_with("GHL_ERR_")));
+    let mut errors =
+        BTreeSet::from_iter(words.iter().copied().filter(|word| word.starts_with("GHL_ERR_")));
     // "the errors of ghl_access_token", "an error of ghl_token_refresh"
     for phrase in words.windows(3) {
         if matches!(phrase[0], "error" | "errors" | "results")
@@ -402,9 +446,13 @@ fn result(fault: &Fault, way: &Way) -> String {
 fn check(fault: &Fault, way: &Way, fixture: &Fixture, error: &Value) {
     let name = &fault.name;
     assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{name}: {error}");
-    assert!(error["help"].as_str().is_some_and(|help| help.len() > 8), "{name} has no advice: {error}");
+    assert!(
+        error["help"].as_str().is_some_and(|help| help.len() > 8),
+        "{name} has no advice: {error}"
+    );
     // The second use of a code whose first response was damaged is refused.
-    let refused = way.grant_type == Some(GrantType::AuthorizationCode) && error["httpStatus"] == 401;
+    let refused =
+        way.grant_type == Some(GrantType::AuthorizationCode) && error["httpStatus"] == 401;
     assert!(refused || error["httpStatus"] == json!(fault.http), "{name}: {error}");
     if let Some(Place::Secure { .. }) = fault.wrong_place {
         assert!(error["message"].as_str().unwrap().contains("certificate"), "{name}: {error}");
@@ -434,8 +482,12 @@ fn check(fault: &Fault, way: &Way, fixture: &Fixture, error: &Value) {
         }
         None => {}
     }
-    let secrets =
-        [&*fixture.code, &fixture.refresh_token, &fixture.access_token, fixture.emulator.client_secret()];
+    let secrets = [
+        &*fixture.code,
+        &fixture.refresh_token,
+        &fixture.access_token,
+        fixture.emulator.client_secret(),
+    ];
     contains_none_of(&error.to_string(), &secrets);
 }
 
@@ -477,7 +529,8 @@ fn every_fault_has_its_documented_outcome_for_every_caller() {
                     let Some(index) = left.lock().unwrap().pop_front() else { break };
                     let fault = &faults[index];
                     let cells = columns.iter().map(|(column, ways)| {
-                        let results: Vec<String> = ways.iter().map(|way| result(fault, way)).collect();
+                        let results: Vec<String> =
+                            ways.iter().map(|way| result(fault, way)).collect();
                         assert!(
                             results.iter().all(|result| *result == results[0]),
                             "{}, {column}: {results:?}",
@@ -493,11 +546,13 @@ fn every_fault_has_its_documented_outcome_for_every_caller() {
         }
     });
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let mut table = format!("| Fault | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    let mut table =
+        format!("| Fault | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     table.extend(rows.into_iter().map(|row| row.into_inner().unwrap()));
 
     let documented = fs::read_to_string(page()).unwrap();
-    let (head, rest) = documented.split_once("<!-- faults -->\n").expect("the table has a start marker");
+    let (head, rest) =
+        documented.split_once("<!-- faults -->\n").expect("the table has a start marker");
     let (old, tail) = rest.split_once("<!-- /faults -->").expect("the table has an end marker");
     if std::env::var_os("GHL_UPDATE_ERRORS").is_some() {
         fs::write(page(), format!("{head}<!-- faults -->\n{table}<!-- /faults -->{tail}")).unwrap();

@@ -53,8 +53,10 @@ impl Fixture {
         let client = fixture.client();
         let link = client.authorization_url(Default::default()).unwrap();
         let decision = Decision::Company(fixture.emulator.company_id());
-        let redirect_url = fixture.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+        let redirect_url =
+            fixture.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let params: CompleteParams =
+            serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
         client.authorization_complete(&params).unwrap();
         fixture.expire();
         fixture
@@ -121,7 +123,8 @@ fn parent_child_and_grandchild(fixture: &Fixture) {
 fn forked_and_spawned_process_pools_share_one_refresh() {
     for method in ["fork", "spawn"] {
         let fixture = Fixture::new();
-        let token = fixture.worker().answer(&format!("pool {method} {}", fixture.emulator.company_id()));
+        let token =
+            fixture.worker().answer(&format!("pool {method} {}", fixture.emulator.company_id()));
         fixture.assert_live(&token);
         assert_eq!(fixture.emulator.refreshes(), 1, "{method}");
     }
@@ -175,7 +178,8 @@ fn a_child_closes(mut fixture: Fixture) {
 #[test]
 fn events_are_delivered_in_a_child() {
     let fixture = Fixture::new();
-    let heard = fixture.worker().answer(&format!("events-in-child {}", fixture.emulator.company_id()));
+    let heard =
+        fixture.worker().answer(&format!("events-in-child {}", fixture.emulator.company_id()));
     assert_eq!(heard, "token.refreshed");
 }
 
@@ -186,7 +190,10 @@ fn child_forked_while_its_parent_replaces_a_callback_can_set_its_own() {
     let fixture = Fixture::new();
     for kind in ["events", "log"] {
         let heard = fixture.worker().answer(&format!("child-of-a-replacement {kind}"));
-        assert_eq!(heard, "0 True True", "{kind}: status, events, and whether the parent still waited");
+        assert_eq!(
+            heard, "0 True True",
+            "{kind}: status, events, and whether the parent still waited"
+        );
     }
 }
 
@@ -195,7 +202,10 @@ fn callback_that_forks_returns_in_both_processes_and_can_be_replaced_in_both() {
     let fixture = Fixture::new();
     for kind in ["events", "log"] {
         let heard = fixture.worker().answer(&format!("fork-in-a-receiver {kind}"));
-        assert_eq!(heard, "0 True 0 True", "{kind}: status and events, in the child and in the parent");
+        assert_eq!(
+            heard, "0 True 0 True",
+            "{kind}: status and events, in the child and in the parent"
+        );
     }
 }
 
@@ -228,9 +238,11 @@ fn fork_does_not_wait_for_a_thread_blocked_by_a_foreign_write_lock() {
     let mut fixture = Fixture::new();
     fixture.config["timeouts"] = json!({"totalMs": 3_000});
     let mut worker = fixture.worker();
-    let other = rusqlite::Connection::open(fixture.config["store"]["path"].as_str().unwrap()).unwrap();
+    let other =
+        rusqlite::Connection::open(fixture.config["store"]["path"].as_str().unwrap()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let longest = worker.answer(&format!("forks-beside-a-writer {}", fixture.emulator.company_id()));
+    let longest =
+        worker.answer(&format!("forks-beside-a-writer {}", fixture.emulator.company_id()));
     assert!(longest.parse::<u64>().unwrap() < 1_000, "a fork took {longest} ms");
 }
 

@@ -78,7 +78,9 @@ impl TestHost {
         let fulfils = |record: &&Value| {
             let is = |name: &str| query.get(name).is_none_or(|wanted| record[name] == *wanted);
             let by = |name: &str, field: &str| {
-                query[name].as_i64().is_none_or(|by| record[field].as_i64().is_some_and(|at| at <= by))
+                query[name]
+                    .as_i64()
+                    .is_none_or(|by| record[field].as_i64().is_some_and(|at| at <= by))
             };
             ["kind", "companyId", "userType", "list"].into_iter().all(is)
                 && by("renewBy", "renewAt")
@@ -161,7 +163,11 @@ unsafe extern "C" fn remove(context: *mut c_void, id: *const c_char) -> i32 {
     0
 }
 
-unsafe extern "C" fn list(context: *mut c_void, query: *const c_char, out: *mut *mut c_char) -> i32 {
+unsafe extern "C" fn list(
+    context: *mut c_void,
+    query: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
     // SAFETY: as documented in the header.
     let (host, query) = unsafe { read(context, query) };
     if let Some((code, words)) = host.begin("list") {
@@ -193,7 +199,11 @@ unsafe extern "C" fn unlock(context: *mut c_void, id: *const c_char) {
     // SAFETY: as documented in the header.
     let (host, id) = unsafe { read(context, id) };
     host.begin("unlock");
-    assert_eq!(host.locks.lock().unwrap().remove(id), Some(thread::current().id()), "whose lock is it?");
+    assert_eq!(
+        host.locks.lock().unwrap().remove(id),
+        Some(thread::current().id()),
+        "whose lock is it?"
+    );
     host.freed.notify_all();
 }
 
@@ -230,7 +240,8 @@ fn open(config: &Value, store: *const ghl_store_callbacks) -> Result<(Abi, Value
     let config = CString::new(config.to_string()).unwrap();
     let (mut client, mut document) = (ptr::dangling_mut(), ptr::dangling_mut());
     // SAFETY: valid pointers, and callbacks that follow the header.
-    let code = unsafe { ghl_client_new_with_store(config.as_ptr(), store, &mut client, &mut document) };
+    let code =
+        unsafe { ghl_client_new_with_store(config.as_ptr(), store, &mut client, &mut document) };
     let outcome = Outcome::read(code, document);
     assert_eq!(code != 0, client.is_null(), "a client, or an error");
     if code == 0 { Ok((Abi::adopt(client), outcome.ok())) } else { Err(outcome) }
@@ -269,7 +280,10 @@ fn host_that_ignores_every_list_condition_passes_the_store_suite() {
 #[test]
 fn host_that_honours_every_list_condition_passes_the_store_suite() {
     for seal in [Seal::none("app-1"), sealed()] {
-        store_suite::assert_store_contract(&HostStore::new(Arc::new(Honouring(TestHost::default())), seal));
+        store_suite::assert_store_contract(&HostStore::new(
+            Arc::new(Honouring(TestHost::default())),
+            seal,
+        ));
     }
 }
 
@@ -278,8 +292,9 @@ fn record_without_a_usable_field_is_one_unreadable_item_that_can_be_deleted_and_
     let host = Arc::new(Honouring(TestHost::default()));
     let store = HostStore::new(Arc::clone(&host) as Arc<dyn Host>, Seal::none("app-1"));
     let ids = ["a", "b", "c"];
-    let record =
-        |id: &str| Record::new(id.to_owned(), store_suite::token(UserType::Location, "company", Some(id)));
+    let record = |id: &str| {
+        Record::new(id.to_owned(), store_suite::token(UserType::Location, "company", Some(id)))
+    };
     for (field, value) in [
         ("version", json!(null)),
         ("version", json!("canary")),
@@ -294,18 +309,25 @@ fn record_without_a_usable_field_is_one_unreadable_item_that_can_be_deleted_and_
         }
         host.0.records.lock().unwrap().get_mut("b").unwrap()[field] = value.clone();
         let page = store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap();
-        let read: Vec<&str> = page.records.iter().map(|record| record.resource_id.as_str()).collect();
+        let read: Vec<&str> =
+            page.records.iter().map(|record| record.resource_id.as_str()).collect();
         assert_eq!(read, ["a", "c"], "{field}: {value}");
         assert_eq!(page.unreadable.len(), 1);
         let unreadable = &page.unreadable[0];
         assert_eq!(unreadable.resource_id, "b");
-        assert!(unreadable.error.is_unreadable() && !unreadable.error.to_string().contains("canary"));
+        assert!(
+            unreadable.error.is_unreadable() && !unreadable.error.to_string().contains("canary")
+        );
         assert!(store.load("b", &patience()).unwrap_err().is_unreadable(), "{field}: {value}");
         // A new token replaces it by the version from the list.
         let replaced = Record { version: unreadable.version, ..record("b") };
         assert_eq!(store.version("b", &patience()).unwrap(), Some(unreadable.version));
         let version = store.save(&replaced, &patience()).unwrap();
-        assert_eq!(store.load("b", &patience()).unwrap().unwrap().version, version, "{field}: {value}");
+        assert_eq!(
+            store.load("b", &patience()).unwrap().unwrap().version,
+            version,
+            "{field}: {value}"
+        );
         // It can also be deleted.
         host.0.records.lock().unwrap().get_mut("b").unwrap()[field] = value;
         for id in ids {
@@ -381,11 +403,16 @@ fn expired_call_sends_the_host_no_further_request() {
     for record in &records {
         store.save(record, &patience()).unwrap();
     }
-    let versions: Vec<(String, u64)> = records.iter().map(|record| (record.resource_id.clone(), 1)).collect();
+    let versions: Vec<(String, u64)> =
+        records.iter().map(|record| (record.resource_id.clone(), 1)).collect();
     type Call<'a> = &'a dyn Fn(&Deadline) -> Option<Status>;
     let calls: [(&str, Call); 3] = [
-        ("remove_all", &|deadline| store.remove_all(&versions, deadline).err().map(|error| error.status())),
-        ("next_renewal", &|deadline| store.next_renewal(None, deadline).err().map(|error| error.status())),
+        ("remove_all", &|deadline| {
+            store.remove_all(&versions, deadline).err().map(|error| error.status())
+        }),
+        ("next_renewal", &|deadline| {
+            store.next_renewal(None, deadline).err().map(|error| error.status())
+        }),
         ("save_all", &|deadline| {
             let results = store.save_all(&records, deadline);
             results.last().unwrap().as_ref().err().map(ghl_oauth::Error::status)
@@ -400,8 +427,13 @@ fn expired_call_sends_the_host_no_further_request() {
 }
 
 fn sealed() -> Seal {
-    Seal::new("app-1", &["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into()], true, "k")
-        .unwrap()
+    Seal::new(
+        "app-1",
+        &["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into()],
+        true,
+        "k",
+    )
+    .unwrap()
 }
 
 /// The test host as a Rust program would write it.
@@ -414,7 +446,9 @@ impl ghl_oauth::internals::store::Host for Honouring {
 
     fn save(&self, id: &str, record: &str, expected_version: u64) -> ghl_oauth::Result<()> {
         let mut records = self.0.records.lock().unwrap();
-        if records.get(id).map_or(0, |record| record["version"].as_u64().unwrap()) != expected_version {
+        if records.get(id).map_or(0, |record| record["version"].as_u64().unwrap())
+            != expected_version
+        {
             return Err(ghl_oauth::Error::new(Status::Conflict, "another version"));
         }
         records.insert(id.to_owned(), serde_json::from_str(record).unwrap());
@@ -532,7 +566,8 @@ fn failing_host_loses_no_token() {
     host.stop_refusing();
     assert_eq!(abi.listed(&company)["state"], "ok");
     let document: Value =
-        serde_json::from_str(host.records.lock().unwrap()[&company]["document"].as_str().unwrap()).unwrap();
+        serde_json::from_str(host.records.lock().unwrap()[&company]["document"].as_str().unwrap())
+            .unwrap();
     assert!(emulator.access_token_is_live(document["accessToken"].as_str().unwrap()));
 }
 
@@ -569,8 +604,8 @@ fn unsaved_token_is_listed_exported_and_used() {
     let ids: Vec<_> = listed.iter().map(|item| item["resourceId"].as_str().unwrap()).collect();
     assert_eq!(ids, all);
     for item in &listed {
-        let saved =
-            [&locations[0], &locations[2]].contains(&&item["resourceId"].as_str().unwrap().to_owned());
+        let saved = [&locations[0], &locations[2]]
+            .contains(&&item["resourceId"].as_str().unwrap().to_owned());
         assert_eq!(item["state"], if saved { "ok" } else { "unsaved" }, "{item}");
     }
     let exported = pages(&|query| abi.tokens_export(query).ok(), "tokens");
@@ -612,7 +647,9 @@ fn token_with_a_late_save_stays_deleted() {
                 *begun.lock().unwrap() = true;
                 began.notify_all();
                 let in_vain = Duration::from_millis(300);
-                drop(went.wait_timeout_while(gone.lock().unwrap(), in_vain, |gone| !*gone).unwrap());
+                drop(
+                    went.wait_timeout_while(gone.lock().unwrap(), in_vain, |gone| !*gone).unwrap(),
+                );
             }
             "remove" => {
                 *gone.lock().unwrap() = true;
@@ -639,7 +676,10 @@ fn host_error_text_reaches_the_caller_unless_it_contains_part_of_a_record() {
     host.refuse("load", (7, Some("the cupboard is locked")));
     let error = abi.token_refresh(&company).fails(Status::Store);
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("the cupboard is locked") && message.contains("GHL_ERR_FORBIDDEN"), "{message}");
+    assert!(
+        message.contains("the cupboard is locked") && message.contains("GHL_ERR_FORBIDDEN"),
+        "{message}"
+    );
     assert_eq!(error["retryable"], true);
     host.refuse("list", (7, Some("{\"items\":[{\"document\":\"hunter2")));
     let error = abi.tokens_list(json!({})).fails(Status::Store);
@@ -698,7 +738,8 @@ fn many_threads_share_one_refresh_with_and_without_a_lock() {
         abi.tokens_import(tokens).ok();
         let refreshes = emulator.refreshes();
         let answers: HashSet<String> = thread::scope(|scope| {
-            let asking: Vec<_> = (0..16).map(|_| scope.spawn(|| abi.access_token(&company).text())).collect();
+            let asking: Vec<_> =
+                (0..16).map(|_| scope.spawn(|| abi.access_token(&company).text())).collect();
             asking.into_iter().map(|asking| asking.join().unwrap()).collect()
         });
         assert_eq!((answers.len(), emulator.refreshes() - refreshes), (1, 1));
@@ -707,16 +748,20 @@ fn many_threads_share_one_refresh_with_and_without_a_lock() {
 
 #[test]
 fn sealed_records_reveal_nothing_to_the_host_and_are_resealed_by_maintenance() {
-    let (old, new) =
-        ("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let (old, new) = (
+        "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    );
     let emulator = emulator(3);
     let (plain, host) = hosted(&emulator, json!({}));
     let company = plain.connect_company(&emulator);
     plain.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
     let keys = [json!([old]), json!([new, old]), json!([new])];
     for (keys, resealed) in keys.into_iter().zip([4, 4, 0]) {
-        let config =
-            support::config(&emulator, json!({"store": {"kind": "callbacks", "encryptionKeys": keys}}));
+        let config = support::config(
+            &emulator,
+            json!({"store": {"kind": "callbacks", "encryptionKeys": keys}}),
+        );
         let mut table = callbacks(host);
         table.destroy = None;
         let (abi, _) = open(&config, &table).map_err(|error| error.1).unwrap();
@@ -755,7 +800,10 @@ fn pages_not_sorted_by_bytes_are_refused() {
             true => drop(outcome.ok()),
             false => {
                 let error = outcome.fails(Status::Store);
-                assert!(error["message"].as_str().unwrap().contains("order of the bytes"), "{error}");
+                assert!(
+                    error["message"].as_str().unwrap().contains("order of the bytes"),
+                    "{error}"
+                );
             }
         }
     }
@@ -810,8 +858,9 @@ fn callbacks_are_validated_and_destroy_is_called_once() {
     let error = open(&json!({"clientId": 7}), &callbacks(&host)).err().unwrap();
     error.refuses("clientId");
     assert_eq!(host.destroyed.load(Ordering::Relaxed), 2);
-    let alone =
-        Abi::open(&support::config(&emulator, json!({"store": {"kind": "callbacks"}}))).err().unwrap();
+    let alone = Abi::open(&support::config(&emulator, json!({"store": {"kind": "callbacks"}})))
+        .err()
+        .unwrap();
     assert_eq!(alone.fails(Status::Config)["parameter"], "store.kind");
 
     // Without a pointer for the client.
@@ -842,8 +891,9 @@ fn callback_may_not_call_its_own_client_but_may_cancel_it_and_use_another() {
         another.access_token(&id).text();
     });
     let link = abi.authorization_url(json!({})).ok();
-    let redirect =
-        emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap();
+    let redirect = emulator
+        .consent(link["url"].as_str().unwrap(), Decision::Company(company.clone()))
+        .unwrap();
     // The call was cancelled by its own callbacks after its code was spent: the token is kept.
     let _ = abi.authorization_complete(json!({"redirectUrl": redirect}));
     *host.act.lock().unwrap() = None;

@@ -24,13 +24,19 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\n");
 
 fn output(mut command: Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
     out.into_owned()
 }
 
 fn is_here(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
 }
 
 /// The folder of the cargo-c programs: `GHL_CARGO_C`, or from the search path.
@@ -38,7 +44,9 @@ fn cargo_c() -> Option<PathBuf> {
     let folders = env::var_os("GHL_CARGO_C").or_else(|| env::var_os("PATH"))?;
     let found = env::split_paths(&folders).find(|folder| folder.join("cargo-cinstall").exists());
     if found.is_none() {
-        println!("skipped: the installation, cargo-c is not installed (cargo install --locked cargo-c)");
+        println!(
+            "skipped: the installation, cargo-c is not installed (cargo install --locked cargo-c)"
+        );
     }
     found
 }
@@ -51,13 +59,19 @@ fn install(cargo_c: &Path, features: &[&str]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let mut install = Command::new(env!("CARGO"));
     let path = env::join_paths(
-        [cargo_c.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
+        [cargo_c.to_owned()]
+            .into_iter()
+            .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
     );
     install.args(["cinstall", "--debug", "--locked", "--prefix", "/opt/first", "--libdir", "lib"]);
     install.args(features).arg("--destdir").arg(folder.path()).current_dir(built::ROOT);
     // A separate folder: cargo-c contains its own Cargo, whose build files differ.
     let target = built::folder().parent().unwrap().parent().unwrap().join("cargo-c");
-    install.arg("--target-dir").arg(target).env("PATH", path.unwrap()).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    install
+        .arg("--target-dir")
+        .arg(target)
+        .env("PATH", path.unwrap())
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
     output(install);
     let prefix = folder.path().join("moved");
     fs::rename(folder.path().join("opt/first"), &prefix).unwrap();
@@ -96,14 +110,19 @@ fn sqlite_symbols(prefix: &Path) -> (bool, bool) {
     let mut list = Command::new("nm");
     list.arg(prefix.join("lib/libghl_oauth.a")).stderr(Stdio::null());
     let symbols = output(list);
-    let has = |kind: &str| symbols.lines().any(|line| line.ends_with(&format!(" {kind} sqlite3_open_v2")));
+    let has = |kind: &str| {
+        symbols.lines().any(|line| line.ends_with(&format!(" {kind} sqlite3_open_v2")))
+    };
     (has("T"), has("U"))
 }
 
 /// The CMake blocks of docs/install.md.
 fn cmake_blocks() -> Vec<String> {
     let page = fs::read_to_string(Path::new(built::ROOT).join("docs/install.md")).unwrap();
-    page.split("\n```cmake\n").skip(1).map(|part| part.split("\n```").next().unwrap().to_owned()).collect()
+    page.split("\n```cmake\n")
+        .skip(1)
+        .map(|part| part.split("\n```").next().unwrap().to_owned())
+        .collect()
 }
 
 /// Configures and builds a project. The error is the output of CMake or the linker.
@@ -113,14 +132,19 @@ fn cmake(project: &str, prefix: &Path) -> Result<TempDir, String> {
     fs::write(folder.path().join("program.c"), C).unwrap();
     fs::write(folder.path().join("program.cpp"), CPP).unwrap();
     let mut configure = Command::new("cmake");
-    configure.args(["-S", ".", "-B", "build"]).arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()));
+    configure
+        .args(["-S", ".", "-B", "build"])
+        .arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()));
     let mut build = Command::new("cmake");
     build.args(["--build", "build"]);
     for mut step in [configure, build] {
         let done = step.current_dir(folder.path()).output().unwrap();
         if !done.status.success() {
             let said = [done.stdout, done.stderr].concat();
-            return Err(String::from_utf8_lossy(&said).split_whitespace().collect::<Vec<_>>().join(" "));
+            return Err(String::from_utf8_lossy(&said)
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "));
         }
     }
     Ok(folder)
@@ -138,7 +162,10 @@ fn cargo_c_installation_works_with_pkg_config_and_cmake() {
         ("include/ghl_oauth_typed.h", "bindings/c/ghl_oauth_typed.h"),
         ("share/ghl_oauth/ghl_oauth_typed.c", "bindings/c/ghl_oauth_typed.c"),
     ] {
-        assert!(fs::read(prefix.join(installed)).unwrap() == source(from), "{installed} is not {from}");
+        assert!(
+            fs::read(prefix.join(installed)).unwrap() == source(from),
+            "{installed} is not {from}"
+        );
     }
     let abi = ghl_oauth::internals::ffi::ghl_abi_version();
     for link in ["libghl_oauth.so", "libghl_oauth.so.1"] {
@@ -154,7 +181,12 @@ fn cargo_c_installation_works_with_pkg_config_and_cmake() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("all.rs"), "pub use ghl_oauth as _;\n").unwrap();
     let mut ask = Command::new("rustc");
-    ask.args(["--edition=2024", "--crate-type=staticlib", "--print=native-static-libs", "--extern"]);
+    ask.args([
+        "--edition=2024",
+        "--crate-type=staticlib",
+        "--print=native-static-libs",
+        "--extern",
+    ]);
     ask.arg(format!("ghl_oauth={}", built::folder().join("libghl_oauth.rlib").display()));
     ask.arg("-L")
         .arg(format!("dependency={}", built::folder().display()))
@@ -162,8 +194,13 @@ fn cargo_c_installation_works_with_pkg_config_and_cmake() {
         .arg(folder.path());
     let said = ask.arg(folder.path().join("all.rs")).output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr);
-    let named =
-        said.split_once("native-static-libs: ").unwrap_or_else(|| panic!("{said}")).1.lines().next().unwrap();
+    let named = said
+        .split_once("native-static-libs: ")
+        .unwrap_or_else(|| panic!("{said}"))
+        .1
+        .lines()
+        .next()
+        .unwrap();
     let named: BTreeSet<String> = named.split_whitespace().map(str::to_owned).collect();
     assert_eq!(private_libraries(&prefix), named);
 
@@ -231,10 +268,16 @@ fn library_builds_with_system_sqlite_and_without_sqlite() {
     assert!(!private_libraries(&prefix).contains("-lsqlite3"));
 
     let system = |test: &[&str]| {
-        Command::new("pkg-config").args(test).arg("sqlite3").status().is_ok_and(|status| status.success())
+        Command::new("pkg-config")
+            .args(test)
+            .arg("sqlite3")
+            .status()
+            .is_ok_and(|status| status.success())
     };
     if !system(&["--exists"]) {
-        println!("skipped: the system's SQLite is not installed (apt-get install libsqlite3-dev pkg-config)");
+        println!(
+            "skipped: the system's SQLite is not installed (apt-get install libsqlite3-dev pkg-config)"
+        );
         return;
     }
     let (_folder, prefix) = install(&cargo_c, &[none[0], none[1], "wiping-allocator,sqlite"]);
@@ -248,12 +291,18 @@ fn library_builds_with_system_sqlite_and_without_sqlite() {
     }
     match cmake(&cmake_blocks()[1], &prefix) {
         Ok(project) => {
-            assert_eq!(run(&project.path().join("build/program"), &prefix), (VERSION.to_owned(), false));
+            assert_eq!(
+                run(&project.path().join("build/program"), &prefix),
+                (VERSION.to_owned(), false)
+            );
         }
         // The refusal that docs/install.md describes.
         Err(refused) => {
             assert!(!system(&["--atleast-version=3.44"]), "{refused}");
-            assert!(refused.contains("undefined reference to `sqlite3_set_clientdata'"), "{refused}");
+            assert!(
+                refused.contains("undefined reference to `sqlite3_set_clientdata'"),
+                "{refused}"
+            );
         }
     }
 }

@@ -42,13 +42,21 @@ fn held_under_the_old_id(fixture: &Fixture, changes: &Value) -> (Abi, String, St
 }
 
 fn ids(page: &Value) -> Vec<&str> {
-    page["items"].as_array().unwrap().iter().map(|item| item["resourceId"].as_str().unwrap()).collect()
+    page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["resourceId"].as_str().unwrap())
+        .collect()
 }
 
 fn secrets(abi: &Abi) -> Vec<Value> {
     let mut tokens = abi.tokens_export(json!({})).ok()["tokens"].as_array().unwrap().clone();
     for token in &mut tokens {
-        token.as_object_mut().unwrap().retain(|name, _| name == "accessToken" || name == "refreshToken");
+        token
+            .as_object_mut()
+            .unwrap()
+            .retain(|name, _| name == "accessToken" || name == "refreshToken");
     }
     tokens
 }
@@ -96,9 +104,15 @@ fn token_whose_refresh_has_an_unknown_outcome_is_not_adopted() {
         (&json!(0), &json!(company)),
         "{report}"
     );
-    assert!(report["skipped"][0]["reason"].as_str().unwrap().contains("unknown outcome"), "{report}");
+    assert!(
+        report["skipped"][0]["reason"].as_str().unwrap().contains("unknown outcome"),
+        "{report}"
+    );
     abi.token_refresh(&company).ok();
-    assert_eq!(old(&fixture, json!({})).tokens_adopt(json!({"clientId": own_id})).ok()["adopted"], 1);
+    assert_eq!(
+        old(&fixture, json!({})).tokens_adopt(json!({"clientId": own_id})).ok()["adopted"],
+        1
+    );
 }
 
 /// The warnings of this process that name other client ids.
@@ -119,7 +133,8 @@ fn client_on_a_store_with_tokens_of_another_client_id_warns_once() {
     assert_eq!(unsafe { ghl_set_log_callback(Some(hear), std::ptr::null_mut(), 2) }, 0);
     let fixture = Fixture::new(Kind::Sqlite);
     let loud = fixture.open_with(json!({"clientId": LOUD_ID}));
-    let token = json!({"accessToken": "a", "companyId": "c", "userType": "Company", "expiresIn": 86_399});
+    let token =
+        json!({"accessToken": "a", "companyId": "c", "userType": "Company", "expiresIn": 86_399});
     loud.tokens_import(json!({"tokens": [token]})).ok();
     let heard = || {
         let warnings = WARNINGS.lock().unwrap();
@@ -287,7 +302,10 @@ fn unreadable_row_under_the_old_client_id_fails_alone_in_an_adoption() {
     let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
     fixture.damage(&company);
     let report = abi.tokens_adopt(json!({"clientId": OLD_ID})).ok();
-    assert_eq!((&report["adopted"], &report["failed"][0]["resourceId"]), (&json!(1), &json!(company)));
+    assert_eq!(
+        (&report["adopted"], &report["failed"][0]["resourceId"]),
+        (&json!(1), &json!(company))
+    );
     assert_eq!(ids(&abi.tokens_list(json!({})).ok()), [&location]);
 }
 
@@ -297,7 +315,8 @@ fn install_waiting_for_its_company_token_is_adopted() {
     let (abi, ..) = held_under_the_old_id(&fixture, &json!({}));
     let location = fixture.location(1);
     let body = fixture.emulator.webhook(&ghl_oauth_emulator::Notice::Install(location.clone()));
-    let headers = support::signed(&fixture.emulator, body.as_bytes(), ghl_oauth_emulator::Signature::Ed25519);
+    let headers =
+        support::signed(&fixture.emulator, body.as_bytes(), ghl_oauth_emulator::Signature::Ed25519);
     let applied = abi.webhook_apply(body.as_bytes(), &headers).ok();
     assert_eq!(applied["reason"], "remembered until its company's token is available", "{applied}");
     // Move the note, as if the webhook had arrived under the old client id.
@@ -314,7 +333,10 @@ fn store_without_client_ids_refuses_an_adoption_and_suggests_an_import() {
         let abi = fixture.open();
         assert_eq!(abi.tokens_adopt(json!({})).ok()["clients"], json!([]));
         let error = abi.tokens_adopt(json!({"clientId": OLD_ID})).fails(Status::Config);
-        assert_eq!((&error["parameter"], &error["retryable"]), (&json!("store.kind"), &json!(false)));
+        assert_eq!(
+            (&error["parameter"], &error["retryable"]),
+            (&json!("store.kind"), &json!(false))
+        );
         assert!(error["help"].as_str().unwrap().contains("ghl_tokens_import"), "{error}");
     }
 }
@@ -332,8 +354,10 @@ fn invalid_adoption_parameters_are_named_in_the_error() {
 fn adopts(source: &str) {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
-    let config =
-        support::config(&fixture.emulator, json!({"store": {"kind": "sqlite", "path": fixture.path()}}));
+    let config = support::config(
+        &fixture.emulator,
+        json!({"store": {"kind": "sqlite", "path": fixture.path()}}),
+    );
     let folder = tempfile::tempdir().unwrap();
     let program = built::program(source, folder.path());
     let mut run = Command::new(program);

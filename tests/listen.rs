@@ -15,7 +15,9 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, Outcome, PanickingClock, contains_none_of, emulator, fields, free_port, query, sent};
+use support::{
+    Abi, Outcome, PanickingClock, contains_none_of, emulator, fields, free_port, query, sent,
+};
 
 /// The limit for every wait of a test. No operation takes nearly that long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -146,7 +148,11 @@ fn unrelated_requests_are_refused_and_the_wait_continues() {
         ("400", "no state", request(&format!("{callback}?code={code}"))),
         ("400", "an empty state", request(&format!("{callback}?code={code}&state="))),
         ("400", "an unknown state", request(&format!("{callback}?code={code}&state=unknown"))),
-        ("400", "a truncated state", request(&format!("{callback}?code={code}&state={}", &state[1..]))),
+        (
+            "400",
+            "a truncated state",
+            request(&format!("{callback}?code={code}&state={}", &state[1..])),
+        ),
         ("400", "a used state", request(&used)),
         ("400", "another path", request(&format!("{callback}?code={code}&state={other_state}"))),
         ("400", "two states", request(&format!("{redirect_url}&state={state}"))),
@@ -212,8 +218,12 @@ fn tunnel_may_replace_the_host_header_with_its_own_name_for_the_port() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let port = free_port();
-    for host in ["app.example:443", "APP.example", &format!("127.0.0.1:{port}"), &format!("localhost:{port}")]
-    {
+    for host in [
+        "app.example:443",
+        "APP.example",
+        &format!("127.0.0.1:{port}"),
+        &format!("localhost:{port}"),
+    ] {
         let redirect_url = consented(&abi, &emulator);
         let request = request(&redirect_url).replace("Host: app.example", &format!("Host: {host}"));
         let (outcome, page) = listening(&abi, json!({"port": port}), || ask(port, &request));
@@ -235,7 +245,8 @@ fn idle_and_slow_connections_delay_no_other_connection() {
         let crowd: Vec<TcpStream> = (0..120)
             .map(|number| {
                 let mut stream = connect(port);
-                let words: &[&str] = &["", "G", "GET /oauth/callback HTTP/1.1\r\nHost: app.ex", "?\r\n\r\n"];
+                let words: &[&str] =
+                    &["", "G", "GET /oauth/callback HTTP/1.1\r\nHost: app.ex", "?\r\n\r\n"];
                 // A connection that was dropped makes no difference.
                 let _ = stream.write_all(words[number % 4].as_bytes());
                 stream
@@ -317,7 +328,10 @@ fn denied_consent_ends_the_wait_with_its_own_error() {
     let described = format!("{denied}&error_description=The+app+was+not+wanted");
     let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &described));
     let error = outcome.fails(Status::ConsentDenied);
-    assert!(error["message"].as_str().unwrap().contains("access_denied The app was not wanted"), "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains("access_denied The app was not wanted"),
+        "{error}"
+    );
     assert_eq!(status(&page), "403");
     assert!(page.contains("Access was not granted"), "{page}");
     contains_none_of(&page, &["access_denied", "not wanted", &query(&denied)["state"]]);
@@ -362,7 +376,8 @@ fn wait_without_a_browser_times_out_and_the_link_stays_valid() {
     let redirect_url = consented(&abi, &emulator);
     let port = free_port();
     let began = Instant::now();
-    let error = abi.authorization_listen(json!({"port": port, "timeoutMs": 70})).fails(Status::Timeout);
+    let error =
+        abi.authorization_listen(json!({"port": port, "timeoutMs": 70})).fails(Status::Timeout);
     assert!(began.elapsed() >= Duration::from_millis(70), "{:?}", began.elapsed());
     assert_eq!(error["retryable"], true);
     assert!(error["message"].as_str().unwrap().contains("70 ms"), "{error}");
@@ -447,7 +462,8 @@ fn two_simultaneous_listeners_each_accept_only_their_own_redirect() {
         }
     });
     let requests = emulator.requests();
-    let sent_back: Vec<_> = requests.iter().map(|request| fields(request)["redirectUri"].clone()).collect();
+    let sent_back: Vec<_> =
+        requests.iter().map(|request| fields(request)["redirectUri"].clone()).collect();
     assert_eq!(sent_back, uris);
 }
 
@@ -455,7 +471,8 @@ fn two_simultaneous_listeners_each_accept_only_their_own_redirect() {
 fn loopback_redirect_uri_determines_the_port() {
     for host in ["localhost", "127.0.0.1"] {
         let emulator =
-            Emulator::start(Options { allow_loopback_redirects: true, ..Options::default() }).unwrap();
+            Emulator::start(Options { allow_loopback_redirects: true, ..Options::default() })
+                .unwrap();
         let port = free_port();
         let uri = format!("http://{host}:{port}/callback");
         let abi = Abi::with(&emulator, json!({"redirectUri": uri}));
@@ -529,7 +546,9 @@ fn program_started_during_the_wait_does_not_inherit_the_port() {
             drop(child.stdin.take());
             child.wait().unwrap();
         }
-        Err(error) => println!("skipped: a program started during the wait, cat does not start ({error})"),
+        Err(error) => {
+            println!("skipped: a program started during the wait, cat does not start ({error})")
+        }
     }
 }
 

@@ -24,7 +24,8 @@ fn work() {
     let work: Value = serde_json::from_str(&work).unwrap();
     let has_threads = std::thread::Builder::new().spawn(|| {}).is_ok();
     let abi = Abi::open(&work["config"]).map_err(|error| error.1).unwrap();
-    let (company, location) = (work["company"].as_str().unwrap(), work["location"].as_str().unwrap());
+    let (company, location) =
+        (work["company"].as_str().unwrap(), work["location"].as_str().unwrap());
     let outcome = |Outcome(code, document)| json!([code, document]);
     let report = json!({
         "hasThreads": has_threads,
@@ -38,14 +39,17 @@ fn work() {
 
 fn run(work: &Value, without_threads: bool) -> Value {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["work", "--exact", "--nocapture", "--test-threads=1"]).env(WORKER, work.to_string());
+    command
+        .args(["work", "--exact", "--nocapture", "--test-threads=1"])
+        .env(WORKER, work.to_string());
     if without_threads {
         command.env("RUST_MIN_STACK", (1_u64 << 47).to_string());
     }
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let report = text.lines().find_map(|line| line.strip_prefix("report "));
-    let report = report.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+    let report =
+        report.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
     serde_json::from_str(report).unwrap()
 }
 
@@ -70,7 +74,8 @@ fn process_that_cannot_start_threads_returns_the_valid_token_or_a_network_error(
     let token = page["tokens"][0]["accessToken"].as_str().unwrap();
     drop(abi);
 
-    let work = json!({"config": config, "company": company, "location": emulator.location_ids()[0]});
+    let work =
+        json!({"config": config, "company": company, "location": emulator.location_ids()[0]});
     let report = run(&work, true);
     assert_eq!(report["hasThreads"], false, "the worker cannot start threads");
     assert!(report["token"] == json!([0, token]), "the valid token is returned");

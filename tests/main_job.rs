@@ -22,12 +22,16 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
 
         let link = abi.authorization_url(json!({})).ok();
         assert_eq!(sent(&emulator), [""; 0], "a link needs no request");
-        let redirect_url =
-            emulator.consent(link["url"].as_str().unwrap(), Decision::Company(company.clone())).unwrap();
+        let redirect_url = emulator
+            .consent(link["url"].as_str().unwrap(), Decision::Company(company.clone()))
+            .unwrap();
         let before = emulator.clock().now_ms();
         let stored = abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
         let expires_at = stored["expiresAt"].as_i64().unwrap();
-        assert!((before..=emulator.clock().now_ms()).contains(&(expires_at - 86_399_000)), "{stored}");
+        assert!(
+            (before..=emulator.clock().now_ms()).contains(&(expires_at - 86_399_000)),
+            "{stored}"
+        );
         assert_eq!(
             stored,
             json!({
@@ -65,7 +69,12 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
         let forced = abi.live_token(&emulator, &location);
         assert_ne!(forced, renewed);
         assert_eq!(
-            (&metadata["resourceId"], &metadata["userType"], &metadata["companyId"], &metadata["locationId"]),
+            (
+                &metadata["resourceId"],
+                &metadata["userType"],
+                &metadata["companyId"],
+                &metadata["locationId"]
+            ),
             (&json!(location), &json!("Location"), &json!(company), &json!(location))
         );
 
@@ -74,7 +83,8 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
         assert_eq!((items.len(), &list["nextPageToken"]), (2, &Value::Null));
         assert!(items.contains(&metadata), "{list}");
         let live = emulator.live_refresh_tokens();
-        let mut secrets: Vec<&str> = live.iter().map(|token| token.refresh_token.as_str()).collect();
+        let mut secrets: Vec<&str> =
+            live.iter().map(|token| token.refresh_token.as_str()).collect();
         secrets.extend([&*of_company, &*minted, &*renewed, &*forced, emulator.client_secret()]);
         contains_none_of(&list.to_string(), &secrets);
 
@@ -92,7 +102,11 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
         let deleted = successor.token_delete(&location).ok();
         assert_eq!(deleted["resourceId"], location.as_str());
         successor.live_token(&emulator, &location);
-        assert_eq!(sent(&emulator), ["mint 200"], "a location can be minted as long as its company is held");
+        assert_eq!(
+            sent(&emulator),
+            ["mint 200"],
+            "a location can be minted as long as its company is held"
+        );
         for resource in [&location, &company] {
             successor.token_delete(resource).ok();
         }
@@ -100,7 +114,10 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
             successor.access_token(resource).fails(Status::NotFound);
             successor.token_delete(resource).fails(Status::NotFound);
         }
-        assert_eq!(successor.tokens_list(json!({})).ok(), json!({"items": [], "nextPageToken": null}));
+        assert_eq!(
+            successor.tokens_list(json!({})).ok(),
+            json!({"items": [], "nextPageToken": null})
+        );
         assert_eq!(sent(&emulator), [""; 0]);
     }
 }
@@ -112,7 +129,10 @@ fn installed_locations(abi: &Abi, company: &str) -> BTreeSet<String> {
     loop {
         let page = abi.oauth_installed_locations(params.clone()).ok();
         for item in page["items"].as_array().unwrap() {
-            assert!(found.insert(item["_id"].as_str().unwrap().to_owned()), "a location is listed twice");
+            assert!(
+                found.insert(item["_id"].as_str().unwrap().to_owned()),
+                "a location is listed twice"
+            );
         }
         match &page["pagination"]["nextPageToken"] {
             Value::Null => return found,
@@ -152,7 +172,8 @@ fn consent_link_contains_the_requested_parameters() {
         let mut expected = BTreeMap::from(usual);
         expected.insert("state", state);
         expected.extend(changed);
-        let expected = expected.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected =
+            expected.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(query(url), expected.collect(), "{params}");
     }
 }
@@ -196,11 +217,14 @@ fn consent_link_leads_to_the_configured_page() {
 
 #[test]
 fn private_app_is_installed_by_its_version_id_in_the_same_tab() {
-    let emulator = Emulator::start(Options { require_version_id: true, ..Options::default() }).unwrap();
+    let emulator =
+        Emulator::start(Options { require_version_id: true, ..Options::default() }).unwrap();
     let abi = Abi::new(&emulator);
     let decision = || Decision::Company(emulator.company_id());
     let without = abi.authorization_url(json!({})).ok();
-    emulator.consent(without["url"].as_str().unwrap(), decision()).expect_err("the version is missing");
+    emulator
+        .consent(without["url"].as_str().unwrap(), decision())
+        .expect_err("the version is missing");
 
     let params = json!({"versionId": emulator.version_id(), "loginInSameTab": true});
     let link = abi.authorization_url(params).ok();

@@ -55,7 +55,9 @@ impl Canaries {
             let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
             let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
             memory.read_exact_at(&mut bytes, from).unwrap();
-            for (at, beginning) in bytes.windows(2).enumerate().filter(|(_, beginning)| beginning[0] != 0) {
+            for (at, beginning) in
+                bytes.windows(2).enumerate().filter(|(_, beginning)| beginning[0] != 0)
+            {
                 for piece in self.by_beginning.get(beginning).into_iter().flatten() {
                     times[*piece] += usize::from(bytes[at..].starts_with(&self.pieces[*piece].1));
                 }
@@ -99,7 +101,8 @@ impl Run {
     }
 
     fn call(&mut self, name: &str, parameters: impl ToString) -> Value {
-        serde_json::from_str(&self.worker.answer(&format!("{name} {}", parameters.to_string()))).unwrap()
+        serde_json::from_str(&self.worker.answer(&format!("{name} {}", parameters.to_string())))
+            .unwrap()
     }
 
     fn succeeds(&mut self, name: &str, parameters: impl ToString) -> Value {
@@ -126,7 +129,8 @@ impl Run {
         let decision = Decision::Company(company.clone());
         let redirect = self.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
         let query = redirect.split_once('?').unwrap().1.to_owned();
-        let code = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "code").unwrap().1;
+        let code =
+            form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "code").unwrap().1;
         self.canaries.add("code", &code);
         self.succeeds("authorization_complete", json!({"redirectUrl": redirect}));
         self.note("spent");
@@ -140,7 +144,8 @@ impl Run {
         self.succeeds("token_refresh", &company);
         self.succeeds("token_refresh", &location);
 
-        let spend = json!({"grantType": "refresh_token", "refreshToken": bearer["refreshToken"].take()});
+        let spend =
+            json!({"grantType": "refresh_token", "refreshToken": bearer["refreshToken"].take()});
         let raw = self.succeeds("oauth_token", spend);
         self.canaries.add_token("raw", &raw);
         self.canaries.add("given secret", "a-secret-of-another-client");
@@ -165,7 +170,8 @@ impl Run {
             let fault = self.emulator.inject(Rule::on(Endpoint::Any).times(1), kind);
             self.call("oauth_token", &given);
             self.emulator.remove_fault(fault);
-            let fault = self.emulator.inject(Rule::on(Endpoint::Token).times(1), FaultKind::ReplyLost);
+            let fault =
+                self.emulator.inject(Rule::on(Endpoint::Token).times(1), FaultKind::ReplyLost);
             self.succeeds("token_refresh", &company);
             self.emulator.remove_fault(fault);
         }

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Options, RateLimit, Rule, Stage};
+use ghl_oauth_emulator::{
+    Emulator, Endpoint, FaultKind, GrantType, Options, RateLimit, Rule, Stage,
+};
 use serde_json::{Value, json};
 
 use support::{Abi, DAY, sent};
@@ -40,12 +42,23 @@ fn of_all(company: &str) -> Value {
 /// The counts of a report.
 fn counts(report: &Value) -> [u64; 4] {
     let number = |name: &str| report[name].as_u64().unwrap();
-    [number("total"), number("minted"), number("fresh"), report["failed"].as_array().unwrap().len() as u64]
+    [
+        number("total"),
+        number("minted"),
+        number("fresh"),
+        report["failed"].as_array().unwrap().len() as u64,
+    ]
 }
 
 fn status(http: u16, body: &str) -> FaultKind {
     let stage = Stage::BeforeProcessing;
-    FaultKind::Status { status: http, body: body.to_owned(), content_type: None, headers: vec![], stage }
+    FaultKind::Status {
+        status: http,
+        body: body.to_owned(),
+        content_type: None,
+        headers: vec![],
+        stage,
+    }
 }
 
 /// The number of requests with this path.
@@ -90,8 +103,12 @@ fn duplicate_locations_in_a_list_are_minted_once() {
     assert_eq!(counts(&abi.tokens_mint(list, |_| true).ok()), [3, 3, 0, 0]);
     assert_eq!((tally(&emulator, MINT), tally(&emulator, LIST)), (3, 0));
     let held = abi.tokens_list(json!({"userType": "Location"})).ok();
-    let held: BTreeSet<&str> =
-        held["items"].as_array().unwrap().iter().map(|item| item["resourceId"].as_str().unwrap()).collect();
+    let held: BTreeSet<&str> = held["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["resourceId"].as_str().unwrap())
+        .collect();
     assert_eq!(held, BTreeSet::from([&*a, &b, &c]), "and not {d}");
     let nothing = json!({"companyId": company, "locationIds": []});
     assert_eq!(counts(&abi.tokens_mint(nothing, |_| true).ok()), [0, 0, 0, 0]);
@@ -103,16 +120,20 @@ fn failed_location_is_reported_and_never_stops_the_others() {
     let (abi, company) = connected(&emulator);
     let locations = emulator.location_ids();
     emulator.set_location_active(&locations[3], false);
-    emulator
-        .inject(Rule::on(Endpoint::LocationToken).resource(&locations[5]), status(500, "<html>oops</html>"));
+    emulator.inject(
+        Rule::on(Endpoint::LocationToken).resource(&locations[5]),
+        status(500, "<html>oops</html>"),
+    );
     let mut list = locations.clone();
     list.push("a-location-of-nobody".into());
     let report = abi.tokens_mint(json!({"companyId": company, "locationIds": list}), |_| true).ok();
     assert_eq!(counts(&report), [31, 28, 0, 3]);
     let failed = report["failed"].as_array().unwrap();
     let of = |location: &str| {
-        let failure =
-            failed.iter().find(|failure| failure["locationId"] == location).expect("the failure is listed");
+        let failure = failed
+            .iter()
+            .find(|failure| failure["locationId"] == location)
+            .expect("the failure is listed");
         assert_eq!(failure["error"]["resourceId"], location);
         failure["error"]["status"].as_str().unwrap().to_owned()
     };
@@ -157,7 +178,8 @@ fn minting_can_be_stopped_and_resumed() {
     let emulator = emulator(60);
     let (abi, company) = connected(&emulator);
     // The callback is called while some requests are held.
-    let mut hold = Some(emulator.hold(Rule::on(Endpoint::LocationToken).skip(20), Stage::AfterProcessing));
+    let mut hold =
+        Some(emulator.hold(Rule::on(Endpoint::LocationToken).skip(20), Stage::AfterProcessing));
     let by_callback = abi.tokens_mint(of_all(&company), |_| {
         drop(hold.take());
         false
@@ -198,7 +220,8 @@ fn company_failure_ends_the_work_after_one_refresh_at_most() {
         Rule::on(Endpoint::LocationToken),
         status(401, r#"{"statusCode": 401, "message": "Invalid JWT"}"#),
     );
-    let error = abi.tokens_mint(json!({"companyId": company, "installed": true, "concurrency": 1}), |_| true);
+    let error = abi
+        .tokens_mint(json!({"companyId": company, "installed": true, "concurrency": 1}), |_| true);
     assert_eq!(error.fails(Status::Unauthorized)["httpStatus"], 401);
     assert_eq!(sent(&emulator), ["list 200", "mint 401", "refresh 200", "mint 401"]);
 
@@ -236,7 +259,8 @@ fn unavailable_network_ends_the_work_soon() {
 #[test]
 fn many_mints_stay_below_the_rate_limit() {
     let rate_limit = Some(RateLimit { requests: 50, per_ms: 200, per_day: 100_000 });
-    let emulator = Emulator::start(Options { locations: 300, rate_limit, ..Options::default() }).unwrap();
+    let emulator =
+        Emulator::start(Options { locations: 300, rate_limit, ..Options::default() }).unwrap();
     let abi = Abi::with(&emulator, json!({"rateLimit": {"requests": 50, "perMs": 200}}));
     let company = abi.connect_company(&emulator);
     sent(&emulator);
@@ -277,11 +301,13 @@ fn rate_limit_refusal_is_waited_for_and_no_location_is_skipped() {
 #[test]
 fn minting_that_waits_for_the_rate_limiter_can_be_stopped() {
     let emulator = emulator(5);
-    let pace = json!({"rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 600_000}});
+    let pace =
+        json!({"rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 600_000}});
     let abi = Abi::with(&emulator, pace);
     let company = abi.connect_company(&emulator);
     let told = Mutex::new(Vec::new());
-    let params = json!({"companyId": company, "locationIds": emulator.location_ids(), "concurrency": 2});
+    let params =
+        json!({"companyId": company, "locationIds": emulator.location_ids(), "concurrency": 2});
     let outcome = abi.tokens_mint(params, |so_far| {
         told.lock().unwrap().push(so_far["done"].as_u64().unwrap());
         so_far["done"] != 2
@@ -290,7 +316,11 @@ fn minting_that_waits_for_the_rate_limiter_can_be_stopped() {
     let told = told.into_inner().unwrap();
     assert_eq!(told.last(), Some(&2), "and is not asked again: {told:?}");
     assert_eq!(
-        emulator.requests().iter().filter(|request| request.path.contains("location-token")).count(),
+        emulator
+            .requests()
+            .iter()
+            .filter(|request| request.path.contains("location-token"))
+            .count(),
         2
     );
 }
@@ -308,10 +338,10 @@ fn two_processes_that_mint_the_same_locations_share_the_work() {
     thread::scope(|scope| {
         for abi in &clients {
             scope.spawn(|| {
-                let report = abi
-                    .tokens_mint(json!({"companyId": company, "installed": true, "concurrency": 4}), |_| {
-                        true
-                    });
+                let report = abi.tokens_mint(
+                    json!({"companyId": company, "installed": true, "concurrency": 4}),
+                    |_| true,
+                );
                 reports.lock().unwrap().push(counts(&report.ok()));
             });
         }
@@ -355,7 +385,8 @@ fn failing_store_ends_the_work_and_loses_no_token() {
     let abi = client(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
     let company = abi.connect_company(&emulator);
     let database = rusqlite::Connection::open(&path).unwrap();
-    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON token BEGIN SELECT RAISE(ABORT, 'no more'); END";
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE INSERT ON token BEGIN SELECT RAISE(ABORT, 'no more'); END";
     database.execute_batch(refuse).unwrap();
     let heard = abi.listen();
     let held = Arc::new(AtomicUsize::new(0));

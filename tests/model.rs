@@ -48,7 +48,8 @@ fn assert_violation(scenario: Scenario, change: impl FnOnce(&mut Rules), broken:
     let checker = scenario.checker().finish_when(wanted).spawn_bfs().join();
     let found: Vec<&str> = checker.discoveries().into_keys().collect();
     let path = checker.discovery(broken.property());
-    let path = path.unwrap_or_else(|| panic!("\"{}\" holds; violated: {found:?}", broken.property()));
+    let path =
+        path.unwrap_or_else(|| panic!("\"{}\" holds; violated: {found:?}", broken.property()));
     eprintln!("\"{}\" is violated:\n{}", broken.property(), trace(path));
 }
 
@@ -150,7 +151,11 @@ fn first_mint_that_ignores_the_tombstone_undoes_a_deletion() {
 /// between.
 #[test]
 fn first_mint_killed_before_it_rereads_the_tombstone_undoes_a_deletion() {
-    assert_violation(of::mint(), |rules| rules.first_save = FirstSave::ReadsAgain, Broken::CameBack);
+    assert_violation(
+        of::mint(),
+        |rules| rules.first_save = FirstSave::ReadsAgain,
+        Broken::CameBack,
+    );
 }
 
 /// It also fails without a kill: another process can read and refresh the row before it is removed.
@@ -169,12 +174,20 @@ fn deletion_in_two_steps_loses_a_consent_made_between_them() {
 
 #[test]
 fn import_of_unknown_age_that_replaces_overwrites_a_live_token() {
-    assert_violation(of::foreign_import(), |rules| rules.import_keeps_good = false, Broken::Overwritten);
+    assert_violation(
+        of::foreign_import(),
+        |rules| rules.import_keeps_good = false,
+        Broken::Overwritten,
+    );
 }
 
 #[test]
 fn import_without_digests_overwrites_a_live_token_with_a_spent_token() {
-    assert_violation(of::import_with_replace(), |rules| rules.spent_digests = false, Broken::Overwritten);
+    assert_violation(
+        of::import_with_replace(),
+        |rules| rules.spent_digests = false,
+        Broken::Overwritten,
+    );
 }
 
 #[test]

@@ -8,14 +8,23 @@ use serde_json::{Value, json};
 use support::*;
 
 /// Answers the requests to an endpoint with this body and these headers.
-fn answers(emulator: &Emulator, endpoint: Endpoint, status: u16, headers: &[(&str, &str)], body: &Value) {
+fn answers(
+    emulator: &Emulator,
+    endpoint: Endpoint,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &Value,
+) {
     emulator.inject(
         Rule::on(endpoint),
         FaultKind::Status {
             status,
             body: body.to_string(),
             content_type: None,
-            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
             stage: Stage::BeforeProcessing,
         },
     );
@@ -33,7 +42,8 @@ fn excessive_retry_after_is_capped_at_a_day() {
     let error = client.oauth_location_token(params()).fails(Status::RateLimited);
     assert_eq!(error["retryAfterMs"], 86_400_000);
     // All calls are paused for a day and no longer.
-    let error = client.oauth_installed_locations(json!({"companyId": company})).fails(Status::RateLimited);
+    let error =
+        client.oauth_installed_locations(json!({"companyId": company})).fails(Status::RateLimited);
     assert!((1..=86_400_000).contains(&error["retryAfterMs"].as_u64().unwrap()), "{error}");
 }
 
@@ -43,7 +53,9 @@ fn bearer_not_allowed_in_a_header_is_refused_by_name() {
     let client = Abi::new(&emulator);
     let bearer = "hunter2-token\r\nX-Other: 1";
     for outcome in [
-        client.oauth_location_token(json!({"companyId": "c", "locationId": "l", "accessToken": bearer})),
+        client.oauth_location_token(
+            json!({"companyId": "c", "locationId": "l", "accessToken": bearer}),
+        ),
         client.oauth_installed_locations(json!({"companyId": "c", "accessToken": bearer})),
     ] {
         let error = outcome.refuses("accessToken");
@@ -102,7 +114,11 @@ fn refreshed_token_of_another_owner_is_not_returned_to_callers() {
         (&metadata["userType"], &metadata["state"]),
         (&json!("Company"), &json!("reauthorizationRequired"))
     );
-    assert_eq!(client.access_token(&company).text(), old, "the old access token is used while it is valid");
+    assert_eq!(
+        client.access_token(&company).text(),
+        old,
+        "the old access token is used while it is valid"
+    );
     // The stored token can be exported, and imported elsewhere.
     let exported = client.tokens_export(json!({})).ok();
     let other = Abi::new(&emulator);
@@ -137,8 +153,10 @@ fn listed_location_without_an_id_is_neither_returned_nor_minted() {
         let list = client.oauth_installed_locations(json!({"companyId": company, "all": all})).ok();
         assert_eq!(list["items"], odd_locations());
     }
-    let report = client.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
+    let report =
+        client.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
     let failed = report["failed"].as_array().unwrap();
-    let tried: Vec<&str> = failed.iter().map(|failure| failure["locationId"].as_str().unwrap()).collect();
+    let tried: Vec<&str> =
+        failed.iter().map(|failure| failure["locationId"].as_str().unwrap()).collect();
     assert_eq!(tried, ["l1"], "l1 is unknown to the emulator, and l2 is a row without the app");
 }

@@ -128,7 +128,8 @@ fn two_locations_of_an_expired_company_share_its_refresh() {
             .collect();
         hold.wait_for(1);
         hold.release();
-        let tokens: BTreeSet<String> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
+        let tokens: BTreeSet<String> =
+            callers.into_iter().map(|caller| caller.join().unwrap()).collect();
         assert_eq!(tokens.len(), 8);
     });
     let mut requests = sent(&emulator);
@@ -188,8 +189,8 @@ fn slow_mint_of_one_location_delays_no_other_location() {
     let abi = Abi::new(&emulator);
     abi.connect_company(&emulator);
     let locations = emulator.location_ids();
-    let hold =
-        emulator.hold(Rule::on(Endpoint::LocationToken).resource(&locations[0]), Stage::BeforeProcessing);
+    let hold = emulator
+        .hold(Rule::on(Endpoint::LocationToken).resource(&locations[0]), Stage::BeforeProcessing);
     thread::scope(|scope| {
         let slow = scope.spawn(|| abi.live_token(&emulator, &locations[0]));
         hold.wait_for(1);
@@ -242,7 +243,10 @@ fn leader_that_times_out_passes_the_refresh_to_a_caller_with_time_left() {
         headers: vec![("Retry-After".into(), "1".into())],
         stage: Stage::BeforeProcessing,
     };
-    emulator.inject(Rule::on(Endpoint::Token).grant_type(GrantType::ClientCredentials).times(1), limited);
+    emulator.inject(
+        Rule::on(Endpoint::Token).grant_type(GrantType::ClientCredentials).times(1),
+        limited,
+    );
     thread::scope(|scope| {
         let first = scope.spawn(|| abi.access_token(&company));
         hold.wait_for(1);
@@ -251,8 +255,15 @@ fn leader_that_times_out_passes_the_refresh_to_a_caller_with_time_left() {
         first.join().unwrap().fails(Status::Timeout);
         assert_eq!(abi.live_token(&emulator, &company), second);
     });
-    assert_eq!(sent(&emulator), ["refresh 200", "credentials 429", "credentials 200", "refresh 200"]);
-    assert_eq!(emulator.refreshes(), 1, "the second caller repeated the refresh of the first caller");
+    assert_eq!(
+        sent(&emulator),
+        ["refresh 200", "credentials 429", "credentials 200", "refresh 200"]
+    );
+    assert_eq!(
+        emulator.refreshes(),
+        1,
+        "the second caller repeated the refresh of the first caller"
+    );
 }
 
 #[test]
@@ -274,7 +285,8 @@ fn leader_that_panics_wakes_every_waiting_caller() {
         },
     );
     assert!(panicking_clock.disarm());
-    let (good, bad): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|Outcome(code, _)| *code == 0);
+    let (good, bad): (Vec<_>, Vec<_>) =
+        outcomes.into_iter().partition(|Outcome(code, _)| *code == 0);
     assert_eq!((good.len(), bad.len()), (15, 1), "{bad:?}");
     for outcome in bad {
         outcome.fails(Status::Internal);

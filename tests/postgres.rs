@@ -99,17 +99,27 @@ fn postgres_store_passes_the_store_suite_through_a_pooler() {
 fn apps_sharing_a_database_see_only_their_own_records() {
     let Some(server) = shared() else { return };
     let url = Secret::new(server.database().url());
-    let of = |app: &str| PostgresStore::open(&url, None, &Timeouts::default(), Seal::none(app)).unwrap();
+    let of =
+        |app: &str| PostgresStore::open(&url, None, &Timeouts::default(), Seal::none(app)).unwrap();
     let (one, two) = (of("app-1"), of("app-2"));
     one.save(&company("company"), &patience()).unwrap();
     assert!(two.load("company", &patience()).unwrap().is_none());
     two.save(&company("company"), &patience()).unwrap();
     assert!(remove(&two, "company"));
     assert!(one.load("company", &patience()).unwrap().is_some());
-    let note = Note { key: "n".into(), version: 0, list: "due".into(), document: Value::Null, expires_at: 1 };
+    let note = Note {
+        key: "n".into(),
+        version: 0,
+        list: "due".into(),
+        document: Value::Null,
+        expires_at: 1,
+    };
     one.save_note(&note, &patience()).unwrap();
     two.prune_notes(2, &patience()).unwrap();
-    assert!(one.note("n", &patience()).unwrap().is_some() && two.note("n", &patience()).unwrap().is_none());
+    assert!(
+        one.note("n", &patience()).unwrap().is_some()
+            && two.note("n", &patience()).unwrap().is_none()
+    );
     let _held = one.lock("company", &patience()).unwrap();
     assert!(two.lock("company", &patience()).is_ok());
 }
@@ -129,7 +139,9 @@ fn tokens_of_another_client_id_in_the_same_database_are_adopted_and_work() {
         let params = json!({"clientId": from, "dryRun": false});
         client.tokens_adopt(&serde_json::from_value(params).unwrap()).unwrap()
     };
-    assert!(other.access_token(&ids[0]).unwrap_err().help().unwrap().contains(emulator.client_id()));
+    assert!(
+        other.access_token(&ids[0]).unwrap_err().help().unwrap().contains(emulator.client_id())
+    );
     let report = adopt(&other, emulator.client_id());
     assert_eq!(report, json!({"adopted": 2, "skipped": [], "failed": [], "clients": []}));
     assert!(other.access_token(&ids[1]).is_ok());
@@ -183,7 +195,8 @@ fn table_with_a_changed_schema_is_a_store_error() {
         assert_eq!(error.status(), Status::Store, "{error}");
         shows_no_password(&error.to_string());
     }
-    database.sql("ALTER TABLE ghl_oauth_token ALTER COLUMN version TYPE bigint USING version::bigint");
+    database
+        .sql("ALTER TABLE ghl_oauth_token ALTER COLUMN version TYPE bigint USING version::bigint");
     assert!(store.load("c", &patience()).unwrap().is_some());
 }
 
@@ -231,7 +244,9 @@ fn ids_are_sorted_by_their_bytes_with_any_database_collation() {
 #[test]
 fn save_survives_a_server_crash_when_the_role_has_synchronous_commit_off() {
     // The background writer must not sync by chance instead of the save.
-    let Some(mut server) = Server::start(&["wal_writer_delay=10s", "autovacuum=off"]) else { return };
+    let Some(mut server) = Server::start(&["wal_writer_delay=10s", "autovacuum=off"]) else {
+        return;
+    };
     server.sql("postgres", &format!("ALTER ROLE {ROLE} SET synchronous_commit = off"));
     let database = server.database();
     let (url, name) = (database.url(), database.name.clone());
@@ -247,7 +262,11 @@ fn save_survives_a_server_crash_when_the_role_has_synchronous_commit_off() {
         "SELECT string_agg(resource_id || version, ' ' ORDER BY resource_id) FROM ghl_oauth_token",
     );
     assert_eq!(versions, "company3 many1");
-    assert_eq!(store.load("company", &patience()).unwrap().unwrap().version, 3, "the store keeps working");
+    assert_eq!(
+        store.load("company", &patience()).unwrap().unwrap().version,
+        3,
+        "the store keeps working"
+    );
 }
 
 #[test]
@@ -277,8 +296,13 @@ fn save_with_a_lost_reply_is_recognized_as_its_own() {
             store.save_all(&records, &patience()).into_iter().map(Result::unwrap).collect();
         assert_eq!(versions, [1, 4, 1]);
     });
-    let mut note =
-        Note { key: "n".into(), version: 0, list: "l".into(), document: json!({"a": 1}), expires_at: 9 };
+    let mut note = Note {
+        key: "n".into(),
+        version: 0,
+        list: "l".into(),
+        document: json!({"a": 1}),
+        expires_at: 9,
+    };
     for version in 0..2 {
         note.version = version;
         lost("save of a note", &|| store.save_note(&note, &patience()).unwrap());
@@ -330,7 +354,8 @@ fn many_notes_are_each_saved_by_their_own_version() {
         expires_at: 9,
     };
     // More than one statement can carry, and unsorted.
-    let notes: Vec<Note> = (0..1100).rev().map(|index| note(&format!("key-{index:04}"), 0)).collect();
+    let notes: Vec<Note> =
+        (0..1100).rev().map(|index| note(&format!("key-{index:04}"), 0)).collect();
     assert!(store.save_notes(&notes, &patience()).iter().all(Result::is_ok));
     let mixed = [note("new", 0), note("key-0001", 0), note("key-0002", 1), note("key-0003", 5)];
     let outcomes: Vec<Option<Status>> = store
@@ -355,7 +380,9 @@ fn row_with_unexpected_columns_is_one_unreadable_item_that_can_be_deleted_and_re
     database.sql(
         "ALTER TABLE ghl_oauth_token ALTER COLUMN document DROP NOT NULL, ALTER COLUMN version DROP NOT NULL",
     );
-    for damage in ["document = NULL", "document = ''", "document = 'canary'", "document = '\\x01ff'"] {
+    for damage in
+        ["document = NULL", "document = ''", "document = 'canary'", "document = '\\x01ff'"]
+    {
         for version in ["version", "NULL", "0", "-1", "-9223372036854775808"] {
             for id in ["a", "b", "c"] {
                 store.save(&company(id), &patience()).unwrap();
@@ -366,18 +393,25 @@ fn row_with_unexpected_columns_is_one_unreadable_item_that_can_be_deleted_and_re
             let page = store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap();
             let read: Vec<&str> = page.records.iter().map(|record| &*record.resource_id).collect();
             assert_eq!(read, ["a", "c"], "{damage}");
-            let [unreadable] = &page.unreadable[..] else { panic!("{damage}: {:?}", page.unreadable) };
+            let [unreadable] = &page.unreadable[..] else {
+                panic!("{damage}: {:?}", page.unreadable)
+            };
             assert_eq!(unreadable.resource_id, "b", "{damage}");
             assert!(!unreadable.error.to_string().contains("canary"), "{damage}");
             assert!(store.load("b", &patience()).unwrap_err().is_unreadable(), "{damage}");
             // A new token replaces it by the version from the list, alone or with others.
             let replacement = Record { version: unreadable.version, ..company("b") };
-            assert_eq!(store.version("b", &patience()).unwrap(), Some(unreadable.version), "{damage}");
+            assert_eq!(
+                store.version("b", &patience()).unwrap(),
+                Some(unreadable.version),
+                "{damage}"
+            );
             let saved = store.save(&replacement, &patience()).unwrap();
             assert_eq!(store.load("b", &patience()).unwrap().unwrap().version, saved, "{damage}");
             database.sql(&damaged);
             let version = store.version("b", &patience()).unwrap().unwrap();
-            let records = [Record { version, ..company("b") }, Record { version: 1, ..company("a") }];
+            let records =
+                [Record { version, ..company("b") }, Record { version: 1, ..company("a") }];
             let outcomes = store.save_all(&records, &patience());
             assert!(outcomes.iter().all(Result::is_ok), "{damage}: {outcomes:?}");
             // It can also be deleted.
@@ -400,7 +434,10 @@ fn consent_after_the_deletion_of_a_row_with_a_damaged_version_is_saved() {
         client.token_delete(&company).unwrap();
         Fixture::connect(&emulator, &client);
         let other = Fixture::client(&emulator, &database.url());
-        assert!(emulator.access_token_is_live(other.access_token(&company).unwrap().expose()), "{version}");
+        assert!(
+            emulator.access_token_is_live(other.access_token(&company).unwrap().expose()),
+            "{version}"
+        );
     }
 }
 
@@ -417,7 +454,9 @@ const CALLS: [(&str, Call); 12] = [
         store.save_all(&[company("one"), company("two")], deadline).pop().unwrap().map(drop)
     }),
     ("remove_all", |store, deadline| store.remove_all(&[("c".to_owned(), 1)], deadline).map(drop)),
-    ("list", |store, deadline| store.list(&Query { limit: 9, ..Query::default() }, deadline).map(drop)),
+    ("list", |store, deadline| {
+        store.list(&Query { limit: 9, ..Query::default() }, deadline).map(drop)
+    }),
     ("due", |store, deadline| store.due(None, &(0..=9), None, 9, deadline).map(drop)),
     ("next_renewal", |store, deadline| store.next_renewal(None, deadline).map(drop)),
     ("lock", |store, deadline| store.lock("c", deadline).map(drop)),
@@ -529,8 +568,9 @@ fn wait_for_a_lock_outlasts_the_roles_statement_timeout() {
         thread::scope(|scope| {
             let waiter = scope.spawn(|| two.lock("company", &patience()).map(drop));
             wait_until("the server reports the waiter", || {
-                database.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-                    == "1"
+                database.sql(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
+                ) == "1"
             });
             drop(held);
             waiter.join().unwrap().unwrap();
@@ -554,7 +594,11 @@ fn statement_ended_by_the_server_is_a_store_error_whose_help_names_the_setting()
             store.save(&record, &patience()).unwrap_err(),
             store.list(&Query { limit: 9, ..Query::default() }, &patience()).unwrap_err(),
         ] {
-            assert_eq!((error.status(), error.retryable()), (Status::Store, true), "{setting}: {error}");
+            assert_eq!(
+                (error.status(), error.retryable()),
+                (Status::Store, true),
+                "{setting}: {error}"
+            );
             assert!(error.help().unwrap().contains(setting), "{setting}: {error}");
         }
         drop(busy);
@@ -570,8 +614,8 @@ fn tables_are_created_by_a_role_with_a_short_statement_timeout() {
     server.sql("postgres", &format!("ALTER ROLE {ROLE} SET statement_timeout = '200ms'"));
     // Another process creates the tables: waiting for it takes longer than a statement of this role
     // may.
-    let busy =
-        database.session(&format!("BEGIN; SELECT pg_advisory_xact_lock({});", 0x6768_6c5f_6f61_7574_i64));
+    let busy = database
+        .session(&format!("BEGIN; SELECT pg_advisory_xact_lock({});", 0x6768_6c5f_6f61_7574_i64));
     thread::scope(|scope| {
         let opening = scope.spawn(|| try_open(&database.url(), None).map(drop));
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'
@@ -610,7 +654,8 @@ impl Fixture {
         let link = client.authorization_url(Default::default()).unwrap();
         let decision = Decision::Company(emulator.company_id());
         let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+        let params: CompleteParams =
+            serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
         client.authorization_complete(&params).unwrap();
     }
 
@@ -629,8 +674,7 @@ impl Fixture {
 
     /// Ends the session that holds the refresh lock.
     fn end_lock(&self, server: &Server) {
-        let end =
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND granted";
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND granted";
         assert_eq!(server.sql("postgres", end), "1");
     }
 
@@ -680,7 +724,9 @@ fn server_shutdown_during_a_refresh_loses_no_token() {
     shows_no_password(&format!("{error:?} {}", error.to_json()));
 
     server.begin();
-    wait_until("the server is reachable again", || fixture.client.tokens_list(&Default::default()).is_ok());
+    wait_until("the server is reachable again", || {
+        fixture.client.tokens_list(&Default::default()).is_ok()
+    });
     assert_eq!(fixture.state(), "ok");
     assert!(fixture.events().contains(&"token.saved".to_owned()));
     assert_eq!(fixture.emulator.refreshes(), 1);
@@ -722,7 +768,8 @@ fn connection_survives_a_lost_lock_with_a_fast_clock_and_two_rotations() {
         let url = server.database().url();
         let mut fixture = Fixture::new(&url);
         let clock = Arc::new(Ahead(SystemClock::new(), ahead_ms));
-        fixture.client = Client::with_clock(&Fixture::config(&fixture.emulator, &url), clock).unwrap();
+        fixture.client =
+            Client::with_clock(&Fixture::config(&fixture.emulator, &url), clock).unwrap();
         let other = Fixture::client(&fixture.emulator, &url);
         let outcome = fixture.refresh_while(|| {
             fixture.end_lock(&server);
@@ -757,7 +804,8 @@ fn connection_survives_a_lost_lock_without_the_replay_window() {
         let mut fixture = Fixture::new(&url);
         fixture.emulator.set_reuse_window_seconds(0);
         let clock = Arc::new(Ahead(SystemClock::new(), ahead_ms));
-        fixture.client = Client::with_clock(&Fixture::config(&fixture.emulator, &url), clock).unwrap();
+        fixture.client =
+            Client::with_clock(&Fixture::config(&fixture.emulator, &url), clock).unwrap();
         let other = Fixture::client(&fixture.emulator, &url);
         let outcome = fixture.refresh_while(|| {
             fixture.end_lock(&server);
@@ -775,7 +823,8 @@ fn server_that_becomes_read_only_loses_no_token() {
     let url = server.database().url();
     let fixture = Fixture::new(&url);
     let set = |value: &str| {
-        server.sql("postgres", &format!("ALTER SYSTEM SET default_transaction_read_only = {value}"));
+        server
+            .sql("postgres", &format!("ALTER SYSTEM SET default_transaction_read_only = {value}"));
         server.sql("postgres", "SELECT pg_reload_conf()");
         let is = || server.sql("postgres", "SHOW default_transaction_read_only") == value;
         wait_until("the server has read its configuration", is);
@@ -788,7 +837,9 @@ fn server_that_becomes_read_only_loses_no_token() {
         "{error}"
     );
     set("off");
-    wait_until("the server is reachable again", || fixture.client.tokens_list(&Default::default()).is_ok());
+    wait_until("the server is reachable again", || {
+        fixture.client.tokens_list(&Default::default()).is_ok()
+    });
     assert_eq!(fixture.state(), "ok");
     fixture.is_whole(&url);
 }
@@ -803,7 +854,8 @@ fn database_failover_to_its_standby_keeps_the_token() {
     let url = database.url_at(&hosts);
     // The standby is listed first and is skipped.
     let fixture = Fixture::new(&url);
-    let row = format!("SELECT count(*) FROM ghl_oauth_token WHERE resource_id = '{}'", fixture.company);
+    let row =
+        format!("SELECT count(*) FROM ghl_oauth_token WHERE resource_id = '{}'", fixture.company);
     wait_until("the standby has caught up with the primary", || {
         let told = primary.sql("postgres", "SELECT pg_current_wal_lsn()");
         standby.sql("postgres", &format!("SELECT pg_last_wal_replay_lsn() >= '{told}'")) == "t"
@@ -826,9 +878,13 @@ fn silent_server_is_skipped() {
     let hosts = format!("{},127.0.0.1:{}", silent.local_addr().unwrap(), server.port);
     let url = Secret::new(server.database().url_at(&hosts));
     let timeouts = Timeouts { connect_ms: 2000, ..Timeouts::default() };
-    assert_store_contract(&PostgresStore::open(&url, None, &timeouts, Seal::none("app-1")).unwrap());
+    assert_store_contract(
+        &PostgresStore::open(&url, None, &timeouts, Seal::none("app-1")).unwrap(),
+    );
     let alone = server.database().url_at(&silent.local_addr().unwrap().to_string());
-    let error = PostgresStore::open(&Secret::new(alone), None, &timeouts, Seal::none("app-1")).err().unwrap();
+    let error = PostgresStore::open(&Secret::new(alone), None, &timeouts, Seal::none("app-1"))
+        .err()
+        .unwrap();
     assert!(error.message().contains("no answer in time"), "{error}");
 }
 
@@ -841,7 +897,8 @@ fn wait_for_a_silent_server_ends_with_the_call() {
     let deadline = Deadline::after(Duration::from_secs(60), &cancellation);
     relay.fall_silent();
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| store.lock("company", &deadline).err().map(|error| error.status()));
+        let waiter =
+            scope.spawn(|| store.lock("company", &deadline).err().map(|error| error.status()));
         relay.wait_until_asked();
         cancellation.raise();
         assert_eq!(waiter.join().unwrap(), Some(Status::Cancelled));
@@ -865,12 +922,17 @@ fn invalid_url_is_explained_without_its_password() {
         (format!("{good}?sslmode=require"), "TLS"),
     ] {
         let error = try_open(&url, None).err().unwrap();
-        assert_eq!((error.status(), error.parameter()), (Status::Store, Some("store.url")), "{error}");
+        assert_eq!(
+            (error.status(), error.parameter()),
+            (Status::Store, Some("store.url")),
+            "{error}"
+        );
         assert!(error.message().contains(says), "{says}: {error}");
         shows_no_password(&format!("{error:?} {}", error.to_json()));
     }
     shows_no_password(&format!("{:?}", try_open(&wrong_password, None).err()));
-    let config = json!({"clientId": "a-1", "clientSecret": "s", "store": {"kind": "postgres", "url": good}});
+    let config =
+        json!({"clientId": "a-1", "clientSecret": "s", "store": {"kind": "postgres", "url": good}});
     shows_no_password(&format!("{:?}", Config::from_json(&config.to_string()).unwrap()));
 }
 
@@ -905,7 +967,8 @@ fn more_lock_holders_than_pooler_connections_all_finish() {
                     let id = format!("company-{worker}");
                     for _ in 0..3 {
                         let _held = store.lock(&id, &patience()).unwrap();
-                        let record = store.load(&id, &patience()).unwrap().unwrap_or_else(|| company(&id));
+                        let record =
+                            store.load(&id, &patience()).unwrap().unwrap_or_else(|| company(&id));
                         store.save(&record, &patience()).unwrap();
                     }
                 });
@@ -927,8 +990,10 @@ fn many_waiters_for_one_lock_leave_a_pooler_connection_to_its_holder() {
         for store in &stores {
             scope.spawn(move || {
                 let _held = store.lock("company", &patience()).unwrap();
-                let record =
-                    store.load("company", &patience()).unwrap().unwrap_or_else(|| company("company"));
+                let record = store
+                    .load("company", &patience())
+                    .unwrap()
+                    .unwrap_or_else(|| company("company"));
                 store.save(&record, &patience()).unwrap();
             });
         }
@@ -1005,14 +1070,19 @@ fn server_certificate_and_host_name_are_verified() {
         std::os::unix::fs::chown(&place, Some(owner.uid()), Some(owner.gid())).unwrap();
         fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
     }
-    for (option, value) in [("ssl_cert_file", "server.pem"), ("ssl_key_file", "server.key"), ("ssl", "on")] {
+    for (option, value) in
+        [("ssl_cert_file", "server.pem"), ("ssl_key_file", "server.key"), ("ssl", "on")]
+    {
         server.sql("postgres", &format!("ALTER SYSTEM SET {option} = '{value}'"));
     }
     server.sql("postgres", "SELECT pg_reload_conf()");
     wait_until("the server speaks TLS", || server.sql("postgres", "SHOW ssl") == "on");
     let database = server.database();
     let url = |host: &str, options: &str| {
-        format!("{}?sslmode=verify-full{options}", database.url_at(&format!("{host}:{}", server.port)))
+        format!(
+            "{}?sslmode=verify-full{options}",
+            database.url_at(&format!("{host}:{}", server.port))
+        )
     };
 
     // With channel binding the proof of the password is valid for this connection only.
@@ -1035,6 +1105,9 @@ fn server_certificate_and_host_name_are_verified() {
     fs::write(path("bad.pem"), "no certificate").unwrap();
     for bundle in ["bad.pem", "missing.pem"] {
         let error = try_open(&url("127.0.0.1", ""), Some(&path(bundle))).err().unwrap();
-        assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.caBundlePath")));
+        assert_eq!(
+            (error.status(), error.parameter()),
+            (Status::Config, Some("store.caBundlePath"))
+        );
     }
 }

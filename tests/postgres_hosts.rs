@@ -62,7 +62,9 @@ impl Network {
         let mut network = Network { name: format!("ghl{}", std::process::id()), made: Vec::new() };
         let hub = network.host("hub");
         if !run(&["ip", "netns", "add", &hub]) {
-            println!("skipped: hosts in network namespaces (run as root, apt-get install iproute2 iptables)");
+            println!(
+                "skipped: hosts in network namespaces (run as root, apt-get install iproute2 iptables)"
+            );
             return None;
         }
         network.made.push(hub.clone());
@@ -129,7 +131,9 @@ impl Network {
     fn worker(&self, host: &str, config: &Value) -> Worker {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.host(host)]).arg(env::current_exe().unwrap());
-        Worker::start(command.args(["work", "--exact", "--nocapture"]).env(CONFIG, config.to_string()))
+        Worker::start(
+            command.args(["work", "--exact", "--nocapture"]).env(CONFIG, config.to_string()),
+        )
     }
 }
 
@@ -172,11 +176,13 @@ fn host_disconnected_during_a_refresh_delays_others_only_briefly_and_loses_no_to
     let socket = server.socket_folder().to_str().unwrap().replace('/', "%2F");
     let here = url.replace(SERVER, &socket);
     let client =
-        Client::new(&Config::from_json(&config(&here, &emulator.base_url()).to_string()).unwrap()).unwrap();
+        Client::new(&Config::from_json(&config(&here, &emulator.base_url()).to_string()).unwrap())
+            .unwrap();
     let link = client.authorization_url(Default::default()).unwrap();
     let decision = Decision::Company(emulator.company_id());
     let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-    let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+    let params: CompleteParams =
+        serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
     client.authorization_complete(&params).unwrap();
     let mut page = client.tokens_export(&Default::default()).unwrap();
     page["tokens"][0]["expiresAt"] = 1_700_000_000_000_i64.into();

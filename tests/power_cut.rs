@@ -71,7 +71,9 @@ fn work() {
                 client.token_delete(argument).ok();
                 String::new()
             }
-            "import" => client.tokens_import(serde_json::from_str(argument).unwrap()).ok().to_string(),
+            "import" => {
+                client.tokens_import(serde_json::from_str(argument).unwrap()).ok().to_string()
+            }
             "export" => client.tokens_export(json!({})).ok().to_string(),
             "webhook" => {
                 let delivery: Value = serde_json::from_str(argument).unwrap();
@@ -112,9 +114,11 @@ impl Held {
         };
         let tokens = exported["tokens"].as_array().unwrap().iter().map(token).collect();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let database = Connection::open_with_flags(config["store"]["path"].as_str().unwrap(), flags).unwrap();
+        let database =
+            Connection::open_with_flags(config["store"]["path"].as_str().unwrap(), flags).unwrap();
         let mut select = database.prepare("SELECT key FROM note").unwrap();
-        let notes = select.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+        let notes =
+            select.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
         Held(tokens, notes)
     }
 
@@ -256,7 +260,12 @@ struct History {
 
 impl History {
     /// Records the effects of `act` on a disk that starts with the content of the fixture's folder.
-    fn record(name: &'static str, fixture: &Fixture, held: Held, act: impl FnOnce(&Fixture)) -> History {
+    fn record(
+        name: &'static str,
+        fixture: &Fixture,
+        held: Held,
+        act: impl FnOnce(&Fixture),
+    ) -> History {
         let disk = Disk::of(&fixture.path());
         act(fixture);
         let steps = disk::read_log(&fs::read(fixture.folder.path().join("log")).unwrap());
@@ -275,13 +284,19 @@ impl History {
             match content {
                 None => assert!(real.is_dir(), "{path} is a folder"),
                 Some(content) => {
-                    assert!(fs::read(&real).unwrap() == *content, "the recorder missed a change of {path}");
+                    assert!(
+                        fs::read(&real).unwrap() == *content,
+                        "the recorder missed a change of {path}"
+                    );
                 }
             }
         }
         for entry in fs::read_dir(fixture.path()).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            assert!(disk::is_remade(&name) || seen.contains_key(&name), "the recorder missed {name}");
+            assert!(
+                disk::is_remade(&name) || seen.contains_key(&name),
+                "the recorder missed {name}"
+            );
         }
     }
 
@@ -295,7 +310,9 @@ impl History {
         let (mut acknowledged, mut under_way) = (self.held.clone(), None);
         for (index, step) in self.steps.iter().enumerate() {
             match step {
-                Step::Mark(mark) if mark == "begin" => under_way = self.steps[index..].iter().find_map(held),
+                Step::Mark(mark) if mark == "begin" => {
+                    under_way = self.steps[index..].iter().find_map(held)
+                }
                 _ => {
                     if let Some(held) = held(step) {
                         (acknowledged, under_way) = (held, None);
@@ -343,9 +360,10 @@ impl History {
                         outcome.sampled.push(state.clone());
                     }
                     if let Err(wrong) = self.open(&state, promise, folder.path()) {
-                        outcome
-                            .wrong
-                            .push(format!("{}, cut after step {index} ({step}): {wrong}", self.name));
+                        outcome.wrong.push(format!(
+                            "{}, cut after step {index} ({step}): {wrong}",
+                            self.name
+                        ));
                     }
                 }
             }
@@ -354,7 +372,8 @@ impl History {
         let mut whole = Outcome::default();
         thread::scope(|scope| {
             let part = &part;
-            let parts: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first))).collect();
+            let parts: Vec<_> =
+                (0..threads).map(|first| scope.spawn(move || part(first))).collect();
             for part in parts {
                 let part = part.join().unwrap();
                 whole.cuts += part.cuts;
@@ -374,9 +393,11 @@ impl History {
         disk::write_state(state, &root);
         let mut config = self.config.clone();
         config["store"]["path"] = root.join(DATABASE).to_str().into();
-        let client = Abi::open(&config).map_err(|error| format!("the library cannot open it: {error:?}"))?;
+        let client =
+            Abi::open(&config).map_err(|error| format!("the library cannot open it: {error:?}"))?;
         let database = Connection::open(root.join(DATABASE)).unwrap();
-        let integrity: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        let integrity: String =
+            database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         if integrity != "ok" {
             return Err(format!("the database is damaged: {integrity}"));
         }

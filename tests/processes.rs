@@ -79,7 +79,8 @@ fn act(client: &Abi, command: &str) -> String {
         [kind, resource_id, threads] if threads.parse::<usize>().is_ok() => {
             let one = || act(client, &format!("{kind} {resource_id}"));
             let answers: BTreeSet<String> = thread::scope(|scope| {
-                let threads: Vec<_> = (0..threads.parse().unwrap()).map(|_| scope.spawn(one)).collect();
+                let threads: Vec<_> =
+                    (0..threads.parse().unwrap()).map(|_| scope.spawn(one)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             answers.into_iter().collect::<Vec<_>>().join(" ")
@@ -107,7 +108,11 @@ fn work_once(client: &Abi, resource_id: &str) {
     let began = Instant::now();
     match client.access_token(resource_id) {
         Outcome(0, token) => {
-            println!("token {resource_id} {} {}", token.as_str().unwrap(), began.elapsed().as_millis());
+            println!(
+                "token {resource_id} {} {}",
+                token.as_str().unwrap(),
+                began.elapsed().as_millis()
+            );
         }
         failed => println!("{} {}", in_short(failed), began.elapsed().as_millis()),
     }
@@ -204,9 +209,10 @@ fn try_client_on(config: &Value, clock: Arc<dyn Clock>) -> ghl_oauth::Result<Cli
     let config = Config::from_json(&config.to_string()).unwrap();
     match folder {
         None => Client::with_clock(&config, clock),
-        Some(folder) => {
-            Client::with_host(&config, Arc::new(FolderHost::new(Path::new(folder.as_str().unwrap()))))
-        }
+        Some(folder) => Client::with_host(
+            &config,
+            Arc::new(FolderHost::new(Path::new(folder.as_str().unwrap()))),
+        ),
     }
 }
 
@@ -226,7 +232,8 @@ fn connect(emulator: &Emulator, config: &Value) -> Client {
     let link = client.authorization_url(Default::default()).unwrap();
     let decision = Decision::Company(emulator.company_id());
     let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-    let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+    let params: CompleteParams =
+        serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
     client.authorization_complete(&params).unwrap();
     for location_id in emulator.location_ids() {
         client.access_token(&location_id).unwrap();
@@ -410,7 +417,10 @@ impl<'a> History<'a> {
     }
 
     fn run(mut self) {
-        let seed = env::var("GHL_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
+        let seed = env::var("GHL_CRASH_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or(20_261_123);
         let mut rng = Rng(seed);
         let emulator = emulator();
         emulator.set_reuse_window_seconds(self.window_seconds);
@@ -422,7 +432,10 @@ impl<'a> History<'a> {
         // Installed and uninstalled repeatedly if there are webhooks.
         let uninstalled = resources[0].clone();
         emulator.inject(refreshes().probability(0.02), FaultKind::ReplyLost);
-        emulator.inject(refreshes().probability(0.02), FaultKind::Reset { stage: Stage::BeforeProcessing });
+        emulator.inject(
+            refreshes().probability(0.02),
+            FaultKind::Reset { stage: Stage::BeforeProcessing },
+        );
 
         let patient = config.clone();
         config["timeouts"] = json!({"totalMs": TOTAL.as_millis() as u64, "answerMs": 1_000});
@@ -442,7 +455,10 @@ impl<'a> History<'a> {
                     assert_in_time("access_token", took);
                     // An uninstallation ends the token of that location.
                     let ends = self.webhooks && *id == uninstalled;
-                    assert!(ends || emulator.access_token_is_live(token), "{id} got an expired token");
+                    assert!(
+                        ends || emulator.access_token_is_live(token),
+                        "{id} got an expired token"
+                    );
                     *answers.entry("token".to_owned()).or_default() += 1;
                 }
                 [answer, took] => {
@@ -493,10 +509,9 @@ impl<'a> History<'a> {
             let stored = client(&patient);
             let page = stored.tokens_list(&Default::default()).unwrap();
             let items = page["items"].as_array().unwrap();
-            if items
-                .iter()
-                .any(|item| item["resourceId"] == *company && item["state"] == "reauthorizationRequired")
-            {
+            if items.iter().any(|item| {
+                item["resourceId"] == *company && item["state"] == "reauthorizationRequired"
+            }) {
                 consents += 1;
                 drop(connect(&emulator, &patient));
             }
@@ -545,9 +560,16 @@ impl<'a> History<'a> {
         for (answer, times) in &answers {
             println!("  {times:>6} x {answer}");
         }
-        println!("  {consents:>6} x the company had to consent again; lost at the end: {}", lost.len());
+        println!(
+            "  {consents:>6} x the company had to consent again; lost at the end: {}",
+            lost.len()
+        );
         if self.window_seconds > 0 {
-            assert_eq!((consents, lost.len()), (0, 0), "no token may be lost with the replay window");
+            assert_eq!(
+                (consents, lost.len()),
+                (0, 0),
+                "no token may be lost with the replay window"
+            );
         } else {
             // A location is minted again from its company, so only the company can be missing.
             assert!(lost.iter().all(|id| *id == company) || lost.contains(&company), "{lost:?}");
@@ -693,7 +715,11 @@ fn the_holder_stops(store: &Value, stage: Stage) {
     let token = first.line();
     assert!(emulator.access_token_is_live(&token), "{token}");
     drop(first);
-    assert!(client.access_token(&company).unwrap().matches(&token), "{}: it was not saved", store["kind"]);
+    assert!(
+        client.access_token(&company).unwrap().matches(&token),
+        "{}: it was not saved",
+        store["kind"]
+    );
     assert_eq!(emulator.refreshes(), 1);
 }
 
@@ -716,7 +742,11 @@ fn the_lock_is_lost(store: &Value, lose: impl FnOnce()) {
     lose();
     for _ in 0..2 {
         let answer = second.answer(&format!("refresh {company}"));
-        assert!(["refreshed", "GHL_ERR_TIMEOUT"].contains(&&*answer), "{}: {answer}", store["kind"]);
+        assert!(
+            ["refreshed", "GHL_ERR_TIMEOUT"].contains(&&*answer),
+            "{}: {answer}",
+            store["kind"]
+        );
     }
     hold.release();
     let token = first.line();
@@ -724,7 +754,8 @@ fn the_lock_is_lost(store: &Value, lose: impl FnOnce()) {
     let live = emulator.live_refresh_tokens();
     let export = client.tokens_export(&Default::default()).unwrap();
     let is_live = export["tokens"].as_array().unwrap().iter().any(|token| {
-        live.iter().any(|live| live.resource_id == company && token["refreshToken"] == live.refresh_token)
+        live.iter()
+            .any(|live| live.resource_id == company && token["refreshToken"] == live.refresh_token)
     });
     assert!(is_live, "{}: a spent refresh token has replaced the live one", store["kind"]);
 }
@@ -761,7 +792,11 @@ for line in sys.stdin:
 /// A program with its own SQLite on the database. Prints a note if Python is missing.
 fn foreign(store: &Value) -> Option<Worker> {
     let python = env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
-    if Command::new(&python).args(["-c", "import sqlite3"]).status().is_ok_and(|status| status.success()) {
+    if Command::new(&python)
+        .args(["-c", "import sqlite3"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         return Some(Worker::start(
             Command::new(python).args(["-c", FOREIGN]).arg(store["path"].as_str().unwrap()),
         ));
@@ -822,7 +857,10 @@ impl Fixture {
     /// returned token.
     fn assert_saved_by_maintenance(mut self, handed_out: &str) {
         assert!(self.emulator.access_token_is_live(handed_out), "an expired token was returned");
-        assert!(self.answer(&format!("ask {}", self.company)) == handed_out, "another token was returned");
+        assert!(
+            self.answer(&format!("ask {}", self.company)) == handed_out,
+            "another token was returned"
+        );
         // Calls retry an unsaved token after a backoff, maintenance at once.
         self.answer("maintain");
         drop(self.worker);
@@ -904,8 +942,11 @@ fn foreign_locks_and_reads_between_crashes_delay_no_call_and_lose_no_token() {
     let (mut program, mut is_inside, database) = (None, false, store.clone());
     let trouble = move |below: u64, _| {
         let Some(foreign) = program.get_or_insert_with(|| foreign(&database)) else { return };
-        let begin =
-            if below.is_multiple_of(2) { "BEGIN IMMEDIATE" } else { "BEGIN; SELECT COUNT(*) FROM token" };
+        let begin = if below.is_multiple_of(2) {
+            "BEGIN IMMEDIATE"
+        } else {
+            "BEGIN; SELECT COUNT(*) FROM token"
+        };
         assert_eq!(foreign.answer(if is_inside { "ROLLBACK" } else { begin }), "done");
         is_inside = !is_inside;
     };

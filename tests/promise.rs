@@ -24,7 +24,9 @@ fn file(name: &str) -> String {
 /// The statements of the header itself after the C preprocessor.
 fn statements() -> Vec<String> {
     let mut preprocess = Command::new("cc");
-    preprocess.args(["-E", "-P", "-std=c99", "-Iinclude", "include/ghl_oauth.h"]).current_dir(built::ROOT);
+    preprocess
+        .args(["-E", "-P", "-std=c99", "-Iinclude", "include/ghl_oauth.h"])
+        .current_dir(built::ROOT);
     let output = preprocess.output().expect("a C compiler");
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
@@ -48,7 +50,9 @@ fn statements() -> Vec<String> {
 
 /// A declaration without its parameter names, which may change.
 fn unnamed(declaration: &str) -> String {
-    let Some((before, parameters)) = declaration.rsplit_once('(') else { return declaration.to_owned() };
+    let Some((before, parameters)) = declaration.rsplit_once('(') else {
+        return declaration.to_owned();
+    };
     let parameters = parameters.trim_end_matches(')').split(',').map(|parameter| {
         let parameter = parameter.trim();
         let name = parameter.rfind([' ', '*']).map_or(0, |at| at + 1);
@@ -61,14 +65,18 @@ fn unnamed(declaration: &str) -> String {
 fn declared() -> Vec<String> {
     let mut lines = Vec::new();
     for statement in statements() {
-        let body = statement.split_once(" {").and_then(|(name, body)| Some((name, body.rsplit_once('}')?.0)));
+        let body = statement
+            .split_once(" {")
+            .and_then(|(name, body)| Some((name, body.rsplit_once('}')?.0)));
         match body {
             Some((name, body)) if name.starts_with("enum ") => {
-                let constants = body.split(',').map(str::trim).filter(|constant| !constant.is_empty());
+                let constants =
+                    body.split(',').map(str::trim).filter(|constant| !constant.is_empty());
                 lines.extend(constants.map(|constant| format!("{name}: {constant}")));
             }
             Some((name, body)) => {
-                let fields = body.split(';').map(str::trim).filter(|field| !field.is_empty()).enumerate();
+                let fields =
+                    body.split(';').map(str::trim).filter(|field| !field.is_empty()).enumerate();
                 let fields: Vec<_> =
                     fields.map(|(at, field)| format!("{name}, field {at}: {field}")).collect();
                 lines.extend(fields);
@@ -114,9 +122,13 @@ fn declared_functions_match_the_promised_abi() {
             .lines()
             .filter(|line| line.starts_with('#'))
             .fold(String::new(), |text, line| text + line + "\n");
-        let lines: String = promised.iter().map(|(number, line)| format!("{number} {line}\n")).collect();
-        fs::write(Path::new(built::ROOT).join(PROMISED), format!("{head}released {released}\n{lines}"))
-            .unwrap();
+        let lines: String =
+            promised.iter().map(|(number, line)| format!("{number} {line}\n")).collect();
+        fs::write(
+            Path::new(built::ROOT).join(PROMISED),
+            format!("{head}released {released}\n{lines}"),
+        )
+        .unwrap();
     }
     let lines: BTreeSet<&String> = promised.iter().map(|(_, line)| line).collect();
     let gone: Vec<_> = promised.iter().filter(|(_, line)| !declared.contains(line)).collect();
@@ -124,8 +136,15 @@ fn declared_functions_match_the_promised_abi() {
     let new: Vec<_> = declared.iter().filter(|line| !lines.contains(line)).collect();
     assert!(new.is_empty(), "new declarations are not recorded: {new:#?}\n{HOW}");
     let newest = promised.iter().map(|(number, _)| *number).max();
-    assert_eq!(newest, Some(ghl_abi_version()), "ghl_abi_version() is the number of the newest promise");
-    assert!(promised.iter().all(|(number, _)| *number <= released + 1), "one new ABI for each release");
+    assert_eq!(
+        newest,
+        Some(ghl_abi_version()),
+        "ghl_abi_version() is the number of the newest promise"
+    );
+    assert!(
+        promised.iter().all(|(number, _)| *number <= released + 1),
+        "one new ABI for each release"
+    );
 }
 
 #[test]
@@ -133,9 +152,14 @@ fn shared_library_version_matches_the_abi() {
     let manifest = file("Cargo.toml");
     let library = manifest.split_once("[package.metadata.capi.library]").unwrap().1;
     let version = library.split_once("\nversion = \"").unwrap().1.split('"').next().unwrap();
-    assert_eq!(version, format!("1.{}.0", ghl_abi_version()), "the minor number is ghl_abi_version()");
+    assert_eq!(
+        version,
+        format!("1.{}.0", ghl_abi_version()),
+        "the minor number is ghl_abi_version()"
+    );
     let page = file("docs/abi.md");
-    let newest = page.lines().rfind(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
+    let newest =
+        page.lines().rfind(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
     let row = format!("| {} | `{version}` |", ghl_abi_version());
     assert!(newest.unwrap().starts_with(&row), "the history in docs/abi.md ends with {row}");
 }
@@ -148,8 +172,9 @@ fn skeleton(folder: &Path) -> std::path::PathBuf {
     // Includes the enum in the debug information, because no function uses it.
     source += "enum ghl_status ghl_status_in_use;\n";
     for statement in statements() {
-        let is_function =
-            statement.contains('(') && !statement.starts_with("typedef") && !statement.contains('{');
+        let is_function = statement.contains('(')
+            && !statement.starts_with("typedef")
+            && !statement.contains('{');
         if is_function {
             let body = if statement.starts_with("void ") { "" } else { "return 0;" };
             source += &format!("{statement} {{ {body} }}\n");
@@ -183,7 +208,12 @@ fn libabigail_finds_no_abi_break() {
     let library = skeleton(folder.path());
     if std::env::var_os("GHL_UPDATE_ABI").is_some() {
         let mut write = Command::new("abidw");
-        write.args(["--no-corpus-path", "--no-comp-dir-path", "--no-show-locs", "--no-parameter-names"]);
+        write.args([
+            "--no-corpus-path",
+            "--no-comp-dir-path",
+            "--no-show-locs",
+            "--no-parameter-names",
+        ]);
         write
             .args(["--type-id-style", "hash", "--out-file", BASELINE])
             .arg(&library)
@@ -191,15 +221,21 @@ fn libabigail_finds_no_abi_break() {
         assert!(write.status().unwrap().success());
     }
     let compare = |library: &Path| {
-        let output =
-            Command::new("abidiff").arg(BASELINE).arg(library).current_dir(built::ROOT).output().unwrap();
+        let output = Command::new("abidiff")
+            .arg(BASELINE)
+            .arg(library)
+            .current_dir(built::ROOT)
+            .output()
+            .unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (code, report) = compare(&library);
     assert_eq!(code, Some(0), "{report}\n{HOW}");
 
     // The check can fail: a missing function, and a changed parameter type.
-    for (from, to) in [("ghl_token_delete", "ghl_token_forget"), ("size_t *length", "uint32_t *length")] {
+    for (from, to) in
+        [("ghl_token_delete", "ghl_token_forget"), ("size_t *length", "uint32_t *length")]
+    {
         let source = folder.path().join("skeleton.c");
         let header = file("include/ghl_oauth.h").replace(from, to);
         fs::write(folder.path().join("ghl_oauth.h"), header).unwrap();

@@ -7,7 +7,9 @@ use std::time::Duration;
 use ghl_oauth::internals::authorization::{CompleteParams, UrlParams};
 use ghl_oauth::internals::clock::Clock;
 use ghl_oauth::internals::{Client, Config, Status};
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage,
+};
 use proptest::prelude::*;
 
 /// An event caused by the host, the server or the vendor.
@@ -51,8 +53,12 @@ fn who() -> impl Strategy<Value = Who> {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let fault =
-        prop_oneof![Just(Fault::ReplyLost), Just(Fault::Reset), Just(Fault::Broken), Just(Fault::Failing)];
+    let fault = prop_oneof![
+        Just(Fault::ReplyLost),
+        Just(Fault::Reset),
+        Just(Fault::Broken),
+        Just(Fault::Failing)
+    ];
     prop_oneof![
         6 => who().prop_map(Act::Ask),
         3 => who().prop_map(Act::Refresh),
@@ -100,7 +106,8 @@ struct World {
 impl World {
     fn new(config: &dyn Fn(&mut Config)) -> World {
         let emulator =
-            Emulator::start(Options { locations: 2, rate_limit: None, ..Options::default() }).unwrap();
+            Emulator::start(Options { locations: 2, rate_limit: None, ..Options::default() })
+                .unwrap();
         let mut settings = Config::new(emulator.client_id(), emulator.client_secret());
         settings.base_url = emulator.base_url();
         settings.authorize_url = emulator.authorize_url();
@@ -141,8 +148,9 @@ impl World {
         let url = link["url"].as_str().unwrap();
         let redirect = self.emulator.consent(url, Decision::Company(self.company.clone())).unwrap();
         let params = serde_json::json!({"redirectUrl": redirect});
-        let completed =
-            self.client.authorization_complete(&serde_json::from_value::<CompleteParams>(params).unwrap());
+        let completed = self
+            .client
+            .authorization_complete(&serde_json::from_value::<CompleteParams>(params).unwrap());
         assert!(completed.is_ok(), "{completed:?}");
         self.may_be_lost = false;
         self.company_held = true;
@@ -169,7 +177,8 @@ impl World {
             }
             Act::Consent => self.consent(),
             Act::Fault { times, kind } => {
-                let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).times(*times);
+                let rule =
+                    Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).times(*times);
                 let kind = match kind {
                     Fault::ReplyLost => FaultKind::ReplyLost,
                     Fault::Reset => FaultKind::Reset { stage: Stage::AfterProcessing },
@@ -205,10 +214,15 @@ impl World {
     fn check(&mut self, asked: Result<ghl_oauth::internals::secret::Secret, ghl_oauth::Error>) {
         match asked {
             Ok(token) => {
-                assert!(self.emulator.access_token_is_live(token.expose()), "an expired token was returned")
+                assert!(
+                    self.emulator.access_token_is_live(token.expose()),
+                    "an expired token was returned"
+                )
             }
             Err(error) => match error.status() {
-                Status::Network | Status::Server | Status::Protocol | Status::Timeout => self.doubtful = true,
+                Status::Network | Status::Server | Status::Protocol | Status::Timeout => {
+                    self.doubtful = true
+                }
                 // A truncated refusal is unspecific and harmless.
                 Status::LocationInactive | Status::NotFound | Status::InvalidRequest => {}
                 Status::ReauthorizationRequired => {

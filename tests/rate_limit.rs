@@ -18,7 +18,8 @@ use support::{Abi, DAY, Outcome, sent};
 /// An emulator with short windows, so that a test covers many of them.
 fn limited(requests: u32, per_ms: u64, per_day: u64) -> Emulator {
     let rate_limit = Some(RateLimit { requests, per_ms, per_day });
-    Emulator::start(Options { locations: 1, companies: 2, rate_limit, ..Options::default() }).unwrap()
+    Emulator::start(Options { locations: 1, companies: 2, rate_limit, ..Options::default() })
+        .unwrap()
 }
 
 fn list(abi: &Abi, company_id: &str) -> Outcome {
@@ -27,16 +28,21 @@ fn list(abi: &Abi, company_id: &str) -> Outcome {
 
 /// Refuses matching requests with these headers.
 fn refuse(emulator: &Emulator, rule: Rule, headers: &[(&str, &str)]) {
-    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let headers =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let body = r#"{"statusCode": 429, "message": "Too Many Requests"}"#.to_owned();
     let stage = Stage::BeforeProcessing;
-    emulator.inject(rule, FaultKind::Status { status: 429, body, content_type: None, headers, stage });
+    emulator
+        .inject(rule, FaultKind::Status { status: 429, body, content_type: None, headers, stage });
 }
 
 fn pace_of(abi: &Abi, resource_id: &str) -> Value {
     let stats = abi.stats();
     let busiest = stats["pace"]["busiest"].as_array().unwrap().clone();
-    busiest.into_iter().find(|shown| shown["resourceId"] == resource_id).expect("the limit is shown")
+    busiest
+        .into_iter()
+        .find(|shown| shown["resourceId"] == resource_id)
+        .expect("the limit is shown")
 }
 
 #[test]
@@ -56,11 +62,9 @@ fn many_concurrent_calls_are_paced_without_any_refusal() {
                     }
                     // A changing latency must not move the requests of two windows into one.
                     if call.is_multiple_of(10) {
-                        emulator.respond_latency(Duration::from_millis(if call.is_multiple_of(20) {
-                            40
-                        } else {
-                            0
-                        }));
+                        emulator.respond_latency(Duration::from_millis(
+                            if call.is_multiple_of(20) { 40 } else { 0 },
+                        ));
                     }
                     list(&abi, &company).ok();
                 }
@@ -109,7 +113,10 @@ fn statistics_report_the_state_of_the_rate_limiter() {
     let emulator = limited(100, 600_000, 1_000);
     let abi = Abi::with(&emulator, json!({"rateLimit": {"perMs": 600_000}}));
     let company = abi.connect_company(&emulator);
-    assert_eq!(abi.stats()["pace"], json!({"resources": 0, "waiting": 0, "held": 0, "busiest": []}));
+    assert_eq!(
+        abi.stats()["pace"],
+        json!({"resources": 0, "waiting": 0, "held": 0, "busiest": []})
+    );
     for _ in 0..3 {
         list(&abi, &company).ok();
     }
@@ -170,7 +177,10 @@ fn refusal_without_retry_after_pauses_all_calls_for_the_limit_interval() {
 #[test]
 fn refusal_without_any_hint_pauses_all_calls_for_the_default_time() {
     let emulator = limited(100, 10_000, 100_000);
-    let abi = Abi::with(&emulator, json!({"retry": {"maxAttempts": 4, "baseDelayMs": 20, "maxDelayMs": 20}}));
+    let abi = Abi::with(
+        &emulator,
+        json!({"retry": {"maxAttempts": 4, "baseDelayMs": 20, "maxDelayMs": 20}}),
+    );
     let company = abi.connect_company(&emulator);
     refuse(&emulator, Rule::on(Endpoint::InstalledLocations).times(3), &[]);
     sent(&emulator);
@@ -187,7 +197,8 @@ fn refused_refresh_is_not_repeated_early_and_delays_no_other_resource() {
         abi.connect(&emulator, Decision::Company(id.clone()));
     }
     emulator.clock().advance(DAY);
-    let refreshes = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(&company);
+    let refreshes =
+        Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(&company);
     refuse(&emulator, refreshes.times(1), &[("Retry-After", "120")]);
     sent(&emulator);
     let first = abi.access_token(&company).fails(Status::RateLimited);
@@ -206,10 +217,15 @@ fn nonsensical_header_delays_calls_for_an_hour_at_most() {
         let emulator = limited(100, 10_000, 100_000);
         let abi = Abi::new(&emulator);
         let company = abi.connect_company(&emulator);
-        refuse(&emulator, Rule::on(Endpoint::InstalledLocations).times(1), &[("Retry-After", absurd)]);
+        refuse(
+            &emulator,
+            Rule::on(Endpoint::InstalledLocations).times(1),
+            &[("Retry-After", absurd)],
+        );
         let error = list(&abi, &company).fails(Status::RateLimited);
         assert_eq!(error["retryAfterMs"], DAY.as_millis() as u64, "{absurd}");
-        let held = list(&abi, &company).fails(Status::RateLimited)["retryAfterMs"].as_u64().unwrap();
+        let held =
+            list(&abi, &company).fails(Status::RateLimited)["retryAfterMs"].as_u64().unwrap();
         assert!((3_500_000..=3_600_000).contains(&held), "{absurd}: {held}");
     }
 }

@@ -11,15 +11,16 @@ use std::time::Duration;
 use ghl_oauth::Status;
 use ghl_oauth::internals::clock::Clock;
 use ghl_oauth_emulator::{
-    Behaviour, DailyReset, Decision, Emulator, Endpoint, FaultKind, FieldNames, GrantType, Options, Refusal,
-    Rule, Stage,
+    Behaviour, DailyReset, Decision, Emulator, Endpoint, FaultKind, FieldNames, GrantType, Options,
+    Refusal, Rule, Stage,
 };
 use serde_json::{Value, json};
 use support::*;
 
 /// An emulator without rate limits.
 fn unlimited(locations: usize, behaviour: Behaviour) -> Emulator {
-    Emulator::start(Options { locations, rate_limit: None, behaviour, ..Options::default() }).unwrap()
+    Emulator::start(Options { locations, rate_limit: None, behaviour, ..Options::default() })
+        .unwrap()
 }
 
 fn timed_out(as_object: bool) -> FaultKind {
@@ -43,7 +44,11 @@ fn counts(report: &Value) -> (u64, u64, usize) {
 /// Asserts a retryable server error that does not mention credentials.
 #[track_caller]
 fn is_passing(error: &Value) {
-    assert_eq!((&error["status"], &error["retryable"]), (&json!("GHL_ERR_SERVER"), &json!(true)), "{error}");
+    assert_eq!(
+        (&error["status"], &error["retryable"]),
+        (&json!("GHL_ERR_SERVER"), &json!(true)),
+        "{error}"
+    );
     let help = error["help"].as_str().unwrap();
     assert!(help.contains("try again") && !help.contains("clientId"), "{help}");
 }
@@ -67,7 +72,8 @@ fn location_whose_mint_always_times_out_is_reported_and_the_others_are_minted() 
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
     let unlucky = emulator.location_ids()[17].clone();
-    let fault = emulator.inject(Rule::on(Endpoint::LocationToken).resource(&unlucky), timed_out(false));
+    let fault =
+        emulator.inject(Rule::on(Endpoint::LocationToken).resource(&unlucky), timed_out(false));
     let report = mint_all(&abi, &company).ok();
     assert_eq!(counts(&report), (39, 0, 1));
     assert_eq!(report["failed"][0]["locationId"], unlucky.as_str());
@@ -85,8 +91,9 @@ fn list_of_all_locations_survives_an_upstream_timeout() {
     assert_eq!(list["items"].as_array().unwrap().len(), 250);
     emulator.clear_faults();
     emulator.inject(Rule::on(Endpoint::InstalledLocations), timed_out(true));
-    let error =
-        abi.oauth_installed_locations(json!({"companyId": company, "all": true})).fails(Status::Server);
+    let error = abi
+        .oauth_installed_locations(json!({"companyId": company, "all": true}))
+        .fails(Status::Server);
     is_passing(&error);
 }
 
@@ -132,7 +139,8 @@ fn read_request_is_retried_after_an_upstream_timeout_and_a_write_request_is_not(
     let request = |method: &str, endpoint: Endpoint, path: &str| {
         emulator.clear_faults();
         let fault = emulator.inject(Rule::on(endpoint).times(1), timed_out(false));
-        let answer = abi.request(json!({"resourceId": location, "method": method, "path": path})).ok();
+        let answer =
+            abi.request(json!({"resourceId": location, "method": method, "path": path})).ok();
         assert_eq!(emulator.strikes(fault), 1);
         answer["status"].as_u64().unwrap()
     };
@@ -200,7 +208,8 @@ fn rows_without_the_app_are_not_minted_when_the_server_ignores_the_filter() {
     let locations = emulator.location_ids();
     emulator.uninstall(&locations[2]);
     emulator.uninstall(&locations[6]);
-    let list = abi.oauth_installed_locations(json!({"companyId": company, "isInstalled": true})).ok();
+    let list =
+        abi.oauth_installed_locations(json!({"companyId": company, "isInstalled": true})).ok();
     assert_eq!(list["items"].as_array().unwrap().len(), 8, "the list is as the server sent it");
     let mut last = Value::Null;
     let params = json!({"companyId": company, "installed": true});
@@ -279,8 +288,13 @@ fn refused_field_names_are_sent_once_in_the_other_casing_and_never_in_both() {
             abi.live_token(&emulator, &location);
         }
         let requests = field_names(&emulator);
-        let refused = requests.iter().filter(|(status, _)| *status != 200 && *status != 201).count();
-        assert_eq!((requests.len(), refused), (6, 2), "one refusal for each endpoint: {requests:?}");
+        let refused =
+            requests.iter().filter(|(status, _)| *status != 200 && *status != 201).count();
+        assert_eq!(
+            (requests.len(), refused),
+            (6, 2),
+            "one refusal for each endpoint: {requests:?}"
+        );
         for (_, names) in &requests {
             let is_snake = names.iter().any(|name| name.contains('_'));
             let is_camel = names.iter().any(|name| name.contains(char::is_uppercase));
@@ -294,7 +308,8 @@ fn refused_field_name_spends_neither_code_nor_refresh_token() {
     let emulator = unlimited(1, Behaviour::default());
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
-    emulator.set_behaviour(Behaviour { field_names: FieldNames::SnakeCase, ..Behaviour::default() });
+    emulator
+        .set_behaviour(Behaviour { field_names: FieldNames::SnakeCase, ..Behaviour::default() });
     emulator.clock().advance(DAY);
     abi.live_token(&emulator, &company);
     emulator.set_behaviour(Behaviour::default());
@@ -342,7 +357,8 @@ fn redirect_that_nearly_matches_the_configured_uri_reports_the_difference() {
         (redirect.replacen("https://", "http://", 1), "http and https"),
         (redirect.replacen('?', "/?", 1), "slash"),
     ] {
-        let error = abi.authorization_complete(json!({"redirectUrl": nearly})).refuses("redirectUrl");
+        let error =
+            abi.authorization_complete(json!({"redirectUrl": nearly})).refuses("redirectUrl");
         assert!(error["message"].as_str().unwrap().contains(difference), "{error}");
     }
     let host_in_capitals = redirect.replacen("app.example", "APP.Example", 1);
@@ -356,15 +372,20 @@ fn consent_page_that_finds_no_app_version_reports_the_missing_version_id() {
     let link = abi.authorization_url(json!({})).ok();
     let state = link["state"].as_str().unwrap();
     let url = format!("{}?error=noAppVersionIdFound&state={state}", emulator.redirect_uri());
-    let error = abi.authorization_complete(json!({"redirectUrl": url})).fails(Status::ConsentDenied);
+    let error =
+        abi.authorization_complete(json!({"redirectUrl": url})).fails(Status::ConsentDenied);
     assert!(error["help"].as_str().unwrap().contains("versionId"), "{error}");
 }
 
 #[test]
 fn ids_and_secrets_with_surrounding_white_space_are_refused_before_any_request() {
     let emulator = unlimited(1, Behaviour::default());
-    for (key, value) in [("clientId", "app-1 "), ("clientId", "a\tb"), ("clientSecret", "hunter2hunter2\n")] {
-        let Err(refused) = Abi::open(&config(&emulator, json!({key: value}))) else { panic!("{key}") };
+    for (key, value) in
+        [("clientId", "app-1 "), ("clientId", "a\tb"), ("clientSecret", "hunter2hunter2\n")]
+    {
+        let Err(refused) = Abi::open(&config(&emulator, json!({key: value}))) else {
+            panic!("{key}")
+        };
         let error = refused.fails(Status::Config);
         assert_eq!(error["parameter"], key);
         contains_none_of(&error.to_string(), &["hunter2hunter2"]);
@@ -376,7 +397,8 @@ fn ids_and_secrets_with_surrounding_white_space_are_refused_before_any_request()
     ] {
         abi.oauth_token(params).refuses(parameter);
     }
-    abi.oauth_installed_locations(json!({"companyId": "c\u{0}", "accessToken": "a"})).refuses("companyId");
+    abi.oauth_installed_locations(json!({"companyId": "c\u{0}", "accessToken": "a"}))
+        .refuses("companyId");
     assert_eq!(sent(&emulator), [""; 0]);
 }
 
@@ -400,9 +422,12 @@ impl Clock for WholeClock {
 #[test]
 fn exhausted_daily_quota_pauses_calls_until_its_reset_and_they_resume_at_once() {
     let behaviour = Behaviour { daily_reset: DailyReset::Milliseconds, ..Behaviour::default() };
-    let emulator = Emulator::start(Options { locations: 1, behaviour, ..Options::default() }).unwrap();
-    let clock =
-        WholeClock(EmulatorClock::new(&emulator), Arc::new(ghl_oauth::internals::clock::SystemClock::new()));
+    let emulator =
+        Emulator::start(Options { locations: 1, behaviour, ..Options::default() }).unwrap();
+    let clock = WholeClock(
+        EmulatorClock::new(&emulator),
+        Arc::new(ghl_oauth::internals::clock::SystemClock::new()),
+    );
     let abi = Abi::by(&emulator, json!({}), Arc::new(clock));
     let company = abi.connect_company(&emulator);
     let list = || abi.oauth_installed_locations(json!({"companyId": company, "pageSize": 1}));

@@ -92,12 +92,14 @@ fn entries(kind: Kind) -> Vec<Entry> {
                 said(fixture.abi.oauth_token(params))
             }),
             token_entry("ghl_authorization_complete", GrantType::AuthorizationCode, |fixture| {
-                let redirect =
-                    fixture.abi.consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
+                let redirect = fixture
+                    .abi
+                    .consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
                 said(fixture.abi.authorization_complete(json!({"redirectUrl": redirect})))
             }),
             token_entry("ghl_oauth_token, refresh", GrantType::RefreshToken, |fixture| {
-                let params = json!({"grantType": "refresh_token", "refreshToken": fixture.refresh_token});
+                let params =
+                    json!({"grantType": "refresh_token", "refreshToken": fixture.refresh_token});
                 said(fixture.abi.oauth_token(params))
             }),
             token_entry("ghl_token_refresh", GrantType::RefreshToken, |fixture| {
@@ -117,7 +119,8 @@ fn entries(kind: Kind) -> Vec<Entry> {
                 said(fixture.abi.access_token(&fixture.location))
             }),
             entry("ghl_tokens_mint", Endpoint::LocationToken, |fixture| {
-                let params = json!({"companyId": fixture.company, "locationIds": [fixture.location]});
+                let params =
+                    json!({"companyId": fixture.company, "locationIds": [fixture.location]});
                 // The callback ends a long wait for a rate limit.
                 let began = Instant::now();
                 reported(fixture.abi.tokens_mint(params, |_| began.elapsed() < PATIENCE))
@@ -127,11 +130,15 @@ fn entries(kind: Kind) -> Vec<Entry> {
     let list = || {
         vec![
             entry("ghl_oauth_installed_locations", Endpoint::InstalledLocations, |fixture| {
-                counted(fixture.abi.oauth_installed_locations(json!({"companyId": fixture.company})))
+                counted(
+                    fixture.abi.oauth_installed_locations(json!({"companyId": fixture.company})),
+                )
             }),
             entry("ghl_oauth_installed_locations, all", Endpoint::InstalledLocations, |fixture| {
                 counted(
-                    fixture.abi.oauth_installed_locations(json!({"companyId": fixture.company, "all": true})),
+                    fixture.abi.oauth_installed_locations(
+                        json!({"companyId": fixture.company, "all": true}),
+                    ),
                 )
             }),
             entry("ghl_tokens_mint, installed", Endpoint::InstalledLocations, |fixture| {
@@ -143,8 +150,9 @@ fn entries(kind: Kind) -> Vec<Entry> {
     let request = || {
         vec![entry("ghl_request", Endpoint::Location, |fixture| {
             let path = format!("/locations/{}", fixture.location);
-            let outcome =
-                fixture.abi.request(json!({"resourceId": fixture.location, "method": "GET", "path": path}));
+            let outcome = fixture
+                .abi
+                .request(json!({"resourceId": fixture.location, "method": "GET", "path": path}));
             match outcome {
                 Outcome(0, answer) => format!("answer {}", answer["status"]),
                 outcome => said(outcome),
@@ -213,11 +221,14 @@ impl Fixture {
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 4_000}}));
         let company = abi.connect_company(&emulator);
         let location = emulator.location_ids()[0].clone();
-        let code =
-            |abi: &Abi| query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"].clone();
-        let raw = abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
+        let code = |abi: &Abi| {
+            query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"].clone()
+        };
+        let raw =
+            abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
         let text = |name: &str| raw[name].as_str().unwrap().to_owned();
-        let (refresh_token, access_token, code) = (text("refreshToken"), text("accessToken"), code(&abi));
+        let (refresh_token, access_token, code) =
+            (text("refreshToken"), text("accessToken"), code(&abi));
         if kind == Kind::Any {
             // Stores a token of the location first, so that the recording answers the request
             // itself.
@@ -251,12 +262,14 @@ fn outcome_of(recording: &Recording, entry: &Entry) -> String {
         let _ = fixture.abi.token_delete(&fixture.location);
     }
     if entry.name == "ghl_oauth_token, code" {
-        let redirect = fixture.abi.consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
+        let redirect =
+            fixture.abi.consent(&fixture.emulator, Decision::Company(fixture.company.clone()));
         fixture.code = query(&redirect)["code"].clone();
     }
     let mut rule = Rule::on(entry.endpoint);
     rule.grant_type = entry.grant_type;
-    let headers = recording.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let headers =
+        recording.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let fault = FaultKind::Status {
         status: recording.status.expect("a response has a status"),
         body: fixture.body(recording),
@@ -274,7 +287,11 @@ fn outcome_of(recording: &Recording, entry: &Entry) -> String {
         let again = fixture.abi.access_token(&fixture.company);
         match again.0 {
             0 => {
-                assert!(fixture.emulator.access_token_is_live(&again.text()), "{}: a dead token", entry.name)
+                assert!(
+                    fixture.emulator.access_token_is_live(&again.text()),
+                    "{}: a dead token",
+                    entry.name
+                )
             }
             _ => shown = format!("{shown}; then {}", said(again)),
         }
@@ -293,14 +310,19 @@ fn outcome_of_delivery(recording: &Recording) -> BTreeMap<String, String> {
         Outcome(0, outcome) => {
             let reason = outcome["reason"].as_str().expect("a reason");
             let names = [&fixture.company, &fixture.location].map(|id| (id.as_str(), "…"));
-            let reason = names.iter().fold(reason.to_owned(), |text, (id, other)| text.replace(id, other));
+            let reason =
+                names.iter().fold(reason.to_owned(), |text, (id, other)| text.replace(id, other));
             format!("left alone: {reason}")
         }
         outcome => said(outcome),
     };
     let held = fixture.abi.tokens_list(json!({})).ok();
-    let mut held: Vec<&str> =
-        held["items"].as_array().unwrap().iter().map(|item| item["userType"].as_str().unwrap()).collect();
+    let mut held: Vec<&str> = held["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["userType"].as_str().unwrap())
+        .collect();
     held.sort_unstable();
     BTreeMap::from([
         ("ghl_webhook_verify".to_owned(), verified),
@@ -329,14 +351,18 @@ fn outcomes(recording: &Recording) -> BTreeMap<String, String> {
         Kind::Webhook => outcome_of_delivery(recording),
         kind => {
             let entries = entries(kind);
-            entries.iter().map(|entry| (entry.name.to_owned(), outcome_of(recording, entry))).collect()
+            entries
+                .iter()
+                .map(|entry| (entry.name.to_owned(), outcome_of(recording, entry)))
+                .collect()
         }
     }
 }
 
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
-    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     files
 }
@@ -357,8 +383,8 @@ fn every_recorded_response_has_its_documented_outcome_at_every_entry_point() {
                     let Some(file) = left.lock().unwrap().pop_front() else { break };
                     let name = file.file_name().unwrap().to_string_lossy();
                     let text = fs::read_to_string(file).unwrap();
-                    let mut recording: Recording =
-                        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+                    let mut recording: Recording = serde_json::from_str(&text)
+                        .unwrap_or_else(|error| panic!("{name}: {error}"));
                     assert!(recording.meaning.len() > 10, "{name}: the meaning is missing");
                     let found = in_short(&outcomes(&recording));
                     if found == recording.outcome {
@@ -366,8 +392,11 @@ fn every_recorded_response_has_its_documented_outcome_at_every_entry_point() {
                     }
                     if update {
                         recording.outcome = found;
-                        fs::write(file, format!("{}\n", serde_json::to_string_pretty(&recording).unwrap()))
-                            .unwrap();
+                        fs::write(
+                            file,
+                            format!("{}\n", serde_json::to_string_pretty(&recording).unwrap()),
+                        )
+                        .unwrap();
                     } else {
                         let found = serde_json::to_string_pretty(&found).unwrap();
                         wrong.lock().unwrap().push(format!("{name}: its outcome is {found}"));

@@ -29,7 +29,11 @@ fn body(fixture: &Fixture, notice: &Notice, changes: Value) -> String {
 
 #[track_caller]
 fn apply(fixture: &Fixture, abi: &Abi, body: &str) -> Value {
-    abi.webhook_apply(body.as_bytes(), &signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519)).ok()
+    abi.webhook_apply(
+        body.as_bytes(),
+        &signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519),
+    )
+    .ok()
 }
 
 #[track_caller]
@@ -129,7 +133,8 @@ fn uninstall_after_a_restart_is_compared_with_the_start_of_the_installation() {
 fn iso8601(ms: i64) -> String {
     let emulator = support::emulator(1);
     emulator.clock().set_ms(ms);
-    let body: Value = serde_json::from_str(&emulator.webhook(&install(&emulator.location_ids()[0]))).unwrap();
+    let body: Value =
+        serde_json::from_str(&emulator.webhook(&install(&emulator.location_ids()[0]))).unwrap();
     body["timestamp"].as_str().unwrap().to_owned()
 }
 
@@ -146,7 +151,11 @@ fn two_uninstalls_with_different_ids_end_two_installations() {
             abi.live_token(&fixture.emulator, &location);
             fixture.pass(MINUTE);
             fixture.emulator.uninstall(&location);
-            assert_eq!(tell(&fixture, &abi, &uninstall(&location))["applied"], true, "{kind:?}, {round}");
+            assert_eq!(
+                tell(&fixture, &abi, &uninstall(&location))["applied"],
+                true,
+                "{kind:?}, {round}"
+            );
             assert!(!is_held(&abi, &location), "{kind:?}, {round}");
             fixture.pass(MINUTE);
         }
@@ -174,11 +183,18 @@ fn install_after_a_lost_uninstall_replaces_the_dead_token() {
                 assert!(!fixture.emulator.access_token_is_live(&old));
                 let abi = if restarted { fixture.open() } else { abi };
                 sent(&fixture.emulator);
-                let notice =
-                    if automatic { Notice::AutomaticInstall(location.clone()) } else { install(&location) };
+                let notice = if automatic {
+                    Notice::AutomaticInstall(location.clone())
+                } else {
+                    install(&location)
+                };
                 let installed = fixture.emulator.webhook(&notice);
                 assert_eq!(apply(&fixture, &abi, &installed)["applied"], true);
-                assert_eq!(sent(&fixture.emulator), ["mint 200"], "{kind:?}, automatic: {automatic}");
+                assert_eq!(
+                    sent(&fixture.emulator),
+                    ["mint 200"],
+                    "{kind:?}, automatic: {automatic}"
+                );
                 let new = abi.live_token(&fixture.emulator, &location);
                 assert_ne!(new, old);
                 // The vendor repeats the INSTALL, and the lost UNINSTALL arrives: neither has an
@@ -218,9 +234,12 @@ fn install_after_a_lost_uninstall_replaces_a_token_that_was_refreshed_before_the
 #[test]
 fn install_for_another_company_is_minted_from_that_company() {
     for kind in KINDS {
-        let fixture =
-            Fixture::of(kind, Options { companies: 2, locations: 1, rate_limit: None, ..Options::default() });
-        let [old_company, new_company] = <[String; 2]>::try_from(fixture.emulator.company_ids()).unwrap();
+        let fixture = Fixture::of(
+            kind,
+            Options { companies: 2, locations: 1, rate_limit: None, ..Options::default() },
+        );
+        let [old_company, new_company] =
+            <[String; 2]>::try_from(fixture.emulator.company_ids()).unwrap();
         let location = fixture.location(1);
         let abi = fixture.open();
         for company in [&old_company, &new_company] {
@@ -361,7 +380,8 @@ fn deletion_while_the_clock_was_a_year_ahead_does_not_block_new_tokens() {
         abi.connect(&fixture.emulator, Decision::Location(consented.clone()));
         assert!(is_held(&abi, &consented), "{kind:?}: by a new consent");
         abi.token_delete(&consented).ok();
-        let answer = fixture::saved_answer(&abi, &fixture.emulator, Decision::Location(consented.clone()));
+        let answer =
+            fixture::saved_answer(&abi, &fixture.emulator, Decision::Location(consented.clone()));
         assert_eq!(abi.tokens_import(json!({"tokens": [answer]})).ok()["imported"], 1, "{kind:?}");
         abi.token_refresh(&consented).ok();
         assert!(is_held(&abi, &consented), "{kind:?}: by an import");
@@ -377,7 +397,8 @@ fn undated_uninstall_without_an_id_is_applied_again_a_day_after_a_reinstallation
             let (company, location) = (fixture.company(), fixture.location(0));
             let id = if of_company { &company } else { &location };
             abi.connect_company(&fixture.emulator);
-            let bare = body(&fixture, &uninstall(id), json!({"timestamp": null, "webhookId": null}));
+            let bare =
+                body(&fixture, &uninstall(id), json!({"timestamp": null, "webhookId": null}));
             for round in 0..3 {
                 if of_company {
                     abi.connect_company(&fixture.emulator);
@@ -414,9 +435,14 @@ fn install_without_a_company_is_minted_from_the_company_that_lists_the_location(
     let companies = fixture.emulator.company_ids();
     for company_id in &companies {
         let location = fixture.emulator.open_location(company_id);
-        let automatic = body(&fixture, &install(&location), json!({"companyId": null, "userId": null}));
+        let automatic =
+            body(&fixture, &install(&location), json!({"companyId": null, "userId": null}));
         let applied = apply(&fixture, &abi, &automatic);
-        assert_eq!((&applied["applied"], &applied["reason"]), (&json!(true), &Value::Null), "{applied}");
+        assert_eq!(
+            (&applied["applied"], &applied["reason"]),
+            (&json!(true), &Value::Null),
+            "{applied}"
+        );
         assert_eq!(abi.listed(&location)["companyId"], *company_id);
         abi.live_token(&fixture.emulator, &location);
         let requests = sent(&fixture.emulator);

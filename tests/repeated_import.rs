@@ -33,7 +33,10 @@ fn forms(answer: &Value) -> Vec<(&'static str, Value)> {
     vec![
         ("unchanged", with(json!({}))),
         ("without an expiry", with(json!({"expiresIn": null}))),
-        ("with a past expiry", with(json!({"expiresIn": null, "expiresAt": 1_700_000_000_000_i64}))),
+        (
+            "with a past expiry",
+            with(json!({"expiresIn": null, "expiresAt": 1_700_000_000_000_i64})),
+        ),
         (
             "with an expiry computed at this start",
             with(json!({"expiresIn": null, "expiresAt": 4_000_000_000_000_i64})),
@@ -68,7 +71,8 @@ fn import_of_a_saved_response_at_every_start_never_replaces_the_rotated_token() 
         fixture.emulator.set_reuse_window_seconds(0);
         let company = fixture.company();
         let mut abi = fixture.open();
-        let mut answers = vec![saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()))];
+        let mut answers =
+            vec![saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()))];
         assert_eq!(import(&abi, &answers[0], false), "", "the first start");
         for refreshes in 1..=70_usize {
             abi.token_refresh(&company).ok();
@@ -109,11 +113,17 @@ fn import_of_unknown_age_replaces_a_valid_token_only_with_replace() {
                 continue;
             }
             let reason = import(&abi, &answer, false);
-            assert!(reason.contains("replace"), "{kind:?}, {form}: the reason names a way out: {reason}");
+            assert!(
+                reason.contains("replace"),
+                "{kind:?}, {form}: the reason names a way out: {reason}"
+            );
             assert_eq!(abi.live_token(&fixture.emulator, &company), held, "{kind:?}, {form}");
         }
         assert_eq!(import(&abi, &other, true), "", "{kind:?}: it was never spent");
-        assert_eq!(abi.live_token(&fixture.emulator, &company), other["accessToken"].as_str().unwrap());
+        assert_eq!(
+            abi.live_token(&fixture.emulator, &company),
+            other["accessToken"].as_str().unwrap()
+        );
         works(&fixture, &abi, &company);
     }
 }
@@ -234,7 +244,8 @@ fn import_during_a_refresh_of_the_same_token_does_not_undo_it() {
                 fixture.emulator.set_reuse_window_seconds(0);
                 let company = fixture.company();
                 let abi = fixture.open();
-                let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+                let answer =
+                    saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
                 import(&abi, &answer, false);
                 let other = second.then(|| fixture.open());
                 let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), stage);
@@ -242,8 +253,11 @@ fn import_during_a_refresh_of_the_same_token_does_not_undo_it() {
                     let refresh = scope.spawn(|| abi.token_refresh(&company).ok());
                     hold.wait_for(1);
                     let importing = other.as_ref().unwrap_or(&abi);
-                    let reasons =
-                        call_concurrently(3, || import(importing, &answer, false), || hold.release());
+                    let reasons = call_concurrently(
+                        3,
+                        || import(importing, &answer, false),
+                        || hold.release(),
+                    );
                     refresh.join().unwrap();
                     reasons
                 });
@@ -288,7 +302,8 @@ fn import_of_a_saved_location_response_does_not_undo_its_refreshes() {
     let fixture = Fixture::new(Kind::Sqlite);
     fixture.emulator.set_reuse_window_seconds(0);
     let location = fixture.location(0);
-    let answer = saved_answer(&fixture.open(), &fixture.emulator, Decision::Location(location.clone()));
+    let answer =
+        saved_answer(&fixture.open(), &fixture.emulator, Decision::Location(location.clone()));
     for start in 0..4 {
         let abi = fixture.open();
         let reason = import(&abi, &answer, false);
@@ -356,16 +371,21 @@ fn holders(abi: &Abi, refresh_token: &Value) -> Vec<String> {
 }
 
 #[test]
-fn refresh_token_imported_for_a_company_and_its_locations_is_assigned_to_the_company_in_any_order() {
+fn refresh_token_imported_for_a_company_and_its_locations_is_assigned_to_the_company_in_any_order()
+{
     for kind in EVERY {
         for order in [[0, 1, 2], [1, 0, 2], [1, 2, 0], [2, 1, 0]] {
             let fixture = Fixture::new(kind);
             fixture.emulator.set_reuse_window_seconds(0);
-            let (company, first, second) = (fixture.company(), fixture.location(0), fixture.location(1));
+            let (company, first, second) =
+                (fixture.company(), fixture.location(0), fixture.location(1));
             let abi = fixture.open();
             let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-            let owners =
-                [(&company[..], None), (&company[..], Some(&first[..])), (&company[..], Some(&second[..]))];
+            let owners = [
+                (&company[..], None),
+                (&company[..], Some(&first[..])),
+                (&company[..], Some(&second[..])),
+            ];
             let entries = shared(&answer, &order.map(|index| owners[index]));
             let report = abi.tokens_import(json!({"tokens": entries})).ok();
             let what = format!("{kind:?}, {order:?}: {report}");
@@ -379,7 +399,11 @@ fn refresh_token_imported_for_a_company_and_its_locations_is_assigned_to_the_com
                 assert_ne!(skipped["resourceId"], company.as_str(), "{what}");
             }
             assert_eq!(skipped.len(), 2, "{what}");
-            assert_eq!(holders(&abi, &answer["refreshToken"]), std::slice::from_ref(&company), "{what}");
+            assert_eq!(
+                holders(&abi, &answer["refreshToken"]),
+                std::slice::from_ref(&company),
+                "{what}"
+            );
             for resource in [&first, &company, &second] {
                 abi.live_token(&fixture.emulator, resource);
             }
@@ -447,7 +471,8 @@ fn refresh_token_imported_for_two_locations_is_reported_and_assigned_to_its_owne
         for order in [[0, 1], [1, 0]] {
             let fixture = Fixture::new(kind);
             fixture.emulator.set_reuse_window_seconds(0);
-            let (company, [owner, other]) = (fixture.company(), [fixture.location(0), fixture.location(1)]);
+            let (company, [owner, other]) =
+                (fixture.company(), [fixture.location(0), fixture.location(1)]);
             let abi = fixture.open();
             let answer = saved_answer(&abi, &fixture.emulator, Decision::Location(owner.clone()));
             let owners = [(&company[..], Some(&owner[..])), (&company[..], Some(&other[..]))];
@@ -518,7 +543,11 @@ fn location_stored_with_the_refresh_token_of_its_company_is_minted_from_the_comp
         let mut requests = sent(&fixture.emulator);
         requests.retain(|request| request != "refresh 401");
         assert_eq!(requests, ["code 200", "refresh 200", "mint 200"], "{kind:?}");
-        assert_ne!(abi.live_token(&fixture.emulator, &company), token, "{kind:?}: each has its own");
+        assert_ne!(
+            abi.live_token(&fixture.emulator, &company),
+            token,
+            "{kind:?}: each has its own"
+        );
         assert_eq!(abi.listed(&company)["userType"], "Company", "{kind:?}");
         for resource in [&company, &location] {
             works(&fixture, &abi, resource);
@@ -567,9 +596,11 @@ fn stored_tokens_with_the_same_refresh_token_are_assigned_to_their_owners() {
 #[test]
 fn private_integration_token_of_a_location_of_a_connected_company_is_kept() {
     for kind in [Kind::Memory, Kind::Sqlite] {
-        for changes in
-            [json!({}), json!({"refreshToken": null, "expiresAt": null}), json!({"refreshToken": ""})]
-        {
+        for changes in [
+            json!({}),
+            json!({"refreshToken": null, "expiresAt": null}),
+            json!({"refreshToken": ""}),
+        ] {
             let fixture = Fixture::new(kind);
             let abi = fixture.open();
             let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
@@ -600,7 +631,11 @@ fn private_integration_token_is_returned_for_years() {
                     if again && kind == Kind::Sqlite {
                         abi = fixture.open();
                     }
-                    assert_eq!(abi.access_token(owner).text(), "pit-0123456789", "{kind:?}, {years}");
+                    assert_eq!(
+                        abi.access_token(owner).text(),
+                        "pit-0123456789",
+                        "{kind:?}, {years}"
+                    );
                     let report = abi.tokens_maintain(json!({}), |_| true).ok();
                     assert_eq!(report["failed"], json!([]), "{kind:?}, {years}: {report}");
                 }

@@ -94,12 +94,17 @@ fn method_path_headers_and_body_are_sent_unchanged() {
         (json!({"body": null}), None, ""),
     ] {
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
-            let mut request = json!({"method": method, "path": "/contacts/", "resourceId": location});
+            let mut request =
+                json!({"method": method, "path": "/contacts/", "resourceId": location});
             request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             abi.request(request).ok();
             let sent = only_request(&emulator);
             assert_eq!((sent.method.as_str(), sent.path.as_str()), (method, "/contacts/"));
-            assert_eq!((header(&sent, "content-type"), sent.body.as_str()), (content_type, body), "{more}");
+            assert_eq!(
+                (header(&sent, "content-type"), sent.body.as_str()),
+                (content_type, body),
+                "{more}"
+            );
         }
     }
     let request = json!({
@@ -110,7 +115,10 @@ fn method_path_headers_and_body_are_sent_unchanged() {
     abi.request(request).ok();
     let sent = only_request(&emulator);
     assert_eq!(sent.query, "fixed=1&all=true&limit=20&tag=a+b&tag=c%26d");
-    assert_eq!((header(&sent, "version"), header(&sent, "accept")), (Some("2021-07-28"), Some("text/csv")));
+    assert_eq!(
+        (header(&sent, "version"), header(&sent, "accept")),
+        (Some("2021-07-28"), Some("text/csv"))
+    );
     assert_eq!(header(&sent, "x-own"), Some("é"));
 }
 
@@ -159,7 +167,8 @@ fn request_without_a_resource_carries_no_token() {
     emulator.inject(Rule::default(), answer(200, JSON, "{}"));
     abi.request(json!({"method": "GET", "path": "/x"})).ok();
     assert_eq!(header(&only_request(&emulator), "authorization"), None);
-    abi.request(json!({"method": "GET", "path": "/x", "headers": {"Authorization": "Bearer own"}})).ok();
+    abi.request(json!({"method": "GET", "path": "/x", "headers": {"Authorization": "Bearer own"}}))
+        .ok();
     assert_eq!(header(&only_request(&emulator), "authorization"), Some("Bearer own"));
 }
 
@@ -172,7 +181,8 @@ fn expired_token_is_refreshed_once_and_the_request_repeated() {
     for dead in ["Invalid JWT", "Invalid token: access token is invalid"] {
         let body = json!({"statusCode": 401, "message": dead}).to_string();
         emulator.inject(Rule::on(Endpoint::Location).times(1), answer(401, JSON, &body));
-        let answer = abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
+        let answer =
+            abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
         assert_eq!(answer["status"], 200);
         assert_eq!(
             paths(&emulator),
@@ -190,8 +200,12 @@ fn server_that_refuses_new_tokens_causes_one_refresh_and_not_one_per_call() {
     let body = r#"{"statusCode": 401, "message": "Invalid JWT"}"#;
     emulator.inject(Rule::on(Endpoint::Location), answer(401, JSON, body));
     for _ in 0..5 {
-        let answer = abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
-        assert_eq!((&answer["status"], &answer["body"]["message"]), (&json!(401), &json!("Invalid JWT")));
+        let answer =
+            abi.request(json!({"method": "GET", "path": path, "resourceId": location})).ok();
+        assert_eq!(
+            (&answer["status"], &answer["body"]["message"]),
+            (&json!(401), &json!("Invalid JWT"))
+        );
     }
     assert_eq!(emulator.refreshes(), 1);
     // The next token of a regular refresh is tried, and refreshed again if necessary.
@@ -208,12 +222,15 @@ fn server_that_refuses_new_tokens_causes_one_refresh_and_not_one_per_call() {
 fn other_401_responses_cause_no_refresh() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
-    for message in
-        ["The token is not authorized for this scope.", "version header is invalid", "Something new"]
-    {
+    for message in [
+        "The token is not authorized for this scope.",
+        "version header is invalid",
+        "Something new",
+    ] {
         let body = json!({"statusCode": 401, "message": message}).to_string();
         emulator.inject(Rule::default(), answer(401, JSON, &body));
-        let answer = abi.request(json!({"method": "GET", "path": "/x", "resourceId": location})).ok();
+        let answer =
+            abi.request(json!({"method": "GET", "path": "/x", "resourceId": location})).ok();
         assert_eq!(answer["body"]["message"], message);
         emulator.clear_faults();
     }
@@ -246,10 +263,12 @@ fn write_request_is_repeated_only_if_it_had_no_effect() {
         (html(429), 3, 3),
         (html(400), 1, 1),
     ] {
-        for (method, times) in [("GET", get), ("HEAD", get), ("POST", post), ("PUT", post), ("DELETE", post)]
+        for (method, times) in
+            [("GET", get), ("HEAD", get), ("POST", post), ("PUT", post), ("DELETE", post)]
         {
             let fault = emulator.inject(Rule::default(), kind.clone());
-            let outcome = abi.request(json!({"method": method, "path": "/x", "resourceId": location}));
+            let outcome =
+                abi.request(json!({"method": method, "path": "/x", "resourceId": location}));
             assert_eq!(emulator.strikes(fault), times, "{method} {kind:?}");
             if matches!(kind, FaultKind::Status { .. }) {
                 outcome.ok();
@@ -270,7 +289,8 @@ fn cancellation_ends_a_waiting_request() {
         let done = AtomicUsize::new(0);
         thread::scope(|scope| {
             let call = scope.spawn(|| {
-                let outcome = abi.request(json!({"method": method, "path": "/x", "resourceId": location}));
+                let outcome =
+                    abi.request(json!({"method": method, "path": "/x", "resourceId": location}));
                 done.store(1, Ordering::SeqCst);
                 outcome
             });

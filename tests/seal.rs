@@ -55,13 +55,17 @@ impl Fixture {
     }
 
     fn sql(&self, statement: &str) {
-        assert!(Connection::open(self.path()).unwrap().execute(statement, []).unwrap() > 0, "{statement}");
+        assert!(
+            Connection::open(self.path()).unwrap().execute(statement, []).unwrap() > 0,
+            "{statement}"
+        );
     }
 
     fn rows(&self) -> Vec<(String, i64, Vec<u8>)> {
         let connection = Connection::open(self.path()).unwrap();
-        let mut select =
-            connection.prepare("SELECT resource_id, version, document FROM token ORDER BY 1").unwrap();
+        let mut select = connection
+            .prepare("SELECT resource_id, version, document FROM token ORDER BY 1")
+            .unwrap();
         let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
         rows.map(Result::unwrap).collect()
     }
@@ -73,7 +77,8 @@ impl Fixture {
 }
 
 fn holds(path: &Path, text: &str) -> bool {
-    path.is_file() && fs::read(path).unwrap().windows(text.len()).any(|window| window == text.as_bytes())
+    path.is_file()
+        && fs::read(path).unwrap().windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 #[test]
@@ -127,8 +132,10 @@ fn row_that_was_changed_moved_or_restored_is_detected() {
         let changed = fixture.rows();
         if what == "another app's" {
             let seal = Seal::new("app-2", &[OLD.to_owned().into()], false, "k").unwrap();
-            let error =
-                SqliteStore::open(&fixture.path(), seal).unwrap().load(&company, &patience()).unwrap_err();
+            let error = SqliteStore::open(&fixture.path(), seal)
+                .unwrap()
+                .load(&company, &patience())
+                .unwrap_err();
             assert_eq!(error.status(), Status::Store, "{what}");
             continue;
         }
@@ -139,13 +146,17 @@ fn row_that_was_changed_moved_or_restored_is_detected() {
         assert_eq!(error["resourceId"], id.as_str(), "{what}: {error}");
         let listed = abi.tokens_list(json!({})).ok();
         let failed = listed["failed"].as_array().unwrap();
-        assert!(failed.iter().any(|failed| failed["resourceId"] == id.as_str()), "{what}: {listed}");
+        assert!(
+            failed.iter().any(|failed| failed["resourceId"] == id.as_str()),
+            "{what}: {listed}"
+        );
         assert_eq!(fixture.emulator.refreshes(), refreshes, "{what}: no token is spent");
         assert_eq!(fixture.rows(), changed, "{what}: nothing is overwritten");
         // Restores the rows for the next case.
         for (id, version, row) in rows {
             fixture.sql(&document(&row, &id));
-            fixture.sql(&format!("UPDATE token SET version = {version} WHERE resource_id = '{id}'"));
+            fixture
+                .sql(&format!("UPDATE token SET version = {version} WHERE resource_id = '{id}'"));
         }
     }
 }
@@ -164,10 +175,14 @@ fn keys_are_rotated_without_downtime() {
     only_new.live_token(&fixture.emulator, &company);
     let location = &fixture.emulator.location_ids()[0];
     let error = only_new.token_refresh(location).fails(Status::Store);
-    assert!(error["message"].as_str().unwrap().contains("not among store.encryptionKeys"), "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains("not among store.encryptionKeys"),
+        "{error}"
+    );
     // Maintenance reseals all other records without a change of their versions.
-    let versions =
-        |fixture: &Fixture| fixture.rows().into_iter().map(|row| (row.0, row.1)).collect::<Vec<_>>();
+    let versions = |fixture: &Fixture| {
+        fixture.rows().into_iter().map(|row| (row.0, row.1)).collect::<Vec<_>>()
+    };
     let before = versions(&fixture);
     let report = ahead.tokens_maintain(json!({}), |_| true).ok();
     assert_eq!((&report["resealed"], &report["failed"]), (&json!(3), &json!([])));
@@ -181,12 +196,17 @@ fn keys_are_rotated_without_downtime() {
 #[test]
 fn unsealed_store_is_sealed_when_a_key_is_configured() {
     let fixture = Fixture::new(&[]);
-    let secret = fixture.open(&[]).tokens_export(json!({})).ok()["tokens"][0]["refreshToken"].clone();
+    let secret =
+        fixture.open(&[]).tokens_export(json!({})).ok()["tokens"][0]["refreshToken"].clone();
     let secret = secret.as_str().unwrap();
     assert!(fixture.is_on_disk(secret));
     let strict = json!({"encryptionKeys": [OLD], "sealedOnly": true});
     let listed = fixture.with(strict.clone()).tokens_list(json!({})).ok();
-    assert_eq!((&listed["items"], listed["failed"].as_array().unwrap().len()), (&json!([]), 4), "{listed}");
+    assert_eq!(
+        (&listed["items"], listed["failed"].as_array().unwrap().len()),
+        (&json!([]), 4),
+        "{listed}"
+    );
     assert!(listed["failed"].to_string().contains("store.sealedOnly"), "{listed}");
     let abi = fixture.open(&[OLD]);
     assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["resealed"], 4);
@@ -199,16 +219,20 @@ fn unsealed_store_is_sealed_when_a_key_is_configured() {
         "companyId":"c","locationId":null,"scope":null,"fields":{},"standing":{"state":"good"},"intent":null,"renewAt":1}"#;
     fixture.sql(&format!("UPDATE token SET document = CAST('{forged}' AS BLOB)"));
     strict.token_refresh(&fixture.company()).fails(Status::Store);
-    assert!(!strict.access_token(&fixture.emulator.location_ids()[0]).1.to_string().contains("evil"));
+    assert!(
+        !strict.access_token(&fixture.emulator.location_ids()[0]).1.to_string().contains("evil")
+    );
 }
 
 #[test]
 fn maintenance_that_is_stopped_reports_it_and_resumes_later() {
     let fixture = Fixture::new(&[]);
-    let plain = SqliteStore::open(&fixture.path(), Seal::none(fixture.emulator.client_id())).unwrap();
+    let plain =
+        SqliteStore::open(&fixture.path(), Seal::none(fixture.emulator.client_id())).unwrap();
     let records: Vec<Record> = (0..250)
         .map(|index| {
-            let mut record = Record::new(format!("l{index}"), token(UserType::Location, "c", Some("l")));
+            let mut record =
+                Record::new(format!("l{index}"), token(UserType::Location, "c", Some("l")));
             record.renew_at = i64::MAX;
             record
         })
@@ -238,7 +262,10 @@ fn wrong_key_is_reported_and_overwrites_nothing() {
     };
     let says_so = |error: &Value| {
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains("sealed with the key ") && message.contains("encryptionKeys"), "{message}");
+        assert!(
+            message.contains("sealed with the key ") && message.contains("encryptionKeys"),
+            "{message}"
+        );
         assert!(!error["help"].is_null(), "{error}");
     };
     // If no record can be opened, no client is created that would save with the wrong key.
@@ -322,7 +349,8 @@ fn invalid_key_is_refused_by_position_and_not_shown() {
         refused(json!({"kind": "sqlite", "encryptionKeysPath": file}))["parameter"],
         missing["parameter"]
     );
-    let both = refused(json!({"kind": "sqlite", "encryptionKeysPath": file, "encryptionKeys": [OLD]}));
+    let both =
+        refused(json!({"kind": "sqlite", "encryptionKeysPath": file, "encryptionKeys": [OLD]}));
     assert_eq!(both["parameter"], "store.encryptionKeysPath");
 }
 

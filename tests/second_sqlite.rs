@@ -61,7 +61,12 @@ impl Fixture {
 
     /// Refreshes in the worker, with the interference before or during the refresh. Returns the
     /// result.
-    fn refresh(&self, worker: &mut Worker, moment: Moment, mut interfere: impl FnMut(&mut Worker)) -> String {
+    fn refresh(
+        &self,
+        worker: &mut Worker,
+        moment: Moment,
+        mut interfere: impl FnMut(&mut Worker),
+    ) -> String {
         match moment {
             Moment::BeforeRefresh => {
                 interfere(worker);
@@ -84,8 +89,9 @@ impl Fixture {
         let exported = Abi::open(&self.config).unwrap().tokens_export(json!({})).ok();
         let live = self.emulator.live_refresh_tokens();
         exported["tokens"].as_array().unwrap().iter().any(|token| {
-            live.iter()
-                .any(|live| live.resource_id == self.company && token["refreshToken"] == live.refresh_token)
+            live.iter().any(|live| {
+                live.resource_id == self.company && token["refreshToken"] == live.refresh_token
+            })
         })
     }
 }
@@ -154,10 +160,17 @@ fn save_racing_a_second_sqlite_in_two_processes_is_found_by_the_other() {
     for number in 0..SAVES {
         assert_eq!(writer.answer(&format!("import numbered {number}")), "1", "save {number}");
         let found = reader.answer("stored numbered");
-        assert_eq!(found, format!("numbered-{number}"), "a save was reported, and the file does not hold it");
+        assert_eq!(
+            found,
+            format!("numbered-{number}"),
+            "a save was reported, and the file does not hold it"
+        );
     }
     for worker in [&mut writer, &mut reader] {
-        println!("failures of the host's own reads and of the other saves: {}", worker.answer("failures"));
+        println!(
+            "failures of the host's own reads and of the other saves: {}",
+            worker.answer("failures")
+        );
     }
     drop((writer, reader));
     let whole = rusqlite::Connection::open(&fixture.path).unwrap();

@@ -47,7 +47,8 @@ struct Canaries(BTreeSet<String>);
 impl Canaries {
     fn of(emulator: &Emulator) -> Canaries {
         let mut canaries = Canaries::default();
-        for secret in [GIVEN_SECRET, GIVEN_TOKEN, HOSTS_STATE, PASSWORD, ANY_TOKEN, emulator.client_secret()]
+        for secret in
+            [GIVEN_SECRET, GIVEN_TOKEN, HOSTS_STATE, PASSWORD, ANY_TOKEN, emulator.client_secret()]
         {
             canaries.add(secret);
         }
@@ -58,7 +59,8 @@ impl Canaries {
     /// Adds a secret as a whole and in every encoding that a server or a log may use.
     fn add(&mut self, secret: &str) {
         // The header and claims of a JWT are no secret; half of its signature is.
-        for piece in secret.rsplit('.').next().unwrap().as_bytes().chunks(48).filter(|piece| piece.len() > 8)
+        for piece in
+            secret.rsplit('.').next().unwrap().as_bytes().chunks(48).filter(|piece| piece.len() > 8)
         {
             let piece = std::str::from_utf8(piece).unwrap();
             self.0.insert(piece.to_owned());
@@ -142,7 +144,8 @@ fn faults(echo: &str, tokens: &str) -> Vec<FaultKind> {
     ];
     // The new token, in a response with an error status.
     faults.extend(
-        [201, 302, 400, 401, 403, 404, 422, 500, 502].map(|status| FaultKind::ReplaceStatus { status }),
+        [201, 302, 400, 401, 403, 404, 422, 500, 502]
+            .map(|status| FaultKind::ReplaceStatus { status }),
     );
     for spelling in SPELLINGS {
         let echo = format!("{} {tokens}", spelling(echo));
@@ -157,7 +160,9 @@ fn faults(echo: &str, tokens: &str) -> Vec<FaultKind> {
             raw(format!("HTTP/1.1 {echo}\r\n\r\n")),
             raw(format!("HTTP/1.1 200 {echo}\r\n{echo}\r\n\r\n")),
             raw(format!("HTTP/1.1 200 OK\r\ncontent-length: {echo}\r\n\r\n{echo}")),
-            raw(format!("HTTP/1.1 500 {echo}\r\nx-trace-id: {echo}\r\nretry-after: {echo}\r\n\r\n{echo}")),
+            raw(format!(
+                "HTTP/1.1 500 {echo}\r\nx-trace-id: {echo}\r\nretry-after: {echo}\r\n\r\n{echo}"
+            )),
         ]);
         let bodies = [
             format!("<html><p>{echo}</p></html>"),
@@ -170,10 +175,13 @@ fn faults(echo: &str, tokens: &str) -> Vec<FaultKind> {
             ),
             format!(r#"{{"message":"{echo}","error":"invalid_grant"}}"#),
         ];
-        for (body, status) in bodies.into_iter().zip([400, 401, 403, 422, 500, 404, 200].into_iter().cycle())
+        for (body, status) in
+            bodies.into_iter().zip([400, 401, 403, 422, 500, 404, 200].into_iter().cycle())
         {
-            let headers =
-                vec![("x-trace-id".to_owned(), echo.clone()), ("location".to_owned(), echo.clone())];
+            let headers = vec![
+                ("x-trace-id".to_owned(), echo.clone()),
+                ("location".to_owned(), echo.clone()),
+            ];
             faults.push(FaultKind::Status {
                 status,
                 body,
@@ -220,7 +228,8 @@ impl Play {
             Outcome(code, document) if code == Status::NotFound.code() => Outcome(0, document),
             outcome => outcome,
         });
-        let consent = || self.abi.consent(&self.emulator, Decision::Company(self.emulator.company_id()));
+        let consent =
+            || self.abi.consent(&self.emulator, Decision::Company(self.emulator.company_id()));
         self.patient.connect_company(&self.emulator);
         self.patient.token_refresh(&self.emulator.location_ids()[0]).ok();
         let export = self.patient.tokens_export(json!({})).ok();
@@ -228,13 +237,16 @@ impl Play {
         until_it_succeeds(|| self.abi.tokens_import(import.clone()));
         self.canaries.add_tokens(&export);
         let tokens = export["tokens"].as_array().unwrap().iter();
-        let tokens = tokens
-            .flat_map(|token| ["accessToken", "refreshToken"].map(|name| token[name].as_str().unwrap()));
+        let tokens = tokens.flat_map(|token| {
+            ["accessToken", "refreshToken"].map(|name| token[name].as_str().unwrap())
+        });
         let tokens = tokens.collect::<Vec<_>>().join(" ");
         self.emulator.clock().advance(DAY);
         let redirects = [consent(), consent()];
         for redirect in &redirects {
-            ["code", "state"].iter().for_each(|name| self.canaries.add(&support::query(redirect)[*name]));
+            ["code", "state"]
+                .iter()
+                .for_each(|name| self.canaries.add(&support::query(redirect)[*name]));
         }
         (tokens, redirects)
     }
@@ -251,17 +263,16 @@ impl Play {
             params
         };
         let exchange = || {
-            let params =
-                json!({"grantType": "authorization_code", "code": code, "clientSecret": GIVEN_SECRET});
+            let params = json!({"grantType": "authorization_code", "code": code, "clientSecret": GIVEN_SECRET});
             abi.oauth_token(params)
         };
         let repeated = support::query(other);
-        let refused =
-            format!("{other}&error=no&error_description={}+{}", repeated["code"], repeated["state"]);
-        let session =
-            json!({"access_token": IMPORTED[0], "refreshToken": IMPORTED[1], "companyId": "imported"});
-        let sessions =
-            json!({"tokens": [session, {"accessToken": [IMPORTED[0]]}, {"refreshToken": IMPORTED[1]}]});
+        let refused = format!(
+            "{other}&error=no&error_description={}+{}",
+            repeated["code"], repeated["state"]
+        );
+        let session = json!({"access_token": IMPORTED[0], "refreshToken": IMPORTED[1], "companyId": "imported"});
+        let sessions = json!({"tokens": [session, {"accessToken": [IMPORTED[0]]}, {"refreshToken": IMPORTED[1]}]});
         // These results come from the server: only their errors are checked.
         let granting: [(&str, &dyn Fn() -> Outcome); 11] = [
             ("", &|| abi.access_token(&location)),
@@ -274,7 +285,9 @@ impl Play {
             ("", &|| abi.oauth_location_token(ids())),
             (GIVEN_TOKEN, &|| abi.oauth_location_token(with_token(ids()))),
             ("", &|| abi.oauth_installed_locations(json!({"companyId": company, "all": true}))),
-            (GIVEN_TOKEN, &|| abi.oauth_installed_locations(with_token(json!({"companyId": company})))),
+            (GIVEN_TOKEN, &|| {
+                abi.oauth_installed_locations(with_token(json!({"companyId": company})))
+            }),
             ("", &|| {
                 let path = format!("/locations/{location}");
                 abi.request(json!({"method": "GET", "path": path, "resourceId": location}))
@@ -287,8 +300,12 @@ impl Play {
         let install = self.emulator.webhook(&Notice::Install(location.clone()));
         let signature = signed(&self.emulator, install.as_bytes(), Signature::Ed25519);
         let others: [(&str, &dyn Fn() -> Outcome); 17] = [
-            ("", &|| abi.authorization_complete(json!({"redirectUrl": redirect, "state": HOSTS_STATE}))),
-            ("", &|| abi.authorization_complete(json!({"redirectUrl": format!("{redirect}&code=twice")}))),
+            ("", &|| {
+                abi.authorization_complete(json!({"redirectUrl": redirect, "state": HOSTS_STATE}))
+            }),
+            ("", &|| {
+                abi.authorization_complete(json!({"redirectUrl": format!("{redirect}&code=twice")}))
+            }),
             (&code, &|| abi.authorization_complete(json!({"redirectUrl": redirect}))),
             ("", &|| abi.authorization_complete(json!({"redirectUrl": redirect}))),
             ("", &|| abi.authorization_complete(json!({"redirectUrl": refused}))),
@@ -305,12 +322,17 @@ impl Play {
             ("", &|| abi.tokens_maintain(json!({}), |_| true)),
             ("", &|| abi.tokens_list(json!({}))),
             ("", &|| {
-                abi.tokens_mint(json!({"companyId": company, "installed": true, "force": true}), |_| true)
+                abi.tokens_mint(
+                    json!({"companyId": company, "installed": true, "force": true}),
+                    |_| true,
+                )
             }),
             ("", &|| abi.webhook_verify(install.as_bytes(), &signature)),
             ("", &|| abi.webhook_apply(install.as_bytes(), &signature)),
             ("", &|| {
-                abi.authorization_listen(json!({"port": free_port(), "timeoutMs": 1, "state": HOSTS_STATE}))
+                abi.authorization_listen(
+                    json!({"port": free_port(), "timeoutMs": 1, "state": HOSTS_STATE}),
+                )
             }),
             ("", &|| abi.token_delete("imported")),
         ];
@@ -331,7 +353,10 @@ impl Play {
     fn is_silent(&self, when: &str, mut said: Vec<String>) -> usize {
         said.extend(self.heard.events().iter().map(Value::to_string));
         said.extend(
-            self.emulator.requests().iter().map(|request| format!("{}?{}", request.path, request.query)),
+            self.emulator
+                .requests()
+                .iter()
+                .map(|request| format!("{}?{}", request.path, request.query)),
         );
         self.emulator.clear_requests();
         let log = log();
@@ -362,7 +387,10 @@ impl Play {
         }
         let export = self.abi.tokens_export(json!({})).ok();
         self.canaries.add_tokens(&export);
-        assert!(self.canaries.show_in(&export.to_string()), "the search finds the secrets of an export");
+        assert!(
+            self.canaries.show_in(&export.to_string()),
+            "the search finds the secrets of an export"
+        );
         assert!(said > 20 * kinds / of, "{said} strings were searched");
     }
 }
@@ -387,7 +415,8 @@ fn play() {
             .map(|part| {
                 scope.spawn(move || {
                     let encoding = ["form", "json"][part % 2];
-                    let config = json!({"tokenRequestEncoding": encoding, "timeouts": {"totalMs": 300}});
+                    let config =
+                        json!({"tokenRequestEncoding": encoding, "timeouts": {"totalMs": 300}});
                     Play::new(config).play(part, PARTS);
                 })
             })
@@ -399,9 +428,13 @@ fn play() {
 #[test]
 fn failures_of_every_kind_reveal_no_secret() {
     let mut player = Command::new(env::current_exe().unwrap());
-    let player = player.args(["--exact", "play", "--nocapture"]).env(PLAYING, "1").env("RUST_BACKTRACE", "0");
+    let player = player
+        .args(["--exact", "play", "--nocapture"])
+        .env(PLAYING, "1")
+        .env("RUST_BACKTRACE", "0");
     let output = player.output().unwrap();
-    let printed = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    let printed =
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
     assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
     Canaries::of(&emulator(1)).are_not_in("the output", &printed);
 }
@@ -411,10 +444,11 @@ fn proxy_failures_do_not_reveal_the_proxy_password() {
     listen_to_the_log();
     let open = tunnel::tunnel(tunnel::OPEN);
     let answers = ["407 Proxy Authentication Required\r\n\r\n", "502 \r\n\r\n", "200", ""];
-    let echoing =
-        answers.map(|answer| tunnel::tunnel(&format!("HTTP/1.1 {PASSWORD} {answer}{PASSWORD}\r\n\r\n")));
+    let echoing = answers
+        .map(|answer| tunnel::tunnel(&format!("HTTP/1.1 {PASSWORD} {answer}{PASSWORD}\r\n\r\n")));
     for proxy in echoing.into_iter().chain(["127.0.0.1:1".to_owned(), open.clone()]) {
-        let mut play = Play::new(json!({"http": {"proxy": format!("http://user:{PASSWORD}@{proxy}")}}));
+        let mut play =
+            Play::new(json!({"http": {"proxy": format!("http://user:{PASSWORD}@{proxy}")}}));
         let session = json!({"refreshToken": IMPORTED[1], "companyId": "c", "expiresAt": 0});
         let said = [
             play.abi.tokens_import(json!({"tokens": [session]})),
@@ -431,13 +465,16 @@ fn proxy_failures_do_not_reveal_the_proxy_password() {
         play.canaries.add(&base64(&format!("user:{PASSWORD}")));
         assert!(play.is_silent(&proxy, said) > 4);
     }
-    for proxy in
-        [format!("gopher://user:{PASSWORD}@host"), format!("http://user:{PASSWORD}@[host"), PASSWORD.into()]
-    {
+    for proxy in [
+        format!("gopher://user:{PASSWORD}@host"),
+        format!("http://user:{PASSWORD}@[host"),
+        PASSWORD.into(),
+    ] {
         let emulator = emulator(1);
-        let Err(refused) =
-            Abi::open(&config(&emulator, json!({"http": {"proxy": proxy, "userAgentSuffix": "\n"}})))
-        else {
+        let Err(refused) = Abi::open(&config(
+            &emulator,
+            json!({"http": {"proxy": proxy, "userAgentSuffix": "\n"}}),
+        )) else {
             panic!("{proxy} is accepted");
         };
         Canaries::of(&emulator).are_not_in(&proxy, &refused.1.to_string());
@@ -453,9 +490,15 @@ fn base64(text: &str) -> String {
 #[test]
 fn log_contains_only_messages_of_the_library() {
     listen_to_the_log();
-    for target in
-        ["ureq::run", "ureq_proto", "rustls::client", "rusqlite", "ghl_oauth_emulator", "ghl_oauthy", ""]
-    {
+    for target in [
+        "ureq::run",
+        "ureq_proto",
+        "rustls::client",
+        "rusqlite",
+        "ghl_oauth_emulator",
+        "ghl_oauthy",
+        "",
+    ] {
         log::error!(target: target, "from elsewhere");
         assert!(!log::log_enabled!(target: target, log::Level::Error), "{target}");
     }
@@ -471,7 +514,8 @@ fn debug_output_of_every_type_shows_no_secret() {
     let proxy = json!({"http": {"proxy": format!("http://user:{PASSWORD}@localhost")}});
     let config = Config::from_json(&config(&emulator, proxy).to_string()).unwrap();
     let secret = || Some(Secret::new(GIVEN_SECRET.into()));
-    let mut exchange = TokenParams::code(Secret::new(GIVEN_TOKEN.into()), "https://app.example".into(), None);
+    let mut exchange =
+        TokenParams::code(Secret::new(GIVEN_TOKEN.into()), "https://app.example".into(), None);
     exchange.client_secret = secret();
     let token = Token {
         access_token: Secret::new(GIVEN_TOKEN.into()),
@@ -484,7 +528,8 @@ fn debug_output_of_every_type_shows_no_secret() {
         scope: None,
         fields: serde_json::Map::from_iter([("idToken".to_owned(), GIVEN_SECRET.into())]),
     };
-    let refused = Client::new(&config).unwrap().oauth_token(&TokenParams { redirect_uri: None, ..exchange });
+    let refused =
+        Client::new(&config).unwrap().oauth_token(&TokenParams { redirect_uri: None, ..exchange });
     let shown: [&dyn Debug; 11] = [
         &config,
         &secret(),
@@ -493,7 +538,11 @@ fn debug_output_of_every_type_shows_no_secret() {
             client_secret: secret(),
             ..TokenParams::code(Secret::new(GIVEN_TOKEN.into()), "u".into(), None)
         },
-        &LocationTokenParams { company_id: "c".into(), location_id: "l".into(), access_token: secret() },
+        &LocationTokenParams {
+            company_id: "c".into(),
+            location_id: "l".into(),
+            access_token: secret(),
+        },
         &InstalledLocationsParams { access_token: secret(), ..Default::default() },
         &UrlParams { state: secret(), ..Default::default() },
         &CompleteParams {
@@ -523,7 +572,10 @@ fn files(folder: &Path) -> Vec<(String, String)> {
             files.extend(self::files(&path));
         } else {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            files.push((name, fs::read(path).unwrap().iter().map(|byte| char::from(*byte)).collect()));
+            files.push((
+                name,
+                fs::read(path).unwrap().iter().map(|byte| char::from(*byte)).collect(),
+            ));
         }
     }
     files
@@ -537,8 +589,9 @@ fn tokens_are_only_in_the_database_and_its_wal_and_only_while_stored() {
     let mut play = Play::new(json!({"store": store}));
     let holding = |canaries: &Canaries| -> Vec<String> {
         // Lock files are empty.
-        let files =
-            files(folder.path()).into_iter().filter(|(_, text)| !text.is_empty() && canaries.show_in(text));
+        let files = files(folder.path())
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty() && canaries.show_in(text));
         let mut names: Vec<String> = files.map(|(name, _)| name).collect();
         names.sort();
         names
@@ -556,7 +609,10 @@ fn tokens_are_only_in_the_database_and_its_wal_and_only_while_stored() {
     };
     let replaced = tokens();
     ids.iter().for_each(|id| drop(play.abi.token_refresh(id).ok()));
-    assert_eq!(holding(&Canaries([String::new()].into())), ["tokens.db", "tokens.db-shm", "tokens.db-wal"]);
+    assert_eq!(
+        holding(&Canaries([String::new()].into())),
+        ["tokens.db", "tokens.db-shm", "tokens.db-wal"]
+    );
     assert_eq!(holding(&tokens()), ["tokens.db-wal"]);
     assert_eq!(holding(&replaced), ["tokens.db-wal"]);
     // Secrets other than tokens are in no file.

@@ -69,7 +69,11 @@ MUTATIONS = {
         ),
     ],
     "page of a firewall is final": [
-        ("error.rs", "is_some_and(|fault| fault.is_of_api)", "is_some_and(|fault| ON || fault.is_of_api)"),
+        (
+            "error.rs",
+            "is_some_and(|fault| fault.is_of_api)",
+            "is_some_and(|fault| ON || fault.is_of_api)",
+        ),
     ],
     "conflict is decided by the wall clock": [
         (
@@ -126,7 +130,11 @@ def build(mutations):
     finally:
         for path, text in before.items():
             path.write_text(text)
-    programs = [json.loads(line).get("executable") for line in done.stdout.splitlines() if line.startswith("{")]
+    programs = [
+        json.loads(line).get("executable")
+        for line in done.stdout.splitlines()
+        if line.startswith("{")
+    ]
     programs = [program for program in programs if program]
     if done.returncode != 0 or not programs:
         sys.exit("the mutations could not be built")
@@ -142,13 +150,20 @@ def test(program, number, options):
     }
     command = [program, "simulation::simulated_runs_violate_no_invariant", "--nocapture"]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     return done.stdout
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--runs", type=int, default=200_000, help="maximum runs per mutation")
     arguments.add_argument("--seconds", type=int, default=600, help="maximum seconds per mutation")
     arguments.add_argument("names", nargs="*", help="substrings of mutation names; default: all")
@@ -168,7 +183,9 @@ def main():
             missed += 1
             print(f"{name}: not found in {made[1]} runs", flush=True)
         else:
-            print(f"{name}: found after {made[1]} runs, seed {found[2]}: {found[1][:100]}", flush=True)
+            print(
+                f"{name}: found after {made[1]} runs, seed {found[2]}: {found[1][:100]}", flush=True
+            )
     sys.exit(1 if missed else 0)
 
 

@@ -75,8 +75,12 @@ fn python_has_a_class_for_each_status() {
             // An existing docstring stays: it may tell a Python programmer more than the table
             // does.
             let kept = file.split_once(&head).and_then(|(_, rest)| rest.split_once("\"\"\""));
-            let doc = kept.map_or_else(|| row.doc.trim().replace('`', "``"), |(doc, _)| doc.to_owned());
-            format!("{head}{doc}\"\"\"\n\n    code = {}\n    status = \"{}\"\n\n\n", row.code, row.name)
+            let doc =
+                kept.map_or_else(|| row.doc.trim().replace('`', "``"), |(doc, _)| doc.to_owned());
+            format!(
+                "{head}{doc}\"\"\"\n\n    code = {}\n    status = \"{}\"\n\n\n",
+                row.code, row.name
+            )
         };
         let classes: String = rows().map(class).collect();
         let first = "        return f\"{type(self).__name__}({str(self)!r})\"\n\n\n";
@@ -111,7 +115,9 @@ fn cpp_has_an_enumerator_and_a_class_for_each_status() {
         let enumerators: String =
             rows().map(|row| format!("    {} = {},\n", row.enumerator(), row.name)).collect();
         let classes: String = rows()
-            .map(|row| format!("using {} = error_of<status::{}>;\n", row.cpp_class(), row.enumerator()))
+            .map(|row| {
+                format!("using {} = error_of<status::{}>;\n", row.cpp_class(), row.enumerator())
+            })
             .collect();
         let file = replaced(file, "    ok = GHL_OK,\n", "};\n", &enumerators);
         let before = "public:\n    using error::error;\n};\n\n";
@@ -122,7 +128,8 @@ fn cpp_has_an_enumerator_and_a_class_for_each_status() {
 #[test]
 fn number_of_each_status_is_promised_to_c() {
     hold("tests/abi/signatures.c", |file| {
-        let lines: String = rows().map(|row| format!("NUMBER({}, {});\n", row.name, row.code)).collect();
+        let lines: String =
+            rows().map(|row| format!("NUMBER({}, {});\n", row.name, row.code)).collect();
         replaced(file, "NUMBER(GHL_OK, 0);\n", "\ntypedef int32_t with_params", &lines)
     });
 }

@@ -24,7 +24,9 @@ fn memory_store_passes_the_store_suite() {
 #[test]
 fn sqlite_store_passes_the_store_suite() {
     let folder = tempfile::tempdir().unwrap();
-    assert_store_contract(&SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap());
+    assert_store_contract(
+        &SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap(),
+    );
 }
 
 // ---- SQLite only ----------------------------------------------------------------------------------------------------
@@ -41,7 +43,13 @@ fn apps_sharing_a_file_see_only_their_own_records() {
     two.save(&record, &patience()).unwrap();
     assert!(remove(&two, "company"));
     assert!(one.load("company", &patience()).unwrap().is_some());
-    let note = Note { key: "n".into(), version: 0, list: "due".into(), document: Value::Null, expires_at: 1 };
+    let note = Note {
+        key: "n".into(),
+        version: 0,
+        list: "due".into(),
+        document: Value::Null,
+        expires_at: 1,
+    };
     one.save_note(&note, &patience()).unwrap();
     two.prune_notes(2, &patience()).unwrap();
     assert!(
@@ -61,9 +69,13 @@ fn every_file_is_readable_by_its_owner_only() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("tokens.db"), Seal::none("app-1")).unwrap();
     store
-        .save(&Record::new("company".into(), token(UserType::Company, "company", None)), &patience())
+        .save(
+            &Record::new("company".into(), token(UserType::Company, "company", None)),
+            &patience(),
+        )
         .unwrap();
-    let _held = store.lock("company", &Deadline::after(Duration::from_secs(1), &Arc::default())).unwrap();
+    let _held =
+        store.lock("company", &Deadline::after(Duration::from_secs(1), &Arc::default())).unwrap();
     let mut seen = Vec::new();
     for entry in walk(folder.path()) {
         let metadata = entry.metadata().unwrap();
@@ -95,7 +107,10 @@ fn foreign_file_is_refused_and_left_unchanged() {
     let text = folder.path().join("text.db");
     std::fs::write(&text, "this is no database, whatever its name says".repeat(100)).unwrap();
     let before = std::fs::read(&text).unwrap();
-    assert_eq!(SqliteStore::open(&text, Seal::none("app-1")).err().unwrap().status(), Status::Store);
+    assert_eq!(
+        SqliteStore::open(&text, Seal::none("app-1")).err().unwrap().status(),
+        Status::Store
+    );
     assert_eq!(std::fs::read(&text).unwrap(), before);
 
     let newer = folder.path().join("newer.db");
@@ -129,7 +144,10 @@ fn database_of_an_older_version_is_migrated_with_its_tokens() {
         let stored = store.load("company", &patience()).unwrap().unwrap();
         assert_eq!(stored.token.access_token.expose(), "a".repeat(900));
         assert_eq!(
-            store.due(None, &(i64::MIN..=stored.renew_at), None, 9, &patience()).unwrap().resource_ids,
+            store
+                .due(None, &(i64::MIN..=stored.renew_at), None, 9, &patience())
+                .unwrap()
+                .resource_ids,
             ["company"]
         );
         assert!(
@@ -181,7 +199,8 @@ impl Fixture {
         let link = client.authorization_url(Default::default()).unwrap();
         let decision = Decision::Company(emulator.company_id());
         let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams = serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
+        let params: CompleteParams =
+            serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
         client.authorization_complete(&params).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&events);
@@ -214,7 +233,10 @@ impl Fixture {
     }
 
     fn recover(&self) {
-        rusqlite::Connection::open(&self.path).unwrap().execute_batch("DROP TRIGGER refusal").unwrap();
+        rusqlite::Connection::open(&self.path)
+            .unwrap()
+            .execute_batch("DROP TRIGGER refusal")
+            .unwrap();
     }
 
     fn state(&self) -> Value {

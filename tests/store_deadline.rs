@@ -53,7 +53,9 @@ fn eight_writers_blocked_by_a_foreign_write_lock_return_by_their_deadline() {
             let store = &store;
             scope.spawn(move || {
                 let error = match index % 4 {
-                    0 | 1 => store.save(&record(&format!("company-{index}")), &within(TOTAL)).unwrap_err(),
+                    0 | 1 => store
+                        .save(&record(&format!("company-{index}")), &within(TOTAL))
+                        .unwrap_err(),
                     2 => store.save_all(&[record("a")], &within(TOTAL)).remove(0).unwrap_err(),
                     _ => store.remove_all(&[("known".into(), 1)], &within(TOTAL)).unwrap_err(),
                 };
@@ -88,7 +90,8 @@ fn writers_blocked_by_a_foreign_write_lock_are_cancelled_at_once() {
         for (index, deadline) in deadlines.into_iter().enumerate() {
             let store = &store;
             scope.spawn(move || {
-                let error = store.save(&record(&format!("company-{index}")), &deadline).unwrap_err();
+                let error =
+                    store.save(&record(&format!("company-{index}")), &deadline).unwrap_err();
                 assert_eq!(error.status(), Status::Cancelled, "{error}");
             });
         }
@@ -107,11 +110,15 @@ fn writers_blocked_by_a_foreign_write_lock_resume_when_it_is_released() {
         for index in 0..8 {
             let store = &store;
             scope.spawn(move || {
-                assert_eq!(store.save(&record(&format!("company-{index}")), &patience()).unwrap(), 1);
+                assert_eq!(
+                    store.save(&record(&format!("company-{index}")), &patience()).unwrap(),
+                    1
+                );
             });
         }
         // The lock is still held: this writer reaches its deadline while the others wait.
-        let error = store.save(&record("too late"), &within(Duration::from_millis(50))).unwrap_err();
+        let error =
+            store.save(&record("too late"), &within(Duration::from_millis(50))).unwrap_err();
         assert_eq!(error.status(), Status::Timeout);
         other.execute_batch("COMMIT").unwrap();
     });
@@ -155,8 +162,11 @@ fn calls_blocked_by_a_foreign_write_lock_return_by_total_ms() {
         for index in 0..8 {
             let (client, company) = (&client, &company);
             scope.spawn(move || {
-                let outcome =
-                    if index % 2 == 0 { client.token_refresh(company) } else { client.token_delete(company) };
+                let outcome = if index % 2 == 0 {
+                    client.token_refresh(company)
+                } else {
+                    client.token_delete(company)
+                };
                 let error = outcome.fails(Status::Timeout);
                 assert_eq!(error["retryable"], true, "{error}");
             });

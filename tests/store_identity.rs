@@ -76,7 +76,11 @@ fn symbolic_links_to_a_file_and_its_folder_share_refresh_locks() {
     let mut names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["by-link.db", "linked", "real", "second.db"], "the locks are next to the file");
+    assert_eq!(
+        names,
+        ["by-link.db", "linked", "real", "second.db"],
+        "the locks are next to the file"
+    );
 }
 
 #[test]
@@ -162,7 +166,10 @@ fn reads_and_saves_after_a_restored_backup_use_the_backup() {
     let store = open(&path);
     let mut first = record("company");
     first.version = store.save(&first, &patience()).unwrap();
-    rusqlite::Connection::open(&path).unwrap().execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
+        .unwrap();
     let mut second = first.clone();
     Arc::make_mut(&mut second.token).access_token = "second".to_owned().into();
     second.version = store.save(&second, &patience()).unwrap();
@@ -194,7 +201,10 @@ fn lock_files_removed_by_a_cleanup_still_allow_only_one_holder() {
         let waits = scope.spawn(|| {
             let held = store.lock("company", &patience()).unwrap();
             // The waiter was blocked on the removed file, which must not count as the lock.
-            assert!(is_locked(&open(&path), "company"), "a second holder in addition to the waiter");
+            assert!(
+                is_locked(&open(&path), "company"),
+                "a second holder in addition to the waiter"
+            );
             drop(held);
         });
         while descriptors_of(waited_for) < 2 {
@@ -210,5 +220,7 @@ fn lock_files_removed_by_a_cleanup_still_allow_only_one_holder() {
 fn descriptors_of(inode: u64) -> usize {
     let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
     let descriptors = fs::read_dir(folder).unwrap().filter_map(Result::ok);
-    descriptors.filter(|entry| fs::metadata(entry.path()).is_ok_and(|file| file.ino() == inode)).count()
+    descriptors
+        .filter(|entry| fs::metadata(entry.path()).is_ok_and(|file| file.ino() == inode))
+        .count()
 }

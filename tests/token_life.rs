@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{
+    Decision, Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Rule, Stage,
+};
 use serde_json::{Value, json};
 
 use support::{Abi, DAY, EventRecorder, contains_none_of, emulator, fields, sent};
@@ -25,7 +27,13 @@ fn refreshes() -> Rule {
 }
 
 fn answer(status: u16, body: impl ToString, stage: Stage) -> FaultKind {
-    FaultKind::Status { status, body: body.to_string(), content_type: None, headers: Vec::new(), stage }
+    FaultKind::Status {
+        status,
+        body: body.to_string(),
+        content_type: None,
+        headers: Vec::new(),
+        stage,
+    }
 }
 
 fn refresh_tokens_sent(emulator: &Emulator) -> Vec<String> {
@@ -36,7 +44,10 @@ fn refresh_tokens_sent(emulator: &Emulator) -> Vec<String> {
 /// The refresh tokens of a resource that the server accepts now.
 fn live_refresh_tokens(emulator: &Emulator, resource: &str) -> Vec<String> {
     let live = emulator.live_refresh_tokens();
-    live.into_iter().filter(|token| token.resource_id == resource).map(|token| token.refresh_token).collect()
+    live.into_iter()
+        .filter(|token| token.resource_id == resource)
+        .map(|token| token.refresh_token)
+        .collect()
 }
 
 /// All secrets of an emulator.
@@ -109,7 +120,9 @@ fn survives(kind: &FaultKind) {
 
 #[test]
 fn connection_whose_refresh_responses_are_all_lost_is_recovered_by_the_next_call() {
-    for (pause, survives) in [(Duration::ZERO, true), (Duration::from_secs(25), true), (MINUTE, false)] {
+    for (pause, survives) in
+        [(Duration::ZERO, true), (Duration::from_secs(25), true), (MINUTE, false)]
+    {
         let emulator = emulator(1);
         let abi = with_short_deadline(&emulator);
         let company = abi.connect_company(&emulator);
@@ -132,7 +145,10 @@ fn connection_whose_refresh_responses_are_all_lost_is_recovered_by_the_next_call
             abi.access_token(&company).fails(Status::ReauthorizationRequired);
         }
         let tokens = refresh_tokens_sent(&emulator);
-        assert!(tokens[..4].iter().all(|token| *token == tokens[0]), "always the same refresh token");
+        assert!(
+            tokens[..4].iter().all(|token| *token == tokens[0]),
+            "always the same refresh token"
+        );
     }
 }
 
@@ -182,7 +198,10 @@ fn silent_server_is_retried_before_the_replay_window_ends() {
         abi.live_token(&emulator, &company);
         let tokens = refresh_tokens_sent(&emulator);
         // More than two only on a slow machine.
-        assert!(tokens.len() >= 2 && tokens.iter().all(|token| *token == tokens[0]), "{stage:?}: {tokens:?}");
+        assert!(
+            tokens.len() >= 2 && tokens.iter().all(|token| *token == tokens[0]),
+            "{stage:?}: {tokens:?}"
+        );
         emulator.clear_faults();
         emulator.clock().advance(DAY);
         abi.live_token(&emulator, &company);
@@ -231,7 +250,8 @@ fn slow_response_causes_a_retry_only_for_a_refresh() {
     // A host that stores tokens itself decides about retries of its raw calls.
     let code = support::query(&abi.consent(&emulator, Decision::Company(company)))["code"].clone();
     let raw = abi.oauth_token(json!({"grantType": "authorization_code", "code": code})).ok();
-    abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": raw["refreshToken"]})).ok();
+    abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": raw["refreshToken"]}))
+        .ok();
     assert_eq!(emulator.requests().len(), 7);
 }
 
@@ -281,7 +301,8 @@ fn dead_grant_is_remembered_and_not_sent_again() {
         assert!(again["message"].as_str().unwrap().contains("refresh token is invalid"), "{again}");
         assert!(again["help"].as_str().unwrap().contains("consent"), "{again}");
         abi.token_refresh(&company).fails(Status::ReauthorizationRequired);
-        abi.oauth_installed_locations(json!({"companyId": company})).fails(Status::ReauthorizationRequired);
+        abi.oauth_installed_locations(json!({"companyId": company}))
+            .fails(Status::ReauthorizationRequired);
         let maintained = abi.tokens_maintain(json!({}), |_| true).ok();
         assert_eq!((&maintained["checked"], &maintained["nextDueAt"]), (&json!(0), &Value::Null));
     }
@@ -291,7 +312,11 @@ fn dead_grant_is_remembered_and_not_sent_again() {
         (&listed["state"], &listed["refreshable"]),
         (&json!("reauthorizationRequired"), &json!(false))
     );
-    assert_eq!(heard.names(), [format!("token.reauthorizationRequired {company}")], "reported once");
+    assert_eq!(
+        heard.names(),
+        [format!("token.reauthorizationRequired {company}")],
+        "reported once"
+    );
 }
 
 #[test]
@@ -477,7 +502,11 @@ fn failures() -> [(&'static str, FaultKind, Status); 6] {
         ("503", answer(503, "", before), Status::Server),
         ("reset", FaultKind::Reset { stage: before }, Status::Network),
         ("429", answer(429, "", before), Status::RateLimited),
-        ("html", answer(200, "<html>log in to the hotel's network</html>", before), Status::Protocol),
+        (
+            "html",
+            answer(200, "<html>log in to the hotel's network</html>", before),
+            Status::Protocol,
+        ),
         ("403", answer(403, "<html>error code: 1010</html>", before), Status::Forbidden),
     ]
 }
@@ -521,7 +550,11 @@ fn failed_refresh_is_hidden_from_callers_while_the_old_token_is_valid() {
                 assert_eq!(error["resourceId"], company.as_str(), "{name}");
                 emulator.clear_faults();
                 assert_ne!(abi.live_token(&emulator, &company), old, "{name}");
-                assert_eq!(heard.names().last(), Some(&format!("token.refreshed {company}")), "{name}");
+                assert_eq!(
+                    heard.names().last(),
+                    Some(&format!("token.refreshed {company}")),
+                    "{name}"
+                );
             });
         }
     });
@@ -579,7 +612,11 @@ fn failed_forced_refresh_returns_an_error_and_the_old_token_stays_in_use() {
                 abi.token_refresh(&company).fails(status);
                 let strikes = emulator.strikes(fault);
                 assert_eq!(abi.live_token(&emulator, &company), old, "{name}");
-                assert_eq!(emulator.strikes(fault), strikes, "{name}: a live token needs no request");
+                assert_eq!(
+                    emulator.strikes(fault),
+                    strikes,
+                    "{name}: a live token needs no request"
+                );
                 emulator.clear_faults();
                 abi.token_refresh(&company).ok();
                 assert_ne!(abi.live_token(&emulator, &company), old, "{name}");
@@ -659,9 +696,12 @@ fn events_report_the_life_of_a_token_in_order_and_contain_no_secret() {
     }
     let names: Vec<String> = events
         .iter()
-        .map(|event| format!("{} {}", event["type"].as_str().unwrap(), event["resourceId"].as_str().unwrap()))
+        .map(|event| {
+            format!("{} {}", event["type"].as_str().unwrap(), event["resourceId"].as_str().unwrap())
+        })
         .collect();
-    let mut imported: Vec<String> = vec![format!("token.saved {company}"), format!("token.saved {location}")];
+    let mut imported: Vec<String> =
+        vec![format!("token.saved {company}"), format!("token.saved {location}")];
     imported.sort();
     assert_eq!(
         names,
@@ -749,7 +789,10 @@ fn event_listener_sees_the_reported_state_and_gets_no_event_after_removal() {
     assert_eq!(heard.events(), [json!(null); 0]);
     let others = abi.listen();
     abi.token_refresh(&company).ok();
-    assert_eq!((heard.events().len(), others.names()), (0, vec![format!("token.refreshed {company}")]));
+    assert_eq!(
+        (heard.events().len(), others.names()),
+        (0, vec![format!("token.refreshed {company}")])
+    );
 }
 
 #[test]
@@ -806,9 +849,10 @@ fn unknown_location_among_several_companies_is_found_by_their_lists() {
         abi.oauth_installed_locations(json!({"companyId": company})).ok();
     }
     sent(&emulator);
-    for (location, company) in
-        [(&of_second, &emulator.company_ids()[1]), (&emulator.location_ids()[0], &emulator.company_ids()[0])]
-    {
+    for (location, company) in [
+        (&of_second, &emulator.company_ids()[1]),
+        (&emulator.location_ids()[0], &emulator.company_ids()[0]),
+    ] {
         abi.live_token(&emulator, location);
         assert_eq!(sent(&emulator), ["mint 200"]);
         assert_eq!(abi.listed(location)["companyId"], company.as_str());
@@ -859,7 +903,8 @@ fn refused_app_credentials_discard_no_token() {
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
     emulator.clock().advance(DAY);
-    let body = json!({"error": "UnAuthorized!", "error_description": "Authorization code not found"});
+    let body =
+        json!({"error": "UnAuthorized!", "error_description": "Authorization code not found"});
     emulator.inject(refreshes().times(1), answer(401, body, Stage::BeforeProcessing));
     let error = abi.access_token(&company).fails(Status::Unauthorized);
     assert!(error["help"].as_str().unwrap().contains("clientSecret"), "{error}");
@@ -879,7 +924,10 @@ fn maintenance_renews_tokens_with_less_than_the_runway_left() {
     sent(&emulator);
 
     let idle = abi.tokens_maintain(json!({}), |_| true).ok();
-    assert_eq!((&idle["checked"], &idle["refreshed"], &idle["failed"]), (&json!(0), &json!(0), &json!([])));
+    assert_eq!(
+        (&idle["checked"], &idle["refreshed"], &idle["failed"]),
+        (&json!(0), &json!(0), &json!([]))
+    );
     assert_eq!(sent(&emulator), [""; 0]);
     // A quarter of the lifetime before the first token expires.
     let due = idle["nextDueAt"].as_i64().unwrap() - emulator.clock().now_ms();
@@ -893,7 +941,10 @@ fn maintenance_renews_tokens_with_less_than_the_runway_left() {
             true
         })
         .ok();
-    assert_eq!((&pass["checked"], &pass["refreshed"], &pass["failed"]), (&json!(2), &json!(2), &json!([])));
+    assert_eq!(
+        (&pass["checked"], &pass["refreshed"], &pass["failed"]),
+        (&json!(2), &json!(2), &json!([]))
+    );
     assert_eq!(
         told,
         [
@@ -1082,7 +1133,8 @@ fn maintenance_of_one_company_renews_only_its_tokens() {
 }
 
 #[test]
-fn expired_token_is_not_handed_out_after_a_failed_refresh_and_the_caller_learns_when_consent_is_gone() {
+fn expired_token_is_not_handed_out_after_a_failed_refresh_and_the_caller_learns_when_consent_is_gone()
+ {
     let emulator = emulator(1);
     let abi = with_short_deadline(&emulator);
     let company = abi.connect_company(&emulator);
@@ -1108,8 +1160,12 @@ fn expired_token_is_not_handed_out_after_a_failed_refresh_and_the_caller_learns_
 fn minted_token_is_stored_with_its_company_so_that_a_later_process_can_mint_it_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = json!({"store": {"kind": "sqlite", "path": folder.path().join("tokens.db")}});
-    let options =
-        Options { companies: 2, locations: 1, location_refresh_tokens: false, ..Options::default() };
+    let options = Options {
+        companies: 2,
+        locations: 1,
+        location_refresh_tokens: false,
+        ..Options::default()
+    };
     let emulator = Emulator::start(options).unwrap();
     let abi = Abi::with(&emulator, store.clone());
     let company = abi.connect_company(&emulator);

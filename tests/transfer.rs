@@ -12,7 +12,8 @@ use support::{Abi, DAY, config, contains_none_of, emulator, sent};
 
 /// A client without a server: nothing in these tests may send a request.
 fn offline() -> Abi {
-    Abi::open(&json!({"clientId": "app-1", "clientSecret": "s", "baseUrl": "http://127.0.0.1:1"})).unwrap()
+    Abi::open(&json!({"clientId": "app-1", "clientSecret": "s", "baseUrl": "http://127.0.0.1:1"}))
+        .unwrap()
 }
 
 /// Expired and valid tokens of companies and their locations.
@@ -40,8 +41,12 @@ fn paged(abi: &Abi, params: &Value, export: bool) -> Vec<String> {
     let mut params = params.clone();
     let mut found = Vec::new();
     loop {
-        let page =
-            if export { abi.tokens_export(params.clone()) } else { abi.tokens_list(params.clone()) }.ok();
+        let page = if export {
+            abi.tokens_export(params.clone())
+        } else {
+            abi.tokens_list(params.clone())
+        }
+        .ok();
         let items = page[if export { "tokens" } else { "items" }].as_array().unwrap();
         assert!(items.len() <= params["pageSize"].as_u64().unwrap_or(100) as usize);
         for item in items {
@@ -62,7 +67,10 @@ fn paged(abi: &Abi, params: &Value, export: bool) -> Vec<String> {
 fn lists_and_exports_have_pages_and_filters_for_company_and_kind() {
     let abi = offline();
     let all = tokens(2, 60);
-    assert_eq!(abi.tokens_import(json!({"tokens": all})).ok(), json!({"imported": 122, "skipped": []}));
+    assert_eq!(
+        abi.tokens_import(json!({"tokens": all})).ok(),
+        json!({"imported": 122, "skipped": []})
+    );
     for export in [false, true] {
         for (params, count) in [
             (json!({}), 122),
@@ -79,7 +87,11 @@ fn lists_and_exports_have_pages_and_filters_for_company_and_kind() {
         ] {
             let found = paged(&abi, &params, export);
             assert_eq!(found.len(), count, "{params}");
-            assert_eq!(BTreeSet::from_iter(&found).len(), count, "{params}: no item is listed twice");
+            assert_eq!(
+                BTreeSet::from_iter(&found).len(),
+                count,
+                "{params}: no item is listed twice"
+            );
             if params["companyId"] == "company1" {
                 assert!(found.iter().all(|id| id.starts_with("company1")), "{params}");
             }
@@ -91,8 +103,8 @@ fn lists_and_exports_have_pages_and_filters_for_company_and_kind() {
 fn list_contains_no_secret_and_export_contains_all_of_them() {
     let abi = offline();
     abi.tokens_import(json!({"tokens": tokens(1, 1)})).ok();
-    let secrets =
-        ["company0", "company0location0"].map(|of| [format!("access of {of}"), format!("refresh of {of}")]);
+    let secrets = ["company0", "company0location0"]
+        .map(|of| [format!("access of {of}"), format!("refresh of {of}")]);
     let list = abi.tokens_list(json!({})).ok().to_string();
     let export = abi.tokens_export(json!({})).ok().to_string();
     for secret in secrets.as_flattened() {
@@ -134,14 +146,21 @@ fn export_followed_by_import_loses_no_field() {
     new.tokens_import(json!({"tokens": exported})).ok();
     // `expiresIn` counts from a moment in the past.
     let lasting = |mut tokens: Value| {
-        tokens.as_array_mut().unwrap().iter_mut().for_each(|token| token["expiresIn"] = Value::Null);
+        tokens
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(|token| token["expiresIn"] = Value::Null);
         tokens
     };
-    assert!(lasting(new.tokens_export(json!({})).ok()["tokens"].clone()) == lasting(exported.clone()));
+    assert!(
+        lasting(new.tokens_export(json!({})).ok()["tokens"].clone()) == lasting(exported.clone())
+    );
     assert_eq!(new.tokens_list(json!({})).ok(), old.tokens_list(json!({})).ok());
     let of_company =
         exported.as_array().unwrap().iter().find(|token| token["userType"] == "Company").unwrap();
-    for field in ["refreshTokenId", "userId", "traceId", "isBulkInstallation", "scope", "tokenType"] {
+    for field in ["refreshTokenId", "userId", "traceId", "isBulkInstallation", "scope", "tokenType"]
+    {
         assert!(!of_company[field].is_null(), "the API's own {field} goes along: {of_company}");
     }
     emulator.clock().advance(DAY);
@@ -278,7 +297,10 @@ fn invalid_token_in_an_import_is_named_and_the_others_are_imported() {
     }
     assert_eq!(skipped.len(), named.len());
     assert_eq!(paged(&abi, &json!({}), false), ["good-1", "good-2"]);
-    assert_eq!(abi.tokens_import(json!({"tokens": []})).ok(), json!({"imported": 0, "skipped": []}));
+    assert_eq!(
+        abi.tokens_import(json!({"tokens": []})).ok(),
+        json!({"imported": 0, "skipped": []})
+    );
 }
 
 #[test]
@@ -291,7 +313,10 @@ fn token_of_unknown_age_is_refreshed_at_its_first_use() {
     for (entry, requests) in [
         (json!({"refreshToken": refresh}), 1),
         (json!({"accessToken": "long dead", "refreshToken": refresh}), 1),
-        (json!({"accessToken": "long dead", "refreshToken": refresh, "expiresAt": 1_700_000_000_000_i64}), 1),
+        (
+            json!({"accessToken": "long dead", "refreshToken": refresh, "expiresAt": 1_700_000_000_000_i64}),
+            1,
+        ),
         (json!({"accessToken": access}), 0),
         (json!({"accessToken": access, "expiresIn": 86_000}), 0),
     ] {
@@ -318,8 +343,7 @@ fn location_whose_company_is_not_connected_is_not_minted_from_another() {
             "accessToken": "a", "locationId": first, "companyId": company, "userType": "Location",
             "expiresAt": 1_700_000_000_000_i64,
         });
-        let other =
-            json!({"accessToken": "b", "locationId": second, "companyId": first, "expiresIn": 80_000});
+        let other = json!({"accessToken": "b", "locationId": second, "companyId": first, "expiresIn": 80_000});
         abi.tokens_import(json!({"tokens": [dead, other]})).ok();
         sent(&emulator);
         let error = abi.access_token(&first).fails(Status::NotFound);

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Certificate, Emulator, Ending, Endpoint, FaultKind, Options, Rule, Stage};
+use ghl_oauth_emulator::{
+    Certificate, Emulator, Ending, Endpoint, FaultKind, Options, Rule, Stage,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -55,7 +57,9 @@ const CALLS: [Call; 4] = [
         let (company, location) = (emulator.company_id(), &emulator.location_ids()[0]);
         abi.oauth_location_token(json!({"companyId": company, "locationId": location}))
     }),
-    ("list", |abi, emulator| abi.oauth_installed_locations(json!({"companyId": emulator.company_id()}))),
+    ("list", |abi, emulator| {
+        abi.oauth_installed_locations(json!({"companyId": emulator.company_id()}))
+    }),
     ("refresh", |abi, emulator| {
         let token = emulator.live_refresh_tokens()[0].refresh_token.clone();
         abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": token}))
@@ -64,13 +68,18 @@ const CALLS: [Call; 4] = [
 
 /// Two calls without a stored token: a retryable one and one that must not be repeated.
 const BARE_CALLS: [fn(&Abi) -> Outcome; 2] = [
-    |abi| abi.oauth_installed_locations(json!({"companyId": "c", "accessToken": "some access token"})),
-    |abi| abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "some refresh token"})),
+    |abi| {
+        abi.oauth_installed_locations(json!({"companyId": "c", "accessToken": "some access token"}))
+    },
+    |abi| {
+        abi.oauth_token(json!({"grantType": "refresh_token", "refreshToken": "some refresh token"}))
+    },
 ];
 
 /// A client for an address without an emulator.
 fn at(base_url: &str, changes: Value) -> Abi {
-    let mut config = json!({"clientId": "app-1", "clientSecret": "some secret", "baseUrl": base_url});
+    let mut config =
+        json!({"clientId": "app-1", "clientSecret": "some secret", "baseUrl": base_url});
     for (key, value) in changes.as_object().unwrap() {
         config[key] = value.clone();
     }
@@ -157,7 +166,9 @@ fn server_without_tls_is_distinguished_from_a_bad_certificate() {
 #[test]
 fn unusable_ca_bundle_is_refused_when_the_client_is_created() {
     let folder = tempfile::tempdir().unwrap();
-    let pem = |kind: &str, base64: &str| format!("-----BEGIN {kind}-----\n{base64}\n-----END {kind}-----\n");
+    let pem = |kind: &str, base64: &str| {
+        format!("-----BEGIN {kind}-----\n{base64}\n-----END {kind}-----\n")
+    };
     let (emulator, _ca) = secure(Certificate::Good);
     let ca = emulator.ca_pem().unwrap();
     for (name, text, complaint) in [
@@ -236,7 +247,10 @@ fn proxy_credentials_are_sent_to_the_proxy_and_never_to_the_api() {
         let authority = emulator.base_url().split_once("://").unwrap().1.to_owned();
         assert!(heard.starts_with(&format!("CONNECT {authority} HTTP/1.1\n")), "{heard}");
         let version = env!("CARGO_PKG_VERSION");
-        assert!(heard.contains(&format!("\nUser-Agent: ghl-oauth/{version} my-product/2.0\n")), "{heard}");
+        assert!(
+            heard.contains(&format!("\nUser-Agent: ghl-oauth/{version} my-product/2.0\n")),
+            "{heard}"
+        );
         assert_eq!(emulator.connections(), 1);
     }
 }
@@ -247,7 +261,12 @@ fn refusing_proxy_is_named_and_retried_only_if_that_may_help() {
     const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
     for (emulator, _folder) in plain_and_secure() {
         for (manner, status, times, help) in [
-            (Manner::Asks("user:another password"), "407", 1, "the user name and the password in http.proxy"),
+            (
+                Manner::Asks("user:another password"),
+                "407",
+                1,
+                "the user name and the password in http.proxy",
+            ),
             (Manner::Says(REFUSED), "403", 1, "http.proxy"),
             (Manner::Says(BUSY), "503", 3, "http.proxy"),
         ] {
@@ -263,7 +282,10 @@ fn refusing_proxy_is_named_and_retried_only_if_that_may_help() {
                 );
                 assert_eq!(error["message"], expected);
                 assert!(error["help"].as_str().unwrap().contains(help), "{error}");
-                contains_none_of(&error.to_string(), &["some password", "some%20password", "dXNlcjpzb21l"]);
+                contains_none_of(
+                    &error.to_string(),
+                    &["some password", "some%20password", "dXNlcjpzb21l"],
+                );
                 assert_eq!(proxy.heard().len() - before, times);
             }
         }
@@ -275,13 +297,16 @@ fn refusing_proxy_is_named_and_retried_only_if_that_may_help() {
 fn unreachable_or_disconnecting_proxy_is_named() {
     let emulator = emulator(1);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let abi =
-        Abi::with(&emulator, json!({"http": {"proxy": format!("http://user:some%20password@{closed}")}}));
+    let abi = Abi::with(
+        &emulator,
+        json!({"http": {"proxy": format!("http://user:some%20password@{closed}")}}),
+    );
     for call in BARE_CALLS {
         let error = call(&abi).fails(Status::Network);
         let message = error["message"].as_str().unwrap();
-        let expected =
-            format!("127.0.0.1 could not be reached through the proxy {closed}, nothing was sent: ");
+        let expected = format!(
+            "127.0.0.1 could not be reached through the proxy {closed}, nothing was sent: "
+        );
         assert!(message.starts_with(&expected), "{message}");
         assert!(error["help"].as_str().unwrap().contains("http.proxy"), "{error}");
         contains_none_of(&error.to_string(), &["some password", "some%20password"]);
@@ -292,9 +317,14 @@ fn unreachable_or_disconnecting_proxy_is_named() {
 #[test]
 fn unsupported_proxy_scheme_is_refused_when_the_client_is_created() {
     let secret = "some password";
-    for url in
-        ["socks5://user:some%20password@h:1", "socks4://h:1", "https://h:1", "ftp://h:1", "", "http://"]
-    {
+    for url in [
+        "socks5://user:some%20password@h:1",
+        "socks4://h:1",
+        "https://h:1",
+        "ftp://h:1",
+        "",
+        "http://",
+    ] {
         let config = json!({"clientId": "app-1", "clientSecret": "s", "http": {"proxy": url}});
         let error = Abi::open(&config).err().expect("a refusal").fails(Status::Config);
         assert_eq!(error["parameter"], "http.proxy");
@@ -359,7 +389,10 @@ fn unknown_host_is_named_and_no_request_was_sent() {
     for call in BARE_CALLS {
         let error = call(&at("https://api.invalid", json!({}))).fails(Status::Network);
         let message = error["message"].as_str().unwrap();
-        assert!(message.starts_with("api.invalid could not be reached, nothing was sent: "), "{message}");
+        assert!(
+            message.starts_with("api.invalid could not be reached, nothing was sent: "),
+            "{message}"
+        );
     }
 }
 
@@ -426,7 +459,8 @@ fn connection_closed_by_the_server_while_idle_fails_no_call() {
 fn idle_connection_closed_behind_a_proxy_fails_no_call() {
     let (emulator, _folder) = secure(Certificate::Good);
     let proxy = Proxy::start(Manner::Open);
-    let abi = Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
+    let abi =
+        Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
     abi.connect_company(&emulator);
     for (name, call) in CALLS {
         let (before, began) = (proxy.ended(), Instant::now());
@@ -449,7 +483,8 @@ fn idle_connection_closed_behind_a_proxy_fails_no_call() {
 fn close_notify_received_with_the_last_response_is_respected() {
     let (emulator, _folder) = secure(Certificate::Good);
     let proxy = Proxy::start(Manner::Open);
-    let abi = Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
+    let abi =
+        Abi::with(&emulator, json!({"http": {"proxy": format!("http://{}", proxy.address())}}));
     abi.connect_company(&emulator);
     for (name, call) in CALLS {
         let body = r#"{"items": []}"#;
@@ -608,7 +643,10 @@ fn stalled_handshake_ends_with_the_connect_timeout() {
 #[test]
 fn connect_timeout_is_retried_for_every_kind_of_call() {
     let (_listener, address) = silent();
-    let abi = at(&format!("https://{address}"), json!({"timeouts": {"connectMs": 50, "totalMs": 60_000}}));
+    let abi = at(
+        &format!("https://{address}"),
+        json!({"timeouts": {"connectMs": 50, "totalMs": 60_000}}),
+    );
     for (calls, call) in (1..).zip(BARE_CALLS) {
         call(&abi).fails(Status::Timeout);
         assert_eq!(abi.stats()["requests"]["sent"], 3 * calls);
@@ -658,8 +696,10 @@ fn time_spent_at_the_proxy_counts_toward_the_connect_timeout() {
     for manner in [Manner::Says(""), Manner::Drips] {
         let proxy = Proxy::start(manner);
         let http = json!({"proxy": format!("http://user:password@{}", proxy.address())});
-        let through =
-            format!("no connection to h.example through the proxy {} within {LIMIT} ms", proxy.address());
+        let through = format!(
+            "no connection to h.example through the proxy {} within {LIMIT} ms",
+            proxy.address()
+        );
         let abi = at(
             "https://h.example",
             json!({"timeouts": connecting(), "retry": {"maxAttempts": 1}, "http": http}),
@@ -676,8 +716,10 @@ fn time_spent_at_the_proxy_counts_toward_the_connect_timeout() {
         &format!("https://{address}"),
         json!({"timeouts": connecting(), "retry": {"maxAttempts": 1}, "http": http}),
     );
-    let through =
-        format!("no connection to 127.0.0.1 through the proxy {} within {LIMIT} ms", proxy.address());
+    let through = format!(
+        "no connection to 127.0.0.1 through the proxy {} within {LIMIT} ms",
+        proxy.address()
+    );
     end_in_time(&abi, &through, "timeouts.connectMs");
 }
 

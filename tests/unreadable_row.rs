@@ -125,9 +125,10 @@ fn list_and_export_report_an_unreadable_row_and_continue() {
         }
         listed.sort();
         assert_eq!((listed, failed), (sorted(&others), vec![id.clone()]), "{what}: page by page");
-        for (items, page) in
-            [("items", abi.tokens_list(json!({})).ok()), ("tokens", abi.tokens_export(json!({})).ok())]
-        {
+        for (items, page) in [
+            ("items", abi.tokens_list(json!({})).ok()),
+            ("tokens", abi.tokens_export(json!({})).ok()),
+        ] {
             assert_eq!(ids(&page, items), sorted(&others), "{what}");
             let failure = &page["failed"][0];
             assert_eq!(failure["resourceId"], id.as_str(), "{what}");
@@ -201,8 +202,15 @@ fn unreadable_row_is_replaced_by_an_import_only_with_replace() {
         let report = abi.tokens_import(json!({"tokens": [answer, other]})).ok();
         assert_eq!(report["imported"], 1, "{what}: the others are imported: {report}");
         let reason = report["skipped"][0]["reason"].as_str().unwrap();
-        assert!(!reason.is_empty() && report["skipped"][0]["resourceId"] == id.as_str(), "{what}: {reason}");
-        assert_eq!(fixture.stored(&id).unwrap(), before, "{what}: nothing is overwritten without replace");
+        assert!(
+            !reason.is_empty() && report["skipped"][0]["resourceId"] == id.as_str(),
+            "{what}: {reason}"
+        );
+        assert_eq!(
+            fixture.stored(&id).unwrap(),
+            before,
+            "{what}: nothing is overwritten without replace"
+        );
         let report = abi.tokens_import(json!({"tokens": [answer], "replace": true})).ok();
         assert_eq!(report["imported"], 1, "{what}: {report}");
         is_repaired(&fixture, &abi, &id, what);
@@ -268,7 +276,8 @@ fn several_unreadable_rows_are_all_reported_and_replaced() {
         assert_eq!(ids(&page, "failed"), sorted(&fixture.emulator.location_ids()), "{kind:?}");
         assert_eq!(ids(&page, "items"), std::slice::from_ref(&company), "{kind:?}");
         let locations = fixture.emulator.location_ids();
-        let report = abi.tokens_mint(json!({"companyId": company, "locationIds": locations}), |_| true).ok();
+        let report =
+            abi.tokens_mint(json!({"companyId": company, "locationIds": locations}), |_| true).ok();
         assert_eq!(report["minted"], 2, "{kind:?}: {report}");
         for location in &locations {
             is_repaired(&fixture, &abi, location, "several");

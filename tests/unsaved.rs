@@ -64,22 +64,25 @@ fn unsaved_token_is_saved_within_seconds_by_calls_that_only_read_it() {
 #[test]
 fn unsaved_token_is_saved_by_every_call_that_uses_its_resource() {
     type Touch = fn(&Abi, &str);
-    let touches: [(&str, Touch); 7] = [
-        ("list", |abi, _| drop(abi.tokens_list(json!({})).ok())),
-        ("export", |abi, _| drop(abi.tokens_export(json!({})).ok())),
-        ("maintain", |abi, _| drop(abi.tokens_maintain(json!({}), |_| true).ok())),
-        ("refresh", |abi, company| drop(abi.token_refresh(company).ok())),
-        ("mint", |abi, company| {
-            let params = json!({"companyId": company, "locationIds": ["nowhere"]});
-            drop(abi.tokens_mint(params, |_| true));
-        }),
-        ("request", |abi, company| {
-            drop(abi.request(json!({"resourceId": company, "method": "GET", "path": "/locations/x"})))
-        }),
-        ("installed locations", |abi, company| {
-            drop(abi.oauth_installed_locations(json!({"companyId": company})).ok())
-        }),
-    ];
+    let touches: [(&str, Touch); 7] =
+        [
+            ("list", |abi, _| drop(abi.tokens_list(json!({})).ok())),
+            ("export", |abi, _| drop(abi.tokens_export(json!({})).ok())),
+            ("maintain", |abi, _| drop(abi.tokens_maintain(json!({}), |_| true).ok())),
+            ("refresh", |abi, company| drop(abi.token_refresh(company).ok())),
+            ("mint", |abi, company| {
+                let params = json!({"companyId": company, "locationIds": ["nowhere"]});
+                drop(abi.tokens_mint(params, |_| true));
+            }),
+            ("request", |abi, company| {
+                drop(abi.request(
+                    json!({"resourceId": company, "method": "GET", "path": "/locations/x"}),
+                ))
+            }),
+            ("installed locations", |abi, company| {
+                drop(abi.oauth_installed_locations(json!({"companyId": company})).ok())
+            }),
+        ];
     for (name, touch) in touches {
         let (fixture, abi, company, token) = unsaved(Kind::Sqlite);
         fixture.accept_saves();
@@ -114,7 +117,8 @@ fn unsaved_consent_and_mint_are_saved_when_their_client_is_freed() {
         let (minted, consented) = (fixture.location(0), fixture.location(1));
         let redirect_url = abi.consent(&fixture.emulator, Decision::Location(consented.clone()));
         fixture.refuse_saves();
-        abi.authorization_complete(json!({"redirectUrl": redirect_url, "allowMissingState": true})).ok();
+        abi.authorization_complete(json!({"redirectUrl": redirect_url, "allowMissingState": true}))
+            .ok();
         let tokens = [&minted, &consented].map(|id| abi.live_token(&fixture.emulator, id));
         assert!(fixture.stored(&minted).is_none() && fixture.stored(&consented).is_none());
         fixture.accept_saves();
@@ -160,7 +164,10 @@ fn unsaved_token_is_reported_by_maintenance_while_the_store_fails() {
             };
             assert_eq!(failed["resourceId"], company.as_str(), "{kind:?}");
             assert_eq!(failed["error"]["status"], "GHL_ERR_STORE", "{kind:?}: {failed}");
-            assert!(failed["error"]["message"].as_str().unwrap().contains("full"), "{kind:?}: {failed}");
+            assert!(
+                failed["error"]["message"].as_str().unwrap().contains("full"),
+                "{kind:?}: {failed}"
+            );
             assert!(!failed.to_string().contains(&token));
         }
         let report = abi.tokens_maintain(json!({"companyId": company}), |_| true).ok();

@@ -30,14 +30,16 @@ fn due(kind: Kind) -> (Fixture, Abi, String, String) {
     let company = fixture.company();
     if kind == Kind::Host {
         // The system clock cannot be moved, so the token gets a short lifetime.
-        let mut answer = fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+        let mut answer =
+            fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         answer["expiresAt"] = json!(fixture.emulator.clock().now_ms() + NEARLY_OVER);
         assert_eq!(abi.tokens_import(json!({"tokens": [answer]})).ok()["imported"], 1);
     } else {
         abi.connect_company(&fixture.emulator);
         fixture.pass(Duration::from_millis(86_399_000 - NEARLY_OVER.unsigned_abs()));
     }
-    let old = abi.tokens_export(json!({})).ok()["tokens"][0]["accessToken"].as_str().unwrap().to_owned();
+    let old =
+        abi.tokens_export(json!({})).ok()["tokens"][0]["accessToken"].as_str().unwrap().to_owned();
     sent(&fixture.emulator);
     (fixture, abi, company, old)
 }
@@ -115,7 +117,8 @@ fn callers_with_a_valid_location_token_return_at_once_during_its_stalled_mint() 
 fn callers_with_a_valid_token_do_not_wait_for_the_lock_of_another_client() {
     for kind in fixture::DURABLE {
         let (fixture, abi, company, old) = due(kind);
-        let other = fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
+        let other =
+            fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
         let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
         thread::scope(|scope| {
             let refresh = scope.spawn(|| other.token_refresh(&company));
@@ -156,7 +159,8 @@ fn calls_with_a_valid_token_do_not_wait_for_the_refresh_of_another_client() {
     for (name, uses) in uses {
         let (fixture, abi, company, _) = due(Kind::Sqlite);
         let location = fixture.location(0);
-        let other = fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
+        let other =
+            fixture.open_with(json!({"timeouts": {"totalMs": PATIENT, "answerMs": PATIENT}}));
         let hold = fixture.emulator.hold(Rule::on(Endpoint::Token), Stage::BeforeProcessing);
         thread::scope(|scope| {
             let refresh = scope.spawn(|| other.token_refresh(&company));
@@ -184,7 +188,8 @@ fn callers_with_a_valid_token_do_not_wait_for_the_write_lock_of_another_connecti
         };
         let foreign = fixture.database();
         foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let (at_once, leader) = eight_ask(&abi, &company, 1, || foreign.execute_batch("ROLLBACK").unwrap());
+        let (at_once, leader) =
+            eight_ask(&abi, &company, 1, || foreign.execute_batch("ROLLBACK").unwrap());
         assert!(at_once.iter().all(|token| *token == old), "warm: {warm}");
         assert!(fixture.emulator.access_token_is_live(&leader[0]), "warm: {warm}");
     }
@@ -198,7 +203,8 @@ fn callers_with_a_valid_token_do_not_wait_for_a_store_that_hangs() {
         (fixture, abi, company, old)
     } else {
         // That call refreshed the token. Put one into memory that is due.
-        let mut answer = fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+        let mut answer =
+            fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
         answer["expiresAt"] = json!(fixture.emulator.clock().now_ms() + NEARLY_OVER);
         let import = json!({"tokens": [answer], "replace": true});
         assert_eq!(abi.tokens_import(import).ok()["imported"], 1);
@@ -311,8 +317,12 @@ fn token_granted_with_the_clock_a_year_ahead_is_maintained() {
                 fixture.pass(Duration::from_secs(20 * 3_600));
                 refreshed += maintained(&abi);
                 let report = abi.tokens_maintain(json!({}), |_| true).ok();
-                assert_eq!(report["refreshed"], 0, "{kind:?}: a second pass finds no due token: {report}");
-                let next = report["nextDueAt"].as_i64().unwrap() - fixture.emulator.clock().now_ms();
+                assert_eq!(
+                    report["refreshed"], 0,
+                    "{kind:?}: a second pass finds no due token: {report}"
+                );
+                let next =
+                    report["nextDueAt"].as_i64().unwrap() - fixture.emulator.clock().now_ms();
                 assert!((0..=86_400_000).contains(&next), "{kind:?}: {next}");
             }
             assert!((6..=8).contains(&refreshed), "{kind:?}, restarted: {restarted}: {refreshed}");

@@ -25,7 +25,8 @@ struct Mock {
 
 impl Mock {
     fn start() -> Option<Mock> {
-        let (Some(prism), Some(description)) = (env::var_os(PRISM), env::var_os(DESCRIPTION)) else {
+        let (Some(prism), Some(description)) = (env::var_os(PRISM), env::var_os(DESCRIPTION))
+        else {
             println!(
                 "skipped: the vendor's description as a mock; npm install @stoplight/prism-cli, then set {PRISM} to its \
                  program and {DESCRIPTION} to oauth-v3.json"
@@ -76,13 +77,15 @@ fn vendors_description_accepts_every_request() {
             json!({"grantType": "refresh_token", "refreshToken": "r"}),
             json!({"grantType": "client_credentials"}),
         ] {
-            let answer = client.oauth_token(&serde_json::from_value::<TokenParams>(params.clone()).unwrap());
+            let answer =
+                client.oauth_token(&serde_json::from_value::<TokenParams>(params.clone()).unwrap());
             assert!(answer.is_ok(), "{encoding:?} {params}: {answer:?}");
         }
     }
     let client = mock.client(Encoding::Form);
     let mint = json!({"companyId": "tDtDnQdgm2LXpyiqYvZ6", "locationId": "l1C08ntBrFjLS0elLIYU", "accessToken": "a"});
-    let minted = client.oauth_location_token(&serde_json::from_value::<LocationTokenParams>(mint).unwrap());
+    let minted =
+        client.oauth_location_token(&serde_json::from_value::<LocationTokenParams>(mint).unwrap());
     assert!(minted.is_ok(), "{minted:?}");
 
     let everything = json!({
@@ -103,7 +106,8 @@ fn mock_is_strict() {
     config.base_url = mock.base_url.clone();
     config.api_version = "2021-07-28".into();
     let client = Client::new(&config).unwrap();
-    let refused = client.oauth_installed_locations(&read(&json!({"companyId": "c", "accessToken": "a"})));
+    let refused =
+        client.oauth_installed_locations(&read(&json!({"companyId": "c", "accessToken": "a"})));
     assert_eq!(refused.unwrap_err().status(), Status::InvalidRequest);
 }
 

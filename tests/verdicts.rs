@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ghl_oauth::Status;
 use ghl_oauth_emulator::{
-    Behaviour, Decision, Emulator, Endpoint, FaultKind, GrantType, Notice, Options, Refusal, Rule, Signature,
-    Stage,
+    Behaviour, Decision, Emulator, Endpoint, FaultKind, GrantType, Notice, Options, Refusal, Rule,
+    Signature, Stage,
 };
 use serde_json::{Value, json};
 
@@ -28,16 +28,22 @@ fn answer(status: u16, body: &str) -> FaultKind {
 
 /// Error pages of proxies and firewalls, which do not come from the API.
 fn pages() -> Vec<(String, FaultKind)> {
-    let html = "<html><head><title>Attention Required!</title></head><body>error code: 1010</body></html>";
+    let html =
+        "<html><head><title>Attention Required!</title></head><body>error code: 1010</body></html>";
     let mut pages: Vec<_> = [400, 401, 403, 404, 422, 451]
         .into_iter()
         .map(|status| (format!("an HTML page with {status}"), answer(status, html)))
         .collect();
-    for body in ["", "Forbidden", "<p>invalid_grant</p>", "<p>Invalid grant: refresh token is invalid</p>"] {
+    for body in
+        ["", "Forbidden", "<p>invalid_grant</p>", "<p>Invalid grant: refresh token is invalid</p>"]
+    {
         pages.push((format!("403 with {body:?}"), answer(403, body)));
         pages.push((format!("400 with {body:?}"), answer(400, body)));
     }
-    pages.push(("the firewall's page".into(), FaultKind::Refusal { refusal: Refusal::FirewallPage }));
+    pages.push((
+        "the firewall's page".into(),
+        FaultKind::Refusal { refusal: Refusal::FirewallPage },
+    ));
     pages
 }
 
@@ -69,10 +75,16 @@ fn firewall_page_at_a_mint_ends_no_location_with_a_spent_refresh_token() {
             assert_ne!(error.0, Status::ReauthorizationRequired.code(), "{kind:?}, {what}");
             assert_ne!(error.0, 0, "{kind:?}, {what}");
             let maintained = abi.tokens_maintain(json!({}), |_| true).ok();
-            assert!(!maintained.to_string().contains("REAUTHORIZATION"), "{kind:?}, {what}: {maintained}");
+            assert!(
+                !maintained.to_string().contains("REAUTHORIZATION"),
+                "{kind:?}, {what}: {maintained}"
+            );
             assert_eq!(abi.listed(&location)["state"], "ok", "{kind:?}, {what}");
             let names = heard.names();
-            assert!(!names.iter().any(|name| name.contains("reauthorization")), "{what}: {names:?}");
+            assert!(
+                !names.iter().any(|name| name.contains("reauthorization")),
+                "{what}: {names:?}"
+            );
             fixture.emulator.clear_faults();
             fixture.pass(RESTED);
             abi.live_token(&fixture.emulator, &location);
@@ -229,7 +241,10 @@ fn paused_location_is_queried_only_by_an_explicit_refresh() {
 /// Replaces the response to the next refresh of a resource after the refresh token was spent.
 fn answer_refresh(emulator: &Emulator, resource_id: &str, document: &Value) {
     emulator.inject(
-        Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(resource_id).times(1),
+        Rule::on(Endpoint::Token)
+            .grant_type(GrantType::RefreshToken)
+            .resource(resource_id)
+            .times(1),
         FaultKind::Status {
             status: 200,
             body: document.to_string(),
@@ -254,7 +269,9 @@ const RENEWALS: [(&str, Renewal); 4] = [
         text_of(abi.access_token(id))
     }),
     ("request", |abi, id| {
-        drop(abi.request(json!({"resourceId": id, "method": "GET", "path": format!("/locations/{id}")})));
+        drop(abi.request(
+            json!({"resourceId": id, "method": "GET", "path": format!("/locations/{id}")}),
+        ));
         text_of(abi.access_token(id))
     }),
 ];
@@ -297,8 +314,16 @@ fn location_refresh_that_returns_the_company_token_gives_the_location_its_own_to
                 assert!(fixture.emulator.access_token_is_live(token), "{kind:?}, {by}");
             }
             fixture.pass(RESTED / 4);
-            assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &location)), location, "{kind:?}, {by}");
-            assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &company)), company, "{kind:?}, {by}");
+            assert_eq!(
+                owner_of(&abi.live_token(&fixture.emulator, &location)),
+                location,
+                "{kind:?}, {by}"
+            );
+            assert_eq!(
+                owner_of(&abi.live_token(&fixture.emulator, &company)),
+                company,
+                "{kind:?}, {by}"
+            );
             for id in [&company, &location] {
                 abi.token_refresh(id).ok();
                 assert_eq!(owner_of(&abi.live_token(&fixture.emulator, id)), *id, "{kind:?}, {by}");
@@ -322,8 +347,11 @@ fn refresh_that_returns_the_token_of_another_location_is_stored_for_that_locatio
                 }
                 abi.connect(&fixture.emulator, Decision::Location(location.clone()));
                 expire(&fixture);
-                let foreign =
-                    fixture::saved_answer(&abi, &fixture.emulator, Decision::Location(other.clone()));
+                let foreign = fixture::saved_answer(
+                    &abi,
+                    &fixture.emulator,
+                    Decision::Location(other.clone()),
+                );
                 answer_refresh(&fixture.emulator, &location, &foreign);
                 let what = format!("{kind:?}, {by}, with the company: {with_company}");
                 if let Some(token) = renewal(&abi, &location) {
@@ -338,7 +366,11 @@ fn refresh_that_returns_the_token_of_another_location_is_stored_for_that_locatio
                 );
                 fixture.pass(RESTED / 4);
                 if with_company {
-                    assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &location)), location, "{what}");
+                    assert_eq!(
+                        owner_of(&abi.live_token(&fixture.emulator, &location)),
+                        location,
+                        "{what}"
+                    );
                 } else {
                     assert_ne!(abi.access_token(&location).0, 0, "{what}");
                 }
@@ -356,11 +388,18 @@ fn company_refresh_that_returns_a_location_token_gives_it_to_no_other_caller() {
             let abi = fixture.open();
             let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
             expire(&fixture);
-            let foreign =
-                fixture::saved_answer(&abi, &fixture.emulator, Decision::Location(location.clone()));
+            let foreign = fixture::saved_answer(
+                &abi,
+                &fixture.emulator,
+                Decision::Location(location.clone()),
+            );
             answer_refresh(&fixture.emulator, &company, &foreign);
             let what = format!("{kind:?}, {by}");
-            assert_eq!(renewal(&abi, &company), None, "{what}: the company's refresh token is spent");
+            assert_eq!(
+                renewal(&abi, &company),
+                None,
+                "{what}: the company's refresh token is spent"
+            );
             assert_eq!(
                 abi.access_token(&location).text(),
                 foreign["accessToken"].as_str().unwrap(),
@@ -392,7 +431,10 @@ fn refresh_response_without_an_owner_keeps_the_connection() {
             }
             answer_refresh(&fixture.emulator, &id, &own);
             abi.token_refresh(&id).ok();
-            assert_eq!(abi.live_token(&fixture.emulator, &id), own["accessToken"].as_str().unwrap());
+            assert_eq!(
+                abi.live_token(&fixture.emulator, &id),
+                own["accessToken"].as_str().unwrap()
+            );
             abi.token_refresh(&id).ok();
             assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &id)), id, "{kind:?}");
         }
@@ -635,7 +677,10 @@ fn simultaneous_callers_share_a_refusal_and_its_backoff() {
         sent(&fixture.emulator);
         let call = || (0..5).map(|_| abi.access_token(&id).0).collect::<Vec<_>>();
         let codes: Vec<i32> = support::call_concurrently(16, call, || {}).concat();
-        assert!(codes.iter().all(|code| *code == Status::Forbidden.code()), "{endpoint:?}: {codes:?}");
+        assert!(
+            codes.iter().all(|code| *code == Status::Forbidden.code()),
+            "{endpoint:?}: {codes:?}"
+        );
         let requests = sent(&fixture.emulator).len();
         // The first backoffs are one and four seconds.
         assert!((1..=4).contains(&requests), "{endpoint:?}: {requests} requests of 80 calls");

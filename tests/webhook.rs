@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, Notice, Options, Rule, Signature, Stage};
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, Notice, Options, Rule, Signature, Stage,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -99,8 +101,9 @@ fn signed_delivery_of_any_type_is_verified_and_parsed() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let body = r#"{"type": "ContactCreate", "webhookId": "w-1", "id": "ü", "timestamp": "2025-06-25T06:57:06.225Z"}"#;
-    let verified =
-        abi.webhook_verify(body.as_bytes(), &signed(&emulator, body.as_bytes(), Signature::Both)).ok();
+    let verified = abi
+        .webhook_verify(body.as_bytes(), &signed(&emulator, body.as_bytes(), Signature::Both))
+        .ok();
     let expected = json!({
         "type": "ContactCreate", "webhookId": "w-1", "timestampMs": 1_750_834_626_225_i64, "scheme": "ed25519",
         "keyIndex": 0, "payload": serde_json::from_str::<Value>(body).unwrap(),
@@ -115,10 +118,13 @@ fn signed_delivery_of_any_type_is_verified_and_parsed() {
 #[test]
 fn body_changed_by_one_bit_or_reformatted_is_refused() {
     let emulator = emulator(1);
-    let abi =
-        Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [emulator.webhook_public_keys().rsa]}}));
+    let abi = Abi::with(
+        &emulator,
+        json!({"webhook": {"rsaPublicKeys": [emulator.webhook_public_keys().rsa]}}),
+    );
     let body = emulator.webhook(&install(&emulator.location_ids()[0]));
-    let anew = serde_json::to_string_pretty(&serde_json::from_str::<Value>(&body).unwrap()).unwrap();
+    let anew =
+        serde_json::to_string_pretty(&serde_json::from_str::<Value>(&body).unwrap()).unwrap();
     for signature in [Signature::Ed25519, Signature::Legacy, Signature::Both] {
         let headers = signed(&emulator, body.as_bytes(), signature);
         abi.webhook_verify(body.as_bytes(), &headers).ok();
@@ -168,7 +174,10 @@ fn delivery_without_a_valid_signature_is_refused() {
         ),
         ("two of them", json!({"x-ghl-signature": [ed25519, ed25519]})),
         ("two in one", json!({"x-ghl-signature": format!("{ed25519}, {ed25519}")})),
-        ("the same name in two cases", json!({"x-ghl-signature": ed25519, "X-GHL-Signature": ed25519})),
+        (
+            "the same name in two cases",
+            json!({"x-ghl-signature": ed25519, "X-GHL-Signature": ed25519}),
+        ),
         ("one of them absent", json!({"x-ghl-signature": ed25519, "X-Ghl-Signature": "N/A"})),
         ("two older ones", json!({"x-wh-signature": legacy, "X-WH-Signature": legacy})),
     ] {
@@ -218,7 +227,8 @@ fn legacy_signature_counts_only_if_configured_and_without_the_current_one() {
     let rsa = emulator.webhook_public_keys().rsa;
     let without = Abi::new(&emulator);
     let with = Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [rsa]}}));
-    let only = Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [rsa], "ed25519PublicKeys": []}}));
+    let only =
+        Abi::with(&emulator, json!({"webhook": {"rsaPublicKeys": [rsa], "ed25519PublicKeys": []}}));
     let legacy = signed(&emulator, b"{}", Signature::Legacy);
     assert_eq!(legacy["x-ghl-signature"], "N/A");
     let error = refused(&without, b"{}", &legacy);
@@ -261,7 +271,8 @@ fn vendor_key_is_the_default_and_an_empty_key_list_refuses_everything() {
     let none = Abi::with(&emulator, json!({"webhook": {"ed25519PublicKeys": []}}));
     refused(&none, b"{}", &signed(&emulator, b"{}", Signature::Both));
     // The RSA key of the vendor, as printed in docs/webhooks.md, can be configured.
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md")).unwrap();
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/webhooks.md")).unwrap();
     let keys: Vec<&str> = page
         .split("-----BEGIN PUBLIC KEY-----")
         .skip(1)
@@ -279,14 +290,22 @@ fn unusable_key_is_refused_when_the_client_is_created() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     for (webhook, parameter) in [
-        (json!({"ed25519PublicKeys": [public.ed25519, "nonsense"]}), "webhook.ed25519PublicKeys[1]"),
+        (
+            json!({"ed25519PublicKeys": [public.ed25519, "nonsense"]}),
+            "webhook.ed25519PublicKeys[1]",
+        ),
         (json!({"ed25519PublicKeys": [public.rsa]}), "webhook.ed25519PublicKeys[0]"),
         (json!({"ed25519PublicKeys": [""]}), "webhook.ed25519PublicKeys[0]"),
-        (json!({"rsaPublicKeys": [public.rsa, public.rsa, public.ed25519]}), "webhook.rsaPublicKeys[2]"),
+        (
+            json!({"rsaPublicKeys": [public.rsa, public.rsa, public.ed25519]}),
+            "webhook.rsaPublicKeys[2]",
+        ),
         (json!({"maxAgeSeconds": 0}), "webhook.maxAgeSeconds"),
     ] {
-        let config =
-            config(&emulator, json!({"webhook": webhook, "store": {"kind": "sqlite", "path": path}}));
+        let config = config(
+            &emulator,
+            json!({"webhook": webhook, "store": {"kind": "sqlite", "path": path}}),
+        );
         let Err(outcome) = Abi::open(&config) else { panic!("{webhook} was accepted") };
         assert_eq!(outcome.fails(Status::Config)["parameter"], parameter);
     }
@@ -317,7 +336,8 @@ fn delivery_older_than_the_configured_maximum_is_refused() {
     };
     let ago = |seconds: i64| json!({"timestamp": emulator.clock().now_ms() - seconds * 1000});
     assert!(check(&young, json!({})) && check(&young, ago(3500)) && check(&young, ago(-3500)));
-    for changes in [ago(3700), ago(-3700), json!({"timestamp": null}), json!({"timestamp": "soon"})] {
+    for changes in [ago(3700), ago(-3700), json!({"timestamp": null}), json!({"timestamp": "soon"})]
+    {
         assert!(!check(&young, changes.clone()), "{changes}");
         assert!(check(&any, changes.clone()), "{changes}");
     }
@@ -344,7 +364,8 @@ fn install_mints_at_once_if_the_company_token_is_stored() {
     tell(&abi, &emulator, &Notice::AutomaticInstall(location.clone()));
     assert_eq!(sent(&emulator), [""; 0]);
     // An automatic installation names no company.
-    let applied = tell(&abi, &emulator, &Notice::AutomaticInstall(emulator.location_ids()[1].clone()));
+    let applied =
+        tell(&abi, &emulator, &Notice::AutomaticInstall(emulator.location_ids()[1].clone()));
     assert_eq!(applied["applied"], true);
     assert_eq!(sent(&emulator), ["mint 200"]);
 }
@@ -372,7 +393,11 @@ fn install_before_the_company_token_is_minted_when_that_arrives() {
     assert_eq!((&report["checked"], &report["refreshed"]), (&json!(5), &json!(5)));
     assert_eq!(mints(sent(&emulator)), 5);
     assert_eq!(held(&abi).len(), 16);
-    assert_eq!(abi.tokens_maintain(json!({}), |_| true).ok()["checked"], 0, "no install is waiting any more");
+    assert_eq!(
+        abi.tokens_maintain(json!({}), |_| true).ok()["checked"],
+        0,
+        "no install is waiting any more"
+    );
 }
 
 #[test]
@@ -387,7 +412,8 @@ fn imported_company_mints_the_waiting_installs() {
 
 #[test]
 fn install_with_a_company_id_is_minted_from_that_company_among_several() {
-    let emulator = Emulator::start(Options { companies: 2, locations: 2, ..Options::default() }).unwrap();
+    let emulator =
+        Emulator::start(Options { companies: 2, locations: 2, ..Options::default() }).unwrap();
     let abi = Abi::new(&emulator);
     for company in emulator.company_ids() {
         abi.connect(&emulator, Decision::Company(company));
@@ -460,7 +486,10 @@ fn uninstall_deletes_the_location_token() {
     emulator.uninstall(&location);
     abi.access_token(&location).fails(Status::Forbidden);
     let applied = tell(&abi, &emulator, &uninstall(&emulator.location_ids()[1]));
-    assert_eq!((&applied["applied"], &applied["reason"]), (&json!(true), &json!("no token was held")));
+    assert_eq!(
+        (&applied["applied"], &applied["reason"]),
+        (&json!(true), &json!("no token was held"))
+    );
 }
 
 #[test]
@@ -474,12 +503,16 @@ fn uninstall_older_than_the_token_deletes_nothing() {
     abi.live_token(&emulator, &location);
     for body in &of_before {
         let applied = apply(&abi, &emulator, body);
-        assert_eq!((&applied["applied"], &applied["reason"]), (&json!(false), &json!("the token is newer")));
+        assert_eq!(
+            (&applied["applied"], &applied["reason"]),
+            (&json!(false), &json!("the token is newer"))
+        );
     }
     assert_eq!(held(&abi).len(), 2);
     // Without a timestamp the delivery is dated by its arrival.
     pass(&emulator, 1);
-    let body = body(&emulator, &uninstall(&location), json!({"timestamp": null, "webhookId": null}));
+    let body =
+        body(&emulator, &uninstall(&location), json!({"timestamp": null, "webhookId": null}));
     assert_eq!(apply(&abi, &emulator, &body)["applied"], true);
     assert_eq!(held(&abi), [company]);
     // Its repetition after a reinstallation is recognized by its body.
@@ -487,7 +520,10 @@ fn uninstall_older_than_the_token_deletes_nothing() {
     abi.live_token(&emulator, &location);
     pass(&emulator, 600);
     let again = apply(&abi, &emulator, &body);
-    assert_eq!((&again["applied"], &again["reason"]), (&json!(false), &json!("it was applied before")));
+    assert_eq!(
+        (&again["applied"], &again["reason"]),
+        (&json!(false), &json!("it was applied before"))
+    );
     assert_eq!(held(&abi).len(), 2);
 }
 
@@ -498,8 +534,7 @@ fn imported_token_of_unknown_age_is_dated_by_its_expiry() {
     let location = emulator.location_ids()[0].clone();
     let body = emulator.webhook(&uninstall(&location));
     let import = |expires_at: i64| {
-        let token =
-            json!({"accessToken": "a", "refreshToken": "r", "locationId": location, "expiresAt": expires_at});
+        let token = json!({"accessToken": "a", "refreshToken": "r", "locationId": location, "expiresAt": expires_at});
         abi.tokens_import(json!({"tokens": [token], "replace": true})).ok();
     };
     let now = emulator.clock().now_ms();
@@ -511,11 +546,13 @@ fn imported_token_of_unknown_age_is_dated_by_its_expiry() {
 
 #[test]
 fn company_uninstall_deletes_only_the_tokens_of_its_locations() {
-    let emulator = Emulator::start(Options { companies: 2, locations: 250, ..Options::default() }).unwrap();
+    let emulator =
+        Emulator::start(Options { companies: 2, locations: 250, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    for store in
-        [json!({"kind": "memory"}), json!({"kind": "sqlite", "path": folder.path().join("tokens.db")})]
-    {
+    for store in [
+        json!({"kind": "memory"}),
+        json!({"kind": "sqlite", "path": folder.path().join("tokens.db")}),
+    ] {
         let abi = Abi::with(&emulator, json!({"store": store}));
         let companies = emulator.company_ids();
         let now = emulator.clock().now_ms();
@@ -524,7 +561,8 @@ fn company_uninstall_deletes_only_the_tokens_of_its_locations() {
             json!({"accessToken": "a", "refreshToken": owner, "companyId": company, "locationId": location,
                    "expiresAt": granted + 86_400_000})
         };
-        let mut tokens: Vec<Value> = companies.iter().map(|id| token(id, None, now - 1000)).collect();
+        let mut tokens: Vec<Value> =
+            companies.iter().map(|id| token(id, None, now - 1000)).collect();
         for (index, location) in emulator.location_ids().iter().enumerate() {
             // One token of each company is newer than the webhook.
             let granted = if index % 250 == 7 { now + 60_000 } else { now - 1000 };
@@ -533,7 +571,10 @@ fn company_uninstall_deletes_only_the_tokens_of_its_locations() {
         assert_eq!(abi.tokens_import(json!({"tokens": tokens})).ok()["imported"], 502);
         let heard = abi.listen();
         let applied = tell(&abi, &emulator, &uninstall(&companies[0]));
-        assert_eq!(applied, json!({"type": "UNINSTALL", "resourceId": companies[0], "applied": true}));
+        assert_eq!(
+            applied,
+            json!({"type": "UNINSTALL", "resourceId": companies[0], "applied": true})
+        );
         assert_eq!(heard.events().len(), 250);
         let left = held(&abi);
         assert_eq!(left.len(), 252);
@@ -646,11 +687,23 @@ fn webhook_about_other_apps_or_other_events_changes_nothing() {
     for (body, resource_id, reason) in [
         (gone(json!({"appId": "other"})), json!(location), "it is about another app"),
         (gone(json!({"appId": null})), json!(location), "it is about another app"),
-        (gone(json!({"type": "LocationUpdate"})), json!(location), "its type does not concern tokens"),
+        (
+            gone(json!({"type": "LocationUpdate"})),
+            json!(location),
+            "its type does not concern tokens",
+        ),
         (gone(json!({"type": "uninstall"})), json!(location), "its type does not concern tokens"),
         (gone(json!({"type": null})), json!(location), "its type does not concern tokens"),
-        (gone(json!({"locationId": null})), Value::Null, "it names neither a location nor a company"),
-        (gone(json!({"locationId": "a\nb"})), Value::Null, "it names neither a location nor a company"),
+        (
+            gone(json!({"locationId": null})),
+            Value::Null,
+            "it names neither a location nor a company",
+        ),
+        (
+            gone(json!({"locationId": "a\nb"})),
+            Value::Null,
+            "it names neither a location nor a company",
+        ),
         (gone(json!({"locationId": 7})), Value::Null, "it names neither a location nor a company"),
         (
             body(&emulator, &install(&company), json!({})),
@@ -659,7 +712,11 @@ fn webhook_about_other_apps_or_other_events_changes_nothing() {
         ),
     ] {
         let applied = apply(&abi, &emulator, &body);
-        assert_eq!((&applied["applied"], &applied["reason"]), (&json!(false), &json!(reason)), "{body}");
+        assert_eq!(
+            (&applied["applied"], &applied["reason"]),
+            (&json!(false), &json!(reason)),
+            "{body}"
+        );
         assert_eq!(applied["resourceId"], resource_id, "{body}");
     }
     assert_eq!(held(&abi).len(), 2);
@@ -684,7 +741,10 @@ fn delivery_is_applied_once_by_all_clients_of_a_store() {
     one.live_token(&emulator, &location);
     pass(&emulator, 600);
     let again = apply(&two, &emulator, &gone(emulator.clock().now_ms()));
-    assert_eq!((&again["applied"], &again["reason"]), (&json!(false), &json!("it was applied before")));
+    assert_eq!(
+        (&again["applied"], &again["reason"]),
+        (&json!(false), &json!("it was applied before"))
+    );
     assert_eq!(held(&two).len(), 2);
     // Ids are forgotten after a week.
     pass(&emulator, 7 * 86_400);
@@ -711,7 +771,8 @@ fn delivery_that_could_not_be_applied_is_applied_when_redelivered() {
         ("DELETE ON token WHEN OLD.user_type = 'Location'", 1),
         ("INSERT ON note WHEN NEW.key LIKE 'delivery/%'", 0),
     ] {
-        let trigger = format!("CREATE TRIGGER stop BEFORE {stop} BEGIN SELECT RAISE(ABORT, 'stopped'); END");
+        let trigger =
+            format!("CREATE TRIGGER stop BEFORE {stop} BEGIN SELECT RAISE(ABORT, 'stopped'); END");
         database.execute_batch(&trigger).unwrap();
         let error = abi.webhook_apply(body.as_bytes(), &headers).fails(Status::Store);
         assert_eq!(error["retryable"], true, "{stop}");
@@ -719,7 +780,10 @@ fn delivery_that_could_not_be_applied_is_applied_when_redelivered() {
         database.execute_batch("DROP TRIGGER stop").unwrap();
     }
     let applied = abi.webhook_apply(body.as_bytes(), &headers).ok();
-    assert_eq!((&applied["applied"], &applied["reason"]), (&json!(true), &json!("no token was held")));
+    assert_eq!(
+        (&applied["applied"], &applied["reason"]),
+        (&json!(true), &json!("no token was held"))
+    );
     let again = abi.webhook_apply(body.as_bytes(), &headers).ok();
     assert_eq!(again["reason"], "it was applied before");
 }
@@ -873,7 +937,10 @@ fn receiver(
                 request.extend_from_slice(&buffer[..read]);
                 if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
                     let head = std::str::from_utf8(&request[..end]).unwrap().to_owned();
-                    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                    let length = head
+                        .lines()
+                        .find_map(|line| line.strip_prefix("content-length: "))
+                        .unwrap();
                     break (end + 4, length.parse::<usize>().unwrap());
                 }
             };
@@ -884,7 +951,8 @@ fn receiver(
             }
             let lines = std::str::from_utf8(&request[..head]).unwrap().lines().skip(1);
             let headers = lines.filter_map(|line| line.split_once(": "));
-            let headers = Value::from_iter(headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            let headers =
+                Value::from_iter(headers.map(|(name, value)| (name.to_owned(), value.to_owned())));
             receive(&request[head..], &headers);
             socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
         }

@@ -53,7 +53,9 @@ pyplot.rcParams.update(
 def measure(curve, quick):
     """Runs the benchmark for one curve and returns its table as text."""
     command = ["cargo", "bench", "--quiet", "--bench", "growth", "--", curve] + ["--quick"] * quick
-    return subprocess.run(command, cwd=HERE.parent.parent, stdout=subprocess.PIPE, check=True, text=True).stdout
+    return subprocess.run(
+        command, cwd=HERE.parent.parent, stdout=subprocess.PIPE, check=True, text=True
+    ).stdout
 
 
 def figures(table):
@@ -83,12 +85,25 @@ class Panel:
     def line(self, name, points, scale=1.0):
         xs, values = points
         colour = next(self.colours)
-        self.axes.plot(xs, [value * scale for value in values], marker="o", markersize=3, label=name, color=colour)
+        self.axes.plot(
+            xs,
+            [value * scale for value in values],
+            marker="o",
+            markersize=3,
+            label=name,
+            color=colour,
+        )
 
     def limit(self, name, value):
         self.axes.axhline(value, linestyle="--", linewidth=1, color=GREY)
         self.axes.annotate(
-            name, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=GREY
+            name,
+            (0.99, value),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=GREY,
         )
 
     def finish(self, xs, everything=False):
@@ -126,14 +141,21 @@ def draw_tokens(table, left, right):
 
 
 def draw_locations(table, left, right):
-    panel = Panel(left, "Minting, under a limit of 400 a second", "locations", "ms for each", log_y=False)
+    panel = Panel(
+        left, "Minting, under a limit of 400 a second", "locations", "ms for each", log_y=False
+    )
     panel.line("measured", table["mint_ms"])
     panel.line("what the limit dictates", table["dictated_ms"])
     panel.finish(table["mint_ms"][0], everything=True)
     xs, measured = table["mint_ms"]
     # The API's window is forty times as long as the measured one.
-    added = [100 * (took / least - 1) / 40 for took, least in zip(measured, table["dictated_ms"][1], strict=True)]
-    panel = Panel(right, "What the library adds to the API's own pace", "locations", "percent", log_y=False)
+    added = [
+        100 * (took / least - 1) / 40
+        for took, least in zip(measured, table["dictated_ms"][1], strict=True)
+    ]
+    panel = Panel(
+        right, "What the library adds to the API's own pace", "locations", "percent", log_y=False
+    )
     panel.line("measured less dictated", (xs, added))
     panel.limit("goal", 2)
     panel.finish(xs, everything=True)
@@ -157,7 +179,12 @@ def draw_hosts(table, left, right):
     panel.line("all clients together", table["refreshes_per_second"])
     panel.limit("the disk: two synced writes for each", max(table["syncs_per_second"][1]) / 2)
     panel.finish(table["refreshes_per_second"][0], everything=True)
-    panel = Panel(right, "The database", "clients of one PostgreSQL server", "ms for each refresh; connections")
+    panel = Panel(
+        right,
+        "The database",
+        "clients of one PostgreSQL server",
+        "ms for each refresh; connections",
+    )
     panel.line("its sessions' time for a refresh", table["database_ms"])
     panel.line("connections", table["connections"])
     panel.limit("PostgreSQL's own default: 100 connections", 100)
@@ -166,9 +193,12 @@ def draw_hosts(table, left, right):
 
 def draw(curve, table, folder):
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
-    {"tokens": draw_tokens, "locations": draw_locations, "processes": draw_processes, "hosts": draw_hosts}[curve](
-        figures(table), left, right
-    )
+    {
+        "tokens": draw_tokens,
+        "locations": draw_locations,
+        "processes": draw_processes,
+        "hosts": draw_hosts,
+    }[curve](figures(table), left, right)
     path = folder / f"{curve}.svg"
     # Without a date, so that equal figures produce an equal file.
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
@@ -178,9 +208,15 @@ def draw(curve, table, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("curves", nargs="*", metavar="CURVE", help=", ".join(CURVES) + "; default: all")
-    parser.add_argument("--quick", action="store_true", help="measure less, and keep the stored figures")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "curves", nargs="*", metavar="CURVE", help=", ".join(CURVES) + "; default: all"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="measure less, and keep the stored figures"
+    )
     parser.add_argument("--draw", action="store_true", help="draw the stored figures")
     wanted = parser.parse_args()
     unknown = set(wanted.curves) - set(CURVES)

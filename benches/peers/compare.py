@@ -71,7 +71,9 @@ class Peer:
 OURS_C = Peer("ghl-oauth, C", [BUILT / "ours"], "sqlite")
 OURS_PYTHON = Peer("ghl-oauth, Python", [PYTHON, HERE / "ours.py"], "sqlite")
 VENDOR_PYTHON = Peer("vendor's Python SDK", [PYTHON, HERE / "vendor.py"], "sessions")
-VENDOR_TYPESCRIPT = Peer("vendor's TypeScript SDK", ["node", HERE / "vendor.js"], "sessions", "older")
+VENDOR_TYPESCRIPT = Peer(
+    "vendor's TypeScript SDK", ["node", HERE / "vendor.js"], "sessions", "older"
+)
 GHL_SDK = Peer("ghl-sdk (Rust)", [RUST / "ghl-sdk-peer"], "file", "older")
 GO = Peer("Go's oauth2", [BUILT / "oauth2"], "file", "older")
 LIBCURL = Peer("by hand on libcurl", [BUILT / "libcurl"], "file")
@@ -106,7 +108,9 @@ class Emulator:
         self.company_id = app["companies"][0]["id"]
         self.location_ids = app["companies"][0]["locationIds"]
         port = urllib.parse.urlsplit(self.base_url).port
-        self.front = subprocess.Popen([RUST / "older_version", str(port)], stdout=subprocess.PIPE, text=True)
+        self.front = subprocess.Popen(
+            [RUST / "older_version", str(port)], stdout=subprocess.PIPE, text=True
+        )
         self.older_url = f"http://127.0.0.1:{self.front.stdout.readline().strip()}"
 
     def stop(self):
@@ -116,7 +120,9 @@ class Emulator:
 
     def control(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.base_url}/_emulator{path}", data=data, method=method)
+        request = urllib.request.Request(
+            f"{self.base_url}/_emulator{path}", data=data, method=method
+        )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
@@ -125,7 +131,11 @@ class Emulator:
 
     def post(self, form):
         """The response of /oauth/token, or None."""
-        form = {"clientId": self.config["clientId"], "clientSecret": self.config["clientSecret"], **form}
+        form = {
+            "clientId": self.config["clientId"],
+            "clientSecret": self.config["clientSecret"],
+            **form,
+        }
         body = urllib.parse.urlencode(form).encode()
         request = urllib.request.Request(f"{self.base_url}/oauth/token", body, {"Version": "v3"})
         try:
@@ -146,12 +156,18 @@ class Emulator:
         url = f"{self.config['authorizeUrl']}?{urllib.parse.urlencode(query)}"
         consent = self.control("POST", "/consent", {"url": url, "companyId": self.company_id})
         code = urllib.parse.parse_qs(urllib.parse.urlsplit(consent["redirectUrl"]).query)["code"][0]
-        return self.post({"grantType": "authorization_code", "code": code, "redirectUri": redirect_uri})
+        return self.post(
+            {"grantType": "authorization_code", "code": code, "redirectUri": redirect_uri}
+        )
 
     def takes(self, access_token):
-        query = urllib.parse.urlencode({"companyId": self.company_id, "appId": self.app_id, "pageSize": 1})
+        query = urllib.parse.urlencode(
+            {"companyId": self.company_id, "appId": self.app_id, "pageSize": 1}
+        )
         headers = {"Authorization": f"Bearer {access_token}", "Version": "v3"}
-        request = urllib.request.Request(f"{self.base_url}/oauth/installed-locations?{query}", headers=headers)
+        request = urllib.request.Request(
+            f"{self.base_url}/oauth/installed-locations?{query}", headers=headers
+        )
         try:
             with urllib.request.urlopen(request, timeout=60):
                 return True
@@ -167,8 +183,14 @@ class Emulator:
         url = self.base_url if peer.speaks_v3 and not through_front else self.older_url
         limit = {"requests": 1_000_000, "perMs": 10_000, "perDay": 1_000_000_000}
         config = {**self.config, "baseUrl": url, "rateLimit": more.pop("limit", limit)}
-        config["store"] = {"kind": "memory"} if in_memory else {"kind": "sqlite", "path": str(store)}
-        app = {"clientId": config["clientId"], "clientSecret": config["clientSecret"], "appId": self.app_id}
+        config["store"] = (
+            {"kind": "memory"} if in_memory else {"kind": "sqlite", "path": str(store)}
+        )
+        app = {
+            "clientId": config["clientId"],
+            "clientSecret": config["clientSecret"],
+            "appId": self.app_id,
+        }
         task = {"baseUrl": url, **app, "companyId": self.company_id, "config": config, **more}
         return task if in_memory else {**task, "store": str(store)}
 
@@ -189,9 +211,11 @@ class Store:
         self.server = server
         self.kind = peer.store
         self.folder = Path(folder)
-        self.path = {"sqlite": self.folder / "tokens.db", "sessions": self.folder, "file": self.folder / "token.json"}[
-            self.kind
-        ]
+        self.path = {
+            "sqlite": self.folder / "tokens.db",
+            "sessions": self.folder,
+            "file": self.folder / "token.json",
+        }[self.kind]
 
     def write(self, token, expires_at):
         if self.kind == "sqlite":
@@ -216,7 +240,9 @@ class Store:
             with self.client() as client:
                 return next(iter(client.tokens_export())).refresh_token
         if self.kind == "sessions":
-            return json.loads((self.folder / f"{self.server.company_id}.json").read_text())["refresh_token"]
+            return json.loads((self.folder / f"{self.server.company_id}.json").read_text())[
+                "refresh_token"
+            ]
         return json.loads(self.path.read_text())["refreshToken"]
 
     def client(self):
@@ -243,7 +269,10 @@ def table(title, head, rows):
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     print(f"\n{title}")
     for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:])),
+        ]
         print("  ".join(cells).rstrip())
     sys.stdout.flush()
 
@@ -268,15 +297,27 @@ def in_turns(measures):
 
 def live(_):
     """A live token from memory."""
-    peers = {OURS_C: 200_000, GO: 200_000, VENDOR_TYPESCRIPT: 20_000, OURS_PYTHON: 20_000, VENDOR_PYTHON: 20_000}
+    peers = {
+        OURS_C: 200_000,
+        GO: 200_000,
+        VENDOR_TYPESCRIPT: 20_000,
+        OURS_PYTHON: 20_000,
+        VENDOR_PYTHON: 20_000,
+    }
     with emulator("--rate-limit", "off") as server:
 
         def measure(peer, calls):
             token = {**server.token(), "expiresAt": now_ms() + 24 * HOUR_MS}
-            return peer.answer("live", server.task(peer, in_memory=True, token=token, calls=calls))["us"]
+            return peer.answer("live", server.task(peer, in_memory=True, token=token, calls=calls))[
+                "us"
+            ]
 
-        medians = in_turns({peer: lambda p=peer, c=calls: measure(p, c) for peer, calls in peers.items()})
-    rows = [[p.name, f"{us * 1e3:,.0f} ns", f"{us / medians[OURS_C]:.1f}"] for p, us in medians.items()]
+        medians = in_turns(
+            {peer: lambda p=peer, c=calls: measure(p, c) for peer, calls in peers.items()}
+        )
+    rows = [
+        [p.name, f"{us * 1e3:,.0f} ns", f"{us / medians[OURS_C]:.1f}"] for p, us in medians.items()
+    ]
     table("A live token held in memory", ["", "per call", "ours in C = 1"], rows)
 
 
@@ -315,7 +356,14 @@ def refresh(_):
             if where != "direct":
                 row.append(f"{medians[peer, where] / medians[OURS_C, where]:.2f}")
         rows.append(row)
-    head = ["", "direct", "through the front", "ours in C = 1", "the same, durable", "ours in C = 1"]
+    head = [
+        "",
+        "direct",
+        "through the front",
+        "ours in C = 1",
+        "the same, durable",
+        "ours in C = 1",
+    ]
     table("A refresh on loopback", head, rows)
 
 
@@ -335,10 +383,24 @@ def stampede(_):
                 kept = {3: "yes", 0: "no"}.get(sum(connected), f"{sum(connected)} of 3 times")
                 took = f"{statistics.median(took):.0f} ms"
                 rows.append(
-                    [f"{peer.name}, reuse {window or 'off'}", span(sent), span(granted), span(served), kept, took]
+                    [
+                        f"{peer.name}, reuse {window or 'off'}",
+                        span(sent),
+                        span(granted),
+                        span(served),
+                        kept,
+                        took,
+                    ]
                 )
         where = f"{processes} processes" if processes > 1 else "one process"
-        head = ["", "requests", "granted", "served of 64", "connected after", "until all are answered"]
+        head = [
+            "",
+            "requests",
+            "granted",
+            "served of 64",
+            "connected after",
+            "until all are answered",
+        ]
         table(f"64 callers in {where} on one expired token, a server that takes 50 ms", head, rows)
 
 
@@ -361,7 +423,13 @@ def stampede_of(server, peer, processes, callers):
         server.settings(latencyMs=0)
         served = sum(served_by(server, answer) for answer in answers)
         granted = sum(status == 200 for status in statuses)
-        return len(statuses), granted, served, connected(server, store), max(answer["ms"] for answer in answers)
+        return (
+            len(statuses),
+            granted,
+            served,
+            connected(server, store),
+            max(answer["ms"] for answer in answers),
+        )
 
 
 def ready(process):
@@ -401,7 +469,12 @@ def lost(_):
                 with store_of(server, peer) as store:
                     store.write(server.token(), now_ms() - HOUR_MS)
                     server.control("POST", "/tokens/expire", {})
-                    rule = {"kind": "replyLost", "endpoint": "token", "grantType": "refresh_token", "count": 1}
+                    rule = {
+                        "kind": "replyLost",
+                        "endpoint": "token",
+                        "grantType": "refresh_token",
+                        "count": 1,
+                    }
                     server.control("POST", "/faults", rule)
                     process = peer.start("ask", server.task(peer, store.path, callers=1))
                     ready(process)
@@ -438,14 +511,28 @@ def mint(arguments):
                     server.settings(latencyMs=latency)
                     report = peer.answer("mint", task)
                     server.settings(latencyMs=0)
-                statuses = [request["status"] for request in server.control("GET", "/requests")["requests"]]
+                statuses = [
+                    request["status"] for request in server.control("GET", "/requests")["requests"]
+                ]
                 refused = statuses.count(429)
                 dictated = per_ms / 1e3 * ((len(statuses) - refused - 1) // requests)
                 name = peer.name if peer is OURS_C else f"{peer.name}, a loop"
                 ratio = f"{report['seconds'] / dictated:.2f}"
-                rows.append([f"{name}, {latency} ms", report["minted"], refused, f"{report['seconds']:.2f} s", ratio])
+                rows.append(
+                    [
+                        f"{name}, {latency} ms",
+                        report["minted"],
+                        refused,
+                        f"{report['seconds']:.2f} s",
+                        ratio,
+                    ]
+                )
     head = ["", "minted", "refused (429)", "time", "the limit's = 1"]
-    table(f"{count} locations minted, {requests} requests in {per_ms} ms, a server that takes 0 or 5 ms", head, rows)
+    table(
+        f"{count} locations minted, {requests} requests in {per_ms} ms, a server that takes 0 or 5 ms",
+        head,
+        rows,
+    )
 
 
 def store(_):
@@ -455,12 +542,14 @@ def store(_):
         token = {**server.token(), "expiresAt": now_ms() + 24 * HOUR_MS}
         names = {"userType": "Location", "refreshToken": None}
         with store.client() as client:
-            client.tokens_import([{**token, **names, "locationId": f"location{i}"} for i in range(count)])
+            client.tokens_import(
+                [{**token, **names, "locationId": f"location{i}"} for i in range(count)]
+            )
         medians = in_turns(
             {
-                question: lambda q=question: OURS_C.answer(q, server.task(OURS_C, store.path, token=token, calls=300))[
-                    "us"
-                ]
+                question: lambda q=question: OURS_C.answer(
+                    q, server.task(OURS_C, store.path, token=token, calls=300)
+                )["us"]
                 for question in ("save", "list")
             }
         )
@@ -468,7 +557,11 @@ def store(_):
         ["a durable save", f"{medians['save']:,.0f} µs"],
         [f"a page of 100 of {count:,}", f"{medians['list']:,.0f} µs"],
     ]
-    table("The store of ghl-oauth, SQLite; the vendor's SDKs have MongoDB's, not measured", ["", ""], rows)
+    table(
+        "The store of ghl-oauth, SQLite; the vendor's SDKs have MongoDB's, not measured",
+        ["", ""],
+        rows,
+    )
 
 
 def start(_):
@@ -478,7 +571,11 @@ def start(_):
         for peer in PEERS:
             store = stack.enter_context(store_of(server, peer))
             store.write(server.token(), now_ms() + 20 * HOUR_MS)
-            commands[peer.name] = [*peer.command, "start", json.dumps(server.task(peer, store.path))]
+            commands[peer.name] = [
+                *peer.command,
+                "start",
+                json.dumps(server.task(peer, store.path)),
+            ]
         for statement in ("pass", "import ghl_oauth", "import highlevel"):
             commands[f"python: {statement}"] = [str(PYTHON), "-c", statement]
         commands["node: nothing"] = ["node", "-e", "0"]
@@ -492,12 +589,18 @@ def start(_):
     for name, measured in runs.items():
         milliseconds, megabytes = (statistics.median(column) for column in zip(*measured))
         rows.append([name, f"{milliseconds:.1f} ms", f"{megabytes:.1f} MB", sizes.get(name, "")])
-    table("A process that prints a live token from its store", ["", "time", "memory", "installed"], rows)
+    table(
+        "A process that prints a live token from its store",
+        ["", "time", "memory", "installed"],
+        rows,
+    )
 
 
 def process_of(command):
     """Milliseconds, and the peak in megabytes."""
-    launched = subprocess.run([BUILT / "launch", *command], capture_output=True, text=True, env=ENVIRONMENT)
+    launched = subprocess.run(
+        [BUILT / "launch", *command], capture_output=True, text=True, env=ENVIRONMENT
+    )
     if launched.returncode != 0:
         sys.exit(f"{command[:3]} failed: {launched.stderr}")
     usage = json.loads(launched.stdout)
@@ -508,7 +611,12 @@ def installed():
     """The dependencies of each peer, without the C library and the language's standard library."""
 
     def megabytes(paths):
-        files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+        files = [
+            file
+            for path in paths
+            for file in ([path] if path.is_file() else path.rglob("*"))
+            if file.is_file()
+        ]
         return sum(file.stat().st_size for file in files if "__pycache__" not in file.parts) / 1e6
 
     def stripped(program):
@@ -519,7 +627,11 @@ def installed():
     def libraries(program):
         listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         found = {Path(path).resolve() for path in re.findall(r"=> (/\S+)", listed)}
-        return [path for path in found if not re.match(r"(libc|libm|libgcc_s|libdl|libpthread)[.-]", path.name)]
+        return [
+            path
+            for path in found
+            if not re.match(r"(libc|libm|libgcc_s|libdl|libpthread)[.-]", path.name)
+        ]
 
     own = {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
     packages = next((BUILT / "python" / "lib").glob("python*/site-packages"))
@@ -547,7 +659,9 @@ QUESTIONS = [live, refresh, stampede, lost, mint, store, start]
 def main():
     names = [question.__name__ for question in QUESTIONS]
     parser = argparse.ArgumentParser(description="Compares this library with its alternatives.")
-    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(names)}; default: all")
+    parser.add_argument(
+        "questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(names)}; default: all"
+    )
     parser.add_argument("--locations", type=int, default=1_000, help="number of locations to mint")
     arguments = parser.parse_args()
     unknown = set(arguments.questions) - set(names)

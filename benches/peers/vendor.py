@@ -41,7 +41,11 @@ class Folder(SessionStorage):
     async def set_session(self, resource_id, session_data):
         session_data = self.normalize_session_data(session_data)
         expire_at = self.calculate_expire_at(session_data.get("expires_in"))
-        session = {**(await self.get_session(resource_id) or {}), **session_data, "expire_at": expire_at}
+        session = {
+            **(await self.get_session(resource_id) or {}),
+            **session_data,
+            "expire_at": expire_at,
+        }
         temporary = self.path / f"{resource_id}.{os.getpid()}"
         with temporary.open("w") as file:
             json.dump(session, file)
@@ -73,11 +77,15 @@ class Peer:
         self.task = task
         self.company_id = task["companyId"]
         self.storage = storage
-        self.sdk = HighLevel(client_id=task["clientId"], client_secret=task["clientSecret"], session_storage=storage)
+        self.sdk = HighLevel(
+            client_id=task["clientId"], client_secret=task["clientSecret"], session_storage=storage
+        )
 
     async def token(self):
         """The token lookup that each call of the SDK does before its request."""
-        header = await self.sdk.get_token_for_security(["Agency-Access-Only"], query={"companyId": self.company_id})
+        header = await self.sdk.get_token_for_security(
+            ["Agency-Access-Only"], query={"companyId": self.company_id}
+        )
         return header.removeprefix("Bearer ")
 
     async def ask(self):
@@ -85,7 +93,9 @@ class Peer:
         print("ready", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             began = time.perf_counter()
-            tokens = await asyncio.gather(*(self.token() for _ in range(self.task["callers"])), return_exceptions=True)
+            tokens = await asyncio.gather(
+                *(self.token() for _ in range(self.task["callers"])), return_exceptions=True
+            )
             took = time.perf_counter() - began
             tokens = [token for token in tokens if isinstance(token, str)]
             print(json.dumps({"tokens": tokens, "ms": took * 1e3}), flush=True)
@@ -108,7 +118,11 @@ class Peer:
         for _ in range(self.task["calls"]):
             began = time.perf_counter()
             token = await self.sdk.oauth.refresh_token(
-                refresh_token, self.task["clientId"], self.task["clientSecret"], "refresh_token", "Company"
+                refresh_token,
+                self.task["clientId"],
+                self.task["clientSecret"],
+                "refresh_token",
+                "Company",
             )
             await self.storage.set_session(self.company_id, token)
             times.append(time.perf_counter() - began)
@@ -133,7 +147,11 @@ class Peer:
                     await asyncio.sleep(self.task["windowMs"] / 1e3)
             await self.storage.set_session(location_id, {**token, "userType": "Location", **place})
         seconds = time.perf_counter() - began
-        print(json.dumps({"minted": len(self.task["locations"]), "refused": refused, "seconds": seconds}))
+        print(
+            json.dumps(
+                {"minted": len(self.task["locations"]), "refused": refused, "seconds": seconds}
+            )
+        )
 
     async def start(self):
         print(await self.token())

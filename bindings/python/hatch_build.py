@@ -57,7 +57,10 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
         # Cargo reports the file's path, which depends on the target directory and the target.
         for line in messages.splitlines():
             message = json.loads(line)
-            if message["reason"] == "compiler-artifact" and message["target"]["name"] == "ghl_oauth":
+            if (
+                message["reason"] == "compiler-artifact"
+                and message["target"]["name"] == "ghl_oauth"
+            ):
                 for file in map(Path, message["filenames"]):
                     if file.name == FILE_NAME:
                         return file
@@ -65,7 +68,14 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def _packaged_crate(self) -> Path:
         """The crate in its published form: its own files, and a manifest without the workspace."""
-        self._cargo("package", "--quiet", "--no-verify", "--allow-dirty", "--target-dir", str(self._scratch / "target"))
+        self._cargo(
+            "package",
+            "--quiet",
+            "--no-verify",
+            "--allow-dirty",
+            "--target-dir",
+            str(self._scratch / "target"),
+        )
         (archive,) = (self._scratch / "target" / "package").glob("*.crate")
         with tarfile.open(archive) as crate:
             crate.extractall(self._scratch)
@@ -74,7 +84,11 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
     def _cargo(self, *arguments: str) -> str:
         try:
             done = subprocess.run(
-                ["cargo", *arguments], cwd=self._crate(), check=True, stdout=subprocess.PIPE, text=True
+                ["cargo", *arguments],
+                cwd=self._crate(),
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
             )
         except FileNotFoundError as error:
             raise FileNotFoundError(
@@ -89,7 +103,9 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 # The system libraries that PEP 600 allows in a manylinux wheel and that a Rust library links to.
-MANYLINUX_LIBRARIES = re.compile(r"(libc|libm|libdl|librt|libpthread|libgcc_s|ld-linux[-\w]*)\.so\.\d+")
+MANYLINUX_LIBRARIES = re.compile(
+    r"(libc|libm|libdl|librt|libpthread|libgcc_s|ld-linux[-\w]*)\.so\.\d+"
+)
 
 
 def _platform_tag(library: Path) -> str:

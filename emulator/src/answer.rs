@@ -18,7 +18,10 @@ impl Answer {
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self {
             status,
-            headers: vec![("content-type".to_owned(), "application/json; charset=utf-8".to_owned())],
+            headers: vec![(
+                "content-type".to_owned(),
+                "application/json; charset=utf-8".to_owned(),
+            )],
             body: body.to_string().into_bytes(),
         }
     }
@@ -30,7 +33,8 @@ impl Answer {
 
     /// A transient error: a backend cache or database of the service timed out.
     pub(crate) fn command_timed_out(as_object: bool) -> Self {
-        let text = json!({"statusCode": 401, "message": "Command timed out", "error": "Unauthorized"});
+        let text =
+            json!({"statusCode": 401, "message": "Command timed out", "error": "Unauthorized"});
         let body = if as_object { json!({"statusCode": 401, "message": text}) } else { text };
         Self::json(401, &body).with_headers([("x-trace-id", trace_id())])
     }

@@ -31,12 +31,15 @@ pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) ->
         let entry = state.log.record(&call, now_ms);
         let (target, holder) = target_of(&state, &call);
         let fault = state.faults.strike(&target);
-        let struck_by = fault.as_ref().map(|strike| StruckBy { id: strike.id, kind: strike.kind.name() });
+        let struck_by =
+            fault.as_ref().map(|strike| StruckBy { id: strike.id, kind: strike.kind.name() });
         state.log.add(entry, target.resource_id.or(holder), struck_by);
         (entry, fault)
     };
     let stall = match &fault {
-        Some(Strike { kind: FaultKind::Stall { stage }, gate, .. }) => Some((*stage, Arc::clone(gate))),
+        Some(Strike { kind: FaultKind::Stall { stage }, gate, .. }) => {
+            Some((*stage, Arc::clone(gate)))
+        }
         _ => None,
     };
     if let Some((Stage::BeforeProcessing, gate)) = &stall {
@@ -47,8 +50,9 @@ pub(crate) async fn serve(Extract(shared): Extract<Shared>, request: Request) ->
         let delivery = match fault {
             None => Delivery::Whole(process(&mut state, &call, None)),
             Some(Strike { kind, .. }) => {
-                let answer =
-                    kind.processes().then(|| process(&mut state, &call, kind.other_owner().as_ref()));
+                let answer = kind
+                    .processes()
+                    .then(|| process(&mut state, &call, kind.other_owner().as_ref()));
                 state.log.set_status(entry, answer.as_ref().map_or(0, |answer| answer.status));
                 delivery::spoil(kind, answer, &state.url_of(&call))
             }
@@ -167,11 +171,14 @@ fn process(state: &mut State, call: &Call, other: Option<&OtherOwner>) -> Answer
         either(match endpoint {
             Endpoint::LocationToken => location_token::answer(state, call, &caller, other),
             Endpoint::InstalledLocations => installed_locations::answer(state, call, &caller),
-            _ => location::answer(state, call, &caller, location_id(&call.path).unwrap_or_default()),
+            _ => {
+                location::answer(state, call, &caller, location_id(&call.path).unwrap_or_default())
+            }
         })
     };
     let unit = state.settings.behaviour.daily_reset;
-    let reset = quota.and_then(|quota| quota.daily_reset(unit, state.clock.now_ms(), state.clock_speed()));
+    let reset =
+        quota.and_then(|quota| quota.daily_reset(unit, state.clock.now_ms(), state.clock_speed()));
     answer.with_headers(quota.iter().flat_map(|quota| quota.headers())).with_headers(reset)
 }
 
@@ -184,7 +191,9 @@ fn check_headers(call: &Call, endpoint: Endpoint) -> Result<(), Answer> {
         Some("v3") => {}
         None => return Err(Answer::refusal(401, "version header was not found.")),
         // A dated version selects v2, which has none of the kebab-case paths.
-        Some(version) if is_dated(version) && endpoint != Endpoint::Token => return Err(not_routed(call)),
+        Some(version) if is_dated(version) && endpoint != Endpoint::Token => {
+            return Err(not_routed(call));
+        }
         Some(_) => return Err(Answer::refusal(401, "version header is invalid")),
     }
     let mut accepted = call.header_values("accept").flat_map(|value| value.split(',')).peekable();

@@ -157,7 +157,12 @@ pub const BEHAVIOURS: [BehaviourInfo; 8] = [
         "--name-wrong-credentials",
         "a wrong client ID or secret is answered 401 `Invalid client credentials`",
     ),
-    choice("inactiveStatus", "--inactive-status", &["400", "401"], "the status of `Location is not active`"),
+    choice(
+        "inactiveStatus",
+        "--inactive-status",
+        &["400", "401"],
+        "the status of `Location is not active`",
+    ),
     switch(
         "ignoreInstalledFilter",
         "--ignore-installed-filter",
@@ -240,7 +245,12 @@ mod tests {
             for value in values {
                 behaviour.set(info.name, value).unwrap();
                 let set = json!(behaviour)[info.name].clone();
-                assert_eq!(set.as_str().map_or(set.to_string(), str::to_owned), **value, "{}", info.name);
+                assert_eq!(
+                    set.as_str().map_or(set.to_string(), str::to_owned),
+                    **value,
+                    "{}",
+                    info.name
+                );
             }
             assert!(behaviour.set(info.name, "another").is_err(), "{}", info.name);
         }

@@ -22,7 +22,9 @@ impl Call {
     /// Reads a whole request.
     pub(crate) async fn read(request: Request) -> Result<Self, Answer> {
         let (head, body) = request.into_parts();
-        let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| Answer::refusal(413, "Payload Too Large"))?;
+        let body = to_bytes(body, BODY_LIMIT)
+            .await
+            .map_err(|_| Answer::refusal(413, "Payload Too Large"))?;
         Ok(Self {
             method: head.method.as_str().to_owned(),
             path: head.uri.path().to_owned(),
@@ -31,7 +33,10 @@ impl Call {
                 .headers
                 .iter()
                 .map(|(name, value)| {
-                    (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+                    (
+                        name.as_str().to_owned(),
+                        String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                    )
                 })
                 .collect(),
             body: body.to_vec(),

@@ -1,7 +1,9 @@
 //! The emulator's private certificate authority (CA), and the valid and invalid server certificates
 //! that it issues.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use std::io;
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;

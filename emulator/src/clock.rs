@@ -47,7 +47,11 @@ fn system_ms() -> i64 {
 }
 
 /// Milliseconds times a ratio, without overflow.
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "days of milliseconds fit")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "days of milliseconds fit"
+)]
 pub(crate) fn milliseconds(whole: i64, ratio: f64) -> i64 {
     (whole as f64 * ratio) as i64
 }

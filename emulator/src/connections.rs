@@ -50,7 +50,11 @@ impl Connections {
         move || {
             drop(done);
             let waited = all_done.recv_timeout(WAIT_LIMIT);
-            assert_ne!(waited, Err(std::sync::mpsc::RecvTimeoutError::Timeout), "connections do not end");
+            assert_ne!(
+                waited,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout),
+                "connections do not end"
+            );
         }
     }
 }

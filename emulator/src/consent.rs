@@ -7,8 +7,15 @@ use crate::state::{CONSENT_PATHS, State};
 use crate::webhook::Notice;
 use form_urlencoded::Serializer;
 
-const PARAMETERS: [&str; 7] =
-    ["response_type", "client_id", "redirect_uri", "scope", "state", "loginWindowOpenMode", "version_id"];
+const PARAMETERS: [&str; 7] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "loginWindowOpenMode",
+    "version_id",
+];
 
 /// A user's decision on the consent page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +51,10 @@ impl AuthorizationRequest {
             return Err(format!("Unknown parameter: {stranger}."));
         }
         let required = |name: &str| {
-            fields.get(name).filter(|value| !value.is_empty()).ok_or_else(|| format!("{name} is missing."))
+            fields
+                .get(name)
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| format!("{name} is missing."))
         };
         if required("response_type")? != "code" {
             return Err("response_type must be code.".to_owned());
@@ -73,7 +83,9 @@ impl AuthorizationRequest {
         }
         let scope = required("scope")?;
         let mut scopes: Vec<_> = scope.split(' ').collect();
-        if let Some(unknown) = scopes.iter().find(|wanted| !app.scopes.iter().any(|known| known == *wanted)) {
+        if let Some(unknown) =
+            scopes.iter().find(|wanted| !app.scopes.iter().any(|known| known == *wanted))
+        {
             return Err(format!("scope '{unknown}' is not registered for the app."));
         }
         scopes.sort_unstable();
@@ -115,7 +127,11 @@ impl AuthorizationRequest {
             private: false,
         };
         let installed = match chosen {
-            None => state.directory.locations_of(&company_id).map(|location| location.id.clone()).collect(),
+            None => state
+                .directory
+                .locations_of(&company_id)
+                .map(|location| location.id.clone())
+                .collect(),
             Some(chosen) => {
                 if chosen.is_empty() {
                     return Err("No location is selected.".to_owned());
@@ -187,7 +203,11 @@ impl AuthorizationRequest {
 
 /// Parses an authorization URL and carries out the decision; implements
 /// [`Emulator::consent`](crate::Emulator::consent).
-pub(crate) fn decide_on_url(state: &mut State, url: &str, decision: Decision) -> Result<String, String> {
+pub(crate) fn decide_on_url(
+    state: &mut State,
+    url: &str,
+    decision: Decision,
+) -> Result<String, String> {
     let (page, query) = url.split_once('?').unwrap_or((url, ""));
     let served = CONSENT_PATHS.iter().any(|path| {
         page.strip_suffix(path).is_some_and(|base| {
@@ -235,7 +255,8 @@ mod tests {
         let app = state().directory.app;
         let read = |rest: &str| AuthorizationRequest::read(&query(&app, rest), &app);
         let request =
-            read("&scope=contacts.readonly%20contacts.write&state=s&loginWindowOpenMode=self").unwrap();
+            read("&scope=contacts.readonly%20contacts.write&state=s&loginWindowOpenMode=self")
+                .unwrap();
         assert_eq!(request.scope, "contacts.readonly contacts.write");
         assert!(read(&format!("&scope=oauth.write&version_id={}", app.version_id)).is_ok());
         for (rest, complaint) in [
@@ -276,7 +297,8 @@ mod tests {
         .unwrap();
         let company = state.directory.companies[0].id.clone();
         let chosen = state.directory.locations[3].id.clone();
-        let decision = |locations| Decision::CompanyWithLocations { company: company.clone(), locations };
+        let decision =
+            |locations| Decision::CompanyWithLocations { company: company.clone(), locations };
         assert!(request.decide(&mut state, decision(vec![])).is_err());
         assert!(request.decide(&mut state, decision(vec!["elsewhere".to_owned()])).is_err());
         request.decide(&mut state, decision(vec![chosen.clone()])).unwrap();
@@ -297,10 +319,13 @@ mod tests {
 
     #[test]
     fn loopback_means_this_machine_only() {
-        for uri in ["http://127.0.0.1:80/a", "http://localhost", "http://[::1]:9/", "http://[::1]"] {
+        for uri in ["http://127.0.0.1:80/a", "http://localhost", "http://[::1]:9/", "http://[::1]"]
+        {
             assert!(is_loopback(uri), "{uri}");
         }
-        for uri in ["https://localhost/", "http://localhost.example/", "http://127.0.0.1@evil.example/"] {
+        for uri in
+            ["https://localhost/", "http://localhost.example/", "http://127.0.0.1@evil.example/"]
+        {
             assert!(!is_loopback(uri), "{uri}");
         }
     }

@@ -17,8 +17,10 @@ const STYLE: &str = include_str!("page/consent.css");
 /// `GET`: shows the page.
 pub(crate) async fn show(Extract(shared): Extract<Shared>, request: Request) -> Response {
     recorded(&shared, request, |state, call| {
-        let asked =
-            AuthorizationRequest::read(call.query.as_deref().unwrap_or_default(), &state.directory.app);
+        let asked = AuthorizationRequest::read(
+            call.query.as_deref().unwrap_or_default(),
+            &state.directory.app,
+        );
         match asked {
             Ok(asked) => choose(&asked, &state.directory).answer(200),
             Err(complaint) => refuse(&complaint).answer(400),
@@ -33,12 +35,16 @@ pub(crate) async fn decide(Extract(shared): Extract<Shared>, request: Request) -
     let foreign = foreign(request.headers());
     recorded(&shared, request, |state, call| {
         if let Some(complaint) = foreign {
-            return refuse(&format!("The form was not submitted from the consent page: {complaint}."))
-                .answer(403);
+            return refuse(&format!(
+                "The form was not submitted from the consent page: {complaint}."
+            ))
+            .answer(403);
         }
-        let redirect =
-            AuthorizationRequest::read(call.query.as_deref().unwrap_or_default(), &state.directory.app)
-                .and_then(|asked| asked.decide(state, decision(&call.body)?));
+        let redirect = AuthorizationRequest::read(
+            call.query.as_deref().unwrap_or_default(),
+            &state.directory.app,
+        )
+        .and_then(|asked| asked.decide(state, decision(&call.body)?));
         match redirect {
             Ok(url) => Answer {
                 status: 302,

@@ -77,7 +77,10 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ),
     ("POST /_emulator/tokens/expire", "{}: expires every access token"),
     ("POST /_emulator/tokens/revoke", r#"{"resourceId"}: revokes its refresh tokens"#),
-    ("POST /_emulator/tokens/private", r#"{"resourceId"}: a private integration token -> {"token"}"#),
+    (
+        "POST /_emulator/tokens/private",
+        r#"{"resourceId"}: a private integration token -> {"token"}"#,
+    ),
     (
         "POST /_emulator/consent",
         r#"{"url", "companyId" [, "locationIds"] | "locationId" | "deny": true} -> {"redirectUrl"}"#,
@@ -119,7 +122,10 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
         "POST /_emulator/scenario/step",
         r#"{"count"?: n}: plays the next events -> {"happenings"}, empty when it has finished"#,
     ),
-    ("GET /_emulator/faults", "the faults, how often each was applied, and how many requests it holds"),
+    (
+        "GET /_emulator/faults",
+        "the faults, how often each was applied, and how many requests it holds",
+    ),
     (
         "POST /_emulator/faults",
         r#"{"kind", parameters of the kind, "endpoint"?, "grantType"?, "resourceId"?, "skip"?, "count"?, "probability"?} -> {"id"}"#,
@@ -218,10 +224,17 @@ async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Response {
             );
         }
         (None, Some(now_ms), false, false) => state.clock.set_ms(now_ms),
-        (None, None, true, false) => match state.tokens.ledger().next_expiry(state.clock.now_ms()) {
-            Some(next) => state.clock.set_ms(next.expires_at_ms),
-            None => return refuse(StatusCode::CONFLICT, "there is no valid code or token that could expire"),
-        },
+        (None, None, true, false) => {
+            match state.tokens.ledger().next_expiry(state.clock.now_ms()) {
+                Some(next) => state.clock.set_ms(next.expires_at_ms),
+                None => {
+                    return refuse(
+                        StatusCode::CONFLICT,
+                        "there is no valid code or token that could expire",
+                    );
+                }
+            }
+        }
         (None, None, false, true) => state.clock.reset(),
         _ => {
             return refuse(
@@ -253,7 +266,8 @@ async fn tokens(State(shared): State<Shared>) -> Response {
 async fn ledger(State(shared): State<Shared>) -> Response {
     let state = shared.lock();
     let now_ms = state.clock.now_ms();
-    let accounts: Vec<_> = state.tokens.ledger().entries().map(|entry| entry.account(now_ms)).collect();
+    let accounts: Vec<_> =
+        state.tokens.ledger().entries().map(|entry| entry.account(now_ms)).collect();
     reply(&json!({ "tokens": accounts }))
 }
 
@@ -359,7 +373,11 @@ struct LocationChange {
     reinstall_after_seconds: Option<u64>,
 }
 
-async fn change_location(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
+async fn change_location(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
     let change: LocationChange = match read(&body) {
         Ok(change) => change,
         Err(refusal) => return refusal,
@@ -399,7 +417,11 @@ struct CompanyChange {
     installed: bool,
 }
 
-async fn change_company(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
+async fn change_company(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
     let change: CompanyChange = match read(&body) {
         Ok(change) => change,
         Err(refusal) => return refusal,
@@ -415,7 +437,11 @@ async fn change_company(State(shared): State<Shared>, Path(id): Path<String>, bo
     reply(&json!({"id": id, "installed": false}))
 }
 
-async fn open_location(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
+async fn open_location(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
     if let Err(refusal) = read::<Nothing>(&body) {
         return refusal;
     }
@@ -500,9 +526,11 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
                 return refuse(StatusCode::BAD_REQUEST, "locationIds requires install");
             }
             (None, Some(place), None, None) => told(Notice::Uninstall(place)),
-            (None, None, Some(id), None) => {
-                state.webhooks.caused().find(|caused| caused.id == id).map(|caused| caused.body.clone())
-            }
+            (None, None, Some(id), None) => state
+                .webhooks
+                .caused()
+                .find(|caused| caused.id == id)
+                .map(|caused| caused.body.clone()),
             (None, None, None, Some(body)) => Some(body),
             _ => {
                 return refuse(
@@ -516,9 +544,15 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
         };
         let url = match (url, deliver) {
             (url, false) => url,
-            (None, true) if state.settings.webhook_url.is_some() => state.settings.webhook_url.clone(),
-            (None, true) => return refuse(StatusCode::CONFLICT, "there is no webhookUrl in the settings"),
-            (Some(_), true) => return refuse(StatusCode::BAD_REQUEST, "give either url or deliver"),
+            (None, true) if state.settings.webhook_url.is_some() => {
+                state.settings.webhook_url.clone()
+            }
+            (None, true) => {
+                return refuse(StatusCode::CONFLICT, "there is no webhookUrl in the settings");
+            }
+            (Some(_), true) => {
+                return refuse(StatusCode::BAD_REQUEST, "give either url or deliver");
+            }
         };
         (Arc::clone(&state.webhooks.keys), state.webhooks.deliveries.clone(), url, body)
     };
@@ -528,7 +562,8 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
     )});
     if let Some(url) = url {
         // Not on this thread: the receiver may call the emulator before it responds.
-        let sent = tokio::task::spawn_blocking(move || deliveries.post(&url, &headers, body.as_bytes()));
+        let sent =
+            tokio::task::spawn_blocking(move || deliveries.post(&url, &headers, body.as_bytes()));
         match sent.await.map_err(std::io::Error::other).flatten() {
             Ok(status) => answer["status"] = status.into(),
             Err(error) => return refuse(StatusCode::BAD_GATEWAY, error.to_string()),

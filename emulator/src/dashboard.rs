@@ -184,7 +184,10 @@ fn masthead(page: &mut String, state: &State) {
 
 /// Opens a section with its heading and the content next to it.
 fn section(page: &mut String, id: &str, heading: &str, beside: impl FnOnce(&mut String)) {
-    put!(page, "<section aria-labelledby=\"{id}\">\n<div class=\"head\"><h2 id=\"{id}\">{heading}</h2>");
+    put!(
+        page,
+        "<section aria-labelledby=\"{id}\">\n<div class=\"head\"><h2 id=\"{id}\">{heading}</h2>"
+    );
     beside(page);
     page.push_str("</div>\n");
 }
@@ -194,7 +197,9 @@ fn app(page: &mut String, state: &State) {
     section(page, "app", "App", |_| {});
     page.push_str("<dl>\n");
     let secret: String = app.client_secret.chars().take(4).collect();
-    for (name, value) in [("Client ID", app.client_id.as_str()), ("Authorize URL", &state.authorize_url())] {
+    for (name, value) in
+        [("Client ID", app.client_id.as_str()), ("Authorize URL", &state.authorize_url())]
+    {
         put!(page, "<dt>{name}</dt><dd><code>{}</code></dd>\n", Escaped(value));
     }
     put!(
@@ -313,9 +318,12 @@ fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms:
     );
     let ago = |at_ms: i64| format!("{} ago", span(now_ms.saturating_sub(at_ms)));
     match (state_now, entry.ended) {
-        (EntryState::Live, _) => put!(page, "for {}", span(entry.expires_at_ms.saturating_sub(now_ms))),
+        (EntryState::Live, _) => {
+            put!(page, "for {}", span(entry.expires_at_ms.saturating_sub(now_ms)))
+        }
         (_, Some(Ended::Spent { at_ms })) => {
-            let window_seconds = i64::try_from(state.settings.reuse_window_seconds).unwrap_or(i64::MAX);
+            let window_seconds =
+                i64::try_from(state.settings.reuse_window_seconds).unwrap_or(i64::MAX);
             let window_ms = state.scaled_ms(window_seconds.saturating_mul(1_000));
             let age_ms = now_ms.saturating_sub(at_ms);
             if entry.kind == Kind::Refresh && age_ms < window_ms {
@@ -394,7 +402,9 @@ fn recorded(page: &mut String, state: &State, request: &RecordedRequest, number:
 /// The name of a company or location, or its ID.
 fn name_of<'a>(state: &'a State, id: &'a str) -> &'a str {
     let location = state.directory.location(id).map(|location| location.name.as_str());
-    location.or_else(|| state.directory.company(id).map(|company| company.name.as_str())).unwrap_or(id)
+    location
+        .or_else(|| state.directory.company(id).map(|company| company.name.as_str()))
+        .unwrap_or(id)
 }
 
 /// The progress of the scenario that was started.
@@ -403,7 +413,11 @@ fn scenario(page: &mut String, state: &State) {
     section(page, "scenario", "Scenario", |_| {});
     let (played, left) = run.counts();
     let total = played + left;
-    put!(page, "<div id=\"live-scenario\" data-live>\n<p><strong>{}</strong> ", Escaped(run.name()));
+    put!(
+        page,
+        "<div id=\"live-scenario\" data-live>\n<p><strong>{}</strong> ",
+        Escaped(run.name())
+    );
     match run.phase() {
         ScenarioPhase::Waiting => {
             page.push_str(&chip("expired", "waiting for the first company’s connection"))
@@ -420,8 +434,9 @@ fn scenario(page: &mut String, state: &State) {
     }
     page.push_str("</p>\n");
     if run.phase() == ScenarioPhase::Finished {
-        let count =
-            |wanted| installations(state).iter().filter(|installation| installation.state == wanted).count();
+        let count = |wanted| {
+            installations(state).iter().filter(|installation| installation.state == wanted).count()
+        };
         put!(
             page,
             "<p>{} connections are valid, {} are paused. <span class=\"soft\">All are listed at \
@@ -520,7 +535,8 @@ fn one_fault(page: &mut String, state: &State, fault: &Injected) {
 /// The non-default parameters, in the catalogue's order.
 fn parameters_of(kind: &FaultKind) -> String {
     let name = kind.name();
-    let parameters = FAULT_KINDS.iter().filter(|info| info.kind == name).flat_map(|info| info.parameters);
+    let parameters =
+        FAULT_KINDS.iter().filter(|info| info.kind == name).flat_map(|info| info.parameters);
     let values = json!(kind);
     let said: Vec<_> = parameters
         .filter_map(|parameter| {
@@ -530,7 +546,11 @@ fn parameters_of(kind: &FaultKind) -> String {
                 Value::String(text) => text.clone(),
                 Value::Array(headers) => headers
                     .iter()
-                    .map(|pair| [&pair[0], &pair[1]].map(|part| part.as_str().unwrap_or_default()).join(": "))
+                    .map(|pair| {
+                        [&pair[0], &pair[1]]
+                            .map(|part| part.as_str().unwrap_or_default())
+                            .join(": ")
+                    })
                     .collect::<Vec<_>>()
                     .join("; "),
                 value => value.to_string(),
@@ -577,7 +597,9 @@ fn fault_form(page: &mut String) {
         );
     }
     page.push_str("</select></div>\n");
-    for (index, info) in FAULT_KINDS.iter().enumerate().filter(|(_, info)| !info.parameters.is_empty()) {
+    for (index, info) in
+        FAULT_KINDS.iter().enumerate().filter(|(_, info)| !info.parameters.is_empty())
+    {
         put!(
             page,
             "<fieldset class=\"wide\" data-of=\"{0}\"{1}><legend class=\"unseen\">Parameters of {0}</legend>\n\
@@ -964,7 +986,9 @@ fn behaviours(page: &mut String, behaviour: &Behaviour) {
         }
         page.push_str("</div>\n");
     }
-    page.push_str("</div></details>\n<p class=\"row\"><button>Set behaviours</button></p>\n</form>\n");
+    page.push_str(
+        "</div></details>\n<p class=\"row\"><button>Set behaviours</button></p>\n</form>\n",
+    );
 }
 
 /// A duration in its two largest units.
@@ -1022,10 +1046,18 @@ mod tests {
             parameters_of(&crate::fault::from_json(members).unwrap().1)
         };
         assert_eq!(of(json!({"kind": "replyLost"})), "");
-        assert_eq!(of(json!({"kind": "stall", "stage": "afterProcessing"})), "stage afterProcessing");
-        assert_eq!(of(json!({"kind": "drip", "everyMs": 50, "bodyOnly": true})), "everyMs 50, bodyOnly true");
         assert_eq!(
-            of(json!({"kind": "status", "status": 429, "headers": [["retry-after", "2"], ["a", "b"]]})),
+            of(json!({"kind": "stall", "stage": "afterProcessing"})),
+            "stage afterProcessing"
+        );
+        assert_eq!(
+            of(json!({"kind": "drip", "everyMs": 50, "bodyOnly": true})),
+            "everyMs 50, bodyOnly true"
+        );
+        assert_eq!(
+            of(
+                json!({"kind": "status", "status": 429, "headers": [["retry-after", "2"], ["a", "b"]]})
+            ),
             "status 429, headers retry-after: 2; a: b"
         );
     }

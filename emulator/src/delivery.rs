@@ -144,7 +144,11 @@ fn distort(kind: FaultKind, mut answer: Answer) -> Delivery {
         FaultKind::SnakeCase => json(answer, distortion::snake_case),
         FaultKind::Gzip { marked } => {
             answer.body = distortion::gzip(&answer.body);
-            if marked { answer.with_headers([("content-encoding", "gzip".to_owned())]) } else { answer }
+            if marked {
+                answer.with_headers([("content-encoding", "gzip".to_owned())])
+            } else {
+                answer
+            }
         }
         kind => return slowly_or_at_length(kind, answer),
     })
@@ -197,7 +201,8 @@ fn huge_body(answer: &Answer, bytes: u64, chunked: bool) -> Script {
         }
         [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
     };
-    let length = if chunked { Length::Chunked } else { Length::Known(padding + answer.body.len() as u64) };
+    let length =
+        if chunked { Length::Chunked } else { Length::Known(padding + answer.body.len() as u64) };
     let end: &[u8] = if chunked { b"0\r\n\r\n" } else { b"" };
     Script::new(
         [
@@ -225,7 +230,8 @@ fn head(answer: &Answer, length: Length) -> Vec<u8> {
         Length::Known(length) => ("content-length", length.to_string()),
         Length::Chunked => ("transfer-encoding", "chunked".to_owned()),
     };
-    let own = [framing, ("connection", "close".to_owned())].map(|(name, value)| (name.to_owned(), value));
+    let own =
+        [framing, ("connection", "close".to_owned())].map(|(name, value)| (name.to_owned(), value));
     for (name, value) in answer.headers.iter().chain(&own) {
         head.push_str(name);
         head.push_str(": ");

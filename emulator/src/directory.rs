@@ -74,8 +74,11 @@ impl Directory {
             }
             companies.push(company);
         }
-        let location_index =
-            locations.iter().enumerate().map(|(index, location)| (location.id.clone(), index)).collect();
+        let location_index = locations
+            .iter()
+            .enumerate()
+            .map(|(index, location)| (location.id.clone(), index))
+            .collect();
         Self { app, companies, locations, location_index, seeded, plans }
     }
 
@@ -105,7 +108,10 @@ impl Directory {
         self.location_index.get(id).map(|&index| &mut self.locations[index])
     }
 
-    pub(crate) fn locations_of<'a>(&'a self, company_id: &'a str) -> impl Iterator<Item = &'a Location> {
+    pub(crate) fn locations_of<'a>(
+        &'a self,
+        company_id: &'a str,
+    ) -> impl Iterator<Item = &'a Location> {
         self.locations.iter().filter(move |location| location.company_id == company_id)
     }
 }
@@ -137,7 +143,11 @@ impl Location {
         Self {
             id: seeded.resource_id(),
             company_id: company_id.to_owned(),
-            name: format!("{} {} {number}", OWNERS[number % OWNERS.len()], TRADES[number % TRADES.len()]),
+            name: format!(
+                "{} {} {number}",
+                OWNERS[number % OWNERS.len()],
+                TRADES[number % TRADES.len()]
+            ),
             address: format!("{number} Main St, Springfield, IL 62701, USA"),
             active: true,
             plan_id: plans[number % plans.len()].clone(),

@@ -78,12 +78,9 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(
-            crc ^ u32::from(byte),
-            |crc, _| {
-                if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
-            },
-        )
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
+        })
     })
 }
 
@@ -98,7 +95,10 @@ mod tests {
             stringified(value()),
             json!({"expiresIn": "5", "all": "true", "ids": ["abc"], "none": null})
         );
-        assert_eq!(wrong_types(value()), json!({"expiresIn": [5], "all": {}, "ids": [3], "none": null}));
+        assert_eq!(
+            wrong_types(value()),
+            json!({"expiresIn": [5], "all": {}, "ids": [3], "none": null})
+        );
     }
 
     #[test]

@@ -414,7 +414,14 @@ impl Faults {
         let id = FaultId(self.next_id);
         self.next_id += 1;
         let gate = Arc::new(Gate::default());
-        self.injected.push(Injected { id, rule, kind, matched: 0, struck: 0, gate: Arc::clone(&gate) });
+        self.injected.push(Injected {
+            id,
+            rule,
+            kind,
+            matched: 0,
+            struck: 0,
+            gate: Arc::clone(&gate),
+        });
         (id, gate)
     }
 
@@ -425,7 +432,8 @@ impl Faults {
                 continue;
             }
             fault.matched = fault.matched.saturating_add(1);
-            if fault.matched <= fault.rule.skip || self.chance.fraction() >= fault.rule.probability {
+            if fault.matched <= fault.rule.skip || self.chance.fraction() >= fault.rule.probability
+            {
                 continue;
             }
             fault.struck = fault.struck.saturating_add(1);
@@ -504,7 +512,8 @@ pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultK
             rule.insert(name.to_owned(), value);
         }
     }
-    let rule: Rule = serde_json::from_value(Value::Object(rule)).map_err(|error| error.to_string())?;
+    let rule: Rule =
+        serde_json::from_value(Value::Object(rule)).map_err(|error| error.to_string())?;
     if !(0.0..=1.0).contains(&rule.probability) {
         return Err("probability must be between 0 and 1".to_owned());
     }
@@ -517,7 +526,9 @@ pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultK
     let kind = match bare {
         Ok(kind) if members.is_empty() => kind,
         Ok(_) => return Err(format!("{name} takes no parameters")),
-        Err(_) => serde_json::from_value(json!({ name: members })).map_err(|error| error.to_string())?,
+        Err(_) => {
+            serde_json::from_value(json!({ name: members })).map_err(|error| error.to_string())?
+        }
     };
     check(&kind)?;
     Ok((rule, kind))
@@ -528,7 +539,9 @@ pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultK
 pub(crate) fn check(kind: &FaultKind) -> Result<(), String> {
     let (status, headers) = match kind {
         FaultKind::Status { status, headers, .. } => (*status, headers.as_slice()),
-        FaultKind::ReplaceStatus { status } | FaultKind::Redirect { status, .. } => (*status, &[][..]),
+        FaultKind::ReplaceStatus { status } | FaultKind::Redirect { status, .. } => {
+            (*status, &[][..])
+        }
         _ => return Ok(()),
     };
     if !(200..=599).contains(&status) {
@@ -574,7 +587,9 @@ mod tests {
         let target = refresh();
         let matches = |rule: Rule| rule.matches(&target);
         assert!(matches(Rule::default()));
-        assert!(matches(Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource("a")));
+        assert!(matches(
+            Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource("a")
+        ));
         assert!(!matches(Rule::on(Endpoint::Location)));
         assert!(!matches(Rule::default().grant_type(GrantType::AuthorizationCode)));
         assert!(!matches(Rule::default().resource("b")));
@@ -624,7 +639,8 @@ mod tests {
         ));
 
         let mut faults = Faults::new(0);
-        let (rule, kind) = read(json!({"grantType": "refresh_token", "kind": "drip", "everyMs": 5})).unwrap();
+        let (rule, kind) =
+            read(json!({"grantType": "refresh_token", "kind": "drip", "everyMs": 5})).unwrap();
         faults.inject(rule, kind);
         let described = &faults.describe()[0];
         assert_eq!(described["kind"], "drip");

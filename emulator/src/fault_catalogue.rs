@@ -119,7 +119,11 @@ pub const FAULT_KINDS: [FaultKindInfo; 22] = [
         "processed; the normal JSON, followed by spaces",
         &[optional("bytes", Number, "200000000"), optional("chunked", Switch, "false")],
     ),
-    kind("gzip", "processed; gzip without `Accept-Encoding`", &[optional("marked", Switch, "false")]),
+    kind(
+        "gzip",
+        "processed; gzip without `Accept-Encoding`",
+        &[optional("marked", Switch, "false")],
+    ),
     kind(
         "hugeHead",
         "processed; an oversized header section",
@@ -173,7 +177,10 @@ mod tests {
         }
     }
 
-    fn fault_of(info: &FaultKindInfo, takes: impl Fn(&FaultParameter) -> bool) -> Map<String, Value> {
+    fn fault_of(
+        info: &FaultKindInfo,
+        takes: impl Fn(&FaultParameter) -> bool,
+    ) -> Map<String, Value> {
         let parameters = info.parameters.iter().filter(|parameter| takes(parameter));
         let mut fault = Map::from_iter([("kind".to_owned(), json!(info.kind))]);
         fault.extend(parameters.map(|parameter| (parameter.name.to_owned(), value_of(parameter))));
@@ -182,7 +189,8 @@ mod tests {
 
     #[test]
     fn every_kind_is_listed_in_the_order_of_its_definition() {
-        let complaint = serde_json::from_value::<FaultKind>(json!("no such kind")).unwrap_err().to_string();
+        let complaint =
+            serde_json::from_value::<FaultKind>(json!("no such kind")).unwrap_err().to_string();
         assert_eq!(expected(&complaint), FAULT_KINDS.map(|info| info.kind));
     }
 
@@ -191,10 +199,12 @@ mod tests {
         for info in &FAULT_KINDS {
             let mut wrong = fault_of(info, |parameter| parameter.required);
             let least = from_json(wrong.clone()).unwrap().1;
-            let most = from_json(fault_of(info, |parameter| !parameter.value.is_empty())).unwrap().1;
+            let most =
+                from_json(fault_of(info, |parameter| !parameter.value.is_empty())).unwrap().1;
             assert_eq!(least, most, "{}: the defaults", info.kind);
             for parameter in info.parameters.iter().filter(|parameter| parameter.required) {
-                let without = fault_of(info, |other| other.required && other.name != parameter.name);
+                let without =
+                    fault_of(info, |other| other.required && other.name != parameter.name);
                 assert!(from_json(without).is_err(), "{} without {}", info.kind, parameter.name);
             }
             if !info.parameters.is_empty() {

@@ -97,15 +97,18 @@ impl Fields {
 
     /// Refuses names that are not among `allowed`, with one message for each.
     pub(crate) fn allow_only(&self, allowed: &[&str]) -> Result<(), Answer> {
-        let messages: Vec<_> =
-            self.strangers(allowed).map(|name| format!("property {name} should not exist")).collect();
+        let messages: Vec<_> = self
+            .strangers(allowed)
+            .map(|name| format!("property {name} should not exist"))
+            .collect();
         if messages.is_empty() { Ok(()) } else { Err(Answer::unprocessable(&messages)) }
     }
 }
 
 fn decode(text: &[u8]) -> Result<String, FieldError> {
     const BROKEN: FieldError = FieldError::Malformed("Malformed form: a broken escape");
-    let hex = |byte: Option<&u8>| byte.and_then(|&byte| char::from(byte).to_digit(16)).ok_or(BROKEN);
+    let hex =
+        |byte: Option<&u8>| byte.and_then(|&byte| char::from(byte).to_digit(16)).ok_or(BROKEN);
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.iter();
     while let Some(&byte) = rest.next() {
@@ -187,7 +190,10 @@ mod tests {
         let repeated = Err(FieldError::Repeated("a".to_owned()));
         assert_eq!(Fields::from_form(b"a=1&a=1").map(|_| ()), repeated);
         assert_eq!(Fields::from_json(br#"{"a":"1","a":"1"}"#).map(|_| ()), repeated);
-        assert_eq!(Fields::from_json(br#"{"a":1}"#).map(|_| ()), Err(FieldError::NotAString("a".to_owned())));
+        assert_eq!(
+            Fields::from_json(br#"{"a":1}"#).map(|_| ()),
+            Err(FieldError::NotAString("a".to_owned()))
+        );
         for json in ["", "[]", "null", "{", "{} {}"] {
             assert!(Fields::from_json(json.as_bytes()).is_err(), "{json}");
         }

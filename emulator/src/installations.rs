@@ -43,7 +43,8 @@ pub(crate) fn installations(state: &State) -> Vec<Installation> {
         fingerprints.entry(live.resource_id).or_default().push(fingerprint_of(&live.refresh_token));
     }
     let mut refresh_tokens = |id: &str| fingerprints.remove(id).unwrap_or_default();
-    let mut found = Vec::with_capacity(state.directory.companies.len() + state.directory.locations.len());
+    let mut found =
+        Vec::with_capacity(state.directory.companies.len() + state.directory.locations.len());
     for company in &state.directory.companies {
         found.push(Installation {
             resource_id: company.id.clone(),

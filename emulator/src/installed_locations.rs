@@ -48,7 +48,8 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
 
     // Eventual consistency: for a while, the list omits a new installation, and is empty after a
     // company's installation.
-    let delay_ms = i64::try_from(behaviour.list_delay_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    let delay_ms =
+        i64::try_from(behaviour.list_delay_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let now_ms = state.clock.now_ms();
     let within_delay =
         |at_ms: Option<i64>| at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < delay_ms);
@@ -168,7 +169,8 @@ impl<'a> Parameters<'a> {
         // The user who installs the app in the emulator is an administrator and can see every
         // location.
         flag("restrictToUserLocations");
-        let (Some(company_id), Some(app_id), true) = (company_id, app_id, messages.is_empty()) else {
+        let (Some(company_id), Some(app_id), true) = (company_id, app_id, messages.is_empty())
+        else {
             return Err(Answer::unprocessable(&messages));
         };
         Ok(Self {

@@ -10,7 +10,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 /// Creates an access token, about 900 bytes with a few scopes.
-pub(crate) fn access_token(app: &App, grant: &Grant, issued_at_ms: i64, expires_at_ms: i64) -> String {
+pub(crate) fn access_token(
+    app: &App,
+    grant: &Grant,
+    issued_at_ms: i64,
+    expires_at_ms: i64,
+) -> String {
     let claims = json!({
         "authClass": grant.user_type.as_str(),
         "authClassId": grant.resource_id(),
@@ -31,7 +36,12 @@ pub(crate) fn access_token(app: &App, grant: &Grant, issued_at_ms: i64, expires_
 }
 
 /// Creates a refresh token, about 400 bytes.
-pub(crate) fn refresh_token(app: &App, grant: &Grant, issued_at_ms: i64, expires_at_ms: i64) -> String {
+pub(crate) fn refresh_token(
+    app: &App,
+    grant: &Grant,
+    issued_at_ms: i64,
+    expires_at_ms: i64,
+) -> String {
     let claims = json!({
         "authClass": grant.user_type.as_str(),
         "authClassId": grant.resource_id(),

@@ -136,7 +136,14 @@ impl Ledger {
         }
         let fingerprint = start_of_digest(text);
         let grant = Arc::clone(grant);
-        self.entries.push_back(Entry { kind, fingerprint, grant, issued_at_ms, expires_at_ms, ended: None });
+        self.entries.push_back(Entry {
+            kind,
+            fingerprint,
+            grant,
+            issued_at_ms,
+            expires_at_ms,
+            ended: None,
+        });
         EntryId(self.gone + self.entries.len() as u64 - 1)
     }
 

@@ -498,12 +498,14 @@ impl Emulator {
 
     /// Delays every API response by this time, after the request was processed.
     pub fn respond_latency(&self, latency: Duration) {
-        self.shared.lock().settings.latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        self.shared.lock().settings.latency_ms =
+            u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
     }
 
     /// Delays the handling of every new connection by this time, including its TLS handshake.
     pub fn accept_delay(&self, delay: Duration) {
-        self.shared.lock().settings.accept_delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.shared.lock().settings.accept_delay_ms =
+            u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     }
 
     /// The number of connections accepted so far.

@@ -16,8 +16,10 @@ pub(crate) fn answer(
     bearer::require_scope(caller, "locations.readonly")?;
     call.without_body()?;
     call.query_fields().map_err(|error| error.answer())?.allow_only(&[])?;
-    let location =
-        state.directory.location(location_id).ok_or_else(|| Answer::not_found("Location", location_id))?;
+    let location = state
+        .directory
+        .location(location_id)
+        .ok_or_else(|| Answer::not_found("Location", location_id))?;
     let granted = match &caller.location_id {
         Some(own) => own == location_id,
         None => caller.company_id == location.company_id,

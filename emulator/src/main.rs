@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use ghl_oauth_emulator::{
-    BEHAVIOURS, CONTROL_ENDPOINTS, Certificate, Emulator, InstallationState, Options, RateLimit, Scenario,
-    ScenarioPhase,
+    BEHAVIOURS, CONTROL_ENDPOINTS, Certificate, Emulator, InstallationState, Options, RateLimit,
+    Scenario, ScenarioPhase,
 };
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -110,7 +110,11 @@ fn report(emulator: &Emulator, scenario: Scenario) -> io::Result<()> {
         }
     };
     let name = scenario.name();
-    writeln!(io::stdout(), "\nScenario {name} starts when company {} is connected.", emulator.company_id())?;
+    writeln!(
+        io::stdout(),
+        "\nScenario {name} starts when company {} is connected.",
+        emulator.company_id()
+    )?;
     wait_while(ScenarioPhase::Waiting);
     writeln!(io::stdout(), "Scenario {name} is running.")?;
     wait_while(ScenarioPhase::Running);
@@ -182,8 +186,12 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
         if switch && attached.is_some() {
             return Err(format!("{name} takes no value"));
         }
-        let mut value =
-            || attached.clone().or_else(|| arguments.next()).ok_or_else(|| format!("{name} needs a value"));
+        let mut value = || {
+            attached
+                .clone()
+                .or_else(|| arguments.next())
+                .ok_or_else(|| format!("{name} needs a value"))
+        };
         if let Some(info) = behaviour {
             let value = if switch { "true".to_owned() } else { value()? };
             behaviours.push((info, value));
@@ -237,7 +245,9 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
     let play = match (scenario, day) {
         (None, None) => None,
         (None, Some(_)) => return Err("--day-seconds needs a scenario".to_owned()),
-        (Some(_), Some(0)) => return Err("--day-seconds 0: the day must be longer than zero".to_owned()),
+        (Some(_), Some(0)) => {
+            return Err("--day-seconds 0: the day must be longer than zero".to_owned());
+        }
         (Some(scenario), day) => Some((scenario, Duration::from_secs(day.unwrap_or(300)))),
     };
     Ok(Wanted::Server(Box::new(options), play))
@@ -258,8 +268,9 @@ fn certificate(name: &str, value: &str) -> Result<Certificate, String> {
 
 fn chosen_scenario(name: &str, value: &str) -> Result<Scenario, String> {
     let found = Scenario::ALL.into_iter().find(|scenario| scenario.name() == value);
-    found
-        .ok_or_else(|| format!("{name} {value}: expected {}", Scenario::ALL.map(Scenario::name).join(" or ")))
+    found.ok_or_else(|| {
+        format!("{name} {value}: expected {}", Scenario::ALL.map(Scenario::name).join(" or "))
+    })
 }
 
 fn limited(name: &str, value: &str) -> Result<Option<RateLimit>, String> {
@@ -291,8 +302,13 @@ mod tests {
         let options = with(&["--ipv6", "--tls=expired", "--ca-file", "ca.pem"]);
         assert_eq!((options.ipv6, options.tls), (true, Some(Certificate::Expired)));
         assert_eq!(options.ca_file, Some("ca.pem".into()));
-        let options =
-            with(&["--scope", "a.b", "--scope=c.d", "--require-version-id", "--no-location-refresh-tokens"]);
+        let options = with(&[
+            "--scope",
+            "a.b",
+            "--scope=c.d",
+            "--require-version-id",
+            "--no-location-refresh-tokens",
+        ]);
         assert_eq!(options.scopes, ["a.b", "c.d"]);
         assert!(options.require_version_id && !options.location_refresh_tokens);
         let options = with(&["--daily-limit", "7", "--rate-limit=3", "--portal-redirect-rules"]);
@@ -302,7 +318,9 @@ mod tests {
         assert_eq!(options.behaviour.inactive_status, 401);
         assert_eq!(options.behaviour.webhook_retries, RetryRule::Generation2);
         assert!(with(&["--bulk-install-webhooks"]).behaviour.bulk_install_webhooks);
-        let Ok(Wanted::Server(options, play)) = parsed(&["--locations=7", "--scenario", "agency-day"]) else {
+        let Ok(Wanted::Server(options, play)) =
+            parsed(&["--locations=7", "--scenario", "agency-day"])
+        else {
             panic!("a scenario is an option");
         };
         assert_eq!((options.companies, options.locations), (2, 7));

@@ -116,7 +116,8 @@ impl Options {
         } else if let Err(complaint) = self.behaviour.check() {
             complaint
         } else if let Some((uri, word)) = self.forbidden_redirect() {
-            let complaint = format!("the portal refuses the redirect URI {uri}: it contains {word}");
+            let complaint =
+                format!("the portal refuses the redirect URI {uri}: it contains {word}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, complaint));
         } else {
             return Ok(());

@@ -67,7 +67,8 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pair = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let pair =
+            |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         let mut headers = HeaderMap::new();
         for (name, value) in pairs.iter().map(pair) {
             headers.append(name, value);

@@ -7,7 +7,11 @@ use crate::state::State;
 use std::sync::Arc;
 
 /// The grant to issue a token for: the right owner's, or another owner's if the fault applies.
-pub(crate) fn grant_to_issue(state: &State, asked: Arc<Grant>, other: Option<&OtherOwner>) -> Arc<Grant> {
+pub(crate) fn grant_to_issue(
+    state: &State,
+    asked: Arc<Grant>,
+    other: Option<&OtherOwner>,
+) -> Arc<Grant> {
     let Some(other) = other else {
         return asked;
     };
@@ -15,6 +19,8 @@ pub(crate) fn grant_to_issue(state: &State, asked: Arc<Grant>, other: Option<&Ot
     let chosen = chosen.or_else(|| state.grant_of_owner(&asked.company_id));
     chosen.map_or_else(
         || Arc::clone(&asked),
-        |grant| Arc::new(Grant { scope: asked.scope.clone(), user_id: asked.user_id.clone(), ..grant }),
+        |grant| {
+            Arc::new(Grant { scope: asked.scope.clone(), user_id: asked.user_id.clone(), ..grant })
+        },
     )
 }

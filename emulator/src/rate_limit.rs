@@ -38,12 +38,22 @@ pub(crate) struct Quota {
 
 impl RateLimiter {
     /// Admits and counts a request, or refuses it. Refused requests do not count.
-    pub(crate) fn take(&mut self, limit: RateLimit, resource_id: &str, now: Instant, day: i64) -> Quota {
+    pub(crate) fn take(
+        &mut self,
+        limit: RateLimit,
+        resource_id: &str,
+        now: Instant,
+        day: i64,
+    ) -> Quota {
         self.answers += 1;
         let tells_reset = self.answers.is_multiple_of(2);
         let usage = self.resources.entry(resource_id.to_owned()).or_default();
         let window = Duration::from_millis(limit.per_ms);
-        while usage.recent.front().is_some_and(|&earlier| now.saturating_duration_since(earlier) >= window) {
+        while usage
+            .recent
+            .front()
+            .is_some_and(|&earlier| now.saturating_duration_since(earlier) >= window)
+        {
             usage.recent.pop_front();
         }
         if usage.day != day {
@@ -126,8 +136,9 @@ mod tests {
     fn daily_quota_is_counted_separately() {
         let mut limiter = RateLimiter::default();
         let start = Instant::now();
-        let mut at =
-            |seconds, day| limiter.take(LIMIT, "a", start + Duration::from_secs(seconds), day).admitted;
+        let mut at = |seconds, day| {
+            limiter.take(LIMIT, "a", start + Duration::from_secs(seconds), day).admitted
+        };
         assert!(at(0, 0) && at(2, 0) && at(4, 0));
         assert!(!at(6, 0));
         assert!(at(8, 1), "a new day");

@@ -110,7 +110,9 @@ impl Refusal {
         let trace_id = "3c2d55ac-60c6-46c9-8a28-96c02cd97f42";
         let body: Value = match self {
             Refusal::FirewallPage => return format!("<html><body>{words}</body></html>"),
-            Refusal::InvalidGrantCode => json!({"error": "invalid_grant", "error_description": words}),
+            Refusal::InvalidGrantCode => {
+                json!({"error": "invalid_grant", "error_description": words})
+            }
             Refusal::CodeNotFound => json!({"error": "UnAuthorized!", "error_description": words}),
             Refusal::ResourceNotFound => json!({
                 "error": {"code": "RESOURCE_NOT_FOUND", "message": words, "details": {}, "resolution": "Check the id."},
@@ -164,9 +166,10 @@ impl Refusal {
             Refusal::VersionMissing => (401, "version header was not found."),
             Refusal::VersionInvalid => (401, "version header is invalid"),
             Refusal::ScopeMissing => (401, "The token is not authorized for this scope."),
-            Refusal::AuthClass => {
-                (401, "This authClass type is not allowed to access this scope. Please use another token")
-            }
+            Refusal::AuthClass => (
+                401,
+                "This authClass type is not allowed to access this scope. Please use another token",
+            ),
             Refusal::UserTypeMismatch => (401, "Token's user type mismatch!"),
             Refusal::UserTypeUnsupported => (401, "This token's user type is not yet supported!"),
             Refusal::LocationForbidden => (403, "The token does not have access to this location."),
@@ -176,13 +179,16 @@ impl Refusal {
                 (422, "grant_type must be a valid enum value; grant_type must be a string")
             }
             Refusal::LocationInactive401 => (401, "Location is not active"),
-            Refusal::LocationInaccessible => (401, "This location is not accessible from this token!"),
+            Refusal::LocationInaccessible => {
+                (401, "This location is not accessible from this token!")
+            }
             Refusal::ClientCredentialsInvalid => (401, "Invalid client credentials"),
             Refusal::PrivateTokenInvalid => (401, "Invalid Private Integration token"),
             Refusal::AuthClassUnsupported => (401, "E-102. This AuthClass is not yet supported!"),
-            Refusal::IamUnsupported => {
-                (401, "This route is not yet supported by the IAM Service. Please update your IAM config.")
-            }
+            Refusal::IamUnsupported => (
+                401,
+                "This route is not yet supported by the IAM Service. Please update your IAM config.",
+            ),
             Refusal::FieldNameUnknown => (422, "property client_id should not exist"),
         }
     }

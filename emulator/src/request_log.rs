@@ -80,7 +80,12 @@ impl RequestLog {
     }
 
     /// Adds the details that are known before the response.
-    pub(crate) fn add(&mut self, id: EntryId, resource_id: Option<String>, fault: Option<StruckBy>) {
+    pub(crate) fn add(
+        &mut self,
+        id: EntryId,
+        resource_id: Option<String>,
+        fault: Option<StruckBy>,
+    ) {
         if let Some(entry) = self.entry(id) {
             entry.resource_id = resource_id;
             entry.fault = fault;

@@ -36,7 +36,9 @@ impl RetryRule {
                 retries < 6 && status.is_none_or(|status| matches!(status, 408 | 429 | 500..=599))
             }
             Self::Generation2 => retries < 6 && status == Some(429),
-            Self::Generation3 => retries < 12 && !status.is_some_and(|status| (200..300).contains(&status)),
+            Self::Generation3 => {
+                retries < 12 && !status.is_some_and(|status| (200..300).contains(&status))
+            }
         }
     }
 
@@ -92,7 +94,8 @@ mod tests {
             (Some(503), [1, 7, 1, 13]),
             (None, [1, 7, 1, 13]),
         ] {
-            let found = [Never, Generation1, Generation2, Generation3].map(|rule| attempts(rule, status));
+            let found =
+                [Never, Generation1, Generation2, Generation3].map(|rule| attempts(rule, status));
             assert_eq!(found, expected, "{status:?}");
         }
     }

@@ -201,7 +201,11 @@ fn place_of(body: &str) -> Option<String> {
 impl State {
     /// Starts a scenario; `day` is the real time that the day takes, or `None` if the caller steps
     /// it.
-    pub(crate) fn start_scenario(&mut self, scenario: Scenario, day: Option<Duration>) -> Result<(), String> {
+    pub(crate) fn start_scenario(
+        &mut self,
+        scenario: Scenario,
+        day: Option<Duration>,
+    ) -> Result<(), String> {
         if self.scenario.as_ref().is_some_and(|run| run.phase() == ScenarioPhase::Running) {
             return Err("a scenario is running".to_owned());
         }

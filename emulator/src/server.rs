@@ -31,26 +31,34 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves on `listener`, over HTTPS if `tls` is given.
-    pub(crate) fn start(listener: TcpListener, tls: Option<Tls>, shared: &Shared) -> io::Result<Self> {
+    pub(crate) fn start(
+        listener: TcpListener,
+        tls: Option<Tls>,
+        shared: &Shared,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _guard = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let acceptor =
-            Acceptor { tls: tls.map(|tls| tls.acceptor), router: router(shared), shared: shared.clone() };
+        let acceptor = Acceptor {
+            tls: tls.map(|tls| tls.acceptor),
+            router: router(shared),
+            shared: shared.clone(),
+        };
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("ghl-oauth-emulator".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = scenario::pace(acceptor.shared.clone()) => {}
-                    () = acceptor.accept(listener) => {}
-                    _ = stopped => {}
-                }
-            });
-            // Dropping the runtime here closes every connection.
-        })?;
+        let thread =
+            std::thread::Builder::new().name("ghl-oauth-emulator".to_owned()).spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = scenario::pace(acceptor.shared.clone()) => {}
+                        () = acceptor.accept(listener) => {}
+                        _ = stopped => {}
+                    }
+                });
+                // Dropping the runtime here closes every connection.
+            })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -136,7 +144,8 @@ impl Acceptor {
         let ordered = order.as_ref().map(|order| Script::ending(order.ending));
         // With `Silence`, the connection stays open, so completion is reported at once.
         let _done = order.filter(|order| order.ending != Ending::Silence);
-        let script = ordered.or_else(|| scripted.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let script =
+            ordered.or_else(|| scripted.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(script) = script {
             script.play(socket).await;
         }

@@ -16,7 +16,11 @@ use std::sync::Arc;
 const FIELDS: [&str; 7] =
     ["clientId", "clientSecret", "grantType", "code", "refreshToken", "userType", "redirectUri"];
 
-pub(crate) fn answer(state: &mut State, call: &Call, other: Option<&OtherOwner>) -> Result<Answer, Answer> {
+pub(crate) fn answer(
+    state: &mut State,
+    call: &Call,
+    other: Option<&OtherOwner>,
+) -> Result<Answer, Answer> {
     let names = state.settings.behaviour.field_names;
     let fields = NamedFields::read(call.form_or_json()?, &FIELDS, names)?;
     let client_id = required(&fields, "clientId")?;
@@ -56,16 +60,22 @@ fn required<'a>(fields: &'a NamedFields, name: &str) -> Result<&'a str, Answer> 
 }
 
 /// `userType` is only a hint: the class of the token follows the installation.
-fn redeem(state: &mut State, fields: &NamedFields, other: Option<&OtherOwner>) -> Result<Pair, Answer> {
+fn redeem(
+    state: &mut State,
+    fields: &NamedFields,
+    other: Option<&OtherOwner>,
+) -> Result<Pair, Answer> {
     let code = required(fields, "code")?;
     let now_ms = state.clock.now_ms();
     let grant =
-        state.tokens.redeem_code(code, fields.get("redirectUri"), now_ms).map_err(
-            |refusal| match refusal {
+        state.tokens.redeem_code(code, fields.get("redirectUri"), now_ms).map_err(|refusal| {
+            match refusal {
                 CodeRefusal::Unknown => Answer::code_not_found(),
-                CodeRefusal::RedirectUriDiffers => Answer::invalid_parameter(&fields.written("redirectUri")),
-            },
-        )?;
+                CodeRefusal::RedirectUriDiffers => {
+                    Answer::invalid_parameter(&fields.written("redirectUri"))
+                }
+            }
+        })?;
     let grant = grant_to_issue(state, grant, other);
     let how = state.issue(true);
     Ok(state.tokens.issue(&state.directory.app, grant, how))
@@ -80,7 +90,8 @@ fn refresh(
     let token = required(fields, "refreshToken")?;
     let window_seconds = state.settings.reuse_window_seconds;
     let window_ms = i64::try_from(window_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
-    let standing = state.tokens.refresh_token_state(token, state.clock.now_ms(), state.scaled_ms(window_ms));
+    let standing =
+        state.tokens.refresh_token_state(token, state.clock.now_ms(), state.scaled_ms(window_ms));
     let Some(grant) = standing.grant() else {
         return Err(Answer::refusal(400, "Invalid grant: refresh token is invalid"));
     };
@@ -136,7 +147,10 @@ pub(crate) fn body(state: &State, pair: &Pair) -> Map<String, Value> {
     body.insert("companyId".to_owned(), json!(grant.company_id));
     body.insert("isBulkInstallation".to_owned(), json!(grant.user_type == UserType::Company));
     if grant.user_type == UserType::Company {
-        body.insert("installToFutureLocations".to_owned(), json!(grant.install_to_future_locations));
+        body.insert(
+            "installToFutureLocations".to_owned(),
+            json!(grant.install_to_future_locations),
+        );
         body.insert("approveAllLocations".to_owned(), json!(grant.approved_locations.is_none()));
         if let Some(approved) = &grant.approved_locations {
             body.insert("approvedLocations".to_owned(), json!(approved));

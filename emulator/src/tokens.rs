@@ -140,8 +140,11 @@ impl Tokens {
         redirect_uri: Option<&str>,
         now_ms: i64,
     ) -> Result<Arc<Grant>, CodeRefusal> {
-        let known =
-            self.codes.get(code).filter(|known| known.expires_at_ms > now_ms).ok_or(CodeRefusal::Unknown)?;
+        let known = self
+            .codes
+            .get(code)
+            .filter(|known| known.expires_at_ms > now_ms)
+            .ok_or(CodeRefusal::Unknown)?;
         if redirect_uri.is_some_and(|uri| uri != known.redirect_uri) {
             return Err(CodeRefusal::RedirectUriDiffers);
         }
@@ -157,9 +160,17 @@ impl Tokens {
         if self.issued.is_multiple_of(CLEARANCE) {
             self.clear_out(how.now_ms);
         }
-        let access_expires_at_ms = how.now_ms.saturating_add(how.access_token_seconds.saturating_mul(1_000));
-        let access_token: Arc<str> = jwt::access_token(app, &grant, how.now_ms, access_expires_at_ms).into();
-        let entry = self.ledger.enter(Kind::Access, &access_token, &grant, how.now_ms, access_expires_at_ms);
+        let access_expires_at_ms =
+            how.now_ms.saturating_add(how.access_token_seconds.saturating_mul(1_000));
+        let access_token: Arc<str> =
+            jwt::access_token(app, &grant, how.now_ms, access_expires_at_ms).into();
+        let entry = self.ledger.enter(
+            Kind::Access,
+            &access_token,
+            &grant,
+            how.now_ms,
+            access_expires_at_ms,
+        );
         self.access.insert(
             Arc::clone(&access_token),
             AccessToken { grant: Arc::clone(&grant), expires_at_ms: access_expires_at_ms, entry },
@@ -185,8 +196,14 @@ impl Tokens {
         IssuedRefresh { id: unpredictable_hex::<12>(), token }
     }
 
-    pub(crate) fn refresh_token_state(&self, token: &str, now_ms: i64, window_ms: i64) -> RefreshTokenState {
-        let Some(known) = self.refresh.get(token).filter(|known| known.expires_at_ms > now_ms) else {
+    pub(crate) fn refresh_token_state(
+        &self,
+        token: &str,
+        now_ms: i64,
+        window_ms: i64,
+    ) -> RefreshTokenState {
+        let Some(known) = self.refresh.get(token).filter(|known| known.expires_at_ms > now_ms)
+        else {
             return RefreshTokenState::Invalid;
         };
         match &known.spent {
@@ -284,8 +301,10 @@ impl Tokens {
     /// Ends all tokens of the grants for which `ended` is true.
     pub(crate) fn end_grants(&mut self, ended: impl Fn(&Grant) -> bool) {
         let codes = self.codes.extract_if(|_, code| ended(&code.grant)).map(|(_, code)| code.entry);
-        let access = self.access.extract_if(|_, known| ended(&known.grant)).map(|(_, known)| known.entry);
-        let refresh = self.refresh.extract_if(|_, known| ended(&known.grant)).map(|(_, known)| known.entry);
+        let access =
+            self.access.extract_if(|_, known| ended(&known.grant)).map(|(_, known)| known.entry);
+        let refresh =
+            self.refresh.extract_if(|_, known| ended(&known.grant)).map(|(_, known)| known.entry);
         for entry in codes.chain(access).chain(refresh) {
             self.ledger.end(entry, Ended::Revoked);
         }
@@ -297,7 +316,8 @@ impl Tokens {
         let bygone = now_ms - DAY_MS;
         self.access.retain(|_, known| known.expires_at_ms > bygone);
         self.refresh.retain(|_, known| {
-            known.expires_at_ms > bygone && known.spent.as_ref().is_none_or(|spent| spent.at_ms > bygone)
+            known.expires_at_ms > bygone
+                && known.spent.as_ref().is_none_or(|spent| spent.at_ms > bygone)
         });
     }
 }

@@ -53,7 +53,10 @@ pub(crate) fn body(directory: &Directory, notice: &Notice, now_ms: i64) -> Optio
     let app = &directory.app;
     let mut body = Map::new();
     let mut put = |name: &str, value: Value| body.insert(name.to_owned(), value);
-    put("type", json!(if matches!(notice, Notice::Uninstall(_)) { "UNINSTALL" } else { "INSTALL" }));
+    put(
+        "type",
+        json!(if matches!(notice, Notice::Uninstall(_)) { "UNINSTALL" } else { "INSTALL" }),
+    );
     put("appId", json!(app.id));
     put("versionId", json!(app.version_id));
     if let Notice::Uninstall(_) = notice {
@@ -124,9 +127,9 @@ impl Webhooks {
         };
         let queued = QueuedWebhook { url: url.to_owned(), caused: Arc::clone(caused), rule };
         let (keys, deliveries, clock) = (&self.keys, &self.deliveries, &self.clock);
-        let webhook_sender = self
-            .webhook_sender
-            .get_or_insert_with(|| WebhookSender::start(Arc::clone(keys), deliveries.clone(), clock.clone()));
+        let webhook_sender = self.webhook_sender.get_or_insert_with(|| {
+            WebhookSender::start(Arc::clone(keys), deliveries.clone(), clock.clone())
+        });
         webhook_sender.take(queued);
     }
 
@@ -174,9 +177,14 @@ mod tests {
             assert_eq!((found, &gone[name]), (expected.map(str::to_owned).to_vec(), &json!(id)));
         }
         let location_ids = vec![location.id.clone(), directory.locations[1].id.clone()];
-        let bulk =
-            of(Notice::BulkInstall { company_id: company.id.clone(), location_ids: location_ids.clone() });
-        assert_eq!((&bulk["locationIds"], &bulk["companyId"]), (&json!(location_ids), &json!(company.id)));
+        let bulk = of(Notice::BulkInstall {
+            company_id: company.id.clone(),
+            location_ids: location_ids.clone(),
+        });
+        assert_eq!(
+            (&bulk["locationIds"], &bulk["companyId"]),
+            (&json!(location_ids), &json!(company.id))
+        );
         assert!(bulk.get("locationId").is_none());
         assert_eq!(body(&directory, &Notice::Uninstall("nowhere".to_owned()), 0), None);
         assert_ne!(of(Notice::Install(company.id.clone()))["webhookId"], company_wide["webhookId"]);

@@ -40,7 +40,12 @@ impl Deliveries {
     }
 
     /// Sends a webhook, records the attempt, and returns the receiver's status.
-    pub(crate) fn post(&self, url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16> {
+    pub(crate) fn post(
+        &self,
+        url: &str,
+        headers: &[(String, String)],
+        body: &[u8],
+    ) -> io::Result<u16> {
         let result = post(url, headers, body);
         let delivery = Delivery {
             at_ms: self.clock.now_ms(),
@@ -66,7 +71,8 @@ impl Deliveries {
 pub(crate) fn parts_of(url: &str) -> Option<(&str, &str)> {
     let rest = url.strip_prefix("http://")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let port = authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let port =
+        authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let clean = url.bytes().all(|byte| byte.is_ascii_graphic());
     port.filter(|(host, _)| clean && !host.is_empty())?;
     Some((authority, if path.is_empty() { "/" } else { path }))
@@ -75,8 +81,10 @@ pub(crate) fn parts_of(url: &str) -> Option<(&str, &str)> {
 /// Sends a webhook and returns the receiver's status.
 fn post(url: &str, headers: &[(String, String)], body: &[u8]) -> io::Result<u16> {
     let odd = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {why}"));
-    let (authority, path) = parts_of(url).ok_or_else(|| odd("the URL must be http://HOST:PORT/PATH"))?;
-    let address = authority.to_socket_addrs()?.next().ok_or_else(|| odd("the host has no address"))?;
+    let (authority, path) =
+        parts_of(url).ok_or_else(|| odd("the URL must be http://HOST:PORT/PATH"))?;
+    let address =
+        authority.to_socket_addrs()?.next().ok_or_else(|| odd("the host has no address"))?;
     let mut socket = TcpStream::connect_timeout(&address, WAIT_LIMIT)?;
     socket.set_read_timeout(Some(WAIT_LIMIT))?;
     socket.set_write_timeout(Some(WAIT_LIMIT))?;
@@ -106,7 +114,9 @@ mod tests {
     fn receiver_url_requires_http_and_a_port() {
         assert_eq!(parts_of("http://127.0.0.1:80/a?b=c"), Some(("127.0.0.1:80", "/a?b=c")));
         assert_eq!(parts_of("http://localhost:8080"), Some(("localhost:8080", "/")));
-        for wrong in ["https://a:1/", "http://a/", "http://:1/", "http://a:x/", "http://a:1/ b", "a:1", ""] {
+        for wrong in
+            ["https://a:1/", "http://a/", "http://:1/", "http://a:x/", "http://a:1/ b", "a:1", ""]
+        {
             assert_eq!(parts_of(wrong), None, "{wrong}");
         }
     }

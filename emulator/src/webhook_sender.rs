@@ -122,7 +122,8 @@ impl SenderThread {
         let QueuedWebhook { url, caused, rule } = &pending.queued;
         let now_ms = self.clock.now_ms();
         if rule.has_breaker()
-            && let Some(until_ms) = self.breakers.get(url).and_then(|breaker| breaker.open_until(now_ms))
+            && let Some(until_ms) =
+                self.breakers.get(url).and_then(|breaker| breaker.open_until(now_ms))
         {
             pending.due_ms = until_ms;
             self.pending.push(pending);

@@ -13,10 +13,11 @@ use std::sync::LazyLock;
 const TEST_ONLY_RSA_KEY: &[u8] = include_bytes!("../keys/test-only-rsa-4096.pk8");
 
 /// The SubjectPublicKeyInfo prefixes of an Ed25519 key and of a 4096-bit PKCS#1 key.
-const ED25519_INFO: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const ED25519_INFO: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const RSA_4096_INFO: [u8; 24] = [
-    0x30, 0x82, 0x02, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,
-    0x05, 0x00, 0x03, 0x82, 0x02, 0x0f, 0x00,
+    0x30, 0x82, 0x02, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01,
+    0x01, 0x05, 0x00, 0x03, 0x82, 0x02, 0x0f, 0x00,
 ];
 
 /// How a webhook is signed.
@@ -51,8 +52,9 @@ pub(crate) struct Keys {
 }
 
 /// Parsed once: parsing takes longer than the rest of the start.
-static RSA: LazyLock<RsaKeyPair> =
-    LazyLock::new(|| RsaKeyPair::from_pkcs8(TEST_ONLY_RSA_KEY).expect("the key in this repository is valid"));
+static RSA: LazyLock<RsaKeyPair> = LazyLock::new(|| {
+    RsaKeyPair::from_pkcs8(TEST_ONLY_RSA_KEY).expect("the key in this repository is valid")
+});
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,7 +67,10 @@ impl Keys {
         // A random sequence of its own, so that IDs do not change.
         let mut seeded = Seeded::new(seed ^ 0x0077_6562_686f_6f6b);
         let secret: Vec<u8> = (0..4).flat_map(|_| seeded.next_u64().to_le_bytes()).collect();
-        Self { ed25519: Ed25519KeyPair::from_seed_unchecked(&secret).expect("32 bytes are an Ed25519 key") }
+        Self {
+            ed25519: Ed25519KeyPair::from_seed_unchecked(&secret)
+                .expect("32 bytes are an Ed25519 key"),
+        }
     }
 
     pub(crate) fn public(&self) -> WebhookPublicKeys {

@@ -3,8 +3,8 @@
 mod support;
 
 use ghl_oauth_emulator::{
-    Behaviour, DailyReset, Decision, Emulator, Endpoint, FaultKind, FieldNames, Options, RateLimit, Refusal,
-    Rule,
+    Behaviour, DailyReset, Decision, Emulator, Endpoint, FaultKind, FieldNames, Options, RateLimit,
+    Refusal, Rule,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -38,7 +38,8 @@ fn wrong_credentials_have_their_own_error_only_if_configured() {
         ]);
         let refused = send(&emulator, "POST", "/oauth/token", &[VERSION, FORM], &form);
         assert_eq!((refused.status, refused.message().as_str()), (401, words));
-        let wrong_code = token(&emulator, &[("grantType", "authorization_code"), ("code", "wrong")]);
+        let wrong_code =
+            token(&emulator, &[("grantType", "authorization_code"), ("code", "wrong")]);
         assert_eq!(wrong_code.message(), "Authorization code not found");
     }
 }
@@ -93,12 +94,15 @@ fn refusal_of_one_location_does_not_affect_the_others() {
 fn list_contains_rows_without_the_app_unless_filtered() {
     let emulator = start(Behaviour::default());
     let chosen = emulator.location_ids()[0].clone();
-    let decision =
-        Decision::CompanyWithLocations { company: emulator.company_id(), locations: vec![chosen.clone()] };
+    let decision = Decision::CompanyWithLocations {
+        company: emulator.company_id(),
+        locations: vec![chosen.clone()],
+    };
     let token = connect_with(&emulator, SCOPE, decision);
     let access_token = text(&token, "accessToken");
-    let installed =
-        |filter: &str| rows(&list(&emulator, access_token, filter)).iter().filter(|row| row.1).count();
+    let installed = |filter: &str| {
+        rows(&list(&emulator, access_token, filter)).iter().filter(|row| row.1).count()
+    };
     let all = |filter: &str| rows(&list(&emulator, access_token, filter)).len();
     assert_eq!((all(""), installed("")), (3, 1));
     assert_eq!(rows(&list(&emulator, access_token, "&isInstalled=true")), [(chosen, true)]);
@@ -116,7 +120,11 @@ fn list_is_empty_for_a_while_after_an_installation() {
     assert_eq!(rows(&list(&emulator, access_token, "")).len(), 3);
 
     let later = emulator.open_location(&emulator.company_id());
-    assert_eq!(rows(&list(&emulator, access_token, "")).len(), 3, "the new location is not listed yet");
+    assert_eq!(
+        rows(&list(&emulator, access_token, "")).len(),
+        3,
+        "the new location is not listed yet"
+    );
     mint(&emulator, access_token, &later).expect(200);
     emulator.clock().advance(Duration::from_secs(5));
     assert!(rows(&list(&emulator, access_token, "")).contains(&(later, true)));
@@ -125,9 +133,11 @@ fn list_is_empty_for_a_while_after_an_installation() {
 #[test]
 fn daily_reset_is_sent_in_the_configured_unit_on_every_second_response_and_every_quota_refusal() {
     const DAY_MS: i64 = 86_400_000;
-    for (daily_reset, unit_ms) in
-        [(DailyReset::Absent, None), (DailyReset::Milliseconds, Some(1)), (DailyReset::Seconds, Some(1_000))]
-    {
+    for (daily_reset, unit_ms) in [
+        (DailyReset::Absent, None),
+        (DailyReset::Milliseconds, Some(1)),
+        (DailyReset::Seconds, Some(1_000)),
+    ] {
         let emulator = start(Behaviour { daily_reset, ..Behaviour::default() });
         emulator.set_rate_limit(Some(RateLimit { per_day: 4, ..RateLimit::default() }));
         // Noon, so that the day does not end during the test.
@@ -143,7 +153,10 @@ fn daily_reset_is_sent_in_the_configured_unit_on_every_second_response_and_every
                     answer.header("x-ratelimit-daily-reset").map(|value| value.parse().unwrap());
                 let Some(value) = value else { return false };
                 let left_ms = value * unit_ms.expect("the header was configured");
-                assert!((DAY_MS / 2 - 60_000..=DAY_MS / 2).contains(&left_ms), "{daily_reset:?}: {left_ms}");
+                assert!(
+                    (DAY_MS / 2 - 60_000..=DAY_MS / 2).contains(&left_ms),
+                    "{daily_reset:?}: {left_ms}"
+                );
                 true
             })
             .collect();
@@ -162,7 +175,8 @@ fn daily_reset_is_sent_in_the_configured_unit_on_every_second_response_and_every
 fn another_program_consumes_the_daily_quota() {
     let emulator = start(Behaviour::default());
     let token = connect(&emulator);
-    let (access_token, location) = (text(&token, "accessToken"), emulator.location_ids()[0].clone());
+    let (access_token, location) =
+        (text(&token, "accessToken"), emulator.location_ids()[0].clone());
     mint(&emulator, access_token, &location).expect(200);
     let body = format!(r#"{{"resourceId": "{}"}}"#, emulator.company_id());
     control(&emulator, "POST", "/quota/spend", &body).expect(200);
@@ -211,15 +225,18 @@ fn server_with_snake_case_names_accepts_only_those() {
         assert_eq!((refused.status, refused.message().as_str()), (status, words));
     }
     assert_eq!(emulator.refreshes(), 0, "a refused name spends nothing");
-    emulator.set_behaviour(Behaviour { field_names: FieldNames::SnakeCase, ..Behaviour::default() });
+    emulator
+        .set_behaviour(Behaviour { field_names: FieldNames::SnakeCase, ..Behaviour::default() });
     let rule = Rule::on(Endpoint::Token).resource(emulator.company_id()).times(1);
     let id = emulator.inject(rule, FaultKind::ReplaceStatus { status: 201 });
     let answer = snake(&emulator, refresh_token).expect(201);
     assert_eq!(emulator.strikes(id), 1, "faults read these names as well");
 
     let bearer = format!("Bearer {}", text(&answer, "accessToken"));
-    let form =
-        encode(&[("company_id", &emulator.company_id()), ("location_id", &emulator.location_ids()[0])]);
+    let form = encode(&[
+        ("company_id", &emulator.company_id()),
+        ("location_id", &emulator.location_ids()[0]),
+    ]);
     let headers = [VERSION, FORM, ("authorization", &*bearer)];
     send(&emulator, "POST", "/oauth/location-token", &headers, &form).expect(200);
 }
@@ -247,13 +264,17 @@ fn private_integration_token_never_expires_and_is_refused_by_oauth_endpoints() {
         (401, "E-102. This AuthClass is not yet supported!")
     );
     let unknown = get(&emulator, "pit-00000000-0000-0000-0000-000000000000", &target);
-    assert_eq!((unknown.status, unknown.message().as_str()), (401, "Invalid Private Integration token"));
+    assert_eq!(
+        (unknown.status, unknown.message().as_str()),
+        (401, "Invalid Private Integration token")
+    );
     assert!(emulator.live_refresh_tokens().is_empty());
 }
 
 #[test]
 fn draft_app_is_not_found_by_a_consent_link_without_its_version() {
-    let emulator = Emulator::start(Options { require_version_id: true, ..Options::default() }).unwrap();
+    let emulator =
+        Emulator::start(Options { require_version_id: true, ..Options::default() }).unwrap();
     let url = format!("{}?{}", emulator.authorize_url(), consent_query(&emulator, SCOPE));
     let (_, target) = url.split_once(&emulator.base_url()).unwrap();
     let page = send(&emulator, "GET", target, &[], "");
@@ -290,7 +311,10 @@ fn behaviours_are_changed_and_reported_by_the_settings() {
     )
     .expect(200);
     assert_eq!(settings["inactiveStatus"], 401);
-    assert_eq!((text(&settings, "dailyReset"), text(&settings, "fieldNames")), ("seconds", "snake_case"));
+    assert_eq!(
+        (text(&settings, "dailyReset"), text(&settings, "fieldNames")),
+        ("seconds", "snake_case")
+    );
     assert_eq!(settings["bulkInstallWebhooks"], false);
     assert_eq!(control(&emulator, "POST", "/settings", r#"{"inactiveStatus": 500}"#).status, 400);
 }

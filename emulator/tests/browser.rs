@@ -6,7 +6,9 @@ mod webdriver;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage};
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage,
+};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -34,9 +36,12 @@ fn app() -> (String, Receiver<String>) {
                 header.clear();
             }
             let target = line.split(' ').nth(1).unwrap_or_default();
-            let page = "<!DOCTYPE html><link rel=icon href=data:,><title>app</title><p>Welcome back";
-            let head =
-                format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n", page.len());
+            let page =
+                "<!DOCTYPE html><link rel=icon href=data:,><title>app</title><p>Welcome back";
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n",
+                page.len()
+            );
             let _ = socket.write_all(format!("{head}connection: close\r\n\r\n{page}").as_bytes());
             if let Some(query) = target.strip_prefix("/callback?") {
                 let _ = sender.send(query.to_owned());
@@ -73,7 +78,8 @@ fn consent_from_the_dashboard_reaches_the_app_and_its_token_expires() {
     let Some(browser) = Browser::start() else { return };
     let (redirect_uri, queries) = app();
     let emulator =
-        Emulator::start(Options { redirect_uris: vec![redirect_uri], ..Options::default() }).unwrap();
+        Emulator::start(Options { redirect_uris: vec![redirect_uri], ..Options::default() })
+            .unwrap();
     browser.go(&emulator.base_url());
     assert_eq!(browser.run("return location.href"), dashboard(&emulator));
     browser.click("//a[starts-with(., 'Start a consent')]");
@@ -84,14 +90,18 @@ fn consent_from_the_dashboard_reaches_the_app_and_its_token_expires() {
     assert_eq!(browser.run("return document.title"), "app");
 
     let code = member(&query, "code");
-    let answer = token(&emulator, &[("grantType", "authorization_code"), ("code", &code)]).expect(200);
+    let answer =
+        token(&emulator, &[("grantType", "authorization_code"), ("code", &code)]).expect(200);
     assert_eq!(answer["locationId"], emulator.location_ids()[0]);
     browser.go(&dashboard(&emulator));
     let name = "Maple Street Fitness 1";
     browser.wait_for("a spent code", &row_says("tokens", &["code", name, "spent"]));
     browser.wait_for("a live token", &row_says("tokens", &["access token", name, "live"]));
     browser.click("//button[. = 'To next expiry']");
-    browser.wait_for("the expiry of the token", &row_says("tokens", &["access token", name, "expired"]));
+    browser.wait_for(
+        "the expiry of the token",
+        &row_says("tokens", &["access token", name, "expired"]),
+    );
     browser.wait_for("the refresh token", &row_says("tokens", &["refresh token", name, "live"]));
     browser.wait_for("word of it", &status_says("At the next expiry"));
     assert!(!emulator.access_token_is_live(text(&answer, "accessToken")));
@@ -121,7 +131,8 @@ fn enabled_fault_affects_the_next_request_and_is_shown_next_to_it() {
     let struck = token(&emulator, &credentials);
     assert_eq!((struck.status, struck.header("retry-after")), (503, Some("7")));
     assert_eq!(token(&emulator, &credentials).status, 200, "once");
-    browser.wait_for("its mark", &row_says("requests", &["/oauth/token", "503", "fault 1: status"]));
+    browser
+        .wait_for("its mark", &row_says("requests", &["/oauth/token", "503", "fault 1: status"]));
     browser.wait_for("its count", &row_says("faults", &["status", "1 of 1"]));
     browser.click("//button[starts-with(., 'Clear all')]");
     browser.wait_for("its end", "return document.querySelector('#live-faults tbody') === null");
@@ -139,7 +150,8 @@ fn dashboard_is_operable_by_keyboard() {
     let Some(browser) = Browser::start() else { return };
     let (redirect_uri, queries) = app();
     let emulator =
-        Emulator::start(Options { redirect_uris: vec![redirect_uri], ..Options::default() }).unwrap();
+        Emulator::start(Options { redirect_uris: vec![redirect_uri], ..Options::default() })
+            .unwrap();
     browser.go(&dashboard(&emulator));
     browser.tab_to("Skip to the tokens");
     let before = emulator.clock().now_ms();
@@ -170,7 +182,8 @@ fn dashboard_is_operable_by_keyboard() {
     browser.tab_to("Allow");
     browser.press(ENTER);
     let code = member(&queries.recv().unwrap(), "code");
-    let answer = token(&emulator, &[("grantType", "authorization_code"), ("code", &code)]).expect(200);
+    let answer =
+        token(&emulator, &[("grantType", "authorization_code"), ("code", &code)]).expect(200);
     assert_eq!(answer["locationId"], emulator.location_ids()[4], "Harbor Fitness 5");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
@@ -188,13 +201,20 @@ fn webhooks_are_sent_and_locations_changed() {
     browser.fill("//input[@id = 'place']", location);
     browser.click("//button[. = 'Send UNINSTALL']");
     browser.wait_for("the answer", &status_says("The receiver responded with 200"));
-    browser.wait_for("the delivery", &row_says("webhooks", &["UNINSTALL", "Maple Street Fitness 1", "200"]));
+    browser.wait_for(
+        "the delivery",
+        &row_says("webhooks", &["UNINSTALL", "Maple Street Fitness 1", "200"]),
+    );
     assert_eq!(emulator.webhooks(), Vec::<String>::new(), "nothing happened");
 
     let row = format!("//tr[@id = 'place-{location}']");
     browser.click(&format!("{row}//button[starts-with(., 'Install')]"));
-    browser.wait_for("the installation", &row_says("places", &[location, "installed", "Uninstall"]));
-    browser.wait_for("its webhook", &row_says("webhooks", &["1: INSTALL", "Maple Street Fitness 1", "200"]));
+    browser
+        .wait_for("the installation", &row_says("places", &[location, "installed", "Uninstall"]));
+    browser.wait_for(
+        "its webhook",
+        &row_says("webhooks", &["1: INSTALL", "Maple Street Fitness 1", "200"]),
+    );
     browser.click(&format!("{row}//button[starts-with(., 'Pause')]"));
     browser.wait_for("the pause", &row_says("places", &[location, "paused", "Resume"]));
     browser.fill("//input[@id = 'find']", "smith");
@@ -294,7 +314,8 @@ fn pages_are_accessible() {
         format!("{}?{query}", emulator.authorize_url()),
         format!("{}?{query}&prompt=login", emulator.authorize_url()),
     ] {
-        for (width, scheme) in [(360, "light"), (800, "dark"), (1280, "light"), (1280, "dark"), (360, "dark")]
+        for (width, scheme) in
+            [(360, "light"), (800, "dark"), (1280, "light"), (1280, "dark"), (360, "dark")]
         {
             browser.size(width, 800);
             browser.prefer(scheme);
@@ -304,7 +325,10 @@ fn pages_are_accessible() {
         }
     }
     let complaints = browser.complaints();
-    assert!(complaints.iter().all(|complaint| complaint.contains("400 (Bad Request)")), "{complaints:?}");
+    assert!(
+        complaints.iter().all(|complaint| complaint.contains("400 (Bad Request)")),
+        "{complaints:?}"
+    );
 }
 
 /// An emulator with some activity.
@@ -320,8 +344,10 @@ fn scene(emulator: &Emulator) {
     refresh(emulator, text(&company, "refreshToken")).expect(200);
     emulator.clock().advance(std::time::Duration::from_secs(86_400));
     get(emulator, access_token, &format!("/locations/{}", locations[3])).expect(401);
-    let newest =
-        emulator.live_refresh_tokens().into_iter().find(|token| token.resource_id == emulator.company_id());
+    let newest = emulator
+        .live_refresh_tokens()
+        .into_iter()
+        .find(|token| token.resource_id == emulator.company_id());
     let newest = newest.unwrap().refresh_token;
     let limited = FaultKind::Status {
         status: 429,
@@ -330,7 +356,8 @@ fn scene(emulator: &Emulator) {
         headers: vec![("retry-after".to_owned(), "2".to_owned())],
         stage: Stage::BeforeProcessing,
     };
-    emulator.inject(Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).times(1), limited);
+    emulator
+        .inject(Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).times(1), limited);
     emulator.inject(
         Rule::on(Endpoint::LocationToken).resource(&locations[1]),
         FaultKind::Refusal { refusal: Refusal::LocationInactive },

@@ -2,7 +2,9 @@
 
 mod support;
 
-use ghl_oauth_emulator::{Certificate, Emulator, Ending, Endpoint, FaultKind, Options, Rule, Stage};
+use ghl_oauth_emulator::{
+    Certificate, Emulator, Ending, Endpoint, FaultKind, Options, Rule, Stage,
+};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -25,7 +27,9 @@ fn start(tls: Option<Certificate>) -> Emulator {
 /// A connection of a client that trusts the emulator's CA.
 fn dial_tls(emulator: &Emulator) -> Tls {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(emulator.ca_pem().unwrap().as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(emulator.ca_pem().unwrap().as_bytes()).unwrap())
+        .unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -72,7 +76,8 @@ fn https_is_served_with_a_certificate_of_the_published_ca() {
 
 #[test]
 fn ca_file_is_written_and_named_in_the_configuration() {
-    let file = std::env::temp_dir().join(format!("ghl-oauth-emulator-ca-{}.pem", std::process::id()));
+    let file =
+        std::env::temp_dir().join(format!("ghl-oauth-emulator-ca-{}.pem", std::process::id()));
     let options = |tls| Options { tls, ca_file: Some(file.clone()), ..Options::default() };
     let emulator = Emulator::start(options(Some(Certificate::Good))).unwrap();
     assert_eq!(Some(std::fs::read_to_string(&file).unwrap().as_str()), emulator.ca_pem());
@@ -82,7 +87,8 @@ fn ca_file_is_written_and_named_in_the_configuration() {
     assert_eq!(configuration["baseUrl"], emulator.base_url());
 
     assert_eq!(Emulator::start(options(None)).unwrap_err().kind(), ErrorKind::InvalidInput);
-    let nowhere = Options { ca_file: Some("/nowhere/ca.pem".into()), ..options(Some(Certificate::Good)) };
+    let nowhere =
+        Options { ca_file: Some("/nowhere/ca.pem".into()), ..options(Some(Certificate::Good)) };
     let error = Emulator::start(nowhere).unwrap_err().to_string();
     assert!(error.starts_with("cannot write /nowhere/ca.pem: "), "{error}");
 }
@@ -127,7 +133,11 @@ fn faults_work_over_tls_as_over_tcp() {
         // A reset occasionally overtakes the bytes sent before it.
         assert!(ending == Ending::Reset || parse(received.as_bytes()).body.len() == 10);
         assert_eq!(ended, expected, "{ending:?}");
-        assert_eq!(struck(FaultKind::Raw { text: "mail".to_owned(), ending }).1, expected, "{ending:?}");
+        assert_eq!(
+            struck(FaultKind::Raw { text: "mail".to_owned(), ending }).1,
+            expected,
+            "{ending:?}"
+        );
     }
     let (received, _) = struck(FaultKind::Drip { every_ms: 0, body_only: false });
     assert_eq!(parse(received.as_bytes()).status, 200);

@@ -47,7 +47,8 @@ fn allowed_consent_redirects_with_a_code() {
     assert_eq!(uri, emulator.redirect_uri());
     let fields: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     assert_eq!(fields[1], ("state".into(), "some state".into()));
-    let answer = token(&emulator, &[("grantType", "authorization_code"), ("code", &fields[0].1)]).expect(200);
+    let answer = token(&emulator, &[("grantType", "authorization_code"), ("code", &fields[0].1)])
+        .expect(200);
     assert_eq!(text(&answer, "locationId"), location_id);
 }
 
@@ -57,7 +58,8 @@ fn form_from_another_page_installs_nothing() {
     let target = format!("/v2/oauth/chooselocation?{}", consent_query(&emulator, SCOPE));
     let place = format!("company:{}", emulator.company_id());
     let form = encode(&[("place", &place), ("decision", "allow")]);
-    let from = |origin: &str| send(&emulator, "POST", &target, &[FORM, ("origin", origin)], &form).status;
+    let from =
+        |origin: &str| send(&emulator, "POST", &target, &[FORM, ("origin", origin)], &form).status;
     assert_eq!(from("https://page.example"), 403);
     assert_eq!(from("null"), 403);
     assert_eq!(emulator.webhooks(), Vec::<String>::new());

@@ -24,7 +24,10 @@ fn overview_contains_everything_needed_to_start() {
     assert_eq!(overview["clientSecret"], emulator.client_secret());
     assert_eq!(overview["companies"][0]["id"], emulator.company_id());
     assert_eq!(overview["companies"][0]["locationIds"], json!(emulator.location_ids()));
-    assert_eq!(overview["configuration"], serde_json::from_str::<Value>(&emulator.configuration()).unwrap());
+    assert_eq!(
+        overview["configuration"],
+        serde_json::from_str::<Value>(&emulator.configuration()).unwrap()
+    );
     assert!(overview["clock"]["nowMs"].is_i64());
 }
 
@@ -51,7 +54,8 @@ fn program_can_complete_the_whole_flow() {
     let consented = consent(json!({"companyId": emulator.company_id()})).expect(200);
     let (_, query) = text(&consented, "redirectUrl").split_once("?code=").unwrap();
     let (code, _) = query.split_once('&').unwrap();
-    let answer = token(&emulator, &[("grantType", "authorization_code"), ("code", code)]).expect(200);
+    let answer =
+        token(&emulator, &[("grantType", "authorization_code"), ("code", code)]).expect(200);
 
     let tokens = control(&emulator, "GET", "/tokens", "").expect(200);
     assert_eq!(
@@ -139,7 +143,8 @@ fn locations_are_paused_and_uninstalled() {
     let path = format!("/locations/{location_id}");
     let state = post(&emulator, &path, json!({"active": false})).expect(200);
     let company_id = emulator.company_id();
-    let expected = json!({"id": location_id, "companyId": company_id, "active": false, "installed": true});
+    let expected =
+        json!({"id": location_id, "companyId": company_id, "active": false, "installed": true});
     assert_eq!(state, expected);
     let refused = mint(&emulator, text(&company, "accessToken"), location_id);
     assert_eq!(refused.message(), "Location is not active");
@@ -174,8 +179,12 @@ fn page_of_another_origin_changes_nothing() {
         send(&emulator, "POST", "/_emulator/clock", &headers, r#"{"advanceSeconds": 86400}"#).status
     };
     let before = emulator.clock().now_ms();
-    for page in ["https://page.example", "http://127.0.0.1:1", "null", &format!("http://{authority}.example")]
-    {
+    for page in [
+        "https://page.example",
+        "http://127.0.0.1:1",
+        "null",
+        &format!("http://{authority}.example"),
+    ] {
         assert_eq!(advance(page), 403, "{page}");
     }
     assert!(emulator.clock().now_ms() < before + 86_400_000);
@@ -190,7 +199,8 @@ fn page_of_another_origin_changes_nothing() {
 fn webhooks_are_built_signed_and_repeated_on_request() {
     let emulator = start();
     let (company, location) = (emulator.company_id(), &emulator.location_ids()[0]);
-    let built = post(&emulator, "/webhooks", json!({"install": location, "signature": "both"})).expect(200);
+    let built =
+        post(&emulator, "/webhooks", json!({"install": location, "signature": "both"})).expect(200);
     let body: Value = serde_json::from_str(text(&built, "body")).unwrap();
     assert_eq!(
         (&body["type"], &body["locationId"], &body["companyId"]),
@@ -221,7 +231,8 @@ fn webhooks_are_built_signed_and_repeated_on_request() {
     let repeated = post(&emulator, "/webhooks", json!({"id": 1})).expect(200);
     assert_eq!(repeated["body"], caused["webhooks"][0]["body"]);
     assert_eq!(lengths(&repeated, "x-wh-signature"), None);
-    let absent = post(&emulator, "/webhooks", json!({"body": "x", "signature": "notAvailable"})).expect(200);
+    let absent =
+        post(&emulator, "/webhooks", json!({"body": "x", "signature": "notAvailable"})).expect(200);
     assert_eq!(absent["headers"], json!({"x-ghl-signature": "N/A", "x-wh-signature": "N/A"}));
 
     for (status, wrong) in [
@@ -235,7 +246,10 @@ fn webhooks_are_built_signed_and_repeated_on_request() {
     ] {
         assert_eq!(post(&emulator, "/webhooks", wrong.clone()).status, status, "{wrong}");
     }
-    assert_eq!(post(&emulator, "/settings", json!({"webhookUrl": "https://127.0.0.1:1/"})).status, 400);
+    assert_eq!(
+        post(&emulator, "/settings", json!({"webhookUrl": "https://127.0.0.1:1/"})).status,
+        400
+    );
 }
 
 #[test]
@@ -255,7 +269,8 @@ fn webhooks_reach_a_receiver_that_calls_back_before_it_responds() {
             length += std::io::Read::read(&mut socket, &mut request[length..]).unwrap();
         }
         control(&emulator, "GET", "/clock", "");
-        std::io::Write::write_all(&mut socket, format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).unwrap();
+        std::io::Write::write_all(&mut socket, format!("HTTP/1.1 {status}\r\n\r\n").as_bytes())
+            .unwrap();
         String::from_utf8(request[..length].to_vec()).unwrap()
     };
     let request = serve("204 No Content");
@@ -268,7 +283,8 @@ fn webhooks_reach_a_receiver_that_calls_back_before_it_responds() {
         assert_eq!(repeated.join().unwrap().expect(200)["status"], 500);
     });
     // The status is recorded by another thread after the receiver's response.
-    let status = || control(&emulator, "GET", "/webhooks", "").expect(200)["webhooks"][0]["status"].clone();
+    let status =
+        || control(&emulator, "GET", "/webhooks", "").expect(200)["webhooks"][0]["status"].clone();
     while status().is_null() {}
     assert_eq!(status(), 204);
 }
@@ -276,7 +292,11 @@ fn webhooks_reach_a_receiver_that_calls_back_before_it_responds() {
 #[test]
 fn clock_jumps_to_the_next_expiry_and_back() {
     let emulator = start();
-    assert_eq!(post(&emulator, "/clock", json!({"toNextExpiry": true})).status, 409, "no token could expire");
+    assert_eq!(
+        post(&emulator, "/clock", json!({"toNextExpiry": true})).status,
+        409,
+        "no token could expire"
+    );
     let answer = connect(&emulator);
     let access_token = text(&answer, "accessToken");
     assert!(emulator.access_token_is_live(access_token));
@@ -314,7 +334,8 @@ fn ledger_reports_the_state_of_every_token_without_revealing_one() {
             ("code", "spent", true),
         ]
     );
-    let digest = ring::digest::digest(&ring::digest::SHA256, text(&answer, "refreshToken").as_bytes());
+    let digest =
+        ring::digest::digest(&ring::digest::SHA256, text(&answer, "refreshToken").as_bytes());
     let start: String = digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(ledger["tokens"][2]["fingerprint"], start);
     assert_eq!(ledger["tokens"][2]["resourceId"], emulator.company_id());
@@ -324,7 +345,8 @@ fn ledger_reports_the_state_of_every_token_without_revealing_one() {
 fn recorded_request_includes_its_resource_and_its_fault() {
     let emulator = start();
     let answer = connect(&emulator);
-    let fault = json!({"kind": "replaceStatus", "status": 201, "endpoint": "location-token", "count": 1});
+    let fault =
+        json!({"kind": "replaceStatus", "status": 201, "endpoint": "location-token", "count": 1});
     post(&emulator, "/faults", fault).expect(200);
     let location = &emulator.location_ids()[0];
     mint(&emulator, text(&answer, "accessToken"), location).expect(201);
@@ -335,8 +357,9 @@ fn recorded_request_includes_its_resource_and_its_fault() {
     assert_eq!(recorded["requests"][1]["fault"], json!({"id": 1, "kind": "replaceStatus"}));
     let kinds = control(&emulator, "GET", "/faults/kinds", "").expect(200);
     let kinds = kinds["kinds"].as_array().unwrap();
-    let parameters =
-        |name: &str| kinds.iter().find(|kind| kind["kind"] == name).map(|kind| kind["parameters"].clone());
+    let parameters = |name: &str| {
+        kinds.iter().find(|kind| kind["kind"] == name).map(|kind| kind["parameters"].clone())
+    };
     assert_eq!(parameters("replyLost"), Some(json!([])));
     assert_eq!(parameters("drip").unwrap()[0]["name"], "everyMs");
 }
@@ -354,13 +377,16 @@ fn deliveries_are_recorded_with_their_results() {
     let deliveries = control(&emulator, "GET", "/webhooks", "").expect(200)["deliveries"].clone();
     assert_eq!(deliveries.as_array().unwrap().len(), 1);
     assert_eq!((&deliveries[0]["url"], &deliveries[0]["status"]), (&json!(url), &Value::Null));
-    assert!(text(&deliveries[0], "body").contains("UNINSTALL") && deliveries[0]["error"].is_string());
+    assert!(
+        text(&deliveries[0], "body").contains("UNINSTALL") && deliveries[0]["error"].is_string()
+    );
 }
 
 #[test]
 fn browser_is_redirected_to_the_dashboard_and_an_api_client_is_not() {
     let emulator = start();
-    let browser = send(&emulator, "GET", "/", &[("accept", "text/html,application/xhtml+xml,*/*;q=0.8")], "");
+    let browser =
+        send(&emulator, "GET", "/", &[("accept", "text/html,application/xhtml+xml,*/*;q=0.8")], "");
     assert_eq!((browser.status, browser.header("location")), (303, Some("/dashboard")));
     assert_eq!(send(&emulator, "GET", "/", &[VERSION], "").message(), "Cannot GET /");
     assert_eq!(send(&emulator, "POST", "/", &[VERSION], "").message(), "Cannot POST /");

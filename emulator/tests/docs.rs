@@ -11,7 +11,8 @@ fn in_repository(path: &str) -> PathBuf {
 }
 
 fn help() -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_ghl-oauth-emulator")).arg("--help").output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_ghl-oauth-emulator")).arg("--help").output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -27,7 +28,12 @@ fn faults() -> String {
                 (false, value) => format!("`{}` ({value})", parameter.name),
             })
             .collect();
-        table.push_str(&format!("| `{}` | {} | {} |\n", info.kind, parameters.join(", "), info.what));
+        table.push_str(&format!(
+            "| `{}` | {} | {} |\n",
+            info.kind,
+            parameters.join(", "),
+            info.what
+        ));
     }
     table
 }
@@ -48,14 +54,20 @@ fn refusals() -> String {
 
 fn behaviours() -> String {
     let mut table =
-        "| setting | option | values (first is the default) | effect |\n|---|---|---|---|\n".to_owned();
+        "| setting | option | values (first is the default) | effect |\n|---|---|---|---|\n"
+            .to_owned();
     for info in BEHAVIOURS {
         let values = match (info.values, info.default) {
             ([], "false") => "`false`, `true`".to_owned(),
             ([], default) => format!("`{default}`, a number"),
-            (values, _) => values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", "),
+            (values, _) => {
+                values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")
+            }
         };
-        table.push_str(&format!("| `{}` | `{}` | {values} | {} |\n", info.name, info.option, info.what));
+        table.push_str(&format!(
+            "| `{}` | `{}` | {values} | {} |\n",
+            info.name, info.option, info.what
+        ));
     }
     table
 }
@@ -87,7 +99,10 @@ fn tables_of_the_manual_match_the_program() {
     if std::env::var_os("GHL_UPDATE_EMULATOR_DOCS").is_some() {
         fs::write(file, manual).unwrap();
     } else {
-        assert!(written == manual, "GHL_UPDATE_EMULATOR_DOCS=1 cargo test -p ghl-oauth-emulator --test docs");
+        assert!(
+            written == manual,
+            "GHL_UPDATE_EMULATOR_DOCS=1 cargo test -p ghl-oauth-emulator --test docs"
+        );
     }
 }
 
@@ -99,7 +114,11 @@ fn images_of_the_manual_exist_and_are_small() {
     assert!(images.len() >= 3, "{images:?}");
     for image in images {
         let bytes = fs::read(in_repository("docs/images").join(image)).unwrap();
-        assert!(bytes.starts_with(b"\x89PNG") && bytes.len() < 150_000, "{image}: {} bytes", bytes.len());
+        assert!(
+            bytes.starts_with(b"\x89PNG") && bytes.len() < 150_000,
+            "{image}: {} bytes",
+            bytes.len()
+        );
     }
 }
 
@@ -117,24 +136,26 @@ fn explained(lines: impl Iterator<Item = String>) -> Vec<String> {
 
 #[test]
 fn man_page_documents_the_same_options_and_defaults() {
-    let man = fs::read_to_string(in_repository("docs/man/ghl-oauth-emulator.1")).unwrap().replace("\\-", "-");
+    let man = fs::read_to_string(in_repository("docs/man/ghl-oauth-emulator.1"))
+        .unwrap()
+        .replace("\\-", "-");
     let (_, options) = man.split_once(".SH OPTIONS\n").unwrap();
     let (options, _) = options.split_once(".SH").unwrap();
     let heads = options.lines().filter(|line| line.starts_with(".B"));
-    let in_man = explained(
-        heads.map(|line| line.trim_start_matches(|it: char| it == '.' || it.is_uppercase()).to_owned()),
-    );
+    let in_man =
+        explained(heads.map(|line| {
+            line.trim_start_matches(|it: char| it == '.' || it.is_uppercase()).to_owned()
+        }));
     let help = help();
     let in_help = explained(help.lines().filter(|line| line.starts_with("  ")).map(str::to_owned));
     assert_eq!(in_man, in_help);
     assert!(in_help.len() > 15, "{in_help:?}");
-    for default in help.split("[default: ").skip(1).filter_map(|rest| rest.split([']', ',']).next()) {
+    for default in help.split("[default: ").skip(1).filter_map(|rest| rest.split([']', ',']).next())
+    {
         assert!(options.contains(&format!("Default: {default}")), "{default}");
     }
-    assert!(
-        man.starts_with(&format!(
-            ".TH GHL-OAUTH-EMULATOR 1 \"\" \"ghl-oauth {}\"",
-            env!("CARGO_PKG_VERSION")
-        ))
-    );
+    assert!(man.starts_with(&format!(
+        ".TH GHL-OAUTH-EMULATOR 1 \"\" \"ghl-oauth {}\"",
+        env!("CARGO_PKG_VERSION")
+    )));
 }

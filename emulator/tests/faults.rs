@@ -2,7 +2,9 @@
 
 mod support;
 
-use ghl_oauth_emulator::{Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage};
+use ghl_oauth_emulator::{
+    Emulator, Ending, Endpoint, FaultKind, GrantType, Options, Refusal, Rule, Stage,
+};
 use serde_json::{Value, json};
 use std::io;
 use std::net::TcpStream;
@@ -29,7 +31,8 @@ impl Connected {
     }
 
     fn open_refresh(&self) -> TcpStream {
-        let fields = [("grantType", "refresh_token"), ("refreshToken", self.refresh_token.as_str())];
+        let fields =
+            [("grantType", "refresh_token"), ("refreshToken", self.refresh_token.as_str())];
         let form = token_form(&self.emulator, &fields);
         open(&self.emulator, "POST", "/oauth/token", &[VERSION, FORM], &form)
     }
@@ -91,7 +94,8 @@ fn truncated_body_is_shorter_than_its_content_length() {
 
 #[test]
 fn stalled_body_lasts_until_the_client_disconnects() {
-    let connected = Connected::struck_by(FaultKind::CutBody { body_bytes: 10, ending: Ending::Silence });
+    let connected =
+        Connected::struck_by(FaultKind::CutBody { body_bytes: 10, ending: Ending::Silence });
     let socket = connected.open_refresh();
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let (received, ended) = drain(socket);
@@ -117,8 +121,9 @@ fn held_requests_continue_when_released() {
 
     std::thread::scope(|scope| {
         let hold = connected.emulator.hold(rule, Stage::AfterProcessing);
-        let held = scope
-            .spawn(|| token(&connected.emulator, &[("grantType", "refresh_token"), ("refreshToken", "x")]));
+        let held = scope.spawn(|| {
+            token(&connected.emulator, &[("grantType", "refresh_token"), ("refreshToken", "x")])
+        });
         hold.wait_for(1);
         assert_eq!(connected.emulator.requests().last().unwrap().status, 400);
         assert!(!held.is_finished());
@@ -216,7 +221,10 @@ fn every_refusal_of_the_real_api_is_available() {
         let connected = Connected::struck_by(FaultKind::Refusal { refusal });
         let reply = connected.refresh();
         assert_eq!((reply.status, reply.text()), (refusal.status(), refusal.body()));
-        assert!(refusal.words().split("; ").all(|words| refusal.body().contains(words)), "{refusal:?}");
+        assert!(
+            refusal.words().split("; ").all(|words| refusal.body().contains(words)),
+            "{refusal:?}"
+        );
         assert!(!connected.processed(), "{refusal:?}");
     }
     let connected = Connected::new();
@@ -279,7 +287,8 @@ fn huge_body_is_valid_json_of_the_requested_size() {
             assert!(reply.json()["accessToken"].is_string());
         }
     }
-    let connected = Connected::struck_by(FaultKind::HugeBody { bytes: 200_000_000, chunked: false });
+    let connected =
+        Connected::struck_by(FaultKind::HugeBody { bytes: 200_000_000, chunked: false });
     drop(connected.open_refresh());
     connected.refresh().expect(200);
 }
@@ -392,7 +401,11 @@ fn unknown_paths_can_be_given_a_response() {
     );
     let answer = send(&emulator, "GET", "/contacts", &[], "").expect(200);
     assert_eq!(answer, json!({"contacts": []}));
-    assert_eq!(control(&emulator, "GET", "", "").status, 200, "faults never apply to the control API");
+    assert_eq!(
+        control(&emulator, "GET", "", "").status,
+        200,
+        "faults never apply to the control API"
+    );
 }
 
 #[test]
@@ -409,9 +422,9 @@ fn other_programs_inject_faults_over_http() {
     let connected = Connected::new();
     let emulator = &connected.emulator;
     let inject = |fault: Value| control(emulator, "POST", "/faults", &fault.to_string());
-    let id =
-        inject(json!({"endpoint": "token", "count": 1, "kind": "status", "status": 502})).expect(200)["id"]
-            .clone();
+    let id = inject(json!({"endpoint": "token", "count": 1, "kind": "status", "status": 502}))
+        .expect(200)["id"]
+        .clone();
     assert_eq!(connected.refresh().status, 502);
     let listed = control(emulator, "GET", "/faults", "").expect(200);
     assert_eq!(listed["faults"][0]["id"], id);

@@ -73,7 +73,9 @@ fn location_can_be_installed_individually() {
 
     let refused = mint(&emulator, text(&token, "accessToken"), &location_id);
     assert_eq!(refused.status, 401);
-    assert!(refused.message().starts_with("This authClass type is not allowed to access this scope."));
+    assert!(
+        refused.message().starts_with("This authClass type is not allowed to access this scope.")
+    );
 }
 
 #[test]
@@ -83,7 +85,10 @@ fn company_may_select_some_of_its_locations() {
     let token = connect_with(
         &emulator,
         SCOPE,
-        Decision::CompanyWithLocations { company: emulator.company_id(), locations: locations[..2].to_vec() },
+        Decision::CompanyWithLocations {
+            company: emulator.company_id(),
+            locations: locations[..2].to_vec(),
+        },
     );
     assert_eq!(token["approvedLocations"], json!(locations[..2]));
     assert_eq!(token["approveAllLocations"], false);
@@ -98,7 +103,8 @@ fn company_may_select_some_of_its_locations() {
 fn code_is_valid_once_and_for_ten_minutes() {
     let emulator = start();
     let decision = || Decision::Company(emulator.company_id());
-    let redeem = |code: &str| token(&emulator, &[("grantType", "authorization_code"), ("code", code)]);
+    let redeem =
+        |code: &str| token(&emulator, &[("grantType", "authorization_code"), ("code", code)]);
 
     let once = code(&emulator, SCOPE, decision());
     redeem(&once).expect(200);
@@ -119,11 +125,15 @@ fn redirect_uri_must_match_the_consent() {
     let emulator = start();
     let code = code(&emulator, SCOPE, Decision::Company(emulator.company_id()));
     let redeem = |uri: &str| {
-        let fields = [("grantType", "authorization_code"), ("code", code.as_str()), ("redirectUri", uri)];
+        let fields =
+            [("grantType", "authorization_code"), ("code", code.as_str()), ("redirectUri", uri)];
         token(&emulator, &fields)
     };
     let refused = redeem("https://app.example/other");
-    assert_eq!((refused.status, refused.message().as_str()), (400, "Invalid parameter: redirectUri"));
+    assert_eq!(
+        (refused.status, refused.message().as_str()),
+        (400, "Invalid parameter: redirectUri")
+    );
     redeem(emulator.redirect_uri()).expect(200);
 }
 
@@ -153,7 +163,8 @@ fn spent_refresh_token_is_accepted_only_in_the_replay_window() {
 
 #[test]
 fn spent_refresh_token_is_invalid_at_once_without_a_replay_window() {
-    let emulator = Emulator::start(Options { reuse_window_seconds: 0, ..Options::default() }).unwrap();
+    let emulator =
+        Emulator::start(Options { reuse_window_seconds: 0, ..Options::default() }).unwrap();
     let token = connect(&emulator);
     refresh(&emulator, text(&token, "refreshToken")).expect(200);
     assert_eq!(refresh(&emulator, text(&token, "refreshToken")).status, 400);
@@ -219,10 +230,14 @@ fn inactive_location_keeps_its_refresh_token() {
     let minted = mint(&emulator, access_token, location_id).expect(200);
 
     emulator.set_location_active(location_id, false);
-    for refused in
-        [refresh(&emulator, text(&minted, "refreshToken")), mint(&emulator, access_token, location_id)]
-    {
-        assert_eq!(refused.expect(400), json!({"statusCode": 400, "message": "Location is not active"}));
+    for refused in [
+        refresh(&emulator, text(&minted, "refreshToken")),
+        mint(&emulator, access_token, location_id),
+    ] {
+        assert_eq!(
+            refused.expect(400),
+            json!({"statusCode": 400, "message": "Location is not active"})
+        );
     }
     emulator.set_location_active(location_id, true);
     refresh(&emulator, text(&minted, "refreshToken")).expect(200);
@@ -234,7 +249,8 @@ fn uninstall_of_a_company_ends_the_tokens_of_its_locations() {
     let company = connect(&emulator);
     let locations = emulator.location_ids();
     let access_token = text(&company, "accessToken");
-    let [first, second] = [0, 1].map(|index| mint(&emulator, access_token, &locations[index]).expect(200));
+    let [first, second] =
+        [0, 1].map(|index| mint(&emulator, access_token, &locations[index]).expect(200));
 
     emulator.uninstall(&locations[0]);
     assert!(!emulator.access_token_is_live(text(&first, "accessToken")));
@@ -263,10 +279,15 @@ fn access_and_refresh_tokens_are_revoked_separately() {
 
 #[test]
 fn mint_can_omit_refresh_tokens_and_adds_scopes() {
-    let emulator = Emulator::start(Options { location_refresh_tokens: false, ..Options::default() }).unwrap();
-    let company =
-        connect_with(&emulator, "contacts.readonly oauth.write", Decision::Company(emulator.company_id()));
-    let minted = mint(&emulator, text(&company, "accessToken"), &emulator.location_ids()[0]).expect(200);
+    let emulator =
+        Emulator::start(Options { location_refresh_tokens: false, ..Options::default() }).unwrap();
+    let company = connect_with(
+        &emulator,
+        "contacts.readonly oauth.write",
+        Decision::Company(emulator.company_id()),
+    );
+    let minted =
+        mint(&emulator, text(&company, "accessToken"), &emulator.location_ids()[0]).expect(200);
     assert!(minted.get("refreshToken").is_none());
     assert_eq!(text(&minted, "scope"), "contacts.readonly oauth.write oauth.readonly");
 }
@@ -278,17 +299,22 @@ fn client_credentials_grant_a_company_token_without_a_refresh_token() {
     assert_eq!(text(&answer, "userType"), "Company");
     assert!(answer.get("refreshToken").is_none());
     assert!(emulator.access_token_is_live(text(&answer, "accessToken")));
-    let refused = token(&emulator, &[("grantType", "client_credentials"), ("userType", "Location")]);
+    let refused =
+        token(&emulator, &[("grantType", "client_credentials"), ("userType", "Location")]);
     assert_eq!(refused.status, 401);
 }
 
 #[test]
 fn scopes_are_enforced() {
     let emulator = start();
-    let token = connect_with(&emulator, "contacts.readonly", Decision::Company(emulator.company_id()));
+    let token =
+        connect_with(&emulator, "contacts.readonly", Decision::Company(emulator.company_id()));
     let access_token = text(&token, "accessToken");
-    let list =
-        format!("/oauth/installed-locations?companyId={}&appId={}", emulator.company_id(), emulator.app_id());
+    let list = format!(
+        "/oauth/installed-locations?companyId={}&appId={}",
+        emulator.company_id(),
+        emulator.app_id()
+    );
     let location = format!("/locations/{}", emulator.location_ids()[0]);
     for refused in [
         mint(&emulator, access_token, &emulator.location_ids()[0]),

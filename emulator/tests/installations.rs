@@ -28,7 +28,8 @@ fn told(emulator: &Emulator) -> Vec<(String, String)> {
 #[test]
 fn company_consent_sends_one_install_with_location_ids_if_configured() {
     let behaviour = Behaviour { bulk_install_webhooks: true, ..Behaviour::default() };
-    let emulator = Emulator::start(Options { locations: 3, behaviour, ..Options::default() }).unwrap();
+    let emulator =
+        Emulator::start(Options { locations: 3, behaviour, ..Options::default() }).unwrap();
     connect(&emulator);
     let webhooks = webhooks(&emulator);
     assert_eq!(webhooks.len(), 2, "one for the company and one for its locations");
@@ -50,7 +51,10 @@ fn uninstall_contains_its_time_id_and_version() {
     connect(&emulator);
     emulator.uninstall(&emulator.location_ids()[0]);
     let gone = webhooks(&emulator).pop().unwrap();
-    assert_eq!((text(&gone, "type"), text(&gone, "versionId")), ("UNINSTALL", emulator.version_id()));
+    assert_eq!(
+        (text(&gone, "type"), text(&gone, "versionId")),
+        ("UNINSTALL", emulator.version_id())
+    );
     assert!(!text(&gone, "webhookId").is_empty() && text(&gone, "timestamp").ends_with('Z'));
 }
 
@@ -111,7 +115,8 @@ fn location_moved_to_a_company_without_the_app_loses_it() {
     );
     assert_eq!(told(&emulator).pop().unwrap(), ("UNINSTALL".to_owned(), location.clone()));
     assert_eq!(mint(&emulator, text(&token, "accessToken"), &location).status, 403);
-    let nowhere = control(&emulator, "POST", &format!("/locations/{location}"), r#"{"companyId": "x"}"#);
+    let nowhere =
+        control(&emulator, "POST", &format!("/locations/{location}"), r#"{"companyId": "x"}"#);
     assert_eq!(nowhere.status, 404);
 }
 
@@ -180,7 +185,8 @@ fn delivery_is_repeated_by_each_published_rule_set() {
 fn delivery_is_repeated_after_ten_minutes_and_not_earlier() {
     let receiver = Receiver::answering(429);
     let behaviour = Behaviour { webhook_retries: RetryRule::Generation2, ..Behaviour::default() };
-    let options = Options { behaviour, webhook_url: Some(receiver.url.clone()), ..Options::default() };
+    let options =
+        Options { behaviour, webhook_url: Some(receiver.url.clone()), ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
     let locations = emulator.location_ids();
     emulator.install_location(&locations[0]);
@@ -197,7 +203,8 @@ fn delivery_is_repeated_after_ten_minutes_and_not_earlier() {
 fn circuit_breaker_delays_deliveries_after_consecutive_failures() {
     let receiver = Receiver::answering(500);
     let behaviour = Behaviour { webhook_retries: RetryRule::Generation3, ..Behaviour::default() };
-    let options = Options { behaviour, webhook_url: Some(receiver.url.clone()), ..Options::default() };
+    let options =
+        Options { behaviour, webhook_url: Some(receiver.url.clone()), ..Options::default() };
     let emulator = Emulator::start(options).unwrap();
     let locations = emulator.location_ids();
     for location in &locations[..5] {
@@ -206,7 +213,12 @@ fn circuit_breaker_delays_deliveries_after_consecutive_failures() {
     }
     let deliveries = || {
         let listed = control(&emulator, "GET", "/webhooks", "").expect(200)["deliveries"].clone();
-        listed.as_array().unwrap().iter().map(|one| one["atMs"].as_i64().unwrap()).collect::<Vec<_>>()
+        listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["atMs"].as_i64().unwrap())
+            .collect::<Vec<_>>()
     };
     // An attempt is recorded after its response.
     while deliveries().len() < 5 {
@@ -218,7 +230,8 @@ fn circuit_breaker_delays_deliveries_after_consecutive_failures() {
     emulator.clock().advance(Duration::from_secs(20 * 60));
     emulator.install_location(&locations[6]);
     emulator.clock().advance(Duration::from_secs(10 * 60));
-    let mut arrived: Vec<_> = (0..7).map(|_| text(&receiver.next(), "locationId").to_owned()).collect();
+    let mut arrived: Vec<_> =
+        (0..7).map(|_| text(&receiver.next(), "locationId").to_owned()).collect();
     arrived.sort();
     let mut expected = locations[..7].to_vec();
     expected.sort();

@@ -25,7 +25,8 @@ impl Agency {
 
     fn query(&self, extra: &[(&str, &str)]) -> String {
         let company_id = self.emulator.company_id();
-        let mut fields = vec![("companyId", company_id.as_str()), ("appId", self.emulator.app_id())];
+        let mut fields =
+            vec![("companyId", company_id.as_str()), ("appId", self.emulator.app_id())];
         fields.extend_from_slice(extra);
         encode(&fields)
     }
@@ -136,7 +137,8 @@ fn queries_are_parsed_strictly() {
     assert_eq!(missing["message"][0], "companyId should not be empty");
 
     let company_id = agency.emulator.company_id();
-    let other_app = agency.get(&encode(&[("companyId", &company_id), ("appId", "abc")])).expect(404);
+    let other_app =
+        agency.get(&encode(&[("companyId", &company_id), ("appId", "abc")])).expect(404);
     assert_eq!(other_app["error"]["message"], "The requested App 'abc' was not found.");
     let elsewhere = agency.get(&encode(&[("companyId", "x"), ("appId", agency.emulator.app_id())]));
     assert_eq!(elsewhere.status, 403);

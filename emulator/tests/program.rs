@@ -16,16 +16,20 @@ fn run(arguments: &[&str]) -> Output {
 
 #[test]
 fn program_prints_its_address_and_serves_there() {
-    let mut child = program(&["--port", "0", "--locations", "2"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        program(&["--port", "0", "--locations", "2"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
     let (_, base_url) = first.split_once(" on ").unwrap();
-    let rest: Vec<_> = lines.map(Result::unwrap).take_while(|line| !line.starts_with("Stop")).collect();
+    let rest: Vec<_> =
+        lines.map(Result::unwrap).take_while(|line| !line.starts_with("Stop")).collect();
     let rest = rest.join("\n");
     for expected in [
         "\"clientId\"",
         &format!("Dashboard:        {base_url}/dashboard"),
-        &format!("Start a consent:  {base_url}/v2/oauth/chooselocation?response_type=code&client_id="),
+        &format!(
+            "Start a consent:  {base_url}/v2/oauth/chooselocation?response_type=code&client_id="
+        ),
         "\"baseUrl\"",
         "\"authorizeUrl\"",
         base_url,
@@ -37,7 +41,8 @@ fn program_prints_its_address_and_serves_there() {
 
     let authority = base_url.strip_prefix("http://").unwrap();
     let mut socket = std::net::TcpStream::connect(authority).unwrap();
-    let request = format!("GET /_emulator HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("GET /_emulator HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
     std::io::Write::write_all(&mut socket, request.as_bytes()).unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
@@ -67,7 +72,8 @@ fn json_of(answer: &str) -> serde_json::Value {
 
 #[test]
 fn scenario_runs_after_the_first_connection_and_its_end_is_reported() {
-    let arguments = ["--port=0", "--scenario", "agency-day", "--day-seconds=1", "--locations", "20"];
+    let arguments =
+        ["--port=0", "--scenario", "agency-day", "--day-seconds=1", "--locations", "20"];
     let mut child = program(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let first = lines.next().unwrap();
@@ -84,9 +90,9 @@ fn scenario_runs_after_the_first_connection_and_its_end_is_reported() {
         .append_pair("redirect_uri", overview["redirectUris"][0].as_str().unwrap())
         .append_pair("scope", "oauth.readonly oauth.write")
         .finish();
-    let consent =
-        serde_json::json!({"url": format!("{}?{query}", text("authorizeUrl")), "companyId": company});
-    let redirect = json_of(&exchange(authority, "POST /_emulator/consent", "", &consent.to_string()));
+    let consent = serde_json::json!({"url": format!("{}?{query}", text("authorizeUrl")), "companyId": company});
+    let redirect =
+        json_of(&exchange(authority, "POST /_emulator/consent", "", &consent.to_string()));
     let (_, code) = redirect["redirectUrl"].as_str().unwrap().split_once("code=").unwrap();
     let form = format!(
         "clientId={}&clientSecret={}&grantType=authorization_code&code={code}",
@@ -110,10 +116,13 @@ fn scenario_runs_after_the_first_connection_and_its_end_is_reported() {
 
 #[test]
 fn printed_commands_and_configuration_use_https_with_tls() {
-    let file = std::env::temp_dir().join(format!("ghl-oauth-emulator-program-{}.pem", std::process::id()));
+    let file =
+        std::env::temp_dir().join(format!("ghl-oauth-emulator-program-{}.pem", std::process::id()));
     let file = file.to_str().unwrap();
-    let mut child =
-        program(&["--port=0", "--tls", "good", "--ca-file", file]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = program(&["--port=0", "--tls", "good", "--ca-file", file])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let printed: Vec<_> = lines.take_while(|line| !line.starts_with("Stop")).collect();
     child.kill().unwrap();
@@ -133,7 +142,9 @@ fn help_succeeds_and_a_usage_mistake_fails() {
     assert!(help.status.success());
     assert!(String::from_utf8(help.stdout).unwrap().contains("--access-token-seconds"));
 
-    for arguments in [&["--prot", "1"][..], &["--port", "x"], &["--companies", "0"], &["--rate-limit"]] {
+    for arguments in
+        [&["--prot", "1"][..], &["--port", "x"], &["--companies", "0"], &["--rate-limit"]]
+    {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: "));

@@ -3,8 +3,8 @@
 mod support;
 
 use ghl_oauth_emulator::{
-    Decision, Emulator, Happened, Happening, Installation, InstallationState, Options, RateLimit, Scenario,
-    ScenarioPhase, UserType,
+    Decision, Emulator, Happened, Happening, Installation, InstallationState, Options, RateLimit,
+    Scenario, ScenarioPhase, UserType,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -41,8 +41,10 @@ fn seeded(seed: u64) -> Options {
 fn agency_day_depends_only_on_its_seed() {
     let day = |seed| {
         let (emulator, _) = start(seeded(seed));
-        let happenings: Vec<_> =
-            play(&emulator).into_iter().map(|happening| (happening.what, happening.resource_id)).collect();
+        let happenings: Vec<_> = play(&emulator)
+            .into_iter()
+            .map(|happening| (happening.what, happening.resource_id))
+            .collect();
         (happenings, standing(&emulator.installations()))
     };
     let first = day(3);
@@ -155,8 +157,11 @@ fn ledger_matches_the_tokens_that_the_api_accepts_at_the_end() {
 fn location_moved_to_an_unconnected_company_is_refused() {
     let (emulator, _) = start(Options { locations: 60, ..seeded(5) });
     let happenings = play(&emulator);
-    let moved: Vec<_> =
-        happenings.iter().filter(|one| one.what == Happened::Moved).map(|one| &one.resource_id).collect();
+    let moved: Vec<_> = happenings
+        .iter()
+        .filter(|one| one.what == Happened::Moved)
+        .map(|one| &one.resource_id)
+        .collect();
     assert_eq!(moved.len(), 1);
     let ledger = emulator.installations();
     let moved = ledger.iter().find(|one| Some(&one.resource_id) == moved[0].as_ref()).unwrap();
@@ -177,10 +182,9 @@ fn installations_list_the_accepted_refresh_tokens() {
     assert_eq!(spelled(of(&emulator.location_ids()[1])), 0, "the location can be minted");
     let company = of(&emulator.company_id());
     let accounts = control(&emulator, "GET", "/tokens/ledger", "").expect(200);
-    let known =
-        accounts["tokens"].as_array().unwrap().iter().any(|account| {
-            account["kind"] == "refresh" && account["fingerprint"] == company["refreshTokens"][0]
-        });
+    let known = accounts["tokens"].as_array().unwrap().iter().any(|account| {
+        account["kind"] == "refresh" && account["fingerprint"] == company["refreshTokens"][0]
+    });
     assert!(known, "{company}");
     assert_eq!(of(&emulator.company_ids()[1])["state"], "notInstalled");
 }
@@ -207,12 +211,16 @@ fn stepped_scenario_waits_for_the_first_consent_and_is_driven_by_the_control_api
     assert_eq!((text(&report, "phase"), &report["left"]), ("finished", &Value::from(0)));
     assert!(report["ledger"].as_array().unwrap().len() > 120);
     let page = send(&emulator, "GET", "/dashboard", &[], "").text();
-    assert!(page.contains("<strong>agency-day</strong>") && page.contains("<progress max="), "{page}");
+    assert!(
+        page.contains("<strong>agency-day</strong>") && page.contains("<progress max="),
+        "{page}"
+    );
 }
 
 #[test]
 fn client_visible_durations_are_real_time_in_a_paced_scenario() {
-    let emulator = Emulator::start(Options { locations: 10, ..Scenario::AgencyDay.options() }).unwrap();
+    let emulator =
+        Emulator::start(Options { locations: 10, ..Scenario::AgencyDay.options() }).unwrap();
     // A day of 4,000 s: the clock runs 21.6 times as fast, and no fault occurs within the first
     // hour.
     emulator.start_scenario(Scenario::AgencyDay, Some(Duration::from_secs(4_000))).unwrap();
@@ -226,7 +234,11 @@ fn client_visible_durations_are_real_time_in_a_paced_scenario() {
     let first = refresh(&emulator, spent).expect(200);
     emulator.clock().advance(Duration::from_secs(15 * 21));
     let again = refresh(&emulator, spent).expect(200);
-    assert_eq!(text(&again, "accessToken"), text(&first, "accessToken"), "15 s of real time have passed");
+    assert_eq!(
+        text(&again, "accessToken"),
+        text(&first, "accessToken"),
+        "15 s of real time have passed"
+    );
     emulator.clock().advance(Duration::from_secs(16 * 22));
     assert_eq!(refresh(&emulator, spent).status, 400, "the window of 30 s has passed");
 

@@ -24,7 +24,8 @@ fn version_header_is_required() {
     assert_eq!(status(&[FORM, ("version", "v4")]), invalid);
     assert_eq!(status(&[FORM, ("version", "V3")]), invalid);
     assert_eq!(status(&[FORM, ("version", "2021-07-28")]), invalid);
-    let old = send(&emulator, "GET", "/oauth/installed-locations", &[("version", "2021-07-28")], "");
+    let old =
+        send(&emulator, "GET", "/oauth/installed-locations", &[("version", "2021-07-28")], "");
     assert_eq!(old.status, 404, "v2 has no kebab-case paths");
 }
 
@@ -80,8 +81,14 @@ fn token_requests_are_parsed_strictly() {
     assert_eq!(form(&[("clientId", id)]), refused(400, "Missing parameter: clientSecret"));
     assert_eq!(with(&[]), refused(400, "Missing parameter: grantType"));
     assert_eq!(with(&[("grantType", "password")]), refused(400, "Invalid parameter: grantType"));
-    assert_eq!(with(&[("grantType", "authorization_code")]), refused(400, "Missing parameter: code"));
-    assert_eq!(with(&[("grantType", "refresh_token")]), refused(400, "Missing parameter: refreshToken"));
+    assert_eq!(
+        with(&[("grantType", "authorization_code")]),
+        refused(400, "Missing parameter: code")
+    );
+    assert_eq!(
+        with(&[("grantType", "refresh_token")]),
+        refused(400, "Missing parameter: refreshToken")
+    );
     assert_eq!(
         with(&[("grantType", "client_credentials"), ("userType", "company")]),
         refused(400, "Invalid parameter: userType")
@@ -103,15 +110,23 @@ fn token_requests_are_parsed_strictly() {
         refused(401, "Authorization code not found")
     );
     assert_eq!(post(FORM.1, "clientId=%zz"), refused(400, "Malformed form: a broken escape"));
-    assert_eq!(post("application/json", r#"{"clientId": 1}"#), refused(422, "clientId must be a string"));
+    assert_eq!(
+        post("application/json", r#"{"clientId": 1}"#),
+        refused(422, "clientId must be a string")
+    );
     assert_eq!(
         post("application/json", r#"{"clientId": "a", "clientId": "a"}"#),
         refused(400, "Invalid parameter: clientId")
     );
     assert_eq!(post("application/json", "clientId=a").0, 400, "a form that calls itself JSON");
     assert_eq!(post("text/plain", "clientId=a").0, 415);
-    let in_the_url =
-        send(&emulator, "POST", "/oauth/token?clientId=a", &[VERSION, FORM], "grantType=refresh_token");
+    let in_the_url = send(
+        &emulator,
+        "POST",
+        "/oauth/token?clientId=a",
+        &[VERSION, FORM],
+        "grantType=refresh_token",
+    );
     assert_eq!(in_the_url.status, 422);
 }
 
@@ -119,7 +134,10 @@ fn token_requests_are_parsed_strictly() {
 fn unprocessable_requests_get_a_list_of_messages() {
     let emulator = start();
     let body = token(&emulator, &[("a", ""), ("b", "")]).expect(422);
-    assert_eq!(body["message"], json!(["property a should not exist", "property b should not exist"]));
+    assert_eq!(
+        body["message"],
+        json!(["property a should not exist", "property b should not exist"])
+    );
     assert_eq!(body["error"], "Unprocessable Entity");
     assert_eq!(body["statusCode"], 422);
     assert!(!text(&body, "traceId").is_empty());
@@ -177,7 +195,10 @@ fn location_token_requests_are_parsed_strictly() {
     assert_eq!(status(&good, &fields), 200);
     assert_eq!(status(&good, &fields[..1]), 422);
     assert_eq!(status(&good, &[fields[0], ("locationId", "")]), 422);
-    assert_eq!(status(&good, &[fields[0], ("location_id", location_id.as_str()), ("locationId", "x")]), 422);
+    assert_eq!(
+        status(&good, &[fields[0], ("location_id", location_id.as_str()), ("locationId", "x")]),
+        422
+    );
     assert_eq!(status(&good, &[fields[0], fields[0], fields[1]]), 400);
     assert_eq!(status(&good, &[fields[0], ("locationId", &others_location)]), 403);
     assert_eq!(status(&good, &[("companyId", &other_company), fields[1]]), 403);
@@ -185,7 +206,10 @@ fn location_token_requests_are_parsed_strictly() {
     assert_eq!(status(&[VERSION, FORM], &fields), 401);
     assert_eq!(status(&[VERSION, FORM, authorization, authorization], &fields), 401);
     assert_eq!(status(&[VERSION, FORM, ("authorization", "Bearer x")], &fields), 401);
-    assert_eq!(status(&[VERSION, FORM, ("authorization", text(&company, "accessToken"))], &fields), 401);
+    assert_eq!(
+        status(&[VERSION, FORM, ("authorization", text(&company, "accessToken"))], &fields),
+        401
+    );
     let json = [VERSION, authorization, ("content-type", "application/json")];
     assert_eq!(status(&json, &fields), 415);
 }

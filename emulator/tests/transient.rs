@@ -3,7 +3,9 @@
 
 mod support;
 
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{
+    Decision, Emulator, Endpoint, FaultKind, GrantType, Options, Rule, Stage,
+};
 use serde_json::json;
 use support::*;
 
@@ -32,9 +34,13 @@ fn upstream_timeout_affects_any_endpoint_and_may_nest_its_text_in_an_object() {
     let token = connect(&emulator);
     let access_token = text(&token, "accessToken");
     let location = emulator.location_ids()[0].clone();
-    control(&emulator, "POST", "/faults", r#"{"kind": "commandTimedOut", "asObject": true}"#).expect(200);
-    let list =
-        format!("/oauth/installed-locations?companyId={}&appId={}", emulator.company_id(), emulator.app_id());
+    control(&emulator, "POST", "/faults", r#"{"kind": "commandTimedOut", "asObject": true}"#)
+        .expect(200);
+    let list = format!(
+        "/oauth/installed-locations?companyId={}&appId={}",
+        emulator.company_id(),
+        emulator.app_id()
+    );
     for reply in [
         refresh(&emulator, text(&token, "refreshToken")),
         mint(&emulator, access_token, &location),
@@ -99,7 +105,10 @@ fn unavailable_page_spends_the_token_and_has_no_retry_after() {
 
     let before = FaultKind::UnavailablePage { stage: Stage::BeforeProcessing };
     emulator.inject(Rule::default().times(1), before);
-    assert_eq!(mint(&emulator, text(&token, "accessToken"), &emulator.location_ids()[0]).status, 503);
+    assert_eq!(
+        mint(&emulator, text(&token, "accessToken"), &emulator.location_ids()[0]).status,
+        503
+    );
     assert_eq!(emulator.live_refresh_tokens().len(), 1, "nothing was minted");
 }
 
@@ -111,7 +120,10 @@ fn location_refresh_can_return_the_company_token() {
     let rule = Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).times(1);
     emulator.inject(rule, FaultKind::OtherOwner { owner_id: None });
     let answer = refresh(&emulator, text(&token, "refreshToken")).expect(200);
-    assert_eq!((text(&answer, "userType"), text(&answer, "companyId")), ("Company", &*emulator.company_id()));
+    assert_eq!(
+        (text(&answer, "userType"), text(&answer, "companyId")),
+        ("Company", &*emulator.company_id())
+    );
     assert!(answer.get("locationId").is_none(), "{answer}");
     let live = emulator.live_refresh_tokens();
     assert_eq!(live.len(), 1);

@@ -83,12 +83,16 @@ def emulated_app(emulator: str) -> dict[str, Any]:
 def consent(emulator: str, url: str) -> str:
     """Consents as a person would: selects a company and returns the redirect URL."""
     company_id = control(emulator, "/_emulator")["companies"][0]["id"]
-    redirect_url: str = control(emulator, "/_emulator/consent", {"url": url, "companyId": company_id})["redirectUrl"]
+    redirect_url: str = control(
+        emulator, "/_emulator/consent", {"url": url, "companyId": company_id}
+    )["redirectUrl"]
     return redirect_url
 
 
 def control(emulator: str, path: str, body: dict[str, str] | None = None) -> Any:
-    request = urllib.request.Request(emulator.rstrip("/") + path, data=json.dumps(body).encode() if body else None)
+    request = urllib.request.Request(
+        emulator.rstrip("/") + path, data=json.dumps(body).encode() if body else None
+    )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
 

@@ -17,7 +17,9 @@ import ghl_oauth
 
 def create_app(client: ghl_oauth.Client | None = None) -> fastapi.FastAPI:
     app = fastapi.FastAPI()
-    client = client or ghl_oauth.Client(os.environ["GHL_CLIENT_ID"], os.environ["GHL_CLIENT_SECRET"], store="tokens.db")
+    client = client or ghl_oauth.Client(
+        os.environ["GHL_CLIENT_ID"], os.environ["GHL_CLIENT_SECRET"], store="tokens.db"
+    )
 
     @app.post("/webhooks")
     async def webhook(request: fastapi.Request) -> fastapi.Response:

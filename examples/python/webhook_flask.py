@@ -16,7 +16,9 @@ import ghl_oauth
 
 def create_app(client: ghl_oauth.Client | None = None) -> flask.Flask:
     app = flask.Flask(__name__)
-    client = client or ghl_oauth.Client(os.environ["GHL_CLIENT_ID"], os.environ["GHL_CLIENT_SECRET"], store="tokens.db")
+    client = client or ghl_oauth.Client(
+        os.environ["GHL_CLIENT_ID"], os.environ["GHL_CLIENT_SECRET"], store="tokens.db"
+    )
 
     @app.post("/webhooks")
     def webhook() -> tuple[str, int]:

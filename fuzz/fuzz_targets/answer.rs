@@ -9,13 +9,16 @@
 use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::*;
 use ghl_oauth::internals::fuzzing::{CannedAnswer, answer_with};
-use ghl_oauth_fuzz::{ACCESS_TOKEN, Abi, CLIENT_SECRET, CODE, COMPANY, Outcome, REFRESH_TOKEN, watch_for};
+use ghl_oauth_fuzz::{
+    ACCESS_TOKEN, Abi, CLIENT_SECRET, CODE, COMPANY, Outcome, REFRESH_TOKEN, watch_for,
+};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, answers)) = data.split_first() else { return };
-    let Some(answers) = answers.split(|byte| *byte == 0x1e).map(read).collect::<Option<Vec<_>>>() else {
+    let Some(answers) = answers.split(|byte| *byte == 0x1e).map(read).collect::<Option<Vec<_>>>()
+    else {
         return;
     };
     // A secret sent with the request must not be returned from its response.
@@ -40,19 +43,27 @@ fuzz_target!(|data: &[u8]| {
         b'k' => {
             let outcome = client.call(ghl_oauth_token, r#"{"grantType":"client_credentials"}"#);
             is_a_token(&outcome, &[]);
-            assert!(!outcome.is_one_of(&[Status::InvalidArgument, Status::Config]), "{}", outcome.1);
+            assert!(
+                !outcome.is_one_of(&[Status::InvalidArgument, Status::Config]),
+                "{}",
+                outcome.1
+            );
         }
         b'l' => {
-            let params =
-                json!({"companyId": COMPANY, "locationId": "location-1", "accessToken": ACCESS_TOKEN});
+            let params = json!({"companyId": COMPANY, "locationId": "location-1", "accessToken": ACCESS_TOKEN});
             let outcome = client.call(ghl_oauth_location_token, &params.to_string());
             is_a_token(&outcome, &["userType", "companyId", "locationId"]);
         }
         b'i' | b'j' => {
-            let params = json!({"companyId": COMPANY, "accessToken": ACCESS_TOKEN, "all": *choice == b'j'});
+            let params =
+                json!({"companyId": COMPANY, "accessToken": ACCESS_TOKEN, "all": *choice == b'j'});
             let outcome = client.call(ghl_oauth_installed_locations, &params.to_string());
             assert!(outcome.0 != 0 || outcome.1.is_object(), "{}", outcome.1);
-            assert!(outcome.0 != 0 || *choice == b'i' || outcome.1["items"].is_array(), "{}", outcome.1);
+            assert!(
+                outcome.0 != 0 || *choice == b'i' || outcome.1["items"].is_array(),
+                "{}",
+                outcome.1
+            );
         }
         b'o' => {
             let redirect = json!({"redirectUrl": format!(
@@ -95,7 +106,11 @@ fn read(answer: &[u8]) -> Option<CannedAnswer> {
         headers.push((line[..colon].to_vec(), line[colon + 1..].trim_ascii().to_vec()));
     }
     // RFC 9110, section 15: three digits, and 1xx are no final responses.
-    (200..1000).contains(&status).then(|| CannedAnswer { status, headers, body: answer[at..].to_vec() })
+    (200..1000).contains(&status).then(|| CannedAnswer {
+        status,
+        headers,
+        body: answer[at..].to_vec(),
+    })
 }
 
 /// Asserts that a success is a usable token that also has these fields.
@@ -105,6 +120,10 @@ fn is_a_token(outcome: &Outcome, fields: &[&str]) {
         assert!(text("accessToken"), "{}", outcome.1);
         assert!(fields.iter().all(|name| text(name)), "{}", outcome.1);
         assert!(outcome.1["expiresAt"].as_i64().is_some(), "{}", outcome.1);
-        assert!(matches!(outcome.1.get("refreshToken"), None | Some(Value::String(_))), "{}", outcome.1);
+        assert!(
+            matches!(outcome.1.get("refreshToken"), None | Some(Value::String(_))),
+            "{}",
+            outcome.1
+        );
     }
 }

@@ -23,7 +23,11 @@ fuzz_target!(|text: &str| {
                 c"{\"scopes\":[\"oauth.readonly\"],\"redirectUri\":\"https://app.example/callback\"}";
             // SAFETY: a valid client and valid pointers; freed once, after the last call.
             unsafe {
-                assert_eq!(ghl_authorization_url(client, params.as_ptr(), ptr::null_mut()), 0, "no link");
+                assert_eq!(
+                    ghl_authorization_url(client, params.as_ptr(), ptr::null_mut()),
+                    0,
+                    "no link"
+                );
                 ghl_client_free(client);
             }
         }

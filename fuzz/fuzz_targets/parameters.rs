@@ -23,7 +23,8 @@ const POSSIBLE: [Status; 10] = [
 ];
 
 /// The secret parameters.
-const SECRET_NAMES: [&str; 5] = ["clientSecret", "code", "refreshToken", "accessToken", "redirectUrl"];
+const SECRET_NAMES: [&str; 5] =
+    ["clientSecret", "code", "refreshToken", "accessToken", "redirectUrl"];
 
 const CALLS: [Call; 11] = [
     ghl_oauth_token,

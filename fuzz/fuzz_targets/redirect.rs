@@ -38,8 +38,12 @@ fuzz_target!(|data: &[u8]| {
         assert!(states == [STATE] || (welcome && states.iter().all(String::is_empty)), "{url:?}");
         assert_eq!(first.1["resourceId"], "c");
     } else {
-        let expected =
-            [Status::InvalidArgument, Status::StateMismatch, Status::ConsentDenied, Status::Timeout];
+        let expected = [
+            Status::InvalidArgument,
+            Status::StateMismatch,
+            Status::ConsentDenied,
+            Status::Timeout,
+        ];
         assert!(first.is_one_of(&expected), "{}", first.1);
     }
     // A state is consumed by any outcome.

@@ -27,9 +27,14 @@ fuzz_target!(|text: &str| {
 
     // Neither a list nor a report contains a text that occurs only as a secret.
     for token in client.pages(ghl_tokens_export, "tokens") {
-        for secret in ["accessToken", "refreshToken"].iter().filter_map(|name| token[*name].as_str()) {
+        for secret in
+            ["accessToken", "refreshToken"].iter().filter_map(|name| token[*name].as_str())
+        {
             if secret.contains(MARK) && text.matches(secret).count() == 1 {
-                assert!(!Value::from(listed.clone()).to_string().contains(secret), "{secret} is listed");
+                assert!(
+                    !Value::from(listed.clone()).to_string().contains(secret),
+                    "{secret} is listed"
+                );
                 assert!(!report.1.to_string().contains(secret), "{secret} is reported");
             }
         }

@@ -21,7 +21,8 @@ fuzz_target!(|data: &[u8]| {
         let split = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
         let Ok(headers) = std::str::from_utf8(&rest[..split]) else { return };
         for function in [ghl_webhook_verify, ghl_webhook_apply] {
-            let outcome = client.deliver(function, rest.get(split + 1..).unwrap_or_default(), headers);
+            let outcome =
+                client.deliver(function, rest.get(split + 1..).unwrap_or_default(), headers);
             assert!(
                 outcome.is_one_of(&[Status::InvalidArgument, Status::SignatureInvalid]),
                 "an unsigned delivery was accepted"
@@ -35,14 +36,19 @@ fuzz_target!(|data: &[u8]| {
     assert!(verified.0 == 0 || verified.is_one_of(&[Status::InvalidArgument]), "{}", verified.1);
     let applied = client.deliver(ghl_webhook_apply, rest, &headers);
     assert!(applied.0 == 0 || applied.is_one_of(&POSSIBLE), "{}", applied.1);
-    assert_eq!(verified.is_one_of(&[Status::InvalidArgument]), applied.is_one_of(&[Status::InvalidArgument]));
+    assert_eq!(
+        verified.is_one_of(&[Status::InvalidArgument]),
+        applied.is_one_of(&[Status::InvalidArgument])
+    );
 
     // A repetition changes nothing, and a single flipped bit makes another body.
     let listed = client.pages(ghl_tokens_list, "items");
     let again = client.deliver(ghl_webhook_apply, rest, &headers);
     assert_eq!(again.0 == 0, applied.0 == 0, "{} and then {}", applied.1, again.1);
     assert!(
-        again.0 != 0 || again.1["applied"] != Value::Bool(true) || applied.1["applied"] != Value::Bool(true)
+        again.0 != 0
+            || again.1["applied"] != Value::Bool(true)
+            || applied.1["applied"] != Value::Bool(true)
     );
     assert_eq!(client.pages(ghl_tokens_list, "items"), listed);
     if let Some(first) = rest.first() {

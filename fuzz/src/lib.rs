@@ -97,7 +97,10 @@ impl Abi {
             "accessToken": ACCESS_TOKEN, "refreshToken": REFRESH_TOKEN, "expiresAt": NOW_MS - 1,
             "userType": "Company", "companyId": COMPANY,
         });
-        assert_eq!(client.import(&json!([token])), Outcome(0, json!({"imported": 1, "skipped": []})));
+        assert_eq!(
+            client.import(&json!([token])),
+            Outcome(0, json!({"imported": 1, "skipped": []}))
+        );
         client
     }
 
@@ -133,7 +136,8 @@ impl Abi {
         let headers = c_text(headers);
         let mut document = ptr::dangling_mut();
         // SAFETY: a valid client, valid pointers, and a body of the given length.
-        let code = unsafe { function(self.0, body.as_ptr(), body.len(), headers.as_ptr(), &mut document) };
+        let code =
+            unsafe { function(self.0, body.as_ptr(), body.len(), headers.as_ptr(), &mut document) };
         Outcome::read(code, take(document))
     }
 
@@ -150,7 +154,8 @@ impl Abi {
         let params = c_text(params);
         let mut document = ptr::dangling_mut();
         // SAFETY: a valid client and valid pointers; a callback may be NULL.
-        let code = unsafe { function(self.0, params.as_ptr(), None, ptr::null_mut(), &mut document) };
+        let code =
+            unsafe { function(self.0, params.as_ptr(), None, ptr::null_mut(), &mut document) };
         Outcome::read(code, take(document))
     }
 
@@ -159,7 +164,8 @@ impl Abi {
         let resource_id = c_text(resource_id);
         let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
         // SAFETY: a valid client and valid pointers.
-        let code = unsafe { ghl_access_token(self.0, resource_id.as_ptr(), &mut token, &mut error) };
+        let code =
+            unsafe { ghl_access_token(self.0, resource_id.as_ptr(), &mut token, &mut error) };
         if code != 0 {
             assert!(token.is_null(), "an error with a token");
             return Outcome::read(code, take(error));
@@ -179,7 +185,10 @@ impl Abi {
             )
         };
         if again == 0 {
-            assert_eq!(CStr::from_bytes_with_nul(&buffer[..length]).unwrap().to_bytes(), token.as_bytes());
+            assert_eq!(
+                CStr::from_bytes_with_nul(&buffer[..length]).unwrap().to_bytes(),
+                token.as_bytes()
+            );
         }
         Outcome(0, token.into())
     }
@@ -214,7 +223,9 @@ impl Abi {
         // them.
         let refresh_tokens: Vec<&str> =
             tokens.iter().filter_map(|token| token["refreshToken"].as_str()).collect();
-        if refresh_tokens.iter().collect::<std::collections::HashSet<_>>().len() < refresh_tokens.len() {
+        if refresh_tokens.iter().collect::<std::collections::HashSet<_>>().len()
+            < refresh_tokens.len()
+        {
             return;
         }
         let other = Abi::new();
@@ -224,9 +235,17 @@ impl Abi {
             assert_eq!(imported, all, "{}", Value::from(page));
         }
         let same = |a: &Value, b: &Value| {
-            ["accessToken", "refreshToken", "expiresAt", "userType", "companyId", "locationId", "scope"]
-                .iter()
-                .all(|name| a.get(name) == b.get(name))
+            [
+                "accessToken",
+                "refreshToken",
+                "expiresAt",
+                "userType",
+                "companyId",
+                "locationId",
+                "scope",
+            ]
+            .iter()
+            .all(|name| a.get(name) == b.get(name))
         };
         let moved = other.pages(ghl_tokens_export, "tokens");
         assert_eq!(tokens.len(), moved.len());

@@ -33,7 +33,8 @@ pub fn error(response: &Response, secrets: &[&str]) -> Error {
 /// Whether an error says that the access token is invalid.
 pub fn says_invalid_token(error: &Error) -> bool {
     let words = error.api().map(lowercase_message).unwrap_or_default();
-    error.http_status() == Some(401) && INVALID_TOKEN_MESSAGES.iter().any(|message| words.contains(message))
+    error.http_status() == Some(401)
+        && INVALID_TOKEN_MESSAGES.iter().any(|message| words.contains(message))
 }
 
 /// The API's message in lower case. Empty for a page of a proxy or a firewall.
@@ -53,7 +54,8 @@ pub fn fails_every_mint(error: &Error) -> bool {
 /// Whether the API timed out internally, perhaps after processing the request: `Command timed out`,
 /// with any HTTP status.
 pub fn is_transient(fault: &ApiFault) -> bool {
-    let in_code = fault.code.as_deref().is_some_and(|code| code.eq_ignore_ascii_case("command timed out"));
+    let in_code =
+        fault.code.as_deref().is_some_and(|code| code.eq_ignore_ascii_case("command timed out"));
     fault.is_of_api && (in_code || lowercase_message(fault).contains("command timed out"))
 }
 
@@ -89,7 +91,8 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
                 "try again once the location is active: it is paused or its subscription ended; its token is kept",
             );
         }
-        if code == "invalid_grant" || says("invalid grant") || says("authorization code not found") {
+        if code == "invalid_grant" || says("invalid grant") || says("authorization code not found")
+        {
             return (
                 Status::ReauthorizationRequired,
                 "let the user consent again: the code or refresh token was used, has expired or belongs to another \
@@ -112,9 +115,10 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
             Status::Forbidden,
             "use the other kind of token for this endpoint, the company's or the location's",
         ),
-        401 if says("not accessible from this token") => {
-            (Status::Forbidden, "check that the app is installed in this location, and for which company")
-        }
+        401 if says("not accessible from this token") => (
+            Status::Forbidden,
+            "check that the app is installed in this location, and for which company",
+        ),
         401 if names("invalid client credentials") => (
             Status::Unauthorized,
             "check clientId and clientSecret: both must be from the same client key, which may have been deleted",
@@ -127,7 +131,10 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
             Status::Unauthorized,
             "check that the app is still installed; the API no longer accepts the access token",
         ),
-        401 => (Status::Unauthorized, "check clientId and clientSecret, and that the app is still installed"),
+        401 => (
+            Status::Unauthorized,
+            "check clientId and clientSecret, and that the app is still installed",
+        ),
         403 => (
             Status::Forbidden,
             "check that the app is installed there, and that no firewall blocks the request",
@@ -154,14 +161,16 @@ fn read(response: &Response, secrets: &[&str]) -> ApiFault {
             message: string(envelope, "message", secrets),
             details: redacted(envelope.get("details").cloned().unwrap_or_default(), secrets),
             resolution: string(envelope, "resolution", secrets),
-            trace_id: trace_id(response, &body, secrets).or_else(|| trace_id(response, envelope, secrets)),
+            trace_id: trace_id(response, &body, secrets)
+                .or_else(|| trace_id(response, envelope, secrets)),
             is_of_api: true,
         };
     }
     // {"statusCode", "message": string or list, "error"?}, or {"error", "error_description"}
     ApiFault {
         code: string(&body, "error", secrets),
-        message: string(&body, "message", secrets).or_else(|| string(&body, "error_description", secrets)),
+        message: string(&body, "message", secrets)
+            .or_else(|| string(&body, "error_description", secrets)),
         details: Value::Null,
         resolution: None,
         trace_id: trace_id(response, &body, secrets),
@@ -187,9 +196,16 @@ pub fn unreadable(response: &Response, secrets: &[&str]) -> ApiFault {
 }
 
 /// The server's ID of the request, from the body or a header.
-pub fn trace_id(response: &Response, body: &Map<String, Value>, secrets: &[&str]) -> Option<String> {
+pub fn trace_id(
+    response: &Response,
+    body: &Map<String, Value>,
+    secrets: &[&str],
+) -> Option<String> {
     let header = || response.headers.get("x-trace-id")?.to_str().ok();
-    body.get("traceId").and_then(Value::as_str).or_else(header).map(|id| without_secrets(id, secrets))
+    body.get("traceId")
+        .and_then(Value::as_str)
+        .or_else(header)
+        .map(|id| without_secrets(id, secrets))
 }
 
 fn string(body: &Map<String, Value>, name: &str, secrets: &[&str]) -> Option<String> {
@@ -276,11 +292,14 @@ fn escaped(words: &[u8]) -> Option<(u8, usize)> {
         [b'+', ..] => Some((b' ', 1)),
         [b'\\', b'u', b'0', b'0', ..] => Some((number(4, 6, 16)?, 6)),
         [b'\\', byte, ..] => Some((byte, 2)),
-        [b'&', b'#', b'x' | b'X', ..] => entity().and_then(|end| Some((number(3, end, 16)?, end + 1))),
+        [b'&', b'#', b'x' | b'X', ..] => {
+            entity().and_then(|end| Some((number(3, end, 16)?, end + 1)))
+        }
         [b'&', b'#', ..] => entity().and_then(|end| Some((number(2, end, 10)?, end + 1))),
         [b'&', ..] => {
             let end = entity()?;
-            let named = [("amp", b'&'), ("lt", b'<'), ("gt", b'>'), ("quot", b'"'), ("apos", b'\'')];
+            let named =
+                [("amp", b'&'), ("lt", b'<'), ("gt", b'>'), ("quot", b'"'), ("apos", b'\'')];
             let (_, meant) = named.iter().find(|(name, _)| name.as_bytes() == &words[1..end])?;
             Some((*meant, end + 1))
         }
@@ -307,7 +326,11 @@ mod tests {
     use zeroize::Zeroizing;
 
     fn response(status: u16, body: &str) -> Response {
-        Response { status, headers: HeaderMap::new(), body: Zeroizing::new(body.as_bytes().to_vec()) }
+        Response {
+            status,
+            headers: HeaderMap::new(),
+            body: Zeroizing::new(body.as_bytes().to_vec()),
+        }
     }
 
     #[test]
@@ -321,9 +344,24 @@ mod tests {
                 false,
             ),
             (400, r#"{"error":"invalid_grant"}"#, ReauthorizationRequired, false),
-            (400, r#"{"error":"invalid_grant","error_description":"gone"}"#, ReauthorizationRequired, false),
-            (400, r#"{"statusCode":400,"message":"Location is not active"}"#, LocationInactive, false),
-            (400, r#"{"statusCode":400,"message":"Invalid parameter: grantType"}"#, InvalidRequest, false),
+            (
+                400,
+                r#"{"error":"invalid_grant","error_description":"gone"}"#,
+                ReauthorizationRequired,
+                false,
+            ),
+            (
+                400,
+                r#"{"statusCode":400,"message":"Location is not active"}"#,
+                LocationInactive,
+                false,
+            ),
+            (
+                400,
+                r#"{"statusCode":400,"message":"Invalid parameter: grantType"}"#,
+                InvalidRequest,
+                false,
+            ),
             (
                 400,
                 r#"{"statusCode":400,"message":"Endpoint x was removed in version v3","error":"Bad Request"}"#,
@@ -343,7 +381,12 @@ mod tests {
                 Unauthorized,
                 true,
             ),
-            (401, r#"{"statusCode":401,"message":"version header was not found."}"#, InvalidRequest, false),
+            (
+                401,
+                r#"{"statusCode":401,"message":"version header was not found."}"#,
+                InvalidRequest,
+                false,
+            ),
             (
                 401,
                 r#"{"statusCode":401,"message":"The token is not authorized for this scope."}"#,
@@ -356,7 +399,12 @@ mod tests {
                 Forbidden,
                 false,
             ),
-            (401, r#"{"statusCode":401,"message":"Token's user type mismatch!"}"#, Forbidden, false),
+            (
+                401,
+                r#"{"statusCode":401,"message":"Token's user type mismatch!"}"#,
+                Forbidden,
+                false,
+            ),
             (
                 401,
                 r#"{"statusCode":401,"message":"This token's user type is not yet supported!"}"#,
@@ -367,10 +415,25 @@ mod tests {
             (401, r#"{"statusCode":401,"message":"Command timed out"}"#, Server, false),
             (401, r#"{"statusCode":401,"message":{"text":"Command timed out"}}"#, Server, false),
             (401, r#"{"error":"Command timed out"}"#, Server, false),
-            (401, r#"{"statusCode":401,"message":"Location is not active"}"#, LocationInactive, false),
-            (401, r#"{"message":"This location is not accessible from this token!"}"#, Forbidden, false),
+            (
+                401,
+                r#"{"statusCode":401,"message":"Location is not active"}"#,
+                LocationInactive,
+                false,
+            ),
+            (
+                401,
+                r#"{"message":"This location is not accessible from this token!"}"#,
+                Forbidden,
+                false,
+            ),
             (401, r#"{"message":"E-102. This AuthClass is not yet supported!"}"#, Forbidden, false),
-            (401, r#"{"message":"This route is not yet supported by the IAM Service."}"#, Forbidden, false),
+            (
+                401,
+                r#"{"message":"This route is not yet supported by the IAM Service."}"#,
+                Forbidden,
+                false,
+            ),
             (401, r#"{"message":"Invalid client credentials"}"#, Unauthorized, false),
             (401, r#"{"message":"Invalid Private Integration token"}"#, Unauthorized, false),
             (400, r#"{"error":"noAppVersionIdFound"}"#, InvalidRequest, false),
@@ -382,8 +445,18 @@ mod tests {
                 false,
             ),
             (403, "<html>error code: 1010</html>", Forbidden, false),
-            (404, r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#, NotFound, false),
-            (400, r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#, NotFound, false),
+            (
+                404,
+                r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#,
+                NotFound,
+                false,
+            ),
+            (
+                400,
+                r#"{"error":{"code":"RESOURCE_NOT_FOUND","message":"no such"}}"#,
+                NotFound,
+                false,
+            ),
             (
                 422,
                 r#"{"message":["a must be b","c"],"error":"Unprocessable Entity","statusCode":422}"#,
@@ -414,7 +487,10 @@ mod tests {
         assert_eq!(fault.message.as_deref(), Some("a must be b; c"));
         assert_eq!(fault.trace_id.as_deref(), Some("t-1"));
         let aip = error(
-            &response(404, r#"{"error":{"code":"X","message":"m","details":{"a":1},"resolution":"r"}}"#),
+            &response(
+                404,
+                r#"{"error":{"code":"X","message":"m","details":{"a":1},"resolution":"r"}}"#,
+            ),
             &[],
         );
         let fault = aip.api().unwrap();
@@ -449,9 +525,15 @@ mod tests {
         let named = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let html = named.replace('"', "&quot;").replace('\'', "&#39;").replace('/', "&#x2F;");
         let mixed = form.replace("%22", "\\u0022").replace("%26", "&amp;");
-        for spelling in [secret.to_owned(), form.to_lowercase(), form, url, json, unicode, html, mixed] {
+        for spelling in
+            [secret.to_owned(), form.to_lowercase(), form, url, json, unicode, html, mixed]
+        {
             let words = format!("ä{spelling} is not {spelling}. %, \\ and & stay");
-            assert_eq!(without_secrets(&words, &[secret]), "ä… is not …. %, \\ and & stay", "{spelling}");
+            assert_eq!(
+                without_secrets(&words, &[secret]),
+                "ä… is not …. %, \\ and & stay",
+                "{spelling}"
+            );
         }
         let others = "s+ec, s%2, &#, &#999999;, %zz, \\u00, \\u, \\, %C3";
         assert_eq!(without_secrets(others, &[secret, "", "\u{fc}x"]), others);
@@ -463,6 +545,9 @@ mod tests {
         let words = format!("granted {token}, \"access_token\":\"{token}\", t=%22{token}%22 x");
         let shown = "granted …, \"access_token\":\"…\", t=%22…%22 x";
         assert_eq!(without_secrets(&words, &[]), shown);
-        assert_eq!(without_secrets("the keyJob of eyJ is short", &[]), "the keyJob of eyJ is short");
+        assert_eq!(
+            without_secrets("the keyJob of eyJ is short", &[]),
+            "the keyJob of eyJ is short"
+        );
     }
 }

@@ -30,7 +30,8 @@ impl Casing {
         let says = |name: &Name| {
             let [camel, snake] = name;
             let unknown = format!("property {} should not exist", self.of(*name));
-            camel != snake && (words.contains(&unknown) || is_missing(words, self.other().of(*name)))
+            camel != snake
+                && (words.contains(&unknown) || is_missing(words, self.other().of(*name)))
         };
         matches!(error.http_status(), Some(400 | 422)) && names.iter().any(says)
     }
@@ -40,7 +41,9 @@ impl Casing {
 fn is_missing(words: &str, name: &str) -> bool {
     words.split("; ").any(|part| {
         part.strip_prefix("Missing parameter: ").is_some_and(|missing| missing.trim() == name)
-            || part.strip_suffix(" should not be empty").is_some_and(|missing| missing.trim() == name)
+            || part
+                .strip_suffix(" should not be empty")
+                .is_some_and(|missing| missing.trim() == name)
     })
 }
 
@@ -52,7 +55,11 @@ pub struct FieldNames(AtomicBool);
 impl FieldNames {
     /// Sends a request in the known casing, and again in the other one if the server rejects the
     /// names.
-    pub fn send<T>(&self, names: &[Name], send: impl Fn(Casing) -> Result<T, Failure>) -> Result<T, Failure> {
+    pub fn send<T>(
+        &self,
+        names: &[Name],
+        send: impl Fn(Casing) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let casing = Casing(self.0.load(Ordering::Relaxed));
         let first = send(casing);
         let is_refused = |casing: Casing, result: &Result<T, Failure>| {
@@ -87,14 +94,19 @@ mod tests {
     const NAMES: [Name; 2] = [["clientId", "client_id"], ["code", "code"]];
 
     fn refusal(http_status: u16, message: &str) -> Failure {
-        let fault = ApiFault { message: Some(message.to_owned()), is_of_api: true, ..ApiFault::default() };
+        let fault =
+            ApiFault { message: Some(message.to_owned()), is_of_api: true, ..ApiFault::default() };
         let error = Error::new(Status::InvalidRequest, "no").with_api(http_status, fault);
         Failure { error, outcome: Outcome::Refused }
     }
 
     /// The names that are sent if the server answers camelCase and snake_case with these refusals;
     /// `None` accepts the names.
-    fn sent(names: &FieldNames, camel: Option<(u16, &str)>, snake: Option<(u16, &str)>) -> Vec<&'static str> {
+    fn sent(
+        names: &FieldNames,
+        camel: Option<(u16, &str)>,
+        snake: Option<(u16, &str)>,
+    ) -> Vec<&'static str> {
         let sent = RefCell::new(Vec::new());
         let _ = names.send(&NAMES, |casing| {
             sent.borrow_mut().push(casing.of(NAMES[0]));
@@ -116,7 +128,11 @@ mod tests {
             assert_eq!(sent(&names, Some(refused), None), ["clientId", "client_id"], "{refused:?}");
             assert_eq!(sent(&names, Some(refused), None), ["client_id"], "{refused:?}");
             let back = (422, "property client_id should not exist");
-            assert_eq!(sent(&names, None, Some(back)), ["client_id", "clientId"], "the server was changed");
+            assert_eq!(
+                sent(&names, None, Some(back)),
+                ["client_id", "clientId"],
+                "the server was changed"
+            );
             assert_eq!(sent(&names, None, Some(back)), ["clientId"]);
         }
     }
@@ -135,8 +151,10 @@ mod tests {
             assert_eq!(sent(&FieldNames::default(), Some(other), None), ["clientId"], "{other:?}");
         }
         let names = FieldNames::default();
-        let both =
-            [(422, "property clientId should not exist"), (422, "property client_id should not exist")];
+        let both = [
+            (422, "property clientId should not exist"),
+            (422, "property client_id should not exist"),
+        ];
         let error = names.send(&NAMES, |casing| {
             let (status, message) = both[usize::from(casing.0)];
             Err::<(), _>(refusal(status, message))

@@ -195,7 +195,9 @@ impl Pages {
                 self.params.page_token = Some(next);
                 Ok(true)
             }
-            Some(_) if self.seen.len() >= MAX_PAGES => Err(pagination_error("the list has too many pages")),
+            Some(_) if self.seen.len() >= MAX_PAGES => {
+                Err(pagination_error("the list has too many pages"))
+            }
             Some(_) => Err(pagination_error("the page tokens of the list form a cycle")),
         }
     }
@@ -210,7 +212,8 @@ pub fn location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
 /// server ignores the filter.
 pub fn installed_location_ids(page: &Map<String, Value>) -> impl Iterator<Item = &str> {
     location_ids_where(page, |item| {
-        item.get("isInstalled").is_none_or(|flag| !matches!(flag, Value::Bool(false)) && flag != "false")
+        item.get("isInstalled")
+            .is_none_or(|flag| !matches!(flag, Value::Bool(false)) && flag != "false")
     })
 }
 

@@ -46,7 +46,8 @@ impl Api {
         required_id("companyId", Some(company_id))?;
         required_id("locationId", Some(location_id))?;
         let reply = self.location_token_fields.send(&[COMPANY_ID, LOCATION_ID], |casing| {
-            let fields = [(casing.of(COMPANY_ID), company_id), (casing.of(LOCATION_ID), location_id)];
+            let fields =
+                [(casing.of(COMPANY_ID), company_id), (casing.of(LOCATION_ID), location_id)];
             let call = EndpointRequest {
                 method: Method::POST,
                 target: self.location_token_uri.clone(),
@@ -62,7 +63,8 @@ impl Api {
         if token.is_of_another(location_id, UserType::Location) {
             let fault = fault::unreadable(&reply.response, &reply.secrets);
             let mut failure = reply.unexpected("contains the token of another owner", fault);
-            failure.error = failure.error.with_help("report this to the vendor; the token was not used");
+            failure.error =
+                failure.error.with_help("report this to the vendor; the token was not used");
             return Err(failure);
         }
         token.user_type = Some(UserType::Location);

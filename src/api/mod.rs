@@ -21,8 +21,8 @@ use crate::config::{Config, Encoding};
 use crate::deadline::Deadline;
 use crate::error::{ApiFault, Error, Result, Status};
 use crate::http::{
-    Bucket, Counters, Http, Idempotency, Request, Response, Transport, TransportError, UreqTransport,
-    has_retry_after,
+    Bucket, Counters, Http, Idempotency, Request, Response, Transport, TransportError,
+    UreqTransport, has_retry_after,
 };
 use crate::json;
 use crate::secret::Secret;
@@ -31,10 +31,12 @@ use crate::token::{NO_TOKEN_TEXT, is_token_text};
 use field_names::FieldNames;
 
 pub(crate) use fault::{
-    NO_VERSION, fails_every_mint, is_invalid_token_response, says_invalid_token, says_wrong_token_kind,
-    without_secrets,
+    NO_VERSION, fails_every_mint, is_invalid_token_response, says_invalid_token,
+    says_wrong_token_kind, without_secrets,
 };
-pub use installed_locations::{InstalledLocationsParams, Pages, installed_location_ids, location_ids};
+pub use installed_locations::{
+    InstalledLocationsParams, Pages, installed_location_ids, location_ids,
+};
 pub use location_token::LocationTokenParams;
 pub(crate) use raw_request::is_caller_settable;
 pub use token::{GrantType, TokenParams, TokenRetry};
@@ -123,7 +125,8 @@ impl Api {
     ) -> Result<Api> {
         let base_url = config.base_url.trim_end_matches('/');
         let below = |path| {
-            let unusable = |_| Error::new(Status::Config, "baseUrl is too long").with_parameter("baseUrl");
+            let unusable =
+                |_| Error::new(Status::Config, "baseUrl is too long").with_parameter("baseUrl");
             uri(base_url, path, None).map_err(unusable)
         };
         Ok(Api {
@@ -158,7 +161,11 @@ impl Api {
         deadline: &Deadline,
     ) -> Result<SuccessResponse<'a>, Failure> {
         if call.bearer.is_some_and(|bearer| !is_token_text(bearer.expose())) {
-            return Err(Error::invalid_argument("accessToken", format!("accessToken {NO_TOKEN_TEXT}")).into());
+            return Err(Error::invalid_argument(
+                "accessToken",
+                format!("accessToken {NO_TOKEN_TEXT}"),
+            )
+            .into());
         }
         let mut headers = vec![(HeaderName::from_static("version"), self.version.as_str())];
         if let Some((content_type, _)) = &call.body {
@@ -248,9 +255,9 @@ fn form<'a>(
 /// Whether a value needs no form encoding, which is true of most tokens and IDs. No early exit, so
 /// that the compiler can vectorize the loop.
 fn is_unreserved(value: &str) -> bool {
-    value
-        .bytes()
-        .fold(true, |all, byte| all & (byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_')))
+    value.bytes().fold(true, |all, byte| {
+        all & (byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_'))
+    })
 }
 
 /// A 2xx response.
@@ -264,7 +271,10 @@ impl SuccessResponse<'_> {
     /// Parses the JSON object.
     fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.response.body).map_err(|_| {
-            self.unexpected("is not a JSON object", fault::unreadable(&self.response, &self.secrets))
+            self.unexpected(
+                "is not a JSON object",
+                fault::unreadable(&self.response, &self.secrets),
+            )
         })
     }
 
@@ -277,10 +287,12 @@ impl SuccessResponse<'_> {
     /// effect.
     fn unexpected(&self, why: &str, fault: ApiFault) -> Failure {
         let status = self.response.status;
-        let error =
-            Error::new(Status::Protocol, format!("the API answered {status}, but the response {why}"))
-                .with_help("try again; a proxy may have answered instead of the API")
-                .with_api(status, fault);
+        let error = Error::new(
+            Status::Protocol,
+            format!("the API answered {status}, but the response {why}"),
+        )
+        .with_help("try again; a proxy may have answered instead of the API")
+        .with_api(status, fault);
         Failure { error, outcome: Outcome::Unknown }
     }
 }
@@ -302,7 +314,8 @@ fn required<'a>(parameter: &str, value: Option<&'a str>) -> Result<&'a str> {
 /// Detects copy-and-paste mistakes: no ID or secret of the API has white space around it.
 fn one_word(parameter: &str, value: &str) -> Result<()> {
     if value.trim() != value || value.chars().any(char::is_control) {
-        let message = format!("{parameter} begins or ends with white space, or contains a control character");
+        let message =
+            format!("{parameter} begins or ends with white space, or contains a control character");
         return Err(Error::invalid_argument(parameter, message));
     }
     Ok(())

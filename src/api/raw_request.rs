@@ -35,7 +35,9 @@ impl Api {
         let pairs = pairs.finish();
         let target = uri(&self.base_url, bare, (!pairs.is_empty()).then_some(&*pairs));
         target.or_else(|_| {
-            refused("and query are not a valid URL: too long, or a \" < > ^ ` | is not percent-encoded")
+            refused(
+                "and query are not a valid URL: too long, or a \" < > ^ ` | is not percent-encoded",
+            )
         })
     }
 
@@ -86,7 +88,8 @@ mod tests {
     fn path_cannot_leave_the_base_url() {
         let mut config = Config::new("app-1", "s");
         config.base_url = "https://services.example/v3/".into();
-        let clock: std::sync::Arc<dyn crate::clock::Clock> = std::sync::Arc::new(SystemClock::new());
+        let clock: std::sync::Arc<dyn crate::clock::Clock> =
+            std::sync::Arc::new(SystemClock::new());
         let api = Api::new(&config, &clock).unwrap();
         let query = [("a b".to_owned(), "c&d".to_owned())];
         for (path, query, expected) in [
@@ -94,7 +97,11 @@ mod tests {
             ("/contacts/?limit=1", &[], "https://services.example/v3/contacts/?limit=1"),
             ("/contacts", &query, "https://services.example/v3/contacts?a+b=c%26d"),
             ("/contacts?limit=1", &query, "https://services.example/v3/contacts?limit=1&a+b=c%26d"),
-            ("https://services.example/v3/contacts?x=1", &[], "https://services.example/v3/contacts?x=1"),
+            (
+                "https://services.example/v3/contacts?x=1",
+                &[],
+                "https://services.example/v3/contacts?x=1",
+            ),
             ("//evil.example/", &[], "https://services.example/v3//evil.example/"),
             ("/a/.../b", &[], "https://services.example/v3/a/.../b"),
         ] {

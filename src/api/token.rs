@@ -143,7 +143,9 @@ impl Api {
         }
         let (secret, idempotency) = match params.grant_type {
             GrantType::AuthorizationCode => (Some(secret("code", &params.code)?), single_use),
-            GrantType::RefreshToken => (Some(secret("refreshToken", &params.refresh_token)?), single_use),
+            GrantType::RefreshToken => {
+                (Some(secret("refreshToken", &params.refresh_token)?), single_use)
+            }
             GrantType::ClientCredentials => (None, Idempotency::Idempotent),
         };
         let ask = || {
@@ -167,7 +169,9 @@ impl Api {
         }
         match outcome {
             Err(lost) if lost.outcome == Outcome::Unknown && deadline.check().is_ok() => {
-                log::warn!("the response to an authorization code was lost; sending the code again");
+                log::warn!(
+                    "the response to an authorization code was lost; sending the code again"
+                );
                 self.counters().repeated.fetch_add(1, Ordering::Relaxed);
                 ask().map_err(spent_code_error)
             }
@@ -175,7 +179,11 @@ impl Api {
         }
     }
 
-    fn token_body(&self, params: &TokenParams, casing: Casing) -> Result<(&'static str, Zeroizing<Vec<u8>>)> {
+    fn token_body(
+        &self,
+        params: &TokenParams,
+        casing: Casing,
+    ) -> Result<(&'static str, Zeroizing<Vec<u8>>)> {
         let client_secret = params.client_secret.as_ref().unwrap_or(&self.client_secret);
         let values = [
             Some(params.client_id.as_deref().unwrap_or(&self.client_id)),
@@ -192,8 +200,9 @@ impl Api {
             Encoding::Form => Ok(form(fields)),
             Encoding::Json => {
                 let mut body = Zeroizing::new(Vec::with_capacity(4096));
-                let unwritable =
-                    |_| Error::new(Status::Internal, "the token request could not be written as JSON");
+                let unwritable = |_| {
+                    Error::new(Status::Internal, "the token request could not be written as JSON")
+                };
                 let fields: std::collections::BTreeMap<_, _> = fields.collect();
                 serde_json::to_writer(&mut *body, &fields).map_err(unwritable)?;
                 Ok((JSON, body))
@@ -206,7 +215,8 @@ impl Api {
 fn spent_code_error(failure: Failure) -> Failure {
     match (failure.error.http_status(), failure.error.api().cloned()) {
         (Some(status @ (400 | 401)), Some(fault)) if failure.outcome == Outcome::Refused => {
-            let message = "the response to the authorization code was lost, and its second use was rejected";
+            let message =
+                "the response to the authorization code was lost, and its second use was rejected";
             let error = Error::new(Status::ReauthorizationRequired, message)
                 .with_help("let the user consent again; the code is used up")
                 .with_api(status, fault);
@@ -222,7 +232,8 @@ fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure 
     let fault = failure.error.api().cloned();
     match (failure.error.http_status(), fault) {
         (Some(401), Some(fault)) if failure.error.status() == Status::ReauthorizationRequired => {
-            let message = format!("the API rejected the client credentials for {}", grant_type.name());
+            let message =
+                format!("the API rejected the client credentials for {}", grant_type.name());
             let error = Error::new(Status::Unauthorized, message)
                 .with_help("check clientId and clientSecret; the stored token is unchanged")
                 .with_api(401, fault);
@@ -234,5 +245,7 @@ fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure 
 
 fn secret<'a>(parameter: &str, value: &'a Option<Secret>) -> Result<&'a Secret> {
     required(parameter, value.as_ref().map(Secret::expose))?;
-    value.as_ref().ok_or_else(|| Error::invalid_argument(parameter, format!("{parameter} is missing")))
+    value
+        .as_ref()
+        .ok_or_else(|| Error::invalid_argument(parameter, format!("{parameter} is missing")))
 }

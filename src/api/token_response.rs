@@ -165,7 +165,11 @@ mod tests {
             let fields = read(response).unwrap();
             assert_eq!(fields.access_token, Some(json!("new")), "{response}");
             assert_eq!(fields.expires_in, Some(json!(5)), "{response}");
-            assert_eq!(Value::Object(fields.others), json!({"_id": 1, "tokenType": "Bearer"}), "{response}");
+            assert_eq!(
+                Value::Object(fields.others),
+                json!({"_id": 1, "tokenType": "Bearer"}),
+                "{response}"
+            );
         }
     }
 

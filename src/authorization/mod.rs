@@ -159,7 +159,10 @@ impl Authorization {
     pub fn url(&self, params: UrlParams) -> Result<Value> {
         let scopes = params.scopes.unwrap_or_else(|| self.scopes.clone());
         if scopes.is_empty() {
-            return Err(Error::invalid_argument("scopes", "scopes are neither given nor configured"));
+            return Err(Error::invalid_argument(
+                "scopes",
+                "scopes are neither given nor configured",
+            ));
         }
         if !scopes.iter().all(|scope| is_scope(scope)) {
             return Err(Error::invalid_argument("scopes", NO_SCOPE));
@@ -225,8 +228,11 @@ impl Authorization {
         // Not `NETWORK`: that status is retryable and about the API, and the same port would still
         // be in use.
         let receiver = Receiver::bind(port, &redirect_target).map_err(|error| {
-            Error::invalid_argument("port", format!("cannot listen on port {port} of 127.0.0.1: {error}"))
-                .with_help("stop the program that uses the port, or point the tunnel to another port")
+            Error::invalid_argument(
+                "port",
+                format!("cannot listen on port {port} of 127.0.0.1: {error}"),
+            )
+            .with_help("stop the program that uses the port, or point the tunnel to another port")
         })?;
         log::info!("waiting for a consent on 127.0.0.1:{port}");
         let expected = Expected {
@@ -272,12 +278,13 @@ impl Authorization {
         {
             return Err(mismatch("its state differs from the state of the session"));
         }
-        let (consented, used) = self.pending.consume(state, self.clock.uptime(), |link| match link {
-            Some(redirect_uri) => consented(redirect, redirect_uri.to_owned()),
-            // The host has checked the state: another process may have built the URL.
-            None if expected.state.is_some() => consented(redirect, named()?),
-            None => Err(mismatch("its state is unknown")),
-        })?;
+        let (consented, used) =
+            self.pending.consume(state, self.clock.uptime(), |link| match link {
+                Some(redirect_uri) => consented(redirect, redirect_uri.to_owned()),
+                // The host has checked the state: another process may have built the URL.
+                None if expected.state.is_some() => consented(redirect, named()?),
+                None => Err(mismatch("its state is unknown")),
+            })?;
         Ok(Consented { state: Some(used), ..consented })
     }
 
@@ -335,7 +342,8 @@ impl ListenParams {
 
     fn wait_timeout(&self) -> Result<Duration> {
         if !WAIT_MS.contains(&self.timeout_ms) {
-            let message = format!("timeoutMs must be from {} to {}", WAIT_MS.start(), WAIT_MS.end());
+            let message =
+                format!("timeoutMs must be from {} to {}", WAIT_MS.start(), WAIT_MS.end());
             return Err(Error::invalid_argument("timeoutMs", message));
         }
         Ok(Duration::from_millis(self.timeout_ms))
@@ -376,16 +384,21 @@ fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
         let message = format!("consent was not given: {code} {words}");
         let secrets = ["code", "state"].map(|name| redirect.parameter(name).unwrap_or_default());
         let said = message.to_ascii_lowercase();
-        let help = if said.contains("noappversionidfound") || said.contains("no integration found") {
+        let help = if said.contains("noappversionidfound") || said.contains("no integration found")
+        {
             NO_VERSION
         } else {
             "let the user try again, and check that the app has every requested scope"
         };
-        Err(Error::new(Status::ConsentDenied, without_secrets(message.trim_end(), &secrets)).with_help(help))
+        Err(Error::new(Status::ConsentDenied, without_secrets(message.trim_end(), &secrets))
+            .with_help(help))
     } else if let Some(code) = redirect.parameter("code").filter(|code| !code.is_empty()) {
         Ok(Secret::new(code.to_owned()))
     } else {
-        return Err(Error::invalid_argument("redirectUrl", "redirectUrl has neither a code nor an error"));
+        return Err(Error::invalid_argument(
+            "redirectUrl",
+            "redirectUrl has neither a code nor an error",
+        ));
     };
     Ok(Consented { answer, redirect_uri, state: None })
 }

@@ -16,7 +16,8 @@ const fn page(status: &'static str, title: &'static str, text: &'static str) -> 
     Page { status, header: "", title, text }
 }
 
-pub const CONNECTED: Page = page("200 OK", "Connected", "The app is connected. You can close this window.");
+pub const CONNECTED: Page =
+    page("200 OK", "Connected", "The app is connected. You can close this window.");
 
 pub const DENIED: Page = page(
     "403 Forbidden",
@@ -36,7 +37,8 @@ pub const NOT_EXPECTED: Page = page(
     "This redirect does not belong to the current request. Start again in the program that asked for access.",
 );
 
-pub const MALFORMED: Page = page("400 Bad Request", "Bad request", "This is not a valid HTTP request.");
+pub const MALFORMED: Page =
+    page("400 Bad Request", "Bad request", "This is not a valid HTTP request.");
 
 pub const NOT_FOUND: Page = page("404 Not Found", "Not found", "There is nothing here.");
 
@@ -45,7 +47,8 @@ pub const NOT_ALLOWED: Page = Page {
     ..page("405 Method Not Allowed", "Not allowed", "Only GET is allowed.")
 };
 
-pub const MISDIRECTED: Page = page("421 Misdirected Request", "Misdirected", "This host is not served here.");
+pub const MISDIRECTED: Page =
+    page("421 Misdirected Request", "Misdirected", "This host is not served here.");
 
 pub const TOO_LARGE: Page =
     page("431 Request Header Fields Too Large", "Too large", "The request header is too large.");

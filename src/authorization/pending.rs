@@ -104,8 +104,7 @@ impl Pending {
     /// been used or issued again since.
     pub fn restore(&self, used: ConsumedState) {
         let mut consents = self.consents();
-        let is_that_use =
-            |consent: &Consent| matches!(consent.link, LinkState::Used(number) if number == used.number);
+        let is_that_use = |consent: &Consent| matches!(consent.link, LinkState::Used(number) if number == used.number);
         if !consents.get(&used.digest).is_some_and(is_that_use) {
             return;
         }
@@ -136,7 +135,8 @@ fn insert(consents: &mut HashMap<Digest, Consent>, digest: Digest, consent: Cons
         consents.retain(|_, old| consent.began.saturating_sub(old.began) <= LINK_LIFETIME);
     }
     if full(consents)
-        && let Some(oldest) = consents.iter().min_by_key(|(_, consent)| consent.began).map(|(key, _)| *key)
+        && let Some(oldest) =
+            consents.iter().min_by_key(|(_, consent)| consent.began).map(|(key, _)| *key)
     {
         consents.remove(&oldest);
     }
@@ -149,7 +149,9 @@ pub fn mismatch(why: &str) -> Error {
         Status::StateMismatch,
         format!("the redirect does not belong to a consent of this client: {why}"),
     )
-    .with_help("start again with a new link; if no user started a consent, this may be a CSRF attack")
+    .with_help(
+        "start again with a new link; if no user started a consent, this may be a CSRF attack",
+    )
 }
 
 #[cfg(test)]
@@ -187,7 +189,10 @@ mod tests {
             let (_, used) = pending.consume("foreign", LINK_LIFETIME, |_| Ok(())).unwrap();
             pending.restore(used);
         }
-        assert!(pending.consume("foreign", LINK_LIFETIME, link).is_err(), "still no URL of this client");
+        assert!(
+            pending.consume("foreign", LINK_LIFETIME, link).is_err(),
+            "still no URL of this client"
+        );
         // A new URL with the same state, chosen by the host: only its own use can restore it.
         let (_, first) = pending.consume("state", LINK_LIFETIME, link).unwrap();
         pending.begin("state", URI.to_owned(), LINK_LIFETIME);
@@ -208,7 +213,11 @@ mod tests {
     fn oldest_state_is_dropped_at_the_limit() {
         let pending = Pending::new().unwrap();
         for number in 0..=MAX_PENDING {
-            pending.begin(&number.to_string(), URI.to_owned(), Duration::from_millis(number as u64));
+            pending.begin(
+                &number.to_string(),
+                URI.to_owned(),
+                Duration::from_millis(number as u64),
+            );
         }
         assert_eq!(pending.consents().len(), MAX_PENDING);
         let now = Duration::from_secs(60);

@@ -79,7 +79,9 @@ impl Receiver {
                 match connection.poll(&self.callback_target, &mut take) {
                     ConnectionState::Closed => {}
                     ConnectionState::Open => self.connections.push_back(connection),
-                    ConnectionState::Accepted(taken) => return Ok((taken, Browser(connection.stream))),
+                    ConnectionState::Accepted(taken) => {
+                        return Ok((taken, Browser(connection.stream)));
+                    }
                 }
             }
             deadline.sleep(POLL_INTERVAL)?;
@@ -144,7 +146,9 @@ impl Connection {
             // connection, and the browser would not show the page.
             Ok(_) if self.answered => return ConnectionState::Open,
             Ok(count) => self.filled += count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 return ConnectionState::Open;
             }
             Err(_) => return ConnectionState::Closed,
@@ -182,8 +186,10 @@ impl CallbackTarget {
             port.map(|port| format!("{host}:{port}")).into_iter().chain(bare)
         };
         let usual = if redirect_uri.scheme_str() == Some("https") { 443 } else { 80 };
-        let outside = spellings(redirect_uri.host().unwrap_or_default(), redirect::port(redirect_uri), usual);
-        let here = ["127.0.0.1", "localhost"].into_iter().flat_map(|host| spellings(host, Some(port), 80));
+        let outside =
+            spellings(redirect_uri.host().unwrap_or_default(), redirect::port(redirect_uri), usual);
+        let here =
+            ["127.0.0.1", "localhost"].into_iter().flat_map(|host| spellings(host, Some(port), 80));
         let hosts = outside.chain(here).collect();
         CallbackTarget { path: redirect_uri.path().to_owned(), hosts }
     }
@@ -199,7 +205,8 @@ impl CallbackTarget {
             Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Err(&TOO_LARGE),
             Err(_) => return Err(&MALFORMED),
         }
-        let mut hosts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+        let mut hosts =
+            request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             return Err(&MALFORMED);
         };
@@ -291,7 +298,12 @@ mod tests {
             ("431", get(callback, &"A: b\r\n".repeat(MAX_HEADERS + 1))),
         ] {
             let head = &head[..head.len().min(MAX_HEAD)];
-            assert_eq!(status(head), expected, "{}", String::from_utf8_lossy(&head[..head.len().min(200)]));
+            assert_eq!(
+                status(head),
+                expected,
+                "{}",
+                String::from_utf8_lossy(&head[..head.len().min(200)])
+            );
         }
     }
 
@@ -324,7 +336,11 @@ mod tests {
             ("https://a.example/", 81, "a.example:443 a.example 127.0.0.1:81 localhost:81"),
             ("https://a.example:8443", 81, "a.example:8443 127.0.0.1:81 localhost:81"),
             ("http://u@a.example/", 81, "a.example:80 a.example 127.0.0.1:81 localhost:81"),
-            ("https://a.example:80/", 80, "a.example:80 127.0.0.1:80 127.0.0.1 localhost:80 localhost"),
+            (
+                "https://a.example:80/",
+                80,
+                "a.example:80 127.0.0.1:80 127.0.0.1 localhost:80 localhost",
+            ),
         ] {
             let callback_target = CallbackTarget::new(port, &uri.parse().unwrap());
             assert_eq!(

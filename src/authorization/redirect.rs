@@ -24,8 +24,9 @@ impl Redirect {
         let url = url.split_once('#').map_or(url, |(url, _)| url);
         // Without the query: a `Uri` would keep a copy of the code.
         let (target, query) = url.split_once('?').unwrap_or((url, ""));
-        let target = absolute_url(target)
-            .ok_or_else(|| Error::invalid_argument("redirectUrl", "redirectUrl is not an absolute URL"))?;
+        let target = absolute_url(target).ok_or_else(|| {
+            Error::invalid_argument("redirectUrl", "redirectUrl is not an absolute URL")
+        })?;
         Redirect::new(target, query)
     }
 
@@ -73,8 +74,12 @@ impl Redirect {
         let (scheme, path) =
             (self.target.scheme() != expected.scheme(), self.target.path() != expected.path());
         match (scheme, path) {
-            (true, false) if self.target.port_u16() == expected.port_u16() => Some("http and https"),
-            (false, true) if port(&self.target) == port(&expected) => Some("a trailing slash in the path"),
+            (true, false) if self.target.port_u16() == expected.port_u16() => {
+                Some("http and https")
+            }
+            (false, true) if port(&self.target) == port(&expected) => {
+                Some("a trailing slash in the path")
+            }
             _ => None,
         }
     }
@@ -99,7 +104,8 @@ mod tests {
 
     #[test]
     fn redirect_must_match_the_configured_uri() {
-        let is_to = |url: &str| Redirect::read(url).unwrap().is_to("https://app.example/oauth/callback");
+        let is_to =
+            |url: &str| Redirect::read(url).unwrap().is_to("https://app.example/oauth/callback");
         assert!(is_to("https://app.example/oauth/callback?code=1"));
         assert!(is_to("https://APP.example:443/oauth/callback?code=1#top"));
         for other in [
@@ -154,7 +160,8 @@ mod tests {
     #[test]
     fn parameters_are_decoded_from_the_query() {
         let redirect =
-            Redirect::read(" https://app.example/?code=a%20b+c&state=%C3%A9&x#?error=1&code=2 ").unwrap();
+            Redirect::read(" https://app.example/?code=a%20b+c&state=%C3%A9&x#?error=1&code=2 ")
+                .unwrap();
         assert_eq!(redirect.parameter("code"), Some("a b c"));
         assert_eq!(redirect.parameter("state"), Some("é"));
         assert_eq!(redirect.parameter("error"), None);

@@ -94,8 +94,11 @@ impl StoreConfig {
             ));
         }
         if names_no_file(path) {
-            return Err(refused("store.path", "it must be the path of a file, not a special name of SQLite")
-                .with_help("set the path of a file, or set store.kind to \"memory\""));
+            return Err(refused(
+                "store.path",
+                "it must be the path of a file, not a special name of SQLite",
+            )
+            .with_help("set the path of a file, or set store.kind to \"memory\""));
         }
         Ok(Backend::Sqlite { path: path.clone() })
     }
@@ -105,7 +108,10 @@ impl StoreConfig {
             return Err(refused("store.kind", "this build does not include PostgreSQL"));
         }
         let Some(url) = self.url.as_ref().filter(|url| !url.expose().is_empty()) else {
-            return Err(refused("store.url", "a PostgreSQL store requires the URL of its database"));
+            return Err(refused(
+                "store.url",
+                "a PostgreSQL store requires the URL of its database",
+            ));
         };
         if !is_postgres(url.expose()) {
             // Never quote it: it may contain a password.
@@ -119,5 +125,6 @@ impl StoreConfig {
 /// Whether SQLite would interpret the path as a memory database or a URI.
 fn names_no_file(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    text.starts_with(':') || text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
+    text.starts_with(':')
+        || text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
 }

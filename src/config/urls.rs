@@ -51,7 +51,8 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 pub(super) fn is_url(path: &Path) -> bool {
     let text = path.to_string_lossy();
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-    scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
+    scheme.len() > 1
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
 }
 
 pub(super) fn is_postgres(url: &str) -> bool {

@@ -129,11 +129,21 @@ mod tests {
             (r#","apiVersion":"v3\r\nX: y""#, "apiVersion"),
         ] {
             let error = refusal(more);
-            assert_eq!((error.status(), error.parameter()), (Status::Config, Some(key)), "{more}: {error}");
+            assert_eq!(
+                (error.status(), error.parameter()),
+                (Status::Config, Some(key)),
+                "{more}: {error}"
+            );
         }
         assert_eq!(refusal(r#","colour":1"#).parameter(), Some("colour"));
-        assert_eq!(refusal(r#","store":{"kind":"memory","size":1}"#).parameter(), Some("store.size"));
-        assert_eq!(Config::from_json(r#"{"clientId":"a"}"#).unwrap_err().parameter(), Some("clientSecret"));
+        assert_eq!(
+            refusal(r#","store":{"kind":"memory","size":1}"#).parameter(),
+            Some("store.size")
+        );
+        assert_eq!(
+            Config::from_json(r#"{"clientId":"a"}"#).unwrap_err().parameter(),
+            Some("clientSecret")
+        );
         let blank = Config::from_json(r#"{"clientId":" ","clientSecret":"s"}"#).unwrap_err();
         assert_eq!((blank.status(), blank.parameter()), (Status::Config, Some("clientId")));
         for (id, secret, key) in [
@@ -166,11 +176,16 @@ mod tests {
             " postgres://user:hush-hush@host/database",
         ] {
             let error = refusal(&format!(r#","store":{{"kind":"postgres","url":"{url}"}}"#));
-            assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.url")), "{url}");
+            assert_eq!(
+                (error.status(), error.parameter()),
+                (Status::Config, Some("store.url")),
+                "{url}"
+            );
             let said = format!("{error:?} {error} {}", error.help().unwrap_or_default());
             assert!(said.contains("postgresql://") && !said.contains("hush"), "{said}");
         }
-        let error = refusal(r#","store":{"kind":"sqlite","path":"postgres://user:hush-hush@host/db"}"#);
+        let error =
+            refusal(r#","store":{"kind":"sqlite","path":"postgres://user:hush-hush@host/db"}"#);
         assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.path")));
         assert!(!format!("{error:?} {error}").contains("hush"), "{error}");
     }

@@ -109,10 +109,12 @@ fn install_panic_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let host_hook = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| match (panic_scope::is_active(), panic.location()) {
-            (true, Some(place)) => log::error!("panic at {}:{}", place.file(), place.line()),
-            (true, None) => log::error!("panic at an unknown location"),
-            (false, _) => host_hook(panic),
+        panic::set_hook(Box::new(move |panic| {
+            match (panic_scope::is_active(), panic.location()) {
+                (true, Some(place)) => log::error!("panic at {}:{}", place.file(), place.line()),
+                (true, None) => log::error!("panic at an unknown location"),
+                (false, _) => host_hook(panic),
+            }
         }));
     });
 }

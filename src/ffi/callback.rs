@@ -86,9 +86,8 @@ impl<F: Copy> Slot<F> {
     pub fn replace(&self, callback: Option<Callback<F>>, switched: impl FnOnce()) -> Result<()> {
         if self.is_running_here() {
             let message = "a callback cannot be replaced from inside itself";
-            return Err(
-                Error::invalid_argument("callback", message).with_help("replace it after it has returned")
-            );
+            return Err(Error::invalid_argument("callback", message)
+                .with_help("replace it after it has returned"));
         }
         let (calls, version) = self.with_state(|state| {
             state.callback = callback;
@@ -128,7 +127,8 @@ impl Calls {
     fn wait_for_those_before(&self, version: u64) {
         let mut running_versions = self.running_versions();
         while running_versions.iter().any(|running| *running < version) {
-            running_versions = self.ended.wait(running_versions).unwrap_or_else(PoisonError::into_inner);
+            running_versions =
+                self.ended.wait(running_versions).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -42,7 +42,8 @@ impl ghl_client {
 ///
 /// @param event_json  NUL-terminated UTF-8, valid until the callback returns
 /// @param context     the context passed to ghl_client_on_event
-pub type ghl_event_callback = Option<unsafe extern "C" fn(event_json: *const c_char, context: *mut c_void)>;
+pub type ghl_event_callback =
+    Option<unsafe extern "C" fn(event_json: *const c_char, context: *mut c_void)>;
 
 type EventFunction = unsafe extern "C" fn(*const c_char, *mut c_void);
 
@@ -206,7 +207,10 @@ pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
 ///                  ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ghl_client_stats(client: *const ghl_client, out_json: *mut *mut c_char) -> i32 {
+pub unsafe extern "C" fn ghl_client_stats(
+    client: *const ghl_client,
+    out_json: *mut *mut c_char,
+) -> i32 {
     // SAFETY: the header requires a valid client and a valid pointer, or NULL.
     unsafe { boundary::call(out_json, || render(core(client)?.stats()?)) }
 }

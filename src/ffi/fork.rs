@@ -37,7 +37,9 @@ mod handlers {
         ONCE.call_once(|| {
             // SAFETY: the handlers have the right type and live as long as the process. If
             // registering fails for lack of memory, forks are not handled.
-            unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+            unsafe {
+                libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child))
+            };
         });
     }
 }

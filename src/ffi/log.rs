@@ -87,10 +87,13 @@ pub unsafe extern "C" fn ghl_set_log_callback(
     ];
     let outcome = guarded(|| {
         let level = usize::try_from(max_level).ok().and_then(|level| levels.get(level));
-        let level =
-            level.ok_or_else(|| Error::invalid_argument("max_level", "max_level must be from 0 to 5"))?;
+        let level = level
+            .ok_or_else(|| Error::invalid_argument("max_level", "max_level must be from 0 to 5"))?;
         if !INSTALLED.get_or_init(|| log::set_logger(&HostLog).is_ok()) {
-            return Err(Error::invalid_argument("callback", "another logger is installed in this process"));
+            return Err(Error::invalid_argument(
+                "callback",
+                "another logger is installed in this process",
+            ));
         }
         // A forked child keeps using the callback.
         fork::register_handlers();

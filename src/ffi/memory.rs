@@ -62,7 +62,10 @@ mod tests {
             let mut bytes = vec![0xaa_u8; length + 1];
             // SAFETY: the vector is longer than that.
             unsafe { wipe(bytes.as_mut_ptr(), length) };
-            assert!(bytes[..length].iter().all(|byte| *byte == 0) && bytes[length] == 0xaa, "{length}");
+            assert!(
+                bytes[..length].iter().all(|byte| *byte == 0) && bytes[length] == 0xaa,
+                "{length}"
+            );
         }
     }
 }

@@ -47,12 +47,14 @@ mod tests {
     fn owner_is_running_until_its_callback_returns_or_unwinds() {
         let (outer, inner) = (Owner(1), Owner(2));
         outer.run(|| {
-            let unwound =
-                std::panic::catch_unwind(|| inner.run(|| -> () { std::panic::resume_unwind(Box::new(())) }));
+            let unwound = std::panic::catch_unwind(|| {
+                inner.run(|| -> () { std::panic::resume_unwind(Box::new(())) })
+            });
             assert!(unwound.is_err());
             assert!(outer.is_running() && !inner.is_running());
             inner.run(|| assert!(outer.is_running() && inner.is_running()));
-            std::thread::scope(|scope| scope.spawn(|| assert!(!outer.is_running())).join()).unwrap();
+            std::thread::scope(|scope| scope.spawn(|| assert!(!outer.is_running())).join())
+                .unwrap();
         });
         assert!(!outer.is_running());
     }

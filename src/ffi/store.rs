@@ -76,7 +76,8 @@ pub struct ghl_store_callbacks {
         ) -> i32,
     >,
     /// Removes a record; returns GHL_OK if there is no such record. Required.
-    pub remove: Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char) -> i32>,
+    pub remove:
+        Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char) -> i32>,
     /// Writes a page to *out_page_json: {"items": [records…], "nextPageToken": the "resourceId" of
     /// the last item, or null on the last page}. A small store may answer every query with all its
     /// records and null.
@@ -102,7 +103,11 @@ pub struct ghl_store_callbacks {
     /// only the threads of this process are kept apart, and two processes that refresh the same
     /// token can lose it.
     pub lock: Option<
-        unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char, timeout_ms: u64) -> i32,
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            resource_id: *const c_char,
+            timeout_ms: u64,
+        ) -> i32,
     >,
     /// Releases the lock, on the thread that took it.
     pub unlock: Option<unsafe extern "C" fn(context: *mut c_void, resource_id: *const c_char)>,
@@ -198,7 +203,8 @@ impl Callbacks {
                 .with_help("set it to sizeof(ghl_store_callbacks)"));
         }
         // SAFETY: by the contract, `size` bytes are readable.
-        let rest = unsafe { std::slice::from_raw_parts(store.cast::<u8>().add(known), size - known) };
+        let rest =
+            unsafe { std::slice::from_raw_parts(store.cast::<u8>().add(known), size - known) };
         // SAFETY: at least as long as the struct; may be unaligned.
         let table = unsafe { store.read_unaligned() };
         let callbacks = Callbacks { table };
@@ -256,7 +262,9 @@ impl Callbacks {
         }
         match std::str::from_utf8(&text) {
             Ok(text) => Ok(Some(Zeroizing::new(text.to_owned()))),
-            Err(_) => Err(Error::new(Status::Store, "it returned a string that is not valid UTF-8")),
+            Err(_) => {
+                Err(Error::new(Status::Store, "it returned a string that is not valid UTF-8"))
+            }
         }
     }
 }
@@ -293,11 +301,9 @@ impl Host for Callbacks {
         let (save, id) = (self.table.save.ok_or_else(missing)?, c_string(id)?);
         let record = Zeroizing::new(c_string(record)?.into_bytes_with_nul());
         // SAFETY: as above.
-        outcome(
-            self.call(|context| unsafe {
-                save(context, id.as_ptr(), record.as_ptr().cast(), expected_version)
-            }),
-        )
+        outcome(self.call(|context| unsafe {
+            save(context, id.as_ptr(), record.as_ptr().cast(), expected_version)
+        }))
     }
 
     fn remove(&self, id: &str) -> Result<()> {
@@ -309,7 +315,8 @@ impl Host for Callbacks {
     fn list(&self, query: &str) -> Result<Zeroizing<String>> {
         let (list, query) = (self.table.list.ok_or_else(missing)?, c_string(query)?);
         // SAFETY: as above.
-        let page = self.call_for_string(|context, out| unsafe { list(context, query.as_ptr(), out) })?;
+        let page =
+            self.call_for_string(|context, out| unsafe { list(context, query.as_ptr(), out) })?;
         page.ok_or_else(|| Error::new(Status::Store, "it returned no page"))
     }
 

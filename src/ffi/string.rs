@@ -27,7 +27,8 @@ pub unsafe fn read<'a>(parameter: &str, text: *const c_char) -> Result<&'a str> 
         // validation.
         return Ok(unsafe { str::from_utf8_unchecked(text.to_bytes()) });
     }
-    text.to_str().map_err(|_| Error::invalid_argument(parameter, format!("{parameter} is not valid UTF-8")))
+    text.to_str()
+        .map_err(|_| Error::invalid_argument(parameter, format!("{parameter} is not valid UTF-8")))
 }
 
 /// Copies a string into memory that the caller frees with `ghl_string_free`.

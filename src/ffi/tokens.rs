@@ -50,7 +50,8 @@ pub unsafe extern "C" fn ghl_access_token(
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         set_null(out_token);
-        let result = token(client, resource_id, out_error, |secret| string::allocate(secret.expose()));
+        let result =
+            token(client, resource_id, out_error, |secret| string::allocate(secret.expose()));
         match result {
             Ok(handed_out) if out_token.is_null() => string::release(handed_out),
             Ok(handed_out) => out_token.write(handed_out),
@@ -103,7 +104,8 @@ pub unsafe extern "C" fn ghl_access_token_into(
             () => None,
         };
         if let Some(parameter) = wrong {
-            let refused = || Err(Error::invalid_argument(parameter, format!("{parameter} is NULL")));
+            let refused =
+                || Err(Error::invalid_argument(parameter, format!("{parameter} is NULL")));
             return boundary::call(out_error, refused);
         }
         let copied = token(client, resource_id, out_error, |secret| {
@@ -118,7 +120,11 @@ pub unsafe extern "C" fn ghl_access_token_into(
         match copied {
             Ok(needed) => {
                 length.write(needed);
-                if needed <= size { 0 } else { boundary::call(out_error, || Err(too_small(size, needed))) }
+                if needed <= size {
+                    0
+                } else {
+                    boundary::call(out_error, || Err(too_small(size, needed)))
+                }
             }
             Err(code) => code,
         }
@@ -126,9 +132,12 @@ pub unsafe extern "C" fn ghl_access_token_into(
 }
 
 fn too_small(size: usize, needed: usize) -> Error {
-    Error::new(Status::BufferTooSmall, format!("the buffer has {size} bytes, but the token needs {needed}"))
-        .with_parameter("buffer")
-        .with_help("call again with a buffer of *length bytes")
+    Error::new(
+        Status::BufferTooSmall,
+        format!("the buffer has {size} bytes, but the token needs {needed}"),
+    )
+    .with_parameter("buffer")
+    .with_help("call again with a buffer of *length bytes")
 }
 
 /// Passes the token to `take`, from the cache if it is fresh.

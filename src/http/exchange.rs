@@ -25,7 +25,8 @@ struct Exchange {
 }
 
 impl Exchange {
-    const NONE: Exchange = Exchange { deadline: None, abandons: false, connect_by: None, sent: false };
+    const NONE: Exchange =
+        Exchange { deadline: None, abandons: false, connect_by: None, sent: false };
 
     fn is_abandoned(&self) -> bool {
         (self.abandons || !self.sent) && self.deadline.as_ref().is_some_and(Deadline::is_cancelled)
@@ -34,7 +35,11 @@ impl Exchange {
 
 /// Runs one exchange. Returns its result, and whether any byte of the request was written.
 /// Cancelling the call ends a wait, unless the request was sent and must not be abandoned.
-pub fn run<T>(deadline: &Deadline, idempotency: Idempotency, work: impl FnOnce() -> T) -> (T, bool) {
+pub fn run<T>(
+    deadline: &Deadline,
+    idempotency: Idempotency,
+    work: impl FnOnce() -> T,
+) -> (T, bool) {
     let abandons = idempotency.may_be_abandoned();
     EXCHANGE.set(Exchange { deadline: Some(deadline.clone()), abandons, ..Exchange::NONE });
     let result = work();

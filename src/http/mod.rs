@@ -161,12 +161,18 @@ impl Http {
 
     /// Waits for the rate limiter, sends the request, and retries it before the deadline if that is
     /// safe.
-    pub fn exchange(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
+    pub fn exchange(
+        &self,
+        request: &Request,
+        deadline: &Deadline,
+    ) -> Result<Response, TransportError> {
         let mut attempt = 1;
         loop {
             let permit = match request.bucket {
                 Some(bucket) => Some(
-                    self.rate_limiter.acquire(bucket, deadline).map_err(TransportError::before_sending)?,
+                    self.rate_limiter
+                        .acquire(bucket, deadline)
+                        .map_err(TransportError::before_sending)?,
                 ),
                 None => None,
             };
@@ -200,7 +206,9 @@ impl Http {
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
         let outcome = self.transport.send(request, deadline);
         match &outcome {
-            Ok(response) => log::debug!("{} {}: {}", request.method, request.uri.path(), response.status),
+            Ok(response) => {
+                log::debug!("{} {}: {}", request.method, request.uri.path(), response.status)
+            }
             Err(failure) => {
                 self.counters.unanswered.fetch_add(1, Ordering::Relaxed);
                 log::warn!("{} {}: {}", request.method, request.uri.path(), failure.error);

@@ -119,7 +119,10 @@ impl RateLimiter {
     pub fn new(limit: &RateLimit, clock: Arc<dyn Clock>) -> RateLimiter {
         RateLimiter {
             clock,
-            limit: Limit { requests: limit.requests as usize, per: Duration::from_millis(limit.per_ms) },
+            limit: Limit {
+                requests: limit.requests as usize,
+                per: Duration::from_millis(limit.per_ms),
+            },
             per_day: limit.per_day,
             resources: Mutex::default(),
             token_endpoint: Mutex::default(),
@@ -141,7 +144,9 @@ impl RateLimiter {
                     let resource = bucket.resource();
                     Error::new(
                         Status::RateLimited,
-                        format!("the rate limit of {resource} allows no request before the deadline"),
+                        format!(
+                            "the rate limit of {resource} allows no request before the deadline"
+                        ),
                     )
                     .with_help("try again after retryAfterMs")
                     .with_resource(resource)
@@ -149,7 +154,13 @@ impl RateLimiter {
                 })
             })?;
             match wait {
-                None => return Ok(Permit { rate_limiter: self, bucket, sent_at: self.clock.monotonic() }),
+                None => {
+                    return Ok(Permit {
+                        rate_limiter: self,
+                        bucket,
+                        sent_at: self.clock.monotonic(),
+                    });
+                }
                 Some(wait) => {
                     ticket.get_or_insert_with(|| self.take_ticket(bucket, self.clock.monotonic()));
                     deadline.sleep(wait.max(MIN_WAIT))?;
@@ -171,7 +182,12 @@ impl RateLimiter {
             blocked += usize::from(state.blocked_for(now).is_some());
         }
         busiest.sort_by_key(|(_, state)| {
-            std::cmp::Reverse((state.blocked_for(now), state.queue.len(), state.answered.len(), state.today))
+            std::cmp::Reverse((
+                state.blocked_for(now),
+                state.queue.len(),
+                state.answered.len(),
+                state.today,
+            ))
         });
         let shown = busiest.iter().take(MAX_REPORTED).map(|(resource_id, state)| {
             let (limit, used) = state.tightest(now).unwrap_or((self.limit, 0));
@@ -264,7 +280,11 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.rate_limiter.with(self.bucket, self.rate_limiter.clock.monotonic(), BucketState::release);
+        self.rate_limiter.with(
+            self.bucket,
+            self.rate_limiter.clock.monotonic(),
+            BucketState::release,
+        );
     }
 }
 
@@ -328,7 +348,8 @@ impl BucketState {
             if let Some(order) = (self.in_window(*limit, now) + ahead).checked_sub(limit.requests) {
                 // Places become free in the order of the responses, and again one window later.
                 // Requests in flight count as answered now, which is the earliest possible.
-                let answered = self.answered.get(forgotten + order % limit.requests).copied().unwrap_or(now);
+                let answered =
+                    self.answered.get(forgotten + order % limit.requests).copied().unwrap_or(now);
                 let windows = u32::try_from(1 + order / limit.requests).unwrap_or(u32::MAX);
                 free = free.max(answered + limit.per.saturating_mul(windows));
             }
@@ -350,19 +371,28 @@ impl BucketState {
     }
 
     /// Applies the rate limit headers of a response whose request still occupies its place.
-    fn apply_headers(&mut self, configured: Limit, response: &Response, sent_at: Duration, now: Duration) {
+    fn apply_headers(
+        &mut self,
+        configured: Limit,
+        response: &Response,
+        sent_at: Duration,
+        now: Duration,
+    ) {
         let number = |name: &str| number(&response.headers, name);
-        let most = number("x-ratelimit-max").map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+        let most =
+            number("x-ratelimit-max").map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let interval = number("x-ratelimit-interval-milliseconds").map(Duration::from_millis);
         if let (Some(requests @ 1..), Some(per)) = (most, interval)
             && !per.is_zero()
             && per <= MAX_BLOCK
         {
             let server = Limit { requests, per };
-            self.limits = if server == configured { vec![configured] } else { vec![configured, server] };
+            self.limits =
+                if server == configured { vec![configured] } else { vec![configured, server] };
             // Counted requests beyond this client's own were made by other clients.
             if let Some(remaining) = number("x-ratelimit-remaining") {
-                let counted = requests.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
+                let counted =
+                    requests.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
                 // The server counted when the request arrived, so requests that have left the
                 // window since then may be part of its count.
                 let others = counted.saturating_sub(self.in_window(server, sent_at));
@@ -493,10 +523,14 @@ mod tests {
         }
 
         fn apply_headers(&self, now: Duration, headers: &[(&'static str, u64)]) {
-            let headers =
-                headers.iter().map(|(name, value)| (HeaderName::from_static(name), (*value).into()));
-            let response = Response { status: 200, headers: headers.collect(), body: Vec::new().into() };
-            self.with(LOCATION, now, |state, now| state.apply_headers(self.limit, &response, now, now));
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), (*value).into()));
+            let response =
+                Response { status: 200, headers: headers.collect(), body: Vec::new().into() };
+            self.with(LOCATION, now, |state, now| {
+                state.apply_headers(self.limit, &response, now, now)
+            });
         }
     }
 
@@ -505,7 +539,10 @@ mod tests {
         let rate_limiter = rate_limiter(2, 1000, 100);
         let start = seconds(1_000_000);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        assert_eq!((rate_limiter.ask(LOCATION, at(0)), rate_limiter.ask(LOCATION, at(0))), (None, None));
+        assert_eq!(
+            (rate_limiter.ask(LOCATION, at(0)), rate_limiter.ask(LOCATION, at(0))),
+            (None, None)
+        );
         assert_eq!(
             rate_limiter.ask(LOCATION, at(5000)),
             Some(seconds(1)),
@@ -538,14 +575,20 @@ mod tests {
             rate_limiter.take_ticket(LOCATION, start),
         ];
         let wait = |ticket: &Ticket, now, max_wait| {
-            rate_limiter.with(LOCATION, now, |state, now| state.wait(Some(ticket.number), now, max_wait))
+            rate_limiter
+                .with(LOCATION, now, |state, now| state.wait(Some(ticket.number), now, max_wait))
         };
         let [first, second, third] = tickets;
         assert_eq!(wait(&third, start, seconds(9)), Ok(Some(seconds(3))));
-        assert_eq!(wait(&third, start, seconds(3)), Err(seconds(3)), "longer than its maximum wait");
+        assert_eq!(
+            wait(&third, start, seconds(3)),
+            Err(seconds(3)),
+            "longer than its maximum wait"
+        );
         let later = start + seconds(1);
         assert_eq!(wait(&second, later, seconds(9)), Ok(Some(seconds(1))), "behind the first");
-        let newcomer = rate_limiter.with(LOCATION, later, |state, now| state.wait(None, now, seconds(9)));
+        let newcomer =
+            rate_limiter.with(LOCATION, later, |state, now| state.wait(None, now, seconds(9)));
         assert_eq!(newcomer, Ok(Some(seconds(3))), "behind all tickets");
         assert_eq!(wait(&first, later, seconds(9)), Ok(None));
         rate_limiter.response(later);
@@ -608,7 +651,8 @@ mod tests {
             assert_eq!(rate_limiter.ask(LOCATION, now), None);
             rate_limiter.apply_headers(now, &headers(remaining));
             rate_limiter.response(now);
-            let free = |now| (0..).take_while(|_| rate_limiter.ask(LOCATION, now).is_none()).count();
+            let free =
+                |now| (0..).take_while(|_| rate_limiter.ask(LOCATION, now).is_none()).count();
             assert_eq!(free(now), places, "{remaining} left");
             assert_eq!(
                 free(now + seconds(1)),
@@ -636,8 +680,11 @@ mod tests {
             ("x-ratelimit-remaining", 4),
         ];
         let headers = headers.map(|(name, value)| (HeaderName::from_static(name), value.into()));
-        let response =
-            Response { status: 200, headers: headers.into_iter().collect(), body: Vec::new().into() };
+        let response = Response {
+            status: 200,
+            headers: headers.into_iter().collect(),
+            body: Vec::new().into(),
+        };
         rate_limiter.with(LOCATION, at(1010), |state, now| {
             state.apply_headers(rate_limiter.limit, &response, at(990), now)
         });
@@ -649,7 +696,8 @@ mod tests {
         let start = seconds(1_000_000);
         let rate_limiter = rate_limiter(10, 1000, 1000);
         let block = |seconds| {
-            rate_limiter.with(LOCATION, start, |state, now| state.block(Duration::from_secs(seconds), now));
+            rate_limiter
+                .with(LOCATION, start, |state, now| state.block(Duration::from_secs(seconds), now));
             rate_limiter.ask(LOCATION, start)
         };
         assert_eq!(block(7), Some(seconds(7)));
@@ -676,7 +724,11 @@ mod tests {
         };
         assert_eq!(blocked(&[(left, 0), (reset, 84_322_000)]), Some(seconds(84_322)));
         assert_eq!(blocked(&[(left, 0), (reset, 25_000)]), Some(seconds(25)));
-        assert_eq!(blocked(&[(left, 0), (reset, 90_000_000)]), Some(DAILY_QUOTA_RECHECK), "more than a day");
+        assert_eq!(
+            blocked(&[(left, 0), (reset, 90_000_000)]),
+            Some(DAILY_QUOTA_RECHECK),
+            "more than a day"
+        );
         assert_eq!(blocked(&[(left, 1), (reset, 84_322_000)]), None);
 
         // A server that reports seconds: the first block is too short, the second is correct.
@@ -687,7 +739,11 @@ mod tests {
         rate_limiter.apply_headers(later, &[(left, 0), (reset, 7_192)]);
         assert_eq!(rate_limiter.ask(LOCATION, later), Some(seconds(7_192)));
         rate_limiter.apply_headers(later, &[(left, 900), (limit, 1000)]);
-        assert_eq!(rate_limiter.ask(LOCATION, later), None, "a response with a renewed quota ends the block");
+        assert_eq!(
+            rate_limiter.ask(LOCATION, later),
+            None,
+            "a response with a renewed quota ends the block"
+        );
     }
 
     #[test]
@@ -704,7 +760,11 @@ mod tests {
         let with_reset = rate_limiter(10, 1000, 5);
         with_reset.apply_headers(start, &[(left, 5), (limit, 5), (reset, 3_600_000)]);
         use_five(&with_reset);
-        assert_eq!(with_reset.ask(LOCATION, start + seconds(60)), Some(seconds(3_540)), "until the reset");
+        assert_eq!(
+            with_reset.ask(LOCATION, start + seconds(60)),
+            Some(seconds(3_540)),
+            "until the reset"
+        );
         let renewed = rate_limiter(10, 1000, 6);
         use_five(&renewed);
         renewed.apply_headers(start, &[(left, 5), (limit, 6)]);
@@ -751,7 +811,10 @@ mod tests {
     fn daily_limit_is_counted_separately() {
         let rate_limiter = rate_limiter(10, 1000, 2);
         let start = seconds(1_000_000);
-        assert_eq!((rate_limiter.ask(LOCATION, start), rate_limiter.ask(LOCATION, start)), (None, None));
+        assert_eq!(
+            (rate_limiter.ask(LOCATION, start), rate_limiter.ask(LOCATION, start)),
+            (None, None)
+        );
         assert_eq!(rate_limiter.ask(LOCATION, start + seconds(60)), Some(DAY - seconds(60)));
         rate_limiter.response(start);
         rate_limiter.response(start);

@@ -24,8 +24,14 @@ const MAX_LOOKUP_TIME: Duration = Duration::from_secs(86_400);
 pub struct Resolver(());
 
 impl Resolve for Resolver {
-    fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let host = uri.host().ok_or(Error::HostNotFound)?.trim_start_matches('[').trim_end_matches(']');
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let host =
+            uri.host().ok_or(Error::HostNotFound)?.trim_start_matches('[').trim_end_matches(']');
         let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         let port = uri.port_u16().unwrap_or(default_port);
         let mut resolved = self.empty();

@@ -74,12 +74,12 @@ pub fn has_retry_after(response: &Response) -> bool {
 /// limit. If the daily quota is exhausted, at least the time until it is renewed.
 pub fn requested_delay(response: &Response) -> RequestedDelay {
     let interval = || {
-        let interval =
-            number(&response.headers, "x-ratelimit-interval-milliseconds").map(Duration::from_millis);
+        let interval = number(&response.headers, "x-ratelimit-interval-milliseconds")
+            .map(Duration::from_millis);
         interval.filter(|_| response.status == 429)
     };
-    let daily =
-        daily_reset(&response.headers).filter(|_| response.status == 429 && is_day_spent(&response.headers));
+    let daily = daily_reset(&response.headers)
+        .filter(|_| response.status == 429 && is_day_spent(&response.headers));
     let wait = retry_after(&response.headers).or_else(interval);
     wait.max(daily).map(|wait| wait.min(MAX_WAIT))
 }
@@ -130,17 +130,24 @@ mod tests {
         let policy = Retry { max_attempts: 9, base_delay_ms: 100, max_delay_ms: 1000 };
         for (attempt, most) in [(1, 100), (2, 200), (3, 400), (5, 1000), (60, 1000)] {
             for _ in 0..50 {
-                assert!(pause(&policy, attempt, None) <= Duration::from_millis(most), "attempt {attempt}");
+                assert!(
+                    pause(&policy, attempt, None) <= Duration::from_millis(most),
+                    "attempt {attempt}"
+                );
             }
         }
         assert_eq!(pause(&policy, 1, Some(Duration::from_secs(7))), Duration::from_secs(7));
         let longest = (0..200).map(|_| pause(&policy, 4, Some(Duration::ZERO))).max();
-        assert!(longest > Some(Duration::from_millis(100)), "Retry-After: 0 does not disable the backoff");
+        assert!(
+            longest > Some(Duration::from_millis(100)),
+            "Retry-After: 0 does not disable the backoff"
+        );
     }
 
     fn wait(status: u16, headers: &[(&'static str, &str)]) -> RequestedDelay {
-        let headers =
-            headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
         requested_delay(&Response { status, headers: headers.collect(), body: Vec::new().into() })
     }
 
@@ -158,8 +165,10 @@ mod tests {
         for invalid in ["soon", "-7", "1.5", ""] {
             assert_eq!(read(invalid), None, "{invalid}");
         }
-        let dates =
-            [("date", "Wed, 21 Oct 2015 07:28:00 GMT"), ("retry-after", "Wed, 21 Oct 2015 07:28:09 GMT")];
+        let dates = [
+            ("date", "Wed, 21 Oct 2015 07:28:00 GMT"),
+            ("retry-after", "Wed, 21 Oct 2015 07:28:09 GMT"),
+        ];
         assert_eq!(wait(503, &dates), Some(Duration::from_secs(9)), "by the server's own clock");
     }
 
@@ -198,13 +207,27 @@ mod tests {
             r#"{"statusCode":401,"message":"Command timed out"}"#,
             r#" {"message":{"text":"COMMAND timed out"}}"#,
         ] {
-            assert_eq!(after_response(&response(401, body), Idempotency::Idempotent), Some(None), "{body}");
-            for idempotency in [Idempotency::NonIdempotent, Idempotency::SingleUse, Idempotency::Replayable] {
-                assert_eq!(after_response(&response(401, body), idempotency), None, "{idempotency:?}");
+            assert_eq!(
+                after_response(&response(401, body), Idempotency::Idempotent),
+                Some(None),
+                "{body}"
+            );
+            for idempotency in
+                [Idempotency::NonIdempotent, Idempotency::SingleUse, Idempotency::Replayable]
+            {
+                assert_eq!(
+                    after_response(&response(401, body), idempotency),
+                    None,
+                    "{idempotency:?}"
+                );
             }
         }
         for other in ["", r#"{"message":"Invalid JWT"}"#, "<p>Command timed out</p>"] {
-            assert_eq!(after_response(&response(401, other), Idempotency::Idempotent), None, "{other}");
+            assert_eq!(
+                after_response(&response(401, other), Idempotency::Idempotent),
+                None,
+                "{other}"
+            );
         }
     }
 

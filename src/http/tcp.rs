@@ -35,7 +35,11 @@ pub struct TcpConnector;
 impl<In: Transport> Connector<In> for TcpConnector {
     type Out = Either<In, TcpTransport>;
 
-    fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
         if let Some(chained) = chained {
             return Ok(Some(Either::A(chained)));
         }
@@ -181,7 +185,8 @@ impl TcpTransport {
         set_timeout(&mut self.timeouts.write, time, |time| self.stream.set_write_timeout(time))?;
         let outcome = self.stream.write_all(&self.coalescer.buffers.output()[..pending]);
         self.coalescer.wipe();
-        outcome.map_err(|error| if is_timeout(&error) { timeout_error(timeout) } else { error.into() })
+        outcome
+            .map_err(|error| if is_timeout(&error) { timeout_error(timeout) } else { error.into() })
     }
 }
 
@@ -261,7 +266,8 @@ mod tests {
     fn pair() -> (TcpTransport, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let coalescer = WriteCoalescer { buffers: LazyBuffers::new(1024, 2 * MIN_FREE_SPACE), pending: 0 };
+        let coalescer =
+            WriteCoalescer { buffers: LazyBuffers::new(1024, 2 * MIN_FREE_SPACE), pending: 0 };
         (
             TcpTransport { stream, coalescer, timeouts: SocketTimeouts::default() },
             listener.accept().unwrap().0,

@@ -7,7 +7,8 @@ use ureq::Error;
 use ureq::unversioned::resolver::Resolver as _;
 use ureq::unversioned::transport::time::Duration as UreqDuration;
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector,
+    Transport,
 };
 
 use super::exchange;
@@ -49,7 +50,11 @@ impl<C: Connector> Connector for TimedConnector<C> {
 }
 
 impl<C: Connector> TimedConnector<C> {
-    fn connect_by(&self, by: Instant, details: &ConnectionDetails) -> Result<Option<C::Out>, Error> {
+    fn connect_by(
+        &self,
+        by: Instant,
+        details: &ConnectionDetails,
+    ) -> Result<Option<C::Out>, Error> {
         let left = || match by.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(Error::Timeout(details.timeout.reason)),
             left => Ok(NextTimeout { after: UreqDuration::Exact(left), ..details.timeout }),
@@ -144,7 +149,8 @@ impl<T: Transport> Transport for TrackedTransport<T> {
         // A timeout of zero checks only data that was already read, such as a TLS `close_notify`,
         // and not the socket. After a `close_notify` the connection counts as closed even if the
         // socket is open.
-        let immediate = NextTimeout { after: UreqDuration::Exact(Duration::ZERO), ..NextTimeout::default() };
+        let immediate =
+            NextTimeout { after: UreqDuration::Exact(Duration::ZERO), ..NextTimeout::default() };
         let is_silent = matches!(self.await_input(immediate), Err(Error::Timeout(_)));
         // When the connection returns to the pool, the socket need not be checked: that happens
         // before the next use.

@@ -11,8 +11,8 @@ use ureq::{Agent, Proxy, ProxyProtocol};
 use zeroize::Zeroizing;
 
 use super::{
-    INPUT, Idempotency, MAX_HEAD, OUTPUT, Request, Response, Transport, TransportError, exchange, resolver,
-    transport,
+    INPUT, Idempotency, MAX_HEAD, OUTPUT, Request, Response, Transport, TransportError, exchange,
+    resolver, transport,
 };
 use crate::ca_bundle;
 use crate::config::{HttpConfig, Limits, Timeouts};
@@ -41,10 +41,12 @@ impl Transport for UreqTransport {
         }
         let limit = self.response_limit(request.idempotency, deadline);
         let timeout = limit.unwrap_or_else(|| deadline.remaining());
-        let (result, sent) = exchange::run(deadline, request.idempotency, || self.run(request, timeout));
+        let (result, sent) =
+            exchange::run(deadline, request.idempotency, || self.run(request, timeout));
         result.map_err(|failure| {
-            let overdue =
-                || limit.map_or_else(|| deadline.timed_out(), |limit| overdue_attempt(request, limit));
+            let overdue = || {
+                limit.map_or_else(|| deadline.timed_out(), |limit| overdue_attempt(request, limit))
+            };
             self.explain(failure, sent, request, deadline, overdue)
         })
     }
@@ -60,7 +62,8 @@ impl UreqTransport {
         if let Some(suffix) = &http.user_agent_suffix {
             user_agent = format!("{user_agent} {suffix}");
         }
-        let unusable = |_| Error::new(Status::Config, "http.userAgentSuffix is not a valid header value");
+        let unusable =
+            |_| Error::new(Status::Config, "http.userAgentSuffix is not a valid header value");
         HeaderValue::from_str(&user_agent).map_err(unusable)?;
         Ok(UreqTransport {
             agent: OnceLock::new(),
@@ -77,12 +80,14 @@ impl UreqTransport {
     /// leaves as much time for a repetition has one.
     fn response_limit(&self, idempotency: Idempotency, deadline: &Deadline) -> Option<Duration> {
         let limit = self.answer_timeout;
-        (idempotency == Idempotency::Replayable && limit * 2 <= deadline.remaining()).then_some(limit)
+        (idempotency == Idempotency::Replayable && limit * 2 <= deadline.remaining())
+            .then_some(limit)
     }
 
     fn run(&self, request: &Request, timeout: Duration) -> Result<Response, ureq::Error> {
         let agent = self.agent();
-        let mut wire = WireRequest::builder().method(request.method.clone()).uri(request.uri.clone());
+        let mut wire =
+            WireRequest::builder().method(request.method.clone()).uri(request.uri.clone());
         for (name, value) in &request.headers {
             wire = wire.header(name, *value);
         }
@@ -92,7 +97,8 @@ impl UreqTransport {
         if let Some(bearer) = request.bearer {
             // A single allocation of the right size, which the header takes over.
             let text = ["Bearer ", bearer.expose()].concat();
-            let mut value = HeaderValue::try_from(text).map_err(|error| ureq::Error::Http(error.into()))?;
+            let mut value =
+                HeaderValue::try_from(text).map_err(|error| ureq::Error::Http(error.into()))?;
             value.set_sensitive(true);
             wire = wire.header(header::AUTHORIZATION, value);
         }
@@ -109,7 +115,8 @@ impl UreqTransport {
         let (head, body) = response.into_parts();
         let cap = self.body_limit;
         let expected = body.content_length().unwrap_or(4096).min(cap);
-        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or(4096) + 1));
+        let mut bytes =
+            Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or(4096) + 1));
         body.into_reader().take(cap + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > cap {
             return Err(ureq::Error::BodyExceedsLimit(cap));
@@ -133,9 +140,14 @@ impl UreqTransport {
         if let (ureq::Error::ConnectProxyFailed(reason), Some(proxy)) = (&failure, &self.proxy) {
             let status = status_of_proxy(reason);
             let error = refused_by(proxy, status, request);
-            return TransportError { error, sent, permanent: status.is_some_and(|status| status < 500) };
+            return TransportError {
+                error,
+                sent,
+                permanent: status.is_some_and(|status| status < 500),
+            };
         }
-        let error = if deadline.is_cancelled() && (request.idempotency.may_be_abandoned() || !sent) {
+        let error = if deadline.is_cancelled() && (request.idempotency.may_be_abandoned() || !sent)
+        {
             Error::new(Status::Cancelled, "the call was cancelled")
         } else {
             self.broken(&failure, sent, request, overdue)
@@ -158,18 +170,26 @@ impl UreqTransport {
         match failure {
             ureq::Error::Timeout(ureq::Timeout::Connect) => {
                 let limit = self.connect_timeout.as_millis();
-                Error::new(Status::Timeout, format!("no connection to {host}{through} within {limit} ms"))
-                    .with_help(format!("check the network and {look_at}, or raise timeouts.connectMs"))
+                Error::new(
+                    Status::Timeout,
+                    format!("no connection to {host}{through} within {limit} ms"),
+                )
+                .with_help(format!("check the network and {look_at}, or raise timeouts.connectMs"))
             }
             ureq::Error::Timeout(_) => overdue(),
             ureq::Error::BodyExceedsLimit(cap) => {
                 Error::new(Status::Protocol, format!("{host} answered with more than {cap} bytes"))
-                    .with_help("check whether a proxy answered; otherwise raise limits.responseBytes")
+                    .with_help(
+                        "check whether a proxy answered; otherwise raise limits.responseBytes",
+                    )
             }
-            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Http(_) => {
+            ureq::Error::Protocol(_)
+            | ureq::Error::LargeResponseHeader(..)
+            | ureq::Error::Http(_) => {
                 let message = format!("{host}{through} did not answer in valid HTTP: {failure}");
-                Error::new(Status::Protocol, message)
-                    .with_help("check baseUrl and http.proxy: a proxy or another service may have answered")
+                Error::new(Status::Protocol, message).with_help(
+                    "check baseUrl and http.proxy: a proxy or another service may have answered",
+                )
             }
             ureq::Error::Io(error) if ThreadSpawnError::is_cause_of(error) => {
                 let message = format!("{host} could not be reached, nothing was sent: {error}");
@@ -196,7 +216,8 @@ impl UreqTransport {
                 None => RootCerts::PlatformVerifier,
                 Some(trusted) => {
                     let native = rustls_native_certs::load_native_certs().certs;
-                    let native = native.iter().map(|native| Certificate::from_der(native).to_owned());
+                    let native =
+                        native.iter().map(|native| Certificate::from_der(native).to_owned());
                     let all: Vec<_> = trusted.iter().cloned().chain(native).collect();
                     RootCerts::new_with_certs(&all)
                 }
@@ -254,10 +275,13 @@ fn untrusted(request: &Request, tls: &rustls::Error) -> Error {
             "check the host name and this machine's clock; for a private CA, set http.caBundlePath",
         );
     }
-    Error::new(Status::Network, format!("the TLS handshake with {host} failed, nothing was sent: {tls}"))
-        .with_help(
-            "check that the URL points to an HTTPS server, and that no proxy intercepts the connection",
-        )
+    Error::new(
+        Status::Network,
+        format!("the TLS handshake with {host} failed, nothing was sent: {tls}"),
+    )
+    .with_help(
+        "check that the URL points to an HTTPS server, and that no proxy intercepts the connection",
+    )
 }
 
 /// The status with which a proxy refused a connection; ureq has it only in the message.
@@ -271,7 +295,8 @@ fn refused_by(proxy: &Proxy, status: Option<u16>, request: &Request) -> Error {
         let message = format!("the proxy {proxy} did not answer, nothing was sent to {host}");
         return Error::new(Status::Network, message).with_help("check http.proxy, then try again");
     };
-    let message = format!("the proxy {proxy} refused to connect to {host} with {status}, nothing was sent");
+    let message =
+        format!("the proxy {proxy} refused to connect to {host} with {status}, nothing was sent");
     Error::new(Status::Network, message).with_help(match status {
         407 => "check the user name and the password in http.proxy",
         _ => "check http.proxy, and that the proxy allows this host",
@@ -287,10 +312,14 @@ fn proxy(http: &HttpConfig) -> Result<Option<Proxy>> {
     let Some(url) = &http.proxy else {
         return Ok(None);
     };
-    let usable = Proxy::new(url.expose()).ok().filter(|proxy| proxy.protocol() == ProxyProtocol::Http);
+    let usable =
+        Proxy::new(url.expose()).ok().filter(|proxy| proxy.protocol() == ProxyProtocol::Http);
     let unusable = || {
-        Error::new(Status::Config, "http.proxy cannot be used: it must be http://[user:password@]host:port")
-            .with_parameter("http.proxy")
+        Error::new(
+            Status::Config,
+            "http.proxy cannot be used: it must be http://[user:password@]host:port",
+        )
+        .with_parameter("http.proxy")
     };
     usable.map(Some).ok_or_else(unusable)
 }
@@ -298,5 +327,8 @@ fn proxy(http: &HttpConfig) -> Result<Option<Proxy>> {
 /// The certificates that are trusted in addition to the platform's own.
 fn bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let certificates = ca_bundle::read("http.caBundlePath", path)?;
-    Ok(certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect())
+    Ok(certificates
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect())
 }

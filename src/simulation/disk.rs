@@ -75,11 +75,14 @@ impl SimulatedStore {
         deadline.check()?;
         match fault {
             Some(Fault::Refused) => {
-                self.world.with(|state| state.say(|| format!("process {} {name}: refused", self.process)));
+                self.world.with(|state| {
+                    state.say(|| format!("process {} {name}: refused", self.process))
+                });
                 return Err(refused());
             }
             Some(Fault::Stalled) => {
-                self.world.with(|state| state.say(|| format!("process {} {name}: stalls", self.process)));
+                self.world
+                    .with(|state| state.say(|| format!("process {} {name}: stalls", self.process)));
                 deadline.sleep(deadline.remaining())?;
                 return Err(deadline.timed_out());
             }
@@ -128,9 +131,11 @@ impl SimulatedStore {
     fn save_now(&self, state: &mut State, record: &Record) -> Result<u64> {
         let id = &record.resource_id;
         let stored = state.disk.records.get(id).map_or(0, |stored| stored.version);
-        let tombstone = state.disk.notes.get(&format!("{TOMBSTONE}{id}")).map_or(0, Note::deleted_version);
-        let is_late =
-            record.version == 0 && state.profile.compares_tombstones && tombstone != record.predecessor;
+        let tombstone =
+            state.disk.notes.get(&format!("{TOMBSTONE}{id}")).map_or(0, Note::deleted_version);
+        let is_late = record.version == 0
+            && state.profile.compares_tombstones
+            && tombstone != record.predecessor;
         if stored != record.version || is_late {
             return Err(conflict());
         }
@@ -151,7 +156,8 @@ impl SimulatedStore {
             state.disk.stored.insert(refresh_token.expose().to_owned());
         }
         state.say(|| {
-            let refresh = record.token.refresh_token.as_ref().map(|token| token.expose().to_owned());
+            let refresh =
+                record.token.refresh_token.as_ref().map(|token| token.expose().to_owned());
             format!(
                 "stored {id} version {version} {refresh:?} {:?} intent {}",
                 record.standing,
@@ -166,7 +172,10 @@ impl SimulatedStore {
         if state.disk.notes.get(&note.key).map_or(0, |stored| stored.version) != note.version {
             return Err(conflict());
         }
-        state.disk.notes.insert(note.key.clone(), Note { version: note.version + 1, ..note.clone() });
+        state
+            .disk
+            .notes
+            .insert(note.key.clone(), Note { version: note.version + 1, ..note.clone() });
         Ok(())
     }
 }
@@ -190,8 +199,9 @@ impl Store for SimulatedStore {
     }
 
     fn version(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<u64>> {
-        let version =
-            |state: &mut State| Ok(state.disk.records.get(resource_id).map(|record| record.version));
+        let version = |state: &mut State| {
+            Ok(state.disk.records.get(resource_id).map(|record| record.version))
+        };
         self.call("version", false, deadline, version)
     }
 
@@ -206,7 +216,8 @@ impl Store for SimulatedStore {
     fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
         self.call("remove", true, deadline, |state| {
             let mut remove = |(id, version): &(String, u64)| {
-                let is_same = state.disk.records.get(id).is_some_and(|record| record.version == *version);
+                let is_same =
+                    state.disk.records.get(id).is_some_and(|record| record.version == *version);
                 is_same && state.disk.records.remove(id).is_some()
             };
             Ok(records.iter().map(&mut remove).collect())
@@ -216,8 +227,11 @@ impl Store for SimulatedStore {
     fn list(&self, query: &Query, deadline: &Deadline) -> Result<Page> {
         self.call("list", false, deadline, |state| {
             let start = query.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let after =
-                state.disk.records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| record);
+            let after = state
+                .disk
+                .records
+                .range::<str, _>((start, Bound::Unbounded))
+                .map(|(_, record)| record);
             let matching = after.filter(|record| query.matches(record));
             Ok(Page::cut(matching.take(query.limit + 1).cloned().collect(), query.limit))
         })
@@ -246,8 +260,9 @@ impl Store for SimulatedStore {
 
     fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>> {
         self.call("next renewal", false, deadline, |state| {
-            let is_meant =
-                |record: &&Record| company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id));
+            let is_meant = |record: &&Record| {
+                company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id))
+            };
             Ok(state.disk.records.values().filter(is_meant).map(|record| record.renew_at).min())
         })
     }
@@ -256,10 +271,9 @@ impl Store for SimulatedStore {
         loop {
             let taken = self.call("lock", false, deadline, |state| {
                 let State { disk, processes, now, rng, .. } = state;
-                let is_held = disk
-                    .locks
-                    .get(resource_id)
-                    .is_some_and(|holder| !processes[holder.process].crashed && *now < holder.lost_at);
+                let is_held = disk.locks.get(resource_id).is_some_and(|holder| {
+                    !processes[holder.process].crashed && *now < holder.lost_at
+                });
                 if is_held {
                     return Ok(None);
                 }
@@ -296,7 +310,13 @@ impl Store for SimulatedStore {
         })
     }
 
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
+    fn notes(
+        &self,
+        list: &str,
+        after: Option<&str>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<NotePage> {
         self.call("notes", false, deadline, |state| {
             let start = after.map_or(Bound::Unbounded, Bound::Excluded);
             let listed = state

@@ -105,7 +105,13 @@ pub struct Measured {
 }
 
 impl State {
-    pub fn refresh_begins(&mut self, task: usize, process: usize, resource_id: String, refresh_token: &str) {
+    pub fn refresh_begins(
+        &mut self,
+        task: usize,
+        process: usize,
+        resource_id: String,
+        refresh_token: &str,
+    ) {
         let other = self.ledger.under_way.iter().find(|other| {
             other.refresh_token == refresh_token
                 && other.resource_id == resource_id
@@ -115,8 +121,10 @@ impl State {
         if let Some(other) = other
             && !self.ledger.lost_locks.contains(&resource_id)
         {
-            let what =
-                format!("two refreshes of {resource_id} at once: processes {process} and {}", other.process);
+            let what = format!(
+                "two refreshes of {resource_id} at once: processes {process} and {}",
+                other.process
+            );
             self.violation(what);
         }
         self.ledger.under_way.push(UnderWay {
@@ -171,10 +179,14 @@ impl State {
                 && !self.ledger.mistold.contains(held)
                 && !is_cancelled;
             if is_certain && attempts == 0 && took > BRIEFLY {
-                self.violation(format!("a caller with a valid token of {resource_id} waited {took:?}"));
+                self.violation(format!(
+                    "a caller with a valid token of {resource_id} waited {took:?}"
+                ));
             }
             if is_certain && let Err(error) = answer {
-                self.violation(format!("a caller with a valid token of {resource_id} failed: {error}"));
+                self.violation(format!(
+                    "a caller with a valid token of {resource_id} failed: {error}"
+                ));
             }
         }
         match answer {
@@ -198,7 +210,8 @@ impl State {
             return self.violation(what);
         }
         let age_is_known = self.processes[process].lowest_ms >= access.granter_offset_ms;
-        let known = *self.ledger.known_age.entry((process, token.to_owned())).or_insert(age_is_known);
+        let known =
+            *self.ledger.known_age.entry((process, token.to_owned())).or_insert(age_is_known);
         if known && !is_mistold && dies + TOLERANCE < begin {
             let what = format!("{token} was returned {:?} after its expiry", begin - dies);
             return self.violation(what);
@@ -223,15 +236,19 @@ impl State {
     /// Whether a deletion must end a grant. An UNINSTALL is compared with the start of the
     /// installation, and clocks may be ahead.
     fn must_end(&self, deletion: &Deletion, chain: usize) -> bool {
-        let ahead = self.processes.iter().map(|process| process.farthest_ms).max().unwrap_or(0).max(0);
+        let ahead =
+            self.processes.iter().map(|process| process.farthest_ms).max().unwrap_or(0).max(0);
         let ahead = Duration::from_millis(ahead.unsigned_abs());
         // A consent that is not stored yet is compared with another process's deletion by both
         // clocks.
-        let behind = self.processes.iter().map(|process| process.lowest_ms).min().unwrap_or(0).min(0);
+        let behind =
+            self.processes.iter().map(|process| process.lowest_ms).min().unwrap_or(0).min(0);
         let apart = ahead + Duration::from_millis(behind.unsigned_abs());
         let chain = &self.server.chains[chain];
         match deletion.by {
-            By::User => apart.is_zero() || !chain.is_consented || chain.created + apart < deletion.begin,
+            By::User => {
+                apart.is_zero() || !chain.is_consented || chain.created + apart < deletion.begin
+            }
             By::Webhook { .. } => chain.created + ahead < deletion.begin,
         }
     }
@@ -250,7 +267,9 @@ impl State {
                 found.push(format!("the store holds a token of {} under {id}", access.owner));
             }
             let deletion = self.ledger.deletions.iter().filter(|deletion| {
-                deletion.done && deletion.resource_id == *id && self.must_end(deletion, access.chain)
+                deletion.done
+                    && deletion.resource_id == *id
+                    && self.must_end(deletion, access.chain)
             });
             if let Some(deletion) = deletion.max_by_key(|deletion| deletion.begin)
                 && !self.server.chains[access.chain].began_after(deletion.begin)
@@ -268,7 +287,8 @@ impl State {
     pub fn check_connections(&mut self, answers: &[(&'static str, Result<Secret, Error>)]) {
         let is_live = |token: &Secret| {
             let access = self.server.access.get(token.expose());
-            access.is_some_and(|access| self.now < access.dies && self.server.is_alive(access.chain))
+            access
+                .is_some_and(|access| self.now < access.dies && self.server.is_alive(access.chain))
         };
         let mut connected = answers.iter().filter(|(_, answer)| answer.as_ref().is_ok_and(is_live));
         let company = connected.any(|(id, _)| *id == COMPANY);
@@ -279,8 +299,12 @@ impl State {
             }
             let mut found = None;
             // A later grant replaces an earlier one.
-            let last =
-                self.ledger.owed.iter().filter(|owed| owed.resource_id == *id).max_by_key(|owed| owed.since);
+            let last = self
+                .ledger
+                .owed
+                .iter()
+                .filter(|owed| owed.resource_id == *id)
+                .max_by_key(|owed| owed.since);
             if let Some(owed) = last
                 && let Some(why) = self.is_still_owed(owed)
             {
@@ -291,7 +315,8 @@ impl State {
                 .owed
                 .iter()
                 .any(|owed| owed.resource_id == *id && self.server.is_alive(owed.chain));
-            let was_deleted = self.ledger.deletions.iter().any(|deletion| deletion.resource_id == *id);
+            let was_deleted =
+                self.ledger.deletions.iter().any(|deletion| deletion.resource_id == *id);
             // A token that was never stored leaves no record that could ask for consent.
             let was_never_stored = last
                 .and_then(|owed| self.server.chains[owed.chain].tip.as_ref())
@@ -301,7 +326,8 @@ impl State {
                 self.ledger.deletions.iter().any(|deletion| deletion.resource_id == COMPANY);
             let is_said = error.status() == Status::ReauthorizationRequired
                 || (error.status() == Status::NotFound
-                    && (was_never_stored || (error.resource_id() == Some(COMPANY) && company_was_deleted)))
+                    && (was_never_stored
+                        || (error.resource_id() == Some(COMPANY) && company_was_deleted)))
                 || (error.status() == Status::Protocol && self.ledger.is_misfiled);
             if found.is_none() && is_owed && !was_deleted && !is_said {
                 found = Some(format!(
@@ -314,7 +340,8 @@ impl State {
                 && !self.ledger.was_uninstalled.contains(*id)
                 && !self.ledger.is_skewed
             {
-                found = Some(format!("{id} was not minted although its company is connected: {error}"));
+                found =
+                    Some(format!("{id} was not minted although its company is connected: {error}"));
             }
             if let Some(what) = found {
                 self.violation(what);
@@ -333,10 +360,9 @@ impl State {
                 && other.since + Duration::from_secs(60) > owed.since
         };
         // A later consent replaced it, although that call failed.
-        let is_replaced =
-            self.server.chains.iter().any(|other| {
-                other.owner == owed.resource_id && other.is_consented && other.created > owed.since
-            });
+        let is_replaced = self.server.chains.iter().any(|other| {
+            other.owner == owed.resource_id && other.is_consented && other.created > owed.since
+        });
         // A mint for a newer INSTALL replaces the location's own consent, and ends with the
         // company's grant.
         let is_minted_anew = self.ledger.was_uninstalled.contains(&owed.resource_id)
@@ -344,11 +370,14 @@ impl State {
                 other.owner == owed.resource_id && !other.is_consented && other.created > owed.since
             });
         let is_last = self.ledger.owed.iter().all(|other| {
-            other.chain == owed.chain || other.resource_id != owed.resource_id || other.since < owed.since
+            other.chain == owed.chain
+                || other.resource_id != owed.resource_id
+                || other.since < owed.since
         });
         // A misfiled import replaces the location's grant, and its refresh replaces the company's.
         // With a wrong clock, an older import looks newer.
-        let is_exchanged = self.ledger.is_misfiled || (self.ledger.is_skewed && self.profile.imports);
+        let is_exchanged =
+            self.ledger.is_misfiled || (self.ledger.is_skewed && self.profile.imports);
         if is_exchanged
             || (is_replaced && is_last)
             || is_minted_anew
@@ -373,10 +402,17 @@ impl State {
         }
         // A consent that could not be saved is compared with a deletion or another consent by the
         // clock, which was wrong.
-        let consents =
-            self.server.chains.iter().filter(|other| other.owner == owed.resource_id && other.is_consented);
+        let consents = self
+            .server
+            .chains
+            .iter()
+            .filter(|other| other.owner == owed.resource_id && other.is_consented);
         let is_compared = consents.count() > 1
-            || self.ledger.deletions.iter().any(|deletion| deletion.resource_id == owed.resource_id);
+            || self
+                .ledger
+                .deletions
+                .iter()
+                .any(|deletion| deletion.resource_id == owed.resource_id);
         if self.ledger.is_skewed && is_compared {
             return None;
         }

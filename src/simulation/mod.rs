@@ -131,8 +131,9 @@ impl Run {
     fn any_process(&self) -> Option<Arc<Process>> {
         let able: Vec<usize> = (0..PROCESSES)
             .filter(|slot| {
-                let takes =
-                    |process: &Arc<Process>| self.draw(|state| !state.processes[process.index].ending);
+                let takes = |process: &Arc<Process>| {
+                    self.draw(|state| !state.processes[process.index].ending)
+                };
                 self.processes[*slot].as_ref().is_some_and(takes)
             })
             .collect();
@@ -177,7 +178,9 @@ impl Run {
                 clock.offset_ms = offset_ms;
                 clock.farthest_ms = clock.farthest_ms.max(offset_ms);
                 clock.lowest_ms = clock.lowest_ms.min(offset_ms);
-                state.say(|| format!("the clock of process {} is {offset_ms} ms ahead", process.index));
+                state.say(|| {
+                    format!("the clock of process {} is {offset_ms} ms ahead", process.index)
+                });
             }),
             76..80 if profile.webhooks => self.uninstall(id),
             80..83 if id != COMPANY && self.draw(|state| state.rng.chance(50)) => {
@@ -195,7 +198,9 @@ impl Run {
                     if state.profile.store_faults {
                         let until = state.now + trouble(state);
                         state.processes[process.index].store_trouble_until = until;
-                        state.say(|| format!("store trouble of process {} until {until:?}", process.index));
+                        state.say(|| {
+                            format!("store trouble of process {} until {until:?}", process.index)
+                        });
                     }
                 });
                 self.refresh_some(&process, id);
@@ -204,7 +209,9 @@ impl Run {
                 self.draw(|state| {
                     let until = state.now + trouble(state);
                     state.processes[process.index].network_trouble_until = until;
-                    state.say(|| format!("network trouble of process {} until {until:?}", process.index));
+                    state.say(|| {
+                        format!("network trouble of process {} until {until:?}", process.index)
+                    });
                 });
                 self.refresh_some(&process, id);
                 for _ in 0..self.draw(|state| state.rng.pick(&[0, 0, 0, 3])) {
@@ -246,8 +253,9 @@ impl Run {
     }
 
     fn slot_of(&self, process: &Arc<Process>) -> usize {
-        let is_it =
-            |slot: &Option<Arc<Process>>| slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, process));
+        let is_it = |slot: &Option<Arc<Process>>| {
+            slot.as_ref().is_some_and(|other| Arc::ptr_eq(other, process))
+        };
         self.processes.iter().position(is_it).unwrap_or(0)
     }
 
@@ -340,12 +348,18 @@ impl Run {
             let at_ms = world::wall_ms(state.now);
             let is_dated = state.rng.chance(90);
             let company_id = (install && state.rng.chance(80)).then_some(COMPANY);
-            let delivery =
-                Delivery { install, resource_id: id, company_id, at_ms: is_dated.then_some(at_ms), number };
+            let delivery = Delivery {
+                install,
+                resource_id: id,
+                company_id,
+                at_ms: is_dated.then_some(at_ms),
+                number,
+            };
             let times = state.rng.pick(&[0, 1, 1, 1, 1, 2]);
             let mut sent = Vec::new();
             for _ in 0..times {
-                let delay = if state.rng.chance(70) { state.rng.millis(20_000) } else { gap(state) };
+                let delay =
+                    if state.rng.chance(70) { state.rng.millis(20_000) } else { gap(state) };
                 sent.push((state.now + delay, Later::Deliver(delivery.clone())));
             }
             sent
@@ -403,7 +417,8 @@ impl Run {
         });
         self.later.clear();
         self.scheduler.run_until(None);
-        let living: Vec<Arc<Process>> = self.processes.iter_mut().filter_map(Option::take).collect();
+        let living: Vec<Arc<Process>> =
+            self.processes.iter_mut().filter_map(Option::take).collect();
         if patient {
             self.pass(Duration::from_secs(70));
             for process in &living {
@@ -413,7 +428,8 @@ impl Run {
                 }
                 let unsaved = process.tokens.unsaved_count();
                 if unsaved > 0 {
-                    let what = format!("process {} still has {unsaved} unsaved tokens", process.index);
+                    let what =
+                        format!("process {} still has {unsaved} unsaved tokens", process.index);
                     self.draw(|state| state.violation(what));
                 }
             }
@@ -462,7 +478,8 @@ fn gap(state: &mut State) -> Duration {
 /// The time until the newest token is a few minutes from its expiry.
 fn until_due(state: &mut State) -> Duration {
     let last = state.server.saved.last();
-    let dies = last.and_then(|last| state.server.access.get(&last.access_token)).map(|access| access.dies);
+    let dies =
+        last.and_then(|last| state.server.access.get(&last.access_token)).map(|access| access.dies);
     let left = state.rng.millis(290_000);
     dies.unwrap_or_default().saturating_sub(state.now + left)
 }
@@ -497,7 +514,8 @@ fn run(seed: u64, traced: bool) -> (Vec<String>, Vec<String>) {
     });
     if let Err(payload) = outcome {
         let words = payload.downcast_ref::<String>().cloned();
-        let words = words.or_else(|| payload.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        let words =
+            words.or_else(|| payload.downcast_ref::<&str>().map(|words| (*words).to_owned()));
         found.push(format!("a panic: {}", words.unwrap_or_default()));
         // Its coroutines are suspended in the middle of calls, and cannot be dropped.
         std::mem::forget(run);
@@ -527,7 +545,8 @@ fn simulated_runs_violate_no_invariant() {
     let runs = number("GHL_SIMULATION_RUNS").unwrap_or(USUAL_RUNS);
     let first = number("GHL_SIMULATION_FIRST").unwrap_or(1);
     let most_failures = number("GHL_SIMULATION_FAILURES").unwrap_or(1);
-    let end = number("GHL_SIMULATION_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let end = number("GHL_SIMULATION_SECONDS")
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let (next, made, failures) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
     let over = AtomicBool::new(false);
     let began = Instant::now();
@@ -544,7 +563,9 @@ fn simulated_runs_violate_no_invariant() {
                     made.fetch_add(1, Ordering::Relaxed);
                     if !found.is_empty() {
                         println!("{}", found.join("\n"));
-                        println!("to repeat it: GHL_SIMULATION_SEED={seed} cargo test --lib simulation");
+                        println!(
+                            "to repeat it: GHL_SIMULATION_SEED={seed} cargo test --lib simulation"
+                        );
                         let so_far = failures.fetch_add(1, Ordering::Relaxed) + 1;
                         over.fetch_or(so_far >= most_failures, Ordering::Relaxed);
                     }

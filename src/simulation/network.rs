@@ -80,7 +80,9 @@ impl Network {
                 4 if profile.slow_server => Fate::Slow(state.rng.millis(20_000)),
                 5 if profile.slow_server => Fate::Late(state.rng.millis(40_000)),
                 6 if profile.pages => Fate::Page(state.rng.pick(&[403, 502, 503, 200])),
-                7 if profile.pages => Fate::Failed { status: state.rng.pick(&[401, 500, 503]), processed },
+                7 if profile.pages => {
+                    Fate::Failed { status: state.rng.pick(&[401, 500, 503]), processed }
+                }
                 8 if profile.pages => Fate::Failed { status: 429, processed: false },
                 0..8 if profile.network_faults || profile.slow_server || profile.pages => continue,
                 _ => Fate::Answered,
@@ -111,18 +113,21 @@ impl Network {
     }
 
     fn attempt(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError> {
-        let (fate, way) = self.world.with(|state| (self.draw(state, request), state.rng.millis(40)));
+        let (fate, way) =
+            self.world.with(|state| (self.draw(state, request), state.rng.millis(40)));
         if deadline.sleep(way).is_err() || self.world.is_crashed(self.process) {
             return Err(failed(
                 if deadline.is_cancelled() { Status::Cancelled } else { Status::Timeout },
                 false,
             ));
         }
-        let limited = request.idempotency == Idempotency::Replayable && ANSWER * 2 <= deadline.remaining();
+        let limited =
+            request.idempotency == Idempotency::Replayable && ANSWER * 2 <= deadline.remaining();
         let patience = if limited { ANSWER } else { deadline.remaining() };
         let call = self.call(request);
-        self.world
-            .with(|state| state.say(|| format!("process {} sends {}: {fate:?}", self.process, call.path)));
+        self.world.with(|state| {
+            state.say(|| format!("process {} sends {}: {fate:?}", self.process, call.path))
+        });
         let forever = Duration::from_secs(1 << 30);
         let quick = self.world.with(|state| Duration::from_millis(5) + state.rng.millis(120));
         let (reply, wait) = match fate {
@@ -213,7 +218,10 @@ impl Transport for Network {
         let outcome = self.attempt(request, deadline);
         if let Some((_, refresh_token)) = &renewal {
             self.world.with(|state| {
-                state.ledger.under_way.retain(|one| one.task != task || one.refresh_token != *refresh_token)
+                state
+                    .ledger
+                    .under_way
+                    .retain(|one| one.task != task || one.refresh_token != *refresh_token)
             });
         }
         outcome

@@ -89,8 +89,10 @@ impl Process {
             let hex = key.public_key().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
             config.webhook.ed25519_public_keys.push(hex);
         }
-        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock { world: Arc::clone(world), process: index });
-        let store: Arc<dyn Store> = Arc::new(SimulatedStore { world: Arc::clone(world), process: index });
+        let clock: Arc<dyn Clock> =
+            Arc::new(SimulatedClock { world: Arc::clone(world), process: index });
+        let store: Arc<dyn Store> =
+            Arc::new(SimulatedStore { world: Arc::clone(world), process: index });
         let network = Network { world: Arc::clone(world), process: index };
         let api = Arc::new(Api::over(&config, &clock, Box::new(network)).unwrap());
         let events = Arc::new(Events::default());
@@ -105,7 +107,13 @@ impl Process {
         let of_webhooks = (Arc::clone(&tokens), Arc::clone(&clock));
         Arc::new(Process {
             index,
-            authorization: Authorization::new(&config, api, Arc::clone(&tokens), Arc::clone(&clock)).unwrap(),
+            authorization: Authorization::new(
+                &config,
+                api,
+                Arc::clone(&tokens),
+                Arc::clone(&clock),
+            )
+            .unwrap(),
             webhooks: Webhooks::new(&config, verifier, store, of_webhooks.0, of_webhooks.1),
             world: Arc::clone(world),
             tokens,
@@ -120,11 +128,17 @@ impl Process {
     }
 
     /// Makes one call and measures its time. Returns `None` if the process crashes during the call.
-    fn measured<T>(&self, what: impl FnOnce() -> String, call: impl FnOnce() -> T) -> Option<(T, Measured)> {
+    fn measured<T>(
+        &self,
+        what: impl FnOnce() -> String,
+        call: impl FnOnce() -> T,
+    ) -> Option<(T, Measured)> {
         let look = || self.world.with(|state| (state.now, state.processes[self.index].paused));
         let name = self.world.with(|state| {
             let name = state.trace.is_some().then(what);
-            state.say(|| format!("process {} begins {}", self.index, name.as_deref().unwrap_or_default()));
+            state.say(|| {
+                format!("process {} begins {}", self.index, name.as_deref().unwrap_or_default())
+            });
             name
         });
         let (begin, paused) = look();
@@ -134,7 +148,9 @@ impl Process {
             return None;
         }
         self.world.with(|state| {
-            state.say(|| format!("process {} ends {}", self.index, name.as_deref().unwrap_or_default()));
+            state.say(|| {
+                format!("process {} ends {}", self.index, name.as_deref().unwrap_or_default())
+            });
         });
         let took = (end - begin).saturating_sub(paused_then - paused);
         Some((result, Measured { task: current_task(), process: self.index, begin, took }))
@@ -145,7 +161,9 @@ impl Process {
         let call = || self.tokens.access_token(resource_id, || self.deadline());
         let (answer, measured) = self.measured(|| format!("access_token {resource_id}"), call)?;
         self.world.with(|state| {
-            state.say(|| format!("access_token {resource_id}: {:?}", answer.as_ref().map(Secret::expose)));
+            state.say(|| {
+                format!("access_token {resource_id}: {:?}", answer.as_ref().map(Secret::expose))
+            });
             state.check_time("access_token", &measured, Duration::ZERO);
             state.check_answer(resource_id, &measured, is_held, &answer);
         });
@@ -297,8 +315,8 @@ impl Process {
             let Some(outcome) = outcome else { return };
             state.server.chains[chain].adopted = now;
             let is_taken = outcome.is_ok_and(|report| report["imported"] == 1);
-            let is_good =
-                saved.refresh_token.is_some() && state.server.chains[chain].tip == saved.refresh_token;
+            let is_good = saved.refresh_token.is_some()
+                && state.server.chains[chain].tip == saved.refresh_token;
             if is_taken && under.is_none() && is_good {
                 state.ledger.owed.push(Owed { resource_id: owner, chain, since: begin });
             }
@@ -306,7 +324,8 @@ impl Process {
     }
 
     pub fn maintain(&self) {
-        let call = || self.tokens.maintain(&MaintainParams::default(), &|_| true, || self.deadline());
+        let call =
+            || self.tokens.maintain(&MaintainParams::default(), &|_| true, || self.deadline());
         if let Some((answer, measured)) = self.measured(|| "maintain".into(), call) {
             self.world.with(|state| {
                 state.ledger.attempts.remove(&measured.task);
@@ -335,11 +354,15 @@ impl Process {
         let Some(((), measured)) = self.measured(|| "close".into(), call) else { return };
         let unsaved = self.tokens.unsaved_count();
         self.world.with(|state| {
-            let in_trouble = in_trouble || state.now < state.processes[self.index].store_trouble_until;
+            let in_trouble =
+                in_trouble || state.now < state.processes[self.index].store_trouble_until;
             state.processes[self.index].closed_in_trouble = in_trouble;
             state.check_time("close", &measured, Duration::from_secs(5));
             if unsaved > 0 && !in_trouble {
-                state.violation(format!("process {} was closed with {unsaved} unsaved tokens", self.index));
+                state.violation(format!(
+                    "process {} was closed with {unsaved} unsaved tokens",
+                    self.index
+                ));
             }
         });
     }
@@ -370,7 +393,9 @@ impl Process {
         let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
         let id = delivery.resource_id;
         let WebhookOutcome { applied, reason } = match (delivery.install, id == COMPANY) {
-            (true, _) => self.tokens.location_installed(id, delivery.company_id, at_ms, &deadline)?,
+            (true, _) => {
+                self.tokens.location_installed(id, delivery.company_id, at_ms, &deadline)?
+            }
             (false, false) => self.tokens.location_uninstalled(id, at_ms, &deadline)?,
             (false, true) => self.tokens.company_uninstalled(id, at_ms, &deadline)?,
         };
@@ -382,7 +407,10 @@ impl Process {
         body.insert("type".into(), if delivery.install { "INSTALL" } else { "UNINSTALL" }.into());
         body.insert("appId".into(), "app".into());
         let is_company = delivery.resource_id == COMPANY;
-        body.insert(if is_company { "companyId" } else { "locationId" }.into(), delivery.resource_id.into());
+        body.insert(
+            if is_company { "companyId" } else { "locationId" }.into(),
+            delivery.resource_id.into(),
+        );
         if let Some(company_id) = delivery.company_id {
             body.insert("companyId".into(), company_id.into());
         }

@@ -186,12 +186,15 @@ impl Server {
             }
             (false, true) => format!(r#""locationId":"{owner}""#),
         };
-        let refresh =
-            refresh_token.as_ref().map(|text| format!(r#""refreshToken":"{text}","#)).unwrap_or_default();
+        let refresh = refresh_token
+            .as_ref()
+            .map(|text| format!(r#""refreshToken":"{text}","#))
+            .unwrap_or_default();
         let body = format!(
             r#"{{"accessToken":"{access_token}","tokenType":"Bearer","expiresIn":86399,{refresh}"scope":"a b",{named}}}"#
         );
-        let access = Access { owner: owner.clone(), chain, dies: now + LIFE, granter_offset_ms: offset_ms };
+        let access =
+            Access { owner: owner.clone(), chain, dies: now + LIFE, granter_offset_ms: offset_ms };
         self.access.insert(access_token.clone(), access);
         if let Some(text) = &refresh_token {
             self.refresh.insert(text.clone(), Refresh { chain, spent: None });
@@ -220,7 +223,9 @@ impl Server {
     fn process(&mut self, call: &Call, now: Duration, offset_ms: i64) -> Reply {
         let field = |name: &str| call.fields.get(name).map(String::as_str).unwrap_or_default();
         match (call.path.as_str(), field("grantType")) {
-            ("/oauth/token", "refresh_token") => self.refresh(field("refreshToken"), now, offset_ms),
+            ("/oauth/token", "refresh_token") => {
+                self.refresh(field("refreshToken"), now, offset_ms)
+            }
             ("/oauth/token", "authorization_code") => match self.codes.remove(field("code")) {
                 Some(owner) => {
                     let chain = self.begin(owner, now);
@@ -240,8 +245,12 @@ impl Server {
     }
 
     fn refresh(&mut self, text: &str, now: Duration, offset_ms: i64) -> Reply {
-        let invalid =
-            || refusal(400, r#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#);
+        let invalid = || {
+            refusal(
+                400,
+                r#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#,
+            )
+        };
         let Some(refresh) = self.refresh.get(text) else { return invalid() };
         let chain = refresh.chain;
         if !self.is_alive(chain) {
@@ -257,8 +266,10 @@ impl Server {
             }
             let reply = spent.reply.clone();
             // Each process computes the expiry with its own clock.
-            let access =
-                reply.granted.as_ref().and_then(|granted| self.access.get_mut(&granted.access_token));
+            let access = reply
+                .granted
+                .as_ref()
+                .and_then(|granted| self.access.get_mut(&granted.access_token));
             if let Some(access) = access {
                 access.granter_offset_ms = access.granter_offset_ms.max(offset_ms);
             }
@@ -306,7 +317,10 @@ impl State {
         self.say(|| {
             let sent = ["refreshToken", "code", "locationId"].map(|name| call.fields.get(name));
             let sent: Vec<&String> = sent.into_iter().flatten().collect();
-            format!("API {} {sent:?} of process {}: {} {}", call.path, call.process, reply.status, reply.body)
+            format!(
+                "API {} {sent:?} of process {}: {} {}",
+                call.path, call.process, reply.status, reply.body
+            )
         });
         reply
     }

@@ -227,7 +227,8 @@ impl World {
     /// Lets other coroutines run for `wait`. Returns whether the process is still running
     /// afterwards.
     pub fn step(&self, process: usize, wait: Duration) -> bool {
-        let until = self.with(|state| (!state.processes[process].crashed).then(|| state.now + wait));
+        let until =
+            self.with(|state| (!state.processes[process].crashed).then(|| state.now + wait));
         let Some(until) = until else { return false };
         go_on(Wake::At(until));
         !self.is_crashed(process)
@@ -284,7 +285,8 @@ impl Clock for SimulatedClock {
     fn wait(&self, signal: &Signal, seen: u64, timeout: Duration) {
         let until = self.world.now() + timeout;
         let is_over = || {
-            let looks = |state: &mut State| state.now >= until || state.processes[self.process].crashed;
+            let looks =
+                |state: &mut State| state.now >= until || state.processes[self.process].crashed;
             signal.count() != seen || self.world.with(looks)
         };
         while !is_over() {
@@ -346,7 +348,8 @@ impl Scheduler {
         let world = Arc::clone(&self.world);
         loop {
             let chosen = world.with(|state| {
-                let due = |task: &Task| task.wake.time().max(state.processes[task.process].paused_until);
+                let due =
+                    |task: &Task| task.wake.time().max(state.processes[task.process].paused_until);
                 let late = state.late.iter().map(|(time, _)| *time);
                 let next = self.tasks.iter().map(due).chain(late).min();
                 let Some(next) = next.filter(|next| end.is_none_or(|end| *next <= end)) else {
@@ -355,7 +358,9 @@ impl Scheduler {
                 };
                 state.now = state.now.max(next);
                 ready.clear();
-                ready.extend((0..self.tasks.len()).filter(|index| due(&self.tasks[*index]) <= state.now));
+                ready.extend(
+                    (0..self.tasks.len()).filter(|index| due(&self.tasks[*index]) <= state.now),
+                );
                 state.deliver_late();
                 Some((!ready.is_empty()).then(|| state.rng.pick(&ready)))
             });

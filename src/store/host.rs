@@ -16,7 +16,9 @@ use zeroize::Zeroizing;
 
 use super::process_lock::{ProcessLock, ProcessLocks};
 use super::row::{Row, StoredRow};
-use super::{DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store, Unreadable};
+use super::{
+    DuePage, Lock, Note, NotePage, Page, Query, Record, Resealed, Seal, Store, Unreadable,
+};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::fork_safety;
@@ -248,7 +250,8 @@ impl HostStore {
         let item: StoredItem = serde_json::from_str(&text)
             .map_err(|error| unreadable("load", &error).into_unreadable().with_resource(id))?;
         if item.resource_id != id || item.kind.as_str().is_some_and(|found| found != kind) {
-            let message = format!("the host's store returned another record than the requested {kind}");
+            let message =
+                format!("the host's store returned another record than the requested {kind}");
             return Err(broken(message).with_resource(id));
         }
         Ok(Some(item))
@@ -260,7 +263,13 @@ impl HostStore {
         self.seal.record(item.into_row().map_err(|error| error.with_help(help).into_unreadable())?)
     }
 
-    fn put(&self, id: &str, record: &str, expected_version: u64, deadline: &Deadline) -> Result<()> {
+    fn put(
+        &self,
+        id: &str,
+        record: &str,
+        expected_version: u64,
+        deadline: &Deadline,
+    ) -> Result<()> {
         deadline.check()?;
         self.host.save(id, record, expected_version).map_err(|error| match error.status() {
             Status::Conflict => super::changed_meanwhile(id),
@@ -293,15 +302,19 @@ impl HostStore {
             conditions.retain(|_, condition| !condition.is_null());
         }
         let text = self.host.list(&query.to_string()).map_err(|error| refused(&error, "list"))?;
-        let page: StoredPage = serde_json::from_str(&text).map_err(|error| unreadable("list", &error))?;
+        let page: StoredPage =
+            serde_json::from_str(&text).map_err(|error| unreadable("list", &error))?;
         let mut items = page.items;
         if let Some(next) = &page.next_page_token {
-            let is_in_order = |id: &str| after.is_none_or(|after| id > after) && id <= next.as_str();
+            let is_in_order =
+                |id: &str| after.is_none_or(|after| id > after) && id <= next.as_str();
             if !items.iter().all(|item| is_in_order(&item.resource_id)) || !is_in_order(next) {
                 return Err(broken("the host's list is not in the order of the bytes of its IDs"));
             }
         }
-        items.retain(|item| after.is_none_or(|after| item.resource_id.as_str() > after) && matches(item));
+        items.retain(|item| {
+            after.is_none_or(|after| item.resource_id.as_str() > after) && matches(item)
+        });
         items.sort_unstable_by(|one, other| one.resource_id.cmp(&other.resource_id));
         Ok((items, page.next_page_token))
     }
@@ -386,7 +399,10 @@ impl StoredItem {
 
     /// The version, unless it is 0, or too large to have been reached by increments of one.
     fn known_version(&self) -> Option<u64> {
-        self.version.get().copied().filter(|version| (1..=i64::MAX.unsigned_abs()).contains(version))
+        self.version
+            .get()
+            .copied()
+            .filter(|version| (1..=i64::MAX.unsigned_abs()).contains(version))
     }
 
     fn into_row(self) -> Result<StoredRow> {
@@ -399,7 +415,8 @@ impl StoredItem {
         let document = match document.expose().starts_with('{') {
             true => document.expose().as_bytes().to_vec(),
             false => BASE64_STANDARD.decode(document.expose()).map_err(|_| {
-                broken("the host's store returned an invalid document").with_resource(&self.resource_id)
+                broken("the host's store returned an invalid document")
+                    .with_resource(&self.resource_id)
             })?,
         };
         Ok(StoredRow { resource_id: self.resource_id, version, document: Zeroizing::new(document) })
@@ -440,7 +457,9 @@ impl Store for HostStore {
         let row = self.seal.row(record)?;
         let item = token_item(&row)?;
         let mut expected = record.version;
-        if expected == UNKNOWN_VERSION && self.version(&row.resource_id, deadline)? == Some(UNKNOWN_VERSION) {
+        if expected == UNKNOWN_VERSION
+            && self.version(&row.resource_id, deadline)? == Some(UNKNOWN_VERSION)
+        {
             // The host cannot compare an unreadable version, so the record is removed first.
             self.remove(&row.resource_id, deadline)?;
             expected = 0;
@@ -526,7 +545,11 @@ impl Store for HostStore {
         Ok(next)
     }
 
-    fn reseal(&self, overall: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(
+        &self,
+        overall: &Deadline,
+        should_continue: &dyn Fn(u64) -> bool,
+    ) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let key_id = self.seal.key_id();
         if key_id.is_empty() {
@@ -593,10 +616,21 @@ impl Store for HostStore {
             expires_at: note.expires_at,
             document: note.document.to_string(),
         };
-        self.put(&id, &serde_json::to_string(&item).map_err(|_| unwritable())?, note.version, deadline)
+        self.put(
+            &id,
+            &serde_json::to_string(&item).map_err(|_| unwritable())?,
+            note.version,
+            deadline,
+        )
     }
 
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
+    fn notes(
+        &self,
+        list: &str,
+        after: Option<&str>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<NotePage> {
         let after = after.map(|after| format!("{NOTE}{after}"));
         let matches = |item: &StoredItem| item.is_note() && item.list.as_str() == Some(list);
         let conditions = json!({"kind": "note", "list": list});
@@ -613,7 +647,8 @@ impl Store for HostStore {
         let query = json!({"kind": "note", "expiredBy": now_ms});
         let mut after = None;
         loop {
-            let (items, more) = self.items(&query, &is_expired, after.as_deref(), PAGE, deadline)?;
+            let (items, more) =
+                self.items(&query, &is_expired, after.as_deref(), PAGE, deadline)?;
             for item in &items {
                 // The note may have been saved again since it was listed.
                 let id = &item.resource_id;
@@ -673,7 +708,9 @@ fn unwritable() -> Error {
 /// An error that the host reported.
 fn refused(error: &Error, what: &str) -> Error {
     Error::new(Status::Store, format!("the host's store could not {what}: {}", error.message()))
-        .with_help("check the host's own log; new tokens are kept in memory until its store works again")
+        .with_help(
+            "check the host's own log; new tokens are kept in memory until its store works again",
+        )
 }
 
 /// The error for invalid JSON: its position, without its text, which may contain a secret.
@@ -683,6 +720,7 @@ fn unreadable(what: &str, error: &serde_json::Error) -> Error {
 }
 
 fn broken(message: impl Into<String>) -> Error {
-    Error::new(Status::Store, message)
-        .with_help("make the store's callbacks return what they were given; see ghl_store_callbacks")
+    Error::new(Status::Store, message).with_help(
+        "make the store's callbacks return what they were given; see ghl_store_callbacks",
+    )
 }

@@ -61,7 +61,8 @@ impl Store for MemoryStore {
     fn remove_all(&self, records: &[(String, u64)], _: &Deadline) -> Result<Vec<bool>> {
         let mut stored = self.records();
         let mut remove = |(resource_id, version): &(String, u64)| {
-            let is_the_same = stored.get(resource_id).is_some_and(|record| record.version == *version);
+            let is_the_same =
+                stored.get(resource_id).is_some_and(|record| record.version == *version);
             is_the_same && stored.remove(resource_id).is_some()
         };
         Ok(records.iter().map(&mut remove).collect())
@@ -89,7 +90,9 @@ impl Store for MemoryStore {
         let mut due: Vec<_> = records
             .values()
             .filter(|record| renewals.contains(&record.renew_at))
-            .filter(|record| company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id)))
+            .filter(|record| {
+                company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id))
+            })
             .map(position)
             .filter(|position| *position > after)
             .collect();
@@ -99,9 +102,9 @@ impl Store for MemoryStore {
 
     fn next_renewal(&self, company_id: Option<&str>, _: &Deadline) -> Result<Option<i64>> {
         let records = self.records();
-        let matching = records
-            .values()
-            .filter(|record| company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id)));
+        let matching = records.values().filter(|record| {
+            company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id))
+        });
         Ok(matching.map(|record| record.renew_at).min())
     }
 
@@ -122,7 +125,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize, _: &Deadline) -> Result<NotePage> {
+    fn notes(
+        &self,
+        list: &str,
+        after: Option<&str>,
+        limit: usize,
+        _: &Deadline,
+    ) -> Result<NotePage> {
         let notes = self.all_notes();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let listed = notes

@@ -111,7 +111,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// `STORE` if the store cannot be read or written. Records that cannot be opened are no error:
     /// the result lists them.
-    fn reseal(&self, _overall: &Deadline, _should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(
+        &self,
+        _overall: &Deadline,
+        _should_continue: &dyn Fn(u64) -> bool,
+    ) -> Result<Resealed> {
         Ok(Resealed::default())
     }
 
@@ -138,7 +142,13 @@ pub trait Store: Send + Sync {
     }
 
     /// A page of at most `limit` notes of a list after the key `after`, ordered by key.
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage>;
+    fn notes(
+        &self,
+        list: &str,
+        after: Option<&str>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<NotePage>;
 
     /// Removes expired notes.
     fn prune_notes(&self, now_ms: i64, deadline: &Deadline) -> Result<()>;
@@ -192,7 +202,10 @@ impl Query {
     /// Whether a record passes the filter, on any page.
     pub fn matches(&self, record: &Record) -> bool {
         self.user_type.is_none_or(|kind| record.token.kind() == kind)
-            && self.company_id.as_ref().is_none_or(|id| record.token.company_id.as_ref() == Some(id))
+            && self
+                .company_id
+                .as_ref()
+                .is_none_or(|id| record.token.company_id.as_ref() == Some(id))
     }
 }
 
@@ -213,14 +226,16 @@ impl DuePage {
     fn cut(mut positions: Vec<DuePosition>, limit: usize) -> DuePage {
         let more = positions.len() > limit;
         positions.truncate(limit);
-        let next = positions.last().filter(|_| more).map(|(renew_at, id)| format!("{renew_at} {id}"));
+        let next =
+            positions.last().filter(|_| more).map(|(renew_at, id)| format!("{renew_at} {id}"));
         DuePage { resource_ids: positions.into_iter().map(|(_, id)| id).collect(), next }
     }
 
     /// Parses a `next`; `None` is the position before all others.
     fn position(next: Option<&str>) -> DuePosition {
         let named = next.and_then(|next| next.split_once(' '));
-        let position = named.and_then(|(renew_at, id)| Some((renew_at.parse().ok()?, id.to_owned())));
+        let position =
+            named.and_then(|(renew_at, id)| Some((renew_at.parse().ok()?, id.to_owned())));
         position.unwrap_or((i64::MIN, String::new()))
     }
 }
@@ -294,7 +309,8 @@ impl Page {
 }
 
 fn changed_meanwhile(resource_id: &str) -> Error {
-    Error::new(Status::Conflict, "the stored token was changed by another writer").with_resource(resource_id)
+    Error::new(Status::Conflict, "the stored token was changed by another writer")
+        .with_resource(resource_id)
 }
 
 fn note_changed_meanwhile(key: &str) -> Error {
@@ -341,12 +357,15 @@ pub fn open(
     seal: &Seal,
 ) -> Result<Arc<dyn Store>> {
     match (backend, host) {
-        (Backend::Callbacks, Some(host)) => Ok(Arc::new(HostStore::new(Arc::clone(host), seal.clone()))),
-        (Backend::Callbacks, None) => {
-            Err(Error::new(Status::Config, "store.kind is \"callbacks\", but no callbacks are given")
-                .with_help("create the client with ghl_client_new_with_store")
-                .with_parameter("store.kind"))
+        (Backend::Callbacks, Some(host)) => {
+            Ok(Arc::new(HostStore::new(Arc::clone(host), seal.clone())))
         }
+        (Backend::Callbacks, None) => Err(Error::new(
+            Status::Config,
+            "store.kind is \"callbacks\", but no callbacks are given",
+        )
+        .with_help("create the client with ghl_client_new_with_store")
+        .with_parameter("store.kind")),
         (backend, Some(_)) => Err(Error::new(
             Status::Config,
             format!("callbacks are given, but store.kind is \"{}\"", backend.kind()),
@@ -354,13 +373,22 @@ pub fn open(
         .with_help("omit \"store\", or set its kind to \"callbacks\"")
         .with_parameter("store.kind")),
         #[cfg(feature = "postgres")]
-        (Backend::Postgres { url, ca_bundle_path }, None) => {
-            Ok(Arc::new(PostgresStore::open(url, ca_bundle_path.as_deref(), timeouts, seal.clone())?))
-        }
+        (Backend::Postgres { url, ca_bundle_path }, None) => Ok(Arc::new(PostgresStore::open(
+            url,
+            ca_bundle_path.as_deref(),
+            timeouts,
+            seal.clone(),
+        )?)),
         #[cfg(feature = "sqlite")]
         (Backend::Sqlite { path }, None) => {
-            let deadline = Deadline::after(Duration::from_millis(timeouts.total_ms), &Arc::default());
-            Ok(Arc::new(SqliteStore::open_with_deadline(path, seal.clone(), may_create, &deadline)?))
+            let deadline =
+                Deadline::after(Duration::from_millis(timeouts.total_ms), &Arc::default());
+            Ok(Arc::new(SqliteStore::open_with_deadline(
+                path,
+                seal.clone(),
+                may_create,
+                &deadline,
+            )?))
         }
         _ => Ok(Arc::new(MemoryStore::default())),
     }

@@ -242,8 +242,9 @@ impl Record {
     /// When the installation began, in milliseconds since the epoch. If unknown, the token's issue
     /// time, or its expiry less the usual lifetime.
     pub fn installed_at(&self) -> i64 {
-        let granted_at =
-            || self.token.issued_at.unwrap_or(self.token.expires_at.saturating_sub(USUAL_LIFETIME_MS));
+        let granted_at = || {
+            self.token.issued_at.unwrap_or(self.token.expires_at.saturating_sub(USUAL_LIFETIME_MS))
+        };
         self.installed_at.unwrap_or_else(granted_at)
     }
 

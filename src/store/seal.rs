@@ -48,7 +48,11 @@ struct Key {
 impl Seal {
     /// A seal without keys: records stay plain.
     pub fn none(client_id: &str) -> Seal {
-        Seal(Arc::new(Inner { client_id: client_id.to_owned(), keys: Arc::new([]), plain_is_refused: false }))
+        Seal(Arc::new(Inner {
+            client_id: client_id.to_owned(),
+            keys: Arc::new([]),
+            plain_is_refused: false,
+        }))
     }
 
     /// A seal with keys, each 32 bytes in base64. The first key seals, every key opens. With
@@ -56,7 +60,12 @@ impl Seal {
     ///
     /// # Errors
     /// `CONFIG` for an invalid key; `named` is the name of the setting in the message.
-    pub fn new(client_id: &str, keys: &[Secret], plain_is_refused: bool, named: &str) -> Result<Seal> {
+    pub fn new(
+        client_id: &str,
+        keys: &[Secret],
+        plain_is_refused: bool,
+        named: &str,
+    ) -> Result<Seal> {
         let read = |(index, text): (usize, &Secret)| {
             Key::read(text).ok_or_else(|| {
                 Error::new(
@@ -106,7 +115,8 @@ impl Seal {
     /// # Errors
     /// `STORE` if every key is missing, so that nothing is saved under a wrong key.
     pub fn check_keys(&self, key_ids: &[String]) -> Result<()> {
-        let (known, unknown): (Vec<&String>, Vec<&String>) = key_ids.iter().partition(|id| self.can_open(id));
+        let (known, unknown): (Vec<&String>, Vec<&String>) =
+            key_ids.iter().partition(|id| self.can_open(id));
         let Some(first) = unknown.first() else { return Ok(()) };
         if known.is_empty() {
             return Err(self.missing_key(first).with_parameter("store.encryptionKeys"));
@@ -132,7 +142,8 @@ impl Seal {
         let mut rows = Vec::new();
         for stored in page {
             let was = stored.document.clone();
-            let row = self.record(stored).and_then(|record| self.row_of_version(&record, record.version));
+            let row =
+                self.record(stored).and_then(|record| self.row_of_version(&record, record.version));
             match row {
                 Ok(row) => rows.push(Resealing { row, was }),
                 Err(error) => resealed.fail(error),
@@ -203,8 +214,11 @@ impl Seal {
         let key = key.ok_or_else(|| self.missing_key(&hex(id)))?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| changed())?;
         let mut document = Zeroizing::new(ciphertext.to_vec());
-        let length =
-            key.key.open_in_place(nonce, Aad::from(bound_to), &mut document).map_err(|_| changed())?.len();
+        let length = key
+            .key
+            .open_in_place(nonce, Aad::from(bound_to), &mut document)
+            .map_err(|_| changed())?
+            .len();
         document.truncate(length);
         Ok(document)
     }
@@ -266,8 +280,11 @@ impl KeyType for IdLength {
 }
 
 fn changed() -> Error {
-    Error::new(Status::Store, "a stored token was modified, moved or rolled back by another program")
-        .with_help("restore the store from a backup, or delete the row and let the user consent again")
+    Error::new(
+        Status::Store,
+        "a stored token was modified, moved or rolled back by another program",
+    )
+    .with_help("restore the store from a backup, or delete the row and let the user consent again")
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -19,7 +19,8 @@ impl SpentDigest {
     /// 48 bits of the token's FNV-1a hash. A cryptographic hash would add a tenth to the cost of a
     /// refresh and protect no better: 48 bits reveal nothing useful about hundreds of random bytes.
     pub fn of(refresh_token: &Secret) -> SpentDigest {
-        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        let step =
+            |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let hash = refresh_token.expose().bytes().fold(0xcbf2_9ce4_8422_2325, step);
         SpentDigest(URL_SAFE_NO_PAD.encode(&(hash ^ (hash << 16)).to_be_bytes()[..6]))
     }

@@ -122,7 +122,9 @@ impl Tokens {
                 self.adopt_into(report, other, &record.resource_id, dry_run, &deadline())?;
             }
             let failures = page.unreadable.iter();
-            report.failed.extend(failures.map(|row| failure("resourceId", &row.resource_id, &row.error)));
+            report
+                .failed
+                .extend(failures.map(|row| failure("resourceId", &row.resource_id, &row.error)));
             match page.next {
                 Some(next) => query.after = Some(next),
                 None => break,
@@ -142,7 +144,9 @@ impl Tokens {
     ) -> Result<()> {
         match self.adopt_one(other, resource_id, dry_run, deadline) {
             Ok(None) => report.adopted += 1,
-            Ok(Some(reason)) => report.skipped.push(json!({"resourceId": resource_id, "reason": reason})),
+            Ok(Some(reason)) => {
+                report.skipped.push(json!({"resourceId": resource_id, "reason": reason}))
+            }
             Err(error) if error.is_unreadable() => {
                 report.failed.push(failure("resourceId", resource_id, &error));
             }
@@ -200,7 +204,9 @@ impl Tokens {
     ) -> Result<Option<&'static str>> {
         let not_found = "no token is held under the other client id";
         if dry_run {
-            let Some(theirs) = other.load(resource_id, deadline)? else { return Ok(Some(not_found)) };
+            let Some(theirs) = other.load(resource_id, deadline)? else {
+                return Ok(Some(not_found));
+            };
             return Ok(match self.adoption(theirs, deadline)? {
                 Adoption::Taken(..) | Adoption::Copied => None,
                 Adoption::Left(reason) => Some(reason),
@@ -232,8 +238,15 @@ impl Tokens {
         }
         // Date the tombstone with the start of the installation, so that it does not block a later
         // adoption in the other direction.
-        match other.delete(resource_id, installed_at, |record| same_token(&record.token, &token), deadline)? {
-            Deletion::Kept => Ok(Some("the other client id got a new token meanwhile: adopt again")),
+        match other.delete(
+            resource_id,
+            installed_at,
+            |record| same_token(&record.token, &token),
+            deadline,
+        )? {
+            Deletion::Kept => {
+                Ok(Some("the other client id got a new token meanwhile: adopt again"))
+            }
             Deletion::Deleted | Deletion::NotFound => Ok(None),
         }
     }
@@ -243,7 +256,11 @@ impl Tokens {
         // A living process may hold the successor of a refresh token whose refresh has an unknown
         // outcome; its save would find the record gone.
         let age_ms = |since_ms: i64| self.clock.wall_ms().saturating_sub(since_ms);
-        if theirs.intent.as_ref().is_some_and(|intent| UNRESOLVED_MS.contains(&age_ms(intent.since_ms))) {
+        if theirs
+            .intent
+            .as_ref()
+            .is_some_and(|intent| UNRESOLVED_MS.contains(&age_ms(intent.since_ms)))
+        {
             return Ok(Adoption::Left(
                 "a refresh under the other client id has an unknown outcome: stop its programs, try again in an hour",
             ));
@@ -256,7 +273,9 @@ impl Tokens {
         };
         if let Some(held) = &held {
             let spent = theirs.token.refresh_token.as_ref();
-            if same_token(&held.token, &theirs.token) || spent.is_some_and(|spent| held.has_spent(spent)) {
+            if same_token(&held.token, &theirs.token)
+                || spent.is_some_and(|spent| held.has_spent(spent))
+            {
                 return Ok(Adoption::Copied);
             }
             if !matches!(held.standing, Standing::ReauthorizationRequired { .. }) {
@@ -283,7 +302,9 @@ impl Tokens {
                 record.version = held.version;
                 record.spent = held.spent.merged(&record.spent);
             }
-            None => record.predecessor = self.records.last_deleted(&record.resource_id, deadline)?,
+            None => {
+                record.predecessor = self.records.last_deleted(&record.resource_id, deadline)?
+            }
         }
         record.renew_at = self.schedule.renewal(&record);
         Ok(Adoption::Taken(Box::new(record), held.map(Box::new)))

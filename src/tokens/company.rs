@@ -73,8 +73,10 @@ impl Companies {
             }
         }
         let pause = MIN_PAUSE.saturating_mul(1 << times.min(10)).min(MAX_PAUSE);
-        unlisted
-            .insert(location_id.to_owned(), Unlisted { times: times + 1, next_search_at: uptime + pause });
+        unlisted.insert(
+            location_id.to_owned(),
+            Unlisted { times: times + 1, next_search_at: uptime + pause },
+        );
         true
     }
 }
@@ -93,9 +95,11 @@ impl Tokens {
         record: Option<&Record>,
         deadline: &Deadline,
     ) -> Result<String> {
-        let installed = self.last_installation_state(location_id, deadline)?.filter(|state| state.installed);
-        let moved_to =
-            installed.as_ref().filter(|state| record.is_none_or(|record| state.begins_after(record)));
+        let installed =
+            self.last_installation_state(location_id, deadline)?.filter(|state| state.installed);
+        let moved_to = installed
+            .as_ref()
+            .filter(|state| record.is_none_or(|record| state.begins_after(record)));
         if let Some(company_id) = moved_to.and_then(|state| state.company_id.clone()) {
             return Ok(company_id);
         }
@@ -114,8 +118,9 @@ impl Tokens {
                 {
                     return Ok(company_id);
                 }
-                let message =
-                    format!("no token is held for {location_id}, and several companies could mint one");
+                let message = format!(
+                    "no token is held for {location_id}, and several companies could mint one"
+                );
                 Err(Error::new(Status::NotFound, message)
                     .with_help("list the company's installed locations first, or import the token with its companyId")
                     .with_resource(location_id))
@@ -128,7 +133,8 @@ impl Tokens {
         if !self.companies.may_search(location_id, self.clock.uptime()) {
             return Ok(None);
         }
-        let mut query = Query { user_type: Some(UserType::Company), limit: PAGE, ..Query::default() };
+        let mut query =
+            Query { user_type: Some(UserType::Company), limit: PAGE, ..Query::default() };
         loop {
             let page = self.records.list(&query, deadline)?;
             for company in page.records {
@@ -141,7 +147,9 @@ impl Tokens {
                 match self.list_locations(&params, deadline) {
                     Ok(list) if installed_location_ids(&list).any(|id| id == location_id) => {
                         self.companies.unlisted().remove(location_id);
-                        self.companies.seen().insert(location_id.to_owned(), company.resource_id.clone());
+                        self.companies
+                            .seen()
+                            .insert(location_id.to_owned(), company.resource_id.clone());
                         return Ok(Some(company.resource_id));
                     }
                     Ok(_) => {}
@@ -151,7 +159,9 @@ impl Tokens {
                     }
                     // The other companies can still be searched.
                     Err(error) => {
-                        log::debug!("{location_id}: a company's location list could not be read: {error}")
+                        log::debug!(
+                            "{location_id}: a company's location list could not be read: {error}"
+                        )
                     }
                 }
             }

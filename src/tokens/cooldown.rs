@@ -44,7 +44,11 @@ struct Failures {
 impl Failures {
     /// Counts a failure and returns the end of its pause. The count restarts if the longest pause
     /// passes without a failure.
-    fn add(&mut self, now: Duration, (first, factor, longest): (Duration, u32, Duration)) -> Duration {
+    fn add(
+        &mut self,
+        now: Duration,
+        (first, factor, longest): (Duration, u32, Duration),
+    ) -> Duration {
         if now > self.paused_until + longest {
             self.count = 0;
         }
@@ -104,7 +108,9 @@ impl Cooldowns {
         cooldown.error = error.clone();
         cooldown.until = match kind {
             Kind::Transient => cooldown.transient.add(now, (FIRST_PAUSE, 2, MAX_PAUSE)),
-            Kind::Permanent => cooldown.permanent.add(now, (FIRST_REFUSAL_PAUSE, 4, MAX_REFUSAL_PAUSE)),
+            Kind::Permanent => {
+                cooldown.permanent.add(now, (FIRST_REFUSAL_PAUSE, 4, MAX_REFUSAL_PAUSE))
+            }
         };
     }
 
@@ -128,7 +134,9 @@ enum Kind {
 /// The kind of a failure; `None` if no request was sent, or if the record remembers the failure.
 fn kind(error: &Error) -> Option<Kind> {
     match error.status() {
-        Status::Network | Status::Server | Status::Protocol | Status::RateLimited => Some(Kind::Transient),
+        Status::Network | Status::Server | Status::Protocol | Status::RateLimited => {
+            Some(Kind::Transient)
+        }
         Status::Timeout if error.http_status().is_some() => Some(Kind::Transient),
         Status::Unauthorized
         | Status::Forbidden
@@ -185,7 +193,10 @@ mod tests {
         let CooldownState::Long(error) = cooldowns.check("location", FIRST_REFUSAL_PAUSE) else {
             panic!("a long cooldown")
         };
-        assert_eq!((error.status(), error.retry_after()), (Status::Forbidden, Some(FIRST_REFUSAL_PAUSE * 4)));
+        assert_eq!(
+            (error.status(), error.retry_after()),
+            (Status::Forbidden, Some(FIRST_REFUSAL_PAUSE * 4))
+        );
         assert!(matches!(cooldowns.check("another", FIRST_REFUSAL_PAUSE), CooldownState::Over));
         cooldowns.clear("location");
         assert!(matches!(cooldowns.check("location", FIRST_REFUSAL_PAUSE), CooldownState::Over));
@@ -216,16 +227,27 @@ mod tests {
     #[test]
     fn connect_timeout_starts_a_cooldown() {
         let cooldowns = Cooldowns::default();
-        cooldowns.unreachable("location", &Error::new(Status::Timeout, "no connection"), Duration::ZERO);
-        assert!(matches!(cooldowns.check("location", Duration::ZERO), CooldownState::Short(FIRST_PAUSE)));
+        cooldowns.unreachable(
+            "location",
+            &Error::new(Status::Timeout, "no connection"),
+            Duration::ZERO,
+        );
+        assert!(matches!(
+            cooldowns.check("location", Duration::ZERO),
+            CooldownState::Short(FIRST_PAUSE)
+        ));
     }
 
     #[test]
     fn failure_without_a_request_starts_no_cooldown() {
         let cooldowns = Cooldowns::default();
-        for status in [Status::Store, Status::Cancelled, Status::NotFound, Status::LocationInactive] {
+        for status in [Status::Store, Status::Cancelled, Status::NotFound, Status::LocationInactive]
+        {
             cooldowns.failed("location", &Error::new(status, "x"), Duration::ZERO);
-            assert!(matches!(cooldowns.check("location", Duration::ZERO), CooldownState::Over), "{status:?}");
+            assert!(
+                matches!(cooldowns.check("location", Duration::ZERO), CooldownState::Over),
+                "{status:?}"
+            );
         }
     }
 }

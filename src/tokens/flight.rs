@@ -154,7 +154,9 @@ mod tests {
         std::thread::scope(|scope| {
             let waiting: Vec<_> = (0..4)
                 .map(|_| {
-                    let Role::Follower(flight) = flights.join("a") else { panic!("the others wait") };
+                    let Role::Follower(flight) = flights.join("a") else {
+                        panic!("the others wait")
+                    };
                     let deadline = deadline(&cancellation);
                     scope.spawn(move || flight.wait(&deadline).unwrap())
                 })
@@ -240,7 +242,11 @@ mod models {
                     let (flights, working, done) = (flights.clone(), working.clone(), done.clone());
                     thread::spawn(move || {
                         let work = || {
-                            assert_eq!(working.fetch_add(1, Ordering::SeqCst), 0, "two leaders at once");
+                            assert_eq!(
+                                working.fetch_add(1, Ordering::SeqCst),
+                                0,
+                                "two leaders at once"
+                            );
                             working.fetch_sub(1, Ordering::SeqCst);
                             done.fetch_add(1, Ordering::SeqCst) + 1
                         };
@@ -248,9 +254,12 @@ mod models {
                     })
                 })
                 .collect();
-            let results: Vec<usize> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
+            let results: Vec<usize> =
+                callers.into_iter().map(|caller| caller.join().unwrap()).collect();
             // A late caller starts a new flight; the others share the first result.
-            assert!(results.iter().all(|result| (1..=done.load(Ordering::SeqCst)).contains(result)));
+            assert!(
+                results.iter().all(|result| (1..=done.load(Ordering::SeqCst)).contains(result))
+            );
         });
     }
 

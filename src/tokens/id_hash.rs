@@ -78,7 +78,8 @@ mod tests {
     fn similar_ids_have_different_hashes() {
         let hash = IdHash::new();
         let numbered = (0..100_000).map(|index| format!("location{index:012}"));
-        let short = (0..20).flat_map(|length| ["t".repeat(length), format!("{}u", "t".repeat(length))]);
+        let short =
+            (0..20).flat_map(|length| ["t".repeat(length), format!("{}u", "t".repeat(length))]);
         let ids: HashSet<String> = numbered.chain(short).collect();
         let hashes: HashSet<u64> = ids.iter().map(|id| hash.hash_one(id.as_bytes())).collect();
         assert_eq!(hashes.len(), ids.len());
@@ -88,8 +89,9 @@ mod tests {
     fn hash_uses_all_bits() {
         for _ in 0..100 {
             let hash = IdHash::new();
-            let hashes: Vec<u64> =
-                (0..4096).map(|index| hash.hash_one(format!("location{index:012}").as_bytes())).collect();
+            let hashes: Vec<u64> = (0..4096)
+                .map(|index| hash.hash_one(format!("location{index:012}").as_bytes()))
+                .collect();
             for bit in 0..64 {
                 let set = hashes.iter().filter(|hash| *hash >> bit & 1 == 1).count();
                 // Ten standard deviations to each side.
@@ -107,6 +109,9 @@ mod tests {
 
     #[test]
     fn each_instance_has_its_own_seed() {
-        assert_ne!(IdHash::new().hash_one(b"id".as_slice()), IdHash::new().hash_one(b"id".as_slice()));
+        assert_ne!(
+            IdHash::new().hash_one(b"id".as_slice()),
+            IdHash::new().hash_one(b"id".as_slice())
+        );
     }
 }

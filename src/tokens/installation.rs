@@ -103,7 +103,10 @@ impl Tokens {
             self.update_installation_state(location_id, company, deadline)?;
             return Ok(WebhookOutcome::ignored("a later UNINSTALL of its company was applied"));
         }
-        Ok(WebhookOutcome { applied: true, reason: self.mint_installed(location_id, &last, deadline)? })
+        Ok(WebhookOutcome {
+            applied: true,
+            reason: self.mint_installed(location_id, &last, deadline)?,
+        })
     }
 
     /// Handles the UNINSTALL of a location: deletes its token, unless the token's installation is
@@ -124,13 +127,19 @@ impl Tokens {
             // minted.
             self.set_list(location_id, UNMINTED, deadline)?;
         }
-        let end = self.delete_if(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
-        let pending = if last.installed { self.mint_installed(location_id, &last, deadline)? } else { None };
+        let end =
+            self.delete_if(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let pending =
+            if last.installed { self.mint_installed(location_id, &last, deadline)? } else { None };
         Ok(match end {
             Deletion::Deleted => WebhookOutcome { applied: true, reason: pending },
             Deletion::Kept => WebhookOutcome::ignored("the token is newer"),
-            Deletion::NotFound if last.installed => WebhookOutcome::ignored("a later INSTALL was applied"),
-            Deletion::NotFound => WebhookOutcome { applied: true, reason: Some("no token was held") },
+            Deletion::NotFound if last.installed => {
+                WebhookOutcome::ignored("a later INSTALL was applied")
+            }
+            Deletion::NotFound => {
+                WebhookOutcome { applied: true, reason: Some("no token was held") }
+            }
         })
     }
 
@@ -150,18 +159,22 @@ impl Tokens {
         let state = InstallationState { at_ms, installed: false, company_id: None };
         self.update_installation_state(company_id, state.clone(), deadline)?;
         // The company first: without its token, no location can be minted meanwhile.
-        let company = self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let company =
+            self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
         let mut deleted = company == Deletion::Deleted;
-        let mut query = Query { company_id: Some(company_id.to_owned()), limit: PAGE, ..Query::default() };
+        let mut query =
+            Query { company_id: Some(company_id.to_owned()), limit: PAGE, ..Query::default() };
         let mut staying = HashSet::new();
         loop {
             let page = self.records.list(&query, deadline)?;
             let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-            let (listed, others): (Vec<Record>, Vec<Record>) = page.records.into_iter().partition(ends);
+            let (listed, others): (Vec<Record>, Vec<Record>) =
+                page.records.into_iter().partition(ends);
             staying.extend(others.into_iter().map(|record| record.resource_id));
             deleted |= self.delete_all_if(&listed, at_ms, deadline)?;
             for row in page.unreadable {
-                deleted |= self.delete_if(&row.resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
+                deleted |=
+                    self.delete_if(&row.resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
             }
             match page.next {
                 Some(next) => query.after = Some(next),
@@ -174,10 +187,12 @@ impl Tokens {
         // installation.
         for location_id in self.records.unsaved_ids() {
             let copy = self.records.unsaved_copy(&location_id);
-            let is_of_company = copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
+            let is_of_company =
+                copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
             if is_of_company && location_id != company_id {
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |= self.delete_if(&location_id, at_ms, ends, deadline)? == Deletion::Deleted;
+                deleted |=
+                    self.delete_if(&location_id, at_ms, ends, deadline)? == Deletion::Deleted;
             }
         }
         self.for_each_unminted(&|| deadline.clone(), |location_id, installation| {
@@ -257,7 +272,10 @@ impl Tokens {
             let deadline = deadline();
             let held = self.load_record(location_id, &deadline)?;
             let record = &held.record;
-            if record.as_ref().is_some_and(|record| is_good(record) && !installation.requires_mint(record)) {
+            if record
+                .as_ref()
+                .is_some_and(|record| is_good(record) && !installation.requires_mint(record))
+            {
                 self.set_list(location_id, "", &deadline)?;
                 return Ok(true);
             }
@@ -286,8 +304,10 @@ impl Tokens {
     /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn began_after(&self, resource_id: &str, at_ms: i64, deadline: &Deadline) -> Result<bool> {
         let record = self.records.load(resource_id, deadline);
-        let record = record.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
-        let installed = self.last_installation_state(resource_id, deadline)?.filter(|state| state.installed);
+        let record =
+            record.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
+        let installed =
+            self.last_installation_state(resource_id, deadline)?.filter(|state| state.installed);
         Ok(record.is_some_and(|record| record.installed_at() > at_ms)
             || installed.is_some_and(|state| state.at_ms > at_ms))
     }
@@ -316,7 +336,12 @@ impl Tokens {
 
     /// Checks after the first save of a minted token for a concurrent UNINSTALL of its company,
     /// which may have missed the record.
-    pub(super) fn confirm_mint(&self, record: &Record, saved: Saved, deadline: &Deadline) -> Result<Saved> {
+    pub(super) fn confirm_mint(
+        &self,
+        record: &Record,
+        saved: Saved,
+        deadline: &Deadline,
+    ) -> Result<Saved> {
         let company_id = record.token.company_id.as_deref().filter(|_| saved == Saved::Ours);
         let Some(company_id) = company_id else { return Ok(saved) };
         // The token is stored: if the company's state cannot be read, assume no UNINSTALL.
@@ -345,7 +370,8 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Option<&'static str>> {
         let LoadedRecord { record, is_unreadable } = self.load_record(location_id, deadline)?;
-        if record.as_ref().is_some_and(|record| is_good(record) && !installed.requires_mint(record)) {
+        if record.as_ref().is_some_and(|record| is_good(record) && !installed.requires_mint(record))
+        {
             self.set_list(location_id, "", deadline)?;
             return Ok(None);
         }
@@ -378,9 +404,9 @@ impl Tokens {
             Some(record) if installed.requires_mint(record) => self.mint_new(location_id, deadline),
             // Request a different token: the API may have rejected the stored one before its
             // expiry.
-            Some(record) => {
-                self.renewed(location_id, Want::Another, Some(&record.token.access_token), deadline).map(drop)
-            }
+            Some(record) => self
+                .renewed(location_id, Want::Another, Some(&record.token.access_token), deadline)
+                .map(drop),
             None => {
                 // Another process may have deleted a token that is cached here.
                 self.cache.forget(location_id);
@@ -388,7 +414,8 @@ impl Tokens {
             }
         };
         let for_good = |error: &Error| {
-            matches!(error.status(), Status::Forbidden | Status::InvalidRequest) && error.is_verdict()
+            matches!(error.status(), Status::Forbidden | Status::InvalidRequest)
+                && error.is_verdict()
         };
         // An unsaved token is lost if this process ends: keep the INSTALL pending.
         if minted.as_ref().err().is_none_or(for_good) && !self.records.is_unsaved(location_id) {
@@ -403,7 +430,8 @@ impl Tokens {
         let _lock = self.records.lock(location_id, deadline)?;
         let record = self.load_record(location_id, deadline)?.record;
         let company_id = self.company_of(location_id, record.as_ref(), deadline)?;
-        let mut minted = self.minted(location_id, &company_id, record.as_ref(), deadline, deadline)?;
+        let mut minted =
+            self.minted(location_id, &company_id, record.as_ref(), deadline, deadline)?;
         // The mint belongs to the newer installation: like a consent, it replaces even a good
         // token.
         let origin = Origin::Consent(record.map(|record| record.token));
@@ -413,7 +441,9 @@ impl Tokens {
     /// Loads a location's record, tolerating an unreadable one.
     fn load_record(&self, location_id: &str, deadline: &Deadline) -> Result<LoadedRecord> {
         match self.records.load(location_id, deadline) {
-            Err(error) if error.is_unreadable() => Ok(LoadedRecord { record: None, is_unreadable: true }),
+            Err(error) if error.is_unreadable() => {
+                Ok(LoadedRecord { record: None, is_unreadable: true })
+            }
             record => Ok(LoadedRecord { record: record?, is_unreadable: false }),
         }
     }
@@ -465,7 +495,11 @@ impl Tokens {
                 Ok(last)
             }
             // Nothing to change; the caller ignores the state.
-            last => Err(last.unwrap_or(InstallationState { at_ms: 0, installed: false, company_id: None })),
+            last => Err(last.unwrap_or(InstallationState {
+                at_ms: 0,
+                installed: false,
+                company_id: None,
+            })),
         })
         .map(drop)
     }
@@ -499,7 +533,9 @@ impl Tokens {
             note.document = serde_json::to_value(&state).unwrap_or_default();
             match store.save_note(&note, deadline) {
                 Err(error) if error.status() == Status::Conflict => {}
-                saved => return saved.map(|()| state).map_err(|error| error.with_resource(resource_id)),
+                saved => {
+                    return saved.map(|()| state).map_err(|error| error.with_resource(resource_id));
+                }
             }
         }
         Err(Error::new(
@@ -515,7 +551,11 @@ impl Tokens {
         resource_id: &str,
         deadline: &Deadline,
     ) -> Result<Option<InstallationState>> {
-        Ok(self.records.store().note(&key(resource_id), deadline)?.and_then(|note| self.read(&note)))
+        Ok(self
+            .records
+            .store()
+            .note(&key(resource_id), deadline)?
+            .and_then(|note| self.read(&note)))
     }
 
     /// The state in a note, unless it has expired.
@@ -534,7 +574,8 @@ impl Tokens {
         loop {
             let page = self.records.store().notes(UNMINTED, after.as_deref(), PAGE, &deadline())?;
             for note in &page.notes {
-                if let (Some(location_id), Some(installation)) = (note.key.strip_prefix(KEY), self.read(note))
+                if let (Some(location_id), Some(installation)) =
+                    (note.key.strip_prefix(KEY), self.read(note))
                     && !work(location_id, installation)?
                 {
                     return Ok(());
@@ -567,7 +608,8 @@ impl InstallationState {
     /// company is another.
     fn requires_mint(&self, record: &Record) -> bool {
         let held = record.token.company_id.as_ref();
-        let names_another = self.company_id.as_ref().zip(held).is_some_and(|(named, held)| named != held);
+        let names_another =
+            self.company_id.as_ref().zip(held).is_some_and(|(named, held)| named != held);
         self.begins_after(record) || (names_another && self.at_ms >= record.installed_at())
     }
 

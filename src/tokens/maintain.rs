@@ -136,13 +136,20 @@ impl Tokens {
         let whole = pass.whole.clone();
         let due = DueQueue::new(self, company_id, &deadline)?;
         self.renew_all(&due, workers, (&whole, &deadline), |id, outcome| pass.count(id, outcome))?;
-        self.mint_all_pending(company_id, &deadline, |id, outcome| pass.count(id, outcome).map(|()| true))?;
+        self.mint_all_pending(company_id, &deadline, |id, outcome| {
+            pass.count(id, outcome).map(|()| true)
+        })?;
         let resealed = if company_id.is_none() { self.reseal(&pass)? } else { Resealed::default() };
         for error in &resealed.failures {
-            pass.failed.push(json!({"resourceId": error.resource_id(), "error": error.to_json()["error"]}));
+            pass.failed.push(
+                json!({"resourceId": error.resource_id(), "error": error.to_json()["error"]}),
+            );
         }
-        let next_due_at =
-            self.records.store().next_renewal(company_id, &deadline())?.filter(|at| *at != i64::MAX);
+        let next_due_at = self
+            .records
+            .store()
+            .next_renewal(company_id, &deadline())?
+            .filter(|at| *at != i64::MAX);
         Ok(json!({
             "checked": pass.checked,
             "refreshed": pass.refreshed,
@@ -198,7 +205,8 @@ impl Tokens {
                 NextStep::GiveUp(id, error) => (id, Err(error)),
                 NextStep::Renew(id, began) => match self.renew_due(&id, &deadline()) {
                     Err(error)
-                        if self.clock.uptime().saturating_sub(began) + RETRY_AFTER < RETRY_BEFORE
+                        if self.clock.uptime().saturating_sub(began) + RETRY_AFTER
+                            < RETRY_BEFORE
                             && !whole.is_cancelled()
                             && self.has_unknown_outcome(&id, &deadline()) =>
                     {
@@ -216,7 +224,11 @@ impl Tokens {
 
     /// Whether the outcome of the resource's last refresh is unknown.
     fn has_unknown_outcome(&self, resource_id: &str, deadline: &Deadline) -> bool {
-        self.records.load(resource_id, deadline).ok().flatten().is_some_and(|record| record.intent.is_some())
+        self.records
+            .load(resource_id, deadline)
+            .ok()
+            .flatten()
+            .is_some_and(|record| record.intent.is_some())
     }
 
     /// Reseals records that are not sealed with the first key. Reports progress after every 100.
@@ -305,9 +317,8 @@ impl<'a> DueQueue<'a> {
                 || whole.is_cancelled()
             {
                 let given_up = state.unresolved.pop_front();
-                return Ok(
-                    given_up.map(|unresolved| NextStep::GiveUp(unresolved.resource_id, unresolved.error))
-                );
+                return Ok(given_up
+                    .map(|unresolved| NextStep::GiveUp(unresolved.resource_id, unresolved.error)));
             }
             drop(state);
             // The next iteration checks for cancellation.
@@ -414,9 +425,11 @@ impl<'a> Pass<'a> {
         self.checked += 1;
         match outcome {
             Ok(()) => self.refreshed += 1,
-            Err(error) => {
-                self.failed.push(failure("resourceId", resource_id, &error.with_resource(resource_id)))
-            }
+            Err(error) => self.failed.push(failure(
+                "resourceId",
+                resource_id,
+                &error.with_resource(resource_id),
+            )),
         }
         self.report_progress(0)
     }

@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 
 use super::bulk::{PROGRESS_INTERVAL, Progress, failure, stopped, workers};
 use super::{Origin, SAVE_TIME, Saved, Tokens, Want};
-use crate::api::{InstalledLocationsParams, Pages, fails_every_mint, installed_location_ids, location_ids};
+use crate::api::{
+    InstalledLocationsParams, Pages, fails_every_mint, installed_location_ids, location_ids,
+};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
@@ -136,12 +138,18 @@ impl Tokens {
         None
     }
 
-    fn mint_one(&self, location_id: &str, job: &MintJob<impl Fn() -> Deadline>) -> Result<MintOutcome> {
+    fn mint_one(
+        &self,
+        location_id: &str,
+        job: &MintJob<impl Fn() -> Deadline>,
+    ) -> Result<MintOutcome> {
         let deadline = job.deadline();
         let held = match self.records.load(location_id, &deadline) {
             // Replace an unreadable record with a new token.
             Err(error) if error.is_unreadable() => {
-                log::warn!("{location_id}: minting a new token, since the record cannot be read: {error}");
+                log::warn!(
+                    "{location_id}: minting a new token, since the record cannot be read: {error}"
+                );
                 None
             }
             held => held?,
@@ -155,8 +163,14 @@ impl Tokens {
                 return Ok(MintOutcome::Fresh);
             }
             // A location with its own consent is refreshed, so that it keeps its installation.
-            if !job.force && held.own_consent && held.standing == Standing::Good && held.is_refreshable() {
-                return self.renewed(location_id, Want::Runway, None, &deadline).map(|_| MintOutcome::Fresh);
+            if !job.force
+                && held.own_consent
+                && held.standing == Standing::Good
+                && held.is_refreshable()
+            {
+                return self
+                    .renewed(location_id, Want::Runway, None, &deadline)
+                    .map(|_| MintOutcome::Fresh);
             }
             if matches!(held.standing, Standing::Inactive { .. })
                 && let Some(error) = self.blocked_by_state(held, Want::Fresh, &deadline)
@@ -166,7 +180,8 @@ impl Tokens {
         }
         loop {
             let deadline = job.deadline();
-            let minted = self.minted(location_id, &job.company_id, held.as_ref(), &deadline, &deadline);
+            let minted =
+                self.minted(location_id, &job.company_id, held.as_ref(), &deadline, &deadline);
             match minted {
                 Err(error) if error.status() == Status::RateLimited => {
                     let rest = error.retry_after().unwrap_or(PROGRESS_INTERVAL);
@@ -262,7 +277,9 @@ impl Tokens {
                     self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));
                 }
                 // Unsaved tokens are kept in memory. Tokens of deleted resources are dropped.
-                saved => drop(self.publish_saved(&record, Origin::Mint, saved, &Event::Minted, changes)),
+                saved => {
+                    drop(self.publish_saved(&record, Origin::Mint, saved, &Event::Minted, changes))
+                }
             }
         }
         failed.map_or(Ok(()), Err)
@@ -349,7 +366,11 @@ impl LocationQueue {
                 ));
             }
         }
-        Ok(LocationQueue { state: Mutex::new(state), pages: Mutex::new(pages), stopped: Arc::default() })
+        Ok(LocationQueue {
+            state: Mutex::new(state),
+            pages: Mutex::new(pages),
+            stopped: Arc::default(),
+        })
     }
 
     /// Takes the next location. If few are queued, one worker fetches the next page while the
@@ -458,17 +479,22 @@ impl Tally {
                 batch.push(*record);
             }
             MintOutcome::Failed(location_id, error) => {
-                let general =
-                    [Status::Network, Status::Timeout, Status::Server, Status::Protocol, Status::Store];
+                let general = [
+                    Status::Network,
+                    Status::Timeout,
+                    Status::Server,
+                    Status::Protocol,
+                    Status::Store,
+                ];
                 // A proxy's error page says nothing about the location.
                 let is_page = error.api().is_some_and(|fault| !fault.is_of_api);
                 let counts = is_page || general.contains(&error.status());
                 self.in_a_row = if counts { self.in_a_row + 1 } else { 0 };
                 self.failed.push(failure("locationId", &location_id, &error));
                 if self.in_a_row >= MAX_CONSECUTIVE_FAILURES {
-                    queue.stop(
-                        error.with_help("call again later for the rest; the tokens minted so far are saved"),
-                    );
+                    queue.stop(error.with_help(
+                        "call again later for the rest; the tokens minted so far are saved",
+                    ));
                 }
             }
         }
@@ -477,12 +503,14 @@ impl Tally {
     fn progress(&self, total: Option<u64>, now: Duration) -> Value {
         let (done, failed) = (self.minted + self.fresh, self.failed.len() as u64);
         // Fresh tokens took no time: exclude them from the rate.
-        let per_second = (self.minted + failed) as f64 / (now - self.began).as_secs_f64().max(0.001);
+        let per_second =
+            (self.minted + failed) as f64 / (now - self.began).as_secs_f64().max(0.001);
         let left = total.map(|total| total.saturating_sub(done + failed));
-        let seconds_left = left.filter(|left| *left == 0 || per_second > 0.0).map(|left| match left {
-            0 => 0,
-            left => (left as f64 / per_second).ceil() as u64,
-        });
+        let seconds_left =
+            left.filter(|left| *left == 0 || per_second > 0.0).map(|left| match left {
+                0 => 0,
+                left => (left as f64 / per_second).ceil() as u64,
+            });
         json!({
             "done": done,
             "failed": failed,

@@ -153,7 +153,11 @@ impl Tokens {
     /// # Errors
     /// `NOT_FOUND`, `REAUTHORIZATION_REQUIRED`, `LOCATION_INACTIVE`; if the old token has expired,
     /// also the errors of the API, the network and the store.
-    pub fn access_token(&self, resource_id: &str, deadline: impl FnOnce() -> Deadline) -> Result<Secret> {
+    pub fn access_token(
+        &self,
+        resource_id: &str,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<Secret> {
         match self.with_fresh(resource_id, Secret::clone) {
             Some(access_token) => Ok(access_token),
             None => {
@@ -182,9 +186,13 @@ impl Tokens {
     pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
-        let known = self.records.load(resource_id, deadline)?.map(|record| record.token.access_token.clone());
+        let known = self
+            .records
+            .load(resource_id, deadline)?
+            .map(|record| record.token.access_token.clone());
         self.renewed(resource_id, Want::Now, known.as_ref(), deadline).map_err(named)?;
-        self.metadata(resource_id, &deadline.at_least(SAVE_TIME))?.ok_or_else(|| not_found(resource_id))
+        self.metadata(resource_id, &deadline.at_least(SAVE_TIME))?
+            .ok_or_else(|| not_found(resource_id))
     }
 
     /// Deletes a record, even an unreadable one. The API is not notified.
@@ -210,7 +218,8 @@ impl Tokens {
     /// `PROTOCOL` if the response does not name the token's owner. If the store fails, the token is
     /// kept in memory, and its state is `unsaved`.
     pub fn save_consented(&self, token: Token, deadline: &Deadline) -> Result<Value> {
-        let owner = token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
+        let owner =
+            token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
         let Some(resource_id) = owner else {
             return Err(Error::new(
                 Status::Protocol,
@@ -256,7 +265,9 @@ impl Tokens {
         let unread = || Record { as_of, ..Record::new(resource_id.to_owned(), token.clone()) };
         let (record, origin) = match held {
             // Another process has imported this token and refreshed it: it holds the successor.
-            Ok(Some(held)) if token.refresh_token.as_ref().is_some_and(|own| held.has_spent(own)) => {
+            Ok(Some(held))
+                if token.refresh_token.as_ref().is_some_and(|own| held.has_spent(own)) =>
+            {
                 self.invalidate(resource_id);
                 return Ok(held);
             }
@@ -264,10 +275,14 @@ impl Tokens {
                 let origin = Origin::Consent(Some(Arc::clone(&held.token)));
                 let installed_at = begins.or(held.installed_at);
                 let token = Arc::new(token.clone());
-                (Record { token, installed_at, standing: Standing::Good, intent: None, ..held }, origin)
+                (
+                    Record { token, installed_at, standing: Standing::Good, intent: None, ..held },
+                    origin,
+                )
             }
             Ok(None) => {
-                match self.records.new_record(resource_id.to_owned(), token.clone(), &save_deadline) {
+                match self.records.new_record(resource_id.to_owned(), token.clone(), &save_deadline)
+                {
                     Ok(record) if record.predecessor > 0 && !is_consent => {
                         return Err(deleted_meanwhile(resource_id));
                     }
@@ -283,11 +298,14 @@ impl Tokens {
             _ => origin,
         };
         let installed_at = record.installed_at.or(Some(self.clock.wall_ms()));
-        let own_consent = record.token.kind() == UserType::Location && (is_consent || record.own_consent);
+        let own_consent =
+            record.token.kind() == UserType::Location && (is_consent || record.own_consent);
         let mut record = Record { installed_at, own_consent, ..record };
         // A response without a refresh token leaves the old one valid (RFC 6749, section 6).
         let is_used_up = record.token.refresh_token.is_some();
-        if let Some(spent) = spent.and_then(|spent| spent.refresh_token.as_ref()).filter(|_| is_used_up) {
+        if let Some(spent) =
+            spent.and_then(|spent| spent.refresh_token.as_ref()).filter(|_| is_used_up)
+        {
             record.spent.add(&SpentDigest::of(spent));
         }
         self.save_and_publish(&mut record, origin, &Event::Saved, deadline)?;
@@ -296,11 +314,19 @@ impl Tokens {
 
     /// Loads the stored record that a consent replaces. Retries if the store fails: without the
     /// record, only the clock tells which of the two tokens is newer.
-    fn load_for_consent(&self, resource_id: &str, save_deadline: &Deadline) -> Result<Option<Record>> {
+    fn load_for_consent(
+        &self,
+        resource_id: &str,
+        save_deadline: &Deadline,
+    ) -> Result<Option<Record>> {
         let mut reads = 1;
         loop {
             match self.records.load_stored(resource_id, save_deadline) {
-                Err(error) if error.status() == Status::Store && !error.is_unreadable() && reads < READS => {
+                Err(error)
+                    if error.status() == Status::Store
+                        && !error.is_unreadable()
+                        && reads < READS =>
+                {
                     reads += 1;
                     save_deadline.sleep(BRIEF_WAIT)?;
                 }
@@ -320,9 +346,11 @@ impl Tokens {
     pub fn close(&self, deadline: &Deadline) {
         let deadline = deadline.at_least(CLOSE_TIMEOUT).within(CLOSE_TIMEOUT);
         loop {
-            let refused =
-                |id: &String| self.retry_save_on_close(id, &deadline).err().map(|error| (id.clone(), error));
-            let left: Vec<(String, Error)> = self.records.unsaved_ids().iter().filter_map(refused).collect();
+            let refused = |id: &String| {
+                self.retry_save_on_close(id, &deadline).err().map(|error| (id.clone(), error))
+            };
+            let left: Vec<(String, Error)> =
+                self.records.unsaved_ids().iter().filter_map(refused).collect();
             if left.is_empty() {
                 return;
             }
@@ -342,7 +370,11 @@ impl Tokens {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for an empty id; otherwise as [`Tokens::access_token`].
-    pub fn location_token(&self, params: &LocationTokenParams, deadline: &Deadline) -> Result<Token> {
+    pub fn location_token(
+        &self,
+        params: &LocationTokenParams,
+        deadline: &Deadline,
+    ) -> Result<Token> {
         valid_id("companyId", &params.company_id)?;
         valid_id("locationId", &params.location_id)?;
         self.with_bearer(&params.company_id, params.access_token.as_ref(), deadline, |bearer| {
@@ -552,9 +584,10 @@ impl Tokens {
                         // The leader panicked, was cancelled or timed out, or returned the token
                         // that this caller already knows: try again.
                         None => {}
-                        Some(Err(error)) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
-                        }
-                        Some(Ok(token)) if known.is_some_and(|known| known.matches(token.expose())) => {}
+                        Some(Err(error))
+                            if matches!(error.status(), Status::Cancelled | Status::Timeout) => {}
+                        Some(Ok(token))
+                            if known.is_some_and(|known| known.matches(token.expose())) => {}
                         Some(result) => return result,
                     }
                 }
@@ -571,7 +604,8 @@ impl Tokens {
     fn valid(&self, resource_id: &str, deadline: &Deadline) -> Option<Secret> {
         self.cache.unexpired(resource_id, self.clock.uptime()).or_else(|| {
             let changes = self.cache.changes(resource_id);
-            let record = self.records.load(resource_id, &deadline.within(BRIEF_WAIT)).ok().flatten()?;
+            let record =
+                self.records.load(resource_id, &deadline.within(BRIEF_WAIT)).ok().flatten()?;
             let is_valid = !self.schedule.left(&record, &self.cache).is_zero();
             // Cached so that it can still be served if the store fails.
             is_valid.then(|| {
@@ -707,7 +741,9 @@ impl Tokens {
                 Err(error)
             }
             SaveRetry::Done(copy, Saved::Deleted) => {
-                log::warn!("{resource_id}: the unsaved token was dropped because the resource was deleted");
+                log::warn!(
+                    "{resource_id}: the unsaved token was dropped because the resource was deleted"
+                );
                 self.cache.forget(resource_id);
                 self.dropped(&copy.record, &copy.origin);
                 Ok(())
@@ -784,7 +820,12 @@ impl Tokens {
                 return self.cache.forget(resource_id);
             }
             let (uptime, left) = (self.clock.uptime(), self.schedule.left(record, &self.cache));
-            let due = CachedToken::new(record.token.access_token.clone(), company_id, uptime, uptime + left);
+            let due = CachedToken::new(
+                record.token.access_token.clone(),
+                company_id,
+                uptime,
+                uptime + left,
+            );
             if self.cache.publish(resource_id, due, Some(changes)) {
                 return;
             }
@@ -829,14 +870,20 @@ impl Tokens {
         if !(is_consent && origin.is_consent()) {
             return deleted_meanwhile(resource_id);
         }
-        log::error!("{resource_id}: the token of a consent was dropped because a later deletion is recorded");
+        log::error!(
+            "{resource_id}: the token of a consent was dropped because a later deletion is recorded"
+        );
         let error = Error::new(
             Status::ReauthorizationRequired,
             format!("the token of {resource_id} was dropped because a deletion is dated after its consent"),
         )
         .with_help("synchronize the clocks of all hosts, then let the user consent again (authorization_url)")
         .with_resource(resource_id);
-        self.emit(&Event::ReauthorizationRequired(error.clone()), resource_id, Some(record.token.expires_at));
+        self.emit(
+            &Event::ReauthorizationRequired(error.clone()),
+            resource_id,
+            Some(record.token.expires_at),
+        );
         error
     }
 
@@ -857,16 +904,21 @@ fn digest_of(token: &Secret) -> Digest {
 fn not_found(resource_id: &str) -> Error {
     Error::new(
         Status::NotFound,
-        format!("no token is held for {resource_id}, and no company token is available to mint one"),
+        format!(
+            "no token is held for {resource_id}, and no company token is available to mint one"
+        ),
     )
     .with_help("let the user consent (authorization_url), or import a token")
     .with_resource(resource_id)
 }
 
 fn deleted_meanwhile(resource_id: &str) -> Error {
-    Error::new(Status::NotFound, format!("{resource_id} was deleted while its token was being renewed"))
-        .with_help("let the user consent again (authorization_url), or import a token")
-        .with_resource(resource_id)
+    Error::new(
+        Status::NotFound,
+        format!("{resource_id} was deleted while its token was being renewed"),
+    )
+    .with_help("let the user consent again (authorization_url), or import a token")
+    .with_resource(resource_id)
 }
 
 fn unreadable(resource_id: &str) -> Value {

@@ -184,7 +184,8 @@ impl Records {
             records.retain(|record| !unsaved.contains_key(&record.resource_id));
             unreadable.retain(|row| !unsaved.contains_key(&row.resource_id));
             let copies = unsaved.values().map(|unsaved| &unsaved.record);
-            let newer = copies.filter(|record| is_on_page(&record.resource_id) && query.matches(record));
+            let newer =
+                copies.filter(|record| is_on_page(&record.resource_id) && query.matches(record));
             records.extend(newer.cloned());
             records.sort_by(|a, b| a.resource_id.cmp(&b.resource_id));
         }
@@ -193,7 +194,12 @@ impl Records {
     }
 
     /// A record that was never stored. Continues the versions of a deleted predecessor.
-    pub fn new_record(&self, resource_id: String, token: Token, deadline: &Deadline) -> Result<Record> {
+    pub fn new_record(
+        &self,
+        resource_id: String,
+        token: Token,
+        deadline: &Deadline,
+    ) -> Result<Record> {
         let as_of = self.count();
         let predecessor = self.last_deleted(&resource_id, deadline)?;
         let installed_at = Some(self.clock.wall_ms());
@@ -228,8 +234,11 @@ impl Records {
                 }
             }
         }
-        Err(Error::new(Status::Store, "the record was changed by other writers at every attempt to save it")
-            .with_resource(&record.resource_id))
+        Err(Error::new(
+            Status::Store,
+            "the record was changed by other writers at every attempt to save it",
+        )
+        .with_resource(&record.resource_id))
     }
 
     /// Resolves a conflict; `None` if the save should be repeated.
@@ -264,14 +273,21 @@ impl Records {
 
     /// Whether a token without a stored record may be saved: not if the record was deleted since
     /// the token was granted, unless the token's consent is later than that deletion.
-    fn outlives_deletion(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<bool> {
+    fn outlives_deletion(
+        &self,
+        record: &mut Record,
+        origin: &Origin,
+        deadline: &Deadline,
+    ) -> Result<bool> {
         let tombstone = self.tombstone(&record.resource_id, deadline)?;
         let last_deleted = tombstone.as_ref().map_or(0, Note::deleted_version);
         if record.version == 0 && last_deleted == record.predecessor {
             return Ok(true);
         }
         let is_of_later_consent = origin.is_consent()
-            && tombstone.as_ref().is_none_or(|tombstone| deleted_at(tombstone) < record.installed_at());
+            && tombstone
+                .as_ref()
+                .is_none_or(|tombstone| deleted_at(tombstone) < record.installed_at());
         if is_of_later_consent {
             (record.version, record.predecessor) = (0, last_deleted);
         }
@@ -280,7 +296,12 @@ impl Records {
 
     /// Checks for a deletion that ran concurrently with a record's first save and so missed the
     /// record. Not needed if the store compares tombstones.
-    pub fn confirm_first(&self, record: &mut Record, origin: &Origin, deadline: &Deadline) -> Result<Saved> {
+    pub fn confirm_first(
+        &self,
+        record: &mut Record,
+        origin: &Origin,
+        deadline: &Deadline,
+    ) -> Result<Saved> {
         if self.store.compares_tombstones() {
             return Ok(Saved::Ours);
         }
@@ -292,7 +313,8 @@ impl Records {
         // Another process may have added an intent or a successor; delete those as well.
         let is_ours = |held: &Record| {
             let spent = |ours: &Secret| held.has_spent(ours);
-            same_token(&held.token, &record.token) || record.token.refresh_token.as_ref().is_some_and(spent)
+            same_token(&held.token, &record.token)
+                || record.token.refresh_token.as_ref().is_some_and(spent)
         };
         self.delete(&record.resource_id, record.installed_at(), is_ours, deadline)?;
         Ok(Saved::Deleted)
@@ -334,9 +356,9 @@ impl Records {
             // The row and the copy may belong to different installations: judge each by itself.
             let (dropped, staying) = self.drop_unsaved_if(resource_id, &should_delete);
             was_there |= dropped.is_some();
-            let stored_stays = stored
-                .as_ref()
-                .is_some_and(|(_, record)| record.as_ref().is_some_and(|record| !should_delete(record)));
+            let stored_stays = stored.as_ref().is_some_and(|(_, record)| {
+                record.as_ref().is_some_and(|record| !should_delete(record))
+            });
             // The copy of a later consent does not need the row of the ended installation; any
             // other copy does.
             let row_is_needed =
@@ -345,9 +367,14 @@ impl Records {
                 return Ok(Deletion::Kept);
             }
             let version = stored.as_ref().map_or(0, |(version, _)| *version);
-            let newest = dropped.as_ref().or(stored.as_ref().and_then(|(_, record)| record.as_ref()));
+            let newest =
+                dropped.as_ref().or(stored.as_ref().and_then(|(_, record)| record.as_ref()));
             let spent = newest.map(|record| record.spent.clone()).unwrap_or_default();
-            self.write_tombstone(resource_id, TombstoneContents { at_ms, version, spent: &spent }, deadline)?;
+            self.write_tombstone(
+                resource_id,
+                TombstoneContents { at_ms, version, spent: &spent },
+                deadline,
+            )?;
             if version == 0 {
                 // A first save after the tombstone finds the tombstone; an earlier one is found
                 // here.
@@ -358,9 +385,14 @@ impl Records {
                 return Ok(if was_there { Deletion::Deleted } else { Deletion::NotFound });
             }
             was_there = true;
-            if self.store.remove_all(&[(resource_id.to_owned(), version)], deadline)?[..] == [true] {
+            if self.store.remove_all(&[(resource_id.to_owned(), version)], deadline)?[..] == [true]
+            {
                 self.complete_deletion(resource_id, at_ms, &should_delete);
-                return Ok(if self.is_unsaved(resource_id) { Deletion::Kept } else { Deletion::Deleted });
+                return Ok(if self.is_unsaved(resource_id) {
+                    Deletion::Kept
+                } else {
+                    Deletion::Deleted
+                });
             }
         }
     }
@@ -374,7 +406,9 @@ impl Records {
     ) -> (Option<Record>, Option<Origin>) {
         let mut overlay = self.overlay();
         match overlay.unsaved.get(resource_id) {
-            Some(unsaved) if !should_delete(&unsaved.record) => (None, Some(unsaved.origin.clone())),
+            Some(unsaved) if !should_delete(&unsaved.record) => {
+                (None, Some(unsaved.origin.clone()))
+            }
             _ => (overlay.unsaved.remove(resource_id).map(|unsaved| unsaved.record), None),
         }
     }
@@ -405,11 +439,17 @@ impl Records {
 
     /// Deletes many records that were just listed, in one transaction if the store supports it.
     /// Returns the resources that another writer changed meanwhile, for another look.
-    pub fn delete_listed(&self, records: &[Record], at_ms: i64, deadline: &Deadline) -> Result<Vec<String>> {
+    pub fn delete_listed(
+        &self,
+        records: &[Record],
+        at_ms: i64,
+        deadline: &Deadline,
+    ) -> Result<Vec<String>> {
         let mut notes = Vec::with_capacity(records.len());
         for record in records {
             let tombstone = self.tombstone(&record.resource_id, deadline)?;
-            let contents = TombstoneContents { at_ms, version: record.version, spent: &record.spent };
+            let contents =
+                TombstoneContents { at_ms, version: record.version, spent: &record.spent };
             notes.push(self.next_tombstone(&record.resource_id, tombstone, contents));
         }
         let saved = self.store.save_notes(&notes, deadline);
@@ -417,7 +457,9 @@ impl Records {
         for (record, saved) in records.iter().zip(saved) {
             match saved {
                 Ok(()) => versions.push((record.resource_id.clone(), record.version)),
-                Err(error) if error.status() == Status::Conflict => again.push(record.resource_id.clone()),
+                Err(error) if error.status() == Status::Conflict => {
+                    again.push(record.resource_id.clone())
+                }
                 Err(error) => return Err(error.with_resource(&record.resource_id)),
             }
         }
@@ -457,7 +499,10 @@ impl Records {
     ) -> Result<()> {
         for _ in 0..MAX_ATTEMPTS {
             let tombstone = self.tombstone(resource_id, deadline)?;
-            match self.store.save_note(&self.next_tombstone(resource_id, tombstone, contents), deadline) {
+            match self
+                .store
+                .save_note(&self.next_tombstone(resource_id, tombstone, contents), deadline)
+            {
                 Err(error) if error.status() == Status::Conflict => {}
                 saved => return saved.map_err(|error| error.with_resource(resource_id)),
             }
@@ -471,7 +516,12 @@ impl Records {
 
     /// The tombstone that follows `last`, with a version above `last` and the deleted
     /// record. Keeps the digests of spent refresh tokens.
-    fn next_tombstone(&self, resource_id: &str, last: Option<Note>, contents: TombstoneContents) -> Note {
+    fn next_tombstone(
+        &self,
+        resource_id: &str,
+        last: Option<Note>,
+        contents: TombstoneContents,
+    ) -> Note {
         let last_version = last.as_ref().map_or(0, Note::deleted_version);
         let older = last.as_ref().map(spent_of).unwrap_or_default();
         let at_ms = contents.at_ms.max(last.as_ref().map_or(i64::MIN, deleted_at));
@@ -489,7 +539,11 @@ impl Records {
     }
 
     /// The digests of spent refresh tokens in the tombstone.
-    pub fn spent_before_deletion(&self, resource_id: &str, deadline: &Deadline) -> Result<SpentDigests> {
+    pub fn spent_before_deletion(
+        &self,
+        resource_id: &str,
+        deadline: &Deadline,
+    ) -> Result<SpentDigests> {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map(spent_of).unwrap_or_default())
     }
 
@@ -500,17 +554,24 @@ impl Records {
         let next_save_at = self.clock.uptime() + backoff(0);
         let mut overlay = self.overlay();
         let is_ended = |deleted: &Deleted| {
-            deleted.ended > record.as_of && !(origin.is_consent() && deleted.at_ms < record.installed_at())
+            deleted.ended > record.as_of
+                && !(origin.is_consent() && deleted.at_ms < record.installed_at())
         };
         if overlay.deleted.get(&resource_id).is_some_and(is_ended) {
             return Keeping::Deleted;
         }
-        if overlay.unsaved.get(&resource_id).is_some_and(|unsaved| unsaved.is_newer(&record, &origin)) {
+        if overlay
+            .unsaved
+            .get(&resource_id)
+            .is_some_and(|unsaved| unsaved.is_newer(&record, &origin))
+        {
             return Keeping::Newer;
         }
         overlay.count += 1;
         let added_at = overlay.count;
-        overlay.unsaved.insert(resource_id, Unsaved { record, origin, added_at, refusals: 0, next_save_at });
+        overlay
+            .unsaved
+            .insert(resource_id, Unsaved { record, origin, added_at, refusals: 0, next_save_at });
         Keeping::Kept
     }
 
@@ -536,7 +597,9 @@ impl Records {
                 SaveRetry::Done(Box::new(SavedCopy { record, origin }), saved)
             }
             Err(error) => {
-                if let Some(unsaved) = unsaved.get_mut(resource_id).filter(|unsaved| is_same(unsaved)) {
+                if let Some(unsaved) =
+                    unsaved.get_mut(resource_id).filter(|unsaved| is_same(unsaved))
+                {
                     unsaved.refusals += 1;
                     unsaved.next_save_at = uptime + backoff(unsaved.refusals);
                 }
@@ -563,7 +626,11 @@ impl Records {
     /// added since the record was read may be newer and stays; the store decides when it is saved.
     pub fn forget_older(&self, record: &Record, origin: &Origin) {
         let mut overlay = self.overlay();
-        if overlay.unsaved.get(&record.resource_id).is_some_and(|unsaved| !unsaved.is_newer(record, origin)) {
+        if overlay
+            .unsaved
+            .get(&record.resource_id)
+            .is_some_and(|unsaved| !unsaved.is_newer(record, origin))
+        {
             overlay.unsaved.remove(&record.resource_id);
         }
     }
@@ -571,7 +638,10 @@ impl Records {
     /// Drops this unsaved copy, but not a newer one.
     fn drop_unsaved(&self, copy: &Record) {
         let unsaved = &mut self.overlay().unsaved;
-        if unsaved.get(&copy.resource_id).is_some_and(|held| Arc::ptr_eq(&held.record.token, &copy.token)) {
+        if unsaved
+            .get(&copy.resource_id)
+            .is_some_and(|held| Arc::ptr_eq(&held.record.token, &copy.token))
+        {
             unsaved.remove(&copy.resource_id);
         }
     }
@@ -636,8 +706,9 @@ impl Origin {
 
     /// Whether the new token in `ours` replaces `stored`, which another writer saved.
     fn supersedes(&self, ours: &Record, stored: &Record, now_ms: i64) -> bool {
-        let is_spent =
-            |refresh_token: &Option<_>| refresh_token.as_ref().is_some_and(|token| stored.has_spent(token));
+        let is_spent = |refresh_token: &Option<_>| {
+            refresh_token.as_ref().is_some_and(|token| stored.has_spent(token))
+        };
         let is_lost = matches!(stored.standing, Standing::ReauthorizationRequired { .. });
         // A location's own consent replaces a minted token, which can be minted again.
         let is_first_consent = matches!(self, Origin::Consent(None) | Origin::ConsentUnread);
@@ -758,7 +829,10 @@ mod tests {
                 assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Newer);
             }
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
-            assert!(matches!(records.retry_save(ID, true, &patience()), SaveRetry::Done(_, Saved::Ours)));
+            assert!(matches!(
+                records.retry_save(ID, true, &patience()),
+                SaveRetry::Done(_, Saved::Ours)
+            ));
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
         }
     }
@@ -779,7 +853,10 @@ mod tests {
         let (refreshed, of_refresh) = refreshed(&records);
         let (consent, of_consent) = consent(&records);
         let began = consent.installed_at();
-        assert_eq!(records.delete(ID, began - 1, |_| true, &patience()).unwrap(), Deletion::Deleted);
+        assert_eq!(
+            records.delete(ID, began - 1, |_| true, &patience()).unwrap(),
+            Deletion::Deleted
+        );
         assert_eq!(records.keep_unsaved(refreshed, of_refresh), Keeping::Deleted);
         assert_eq!(records.keep_unsaved(consent.clone(), of_consent.clone()), Keeping::Kept);
         records.delete(ID, began, |_| true, &patience()).unwrap();
@@ -798,7 +875,10 @@ mod tests {
         let is_earlier = |record: &Record| record.installed_at() < began;
         assert_eq!(records.delete(ID, began - 1, is_earlier, &patience()).unwrap(), Deletion::Kept);
         assert!(records.load_stored(ID, &patience()).unwrap().is_none());
-        assert!(matches!(records.retry_save(ID, true, &patience()), SaveRetry::Done(_, Saved::Ours)));
+        assert!(matches!(
+            records.retry_save(ID, true, &patience()),
+            SaveRetry::Done(_, Saved::Ours)
+        ));
         assert_eq!(newest(&records), "access consent");
     }
 }

@@ -111,7 +111,9 @@ impl Tokens {
         let (error, attempt) = match self.precheck(resource_id, want, known, &mut deadlines) {
             Ok(Precheck::Taken(token)) => return Ok(token),
             Ok(Precheck::NotNow(error)) => (error, Attempt::NotMade),
-            Err(error) if deadlines.has_valid && error.status() == Status::Timeout => (error, Attempt::Busy),
+            Err(error) if deadlines.has_valid && error.status() == Status::Timeout => {
+                (error, Attempt::Busy)
+            }
             Err(error) => (error, Attempt::Failed),
             Ok(Precheck::Due) => match self.with_lock(resource_id, want, known, &deadlines) {
                 Ok(token) => return Ok(token),
@@ -196,7 +198,8 @@ impl Tokens {
 
     /// Retries the save of an unsaved copy if its next attempt is due.
     fn retry_save_when_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
-        let is_due = self.records.next_save_at(resource_id).is_some_and(|at| at <= self.clock.uptime());
+        let is_due =
+            self.records.next_save_at(resource_id).is_some_and(|at| at <= self.clock.uptime());
         if is_due { self.retry_save(resource_id, deadline) } else { Ok(()) }
     }
 
@@ -216,7 +219,8 @@ impl Tokens {
             tries += 1;
             match self.renew_locked(resource_id, want, known, deadlines) {
                 // Another writer ignored the lock: load its record and try again.
-                Err(RenewalError { error, .. }) if error.status() == Status::Conflict && tries < 3 => {}
+                Err(RenewalError { error, .. })
+                    if error.status() == Status::Conflict && tries < 3 => {}
                 outcome => return outcome,
             }
         }
@@ -242,8 +246,12 @@ impl Tokens {
             }
             Some(record) => match self.blocked_by_state(&record, want, &deadlines.store) {
                 Some(error) => Err(error.into()),
-                None if record.token.refresh_token.is_some() => self.refresh_locked(record, want, deadlines),
-                None => Ok(self.mint(resource_id, Some(&record), &deadlines.call, deadlines.waits())?),
+                None if record.token.refresh_token.is_some() => {
+                    self.refresh_locked(record, want, deadlines)
+                }
+                None => {
+                    Ok(self.mint(resource_id, Some(&record), &deadlines.call, deadlines.waits())?)
+                }
             },
         }
     }
@@ -274,7 +282,8 @@ impl Tokens {
     ) -> Result<Secret> {
         let changes = self.cache.changes(resource_id);
         // Allow at least a brief read, even if the call was cancelled.
-        let record = self.records.load(resource_id, &deadlines.store.at_least(BRIEF_WAIT).within(LOCK_WAIT));
+        let record =
+            self.records.load(resource_id, &deadlines.store.at_least(BRIEF_WAIT).within(LOCK_WAIT));
         // Use the cache only if the store fails: a record that the store does not have was deleted.
         let in_memory = match record {
             Ok(None) => None,
@@ -294,7 +303,8 @@ impl Tokens {
             let expires_at = stored.as_ref().map(|record| record.token.expires_at);
             self.emit(&Event::RefreshFailed(error.clone()), resource_id, expires_at);
         }
-        let stale_reason = if attempt == Attempt::Busy { StaleReason::Busy } else { StaleReason::Failed };
+        let stale_reason =
+            if attempt == Attempt::Busy { StaleReason::Busy } else { StaleReason::Failed };
         match (stored, in_memory) {
             _ if want != Want::Fresh => Err(error),
             (Some(record), _) if !self.schedule.left(&record, &self.cache).is_zero() => {
@@ -310,11 +320,23 @@ impl Tokens {
     pub(super) fn serve_stale(&self, changes: u64, record: &Record, stale_reason: StaleReason) {
         let left = self.schedule.left(record, &self.cache);
         let token = (record.token.access_token.clone(), record.token.company_id.as_deref());
-        self.cache.serve_stale(changes, &record.resource_id, token, self.clock.uptime(), left, stale_reason);
+        self.cache.serve_stale(
+            changes,
+            &record.resource_id,
+            token,
+            self.clock.uptime(),
+            left,
+            stale_reason,
+        );
     }
 
     /// Returns an error if the record's state forbids a renewal.
-    pub(super) fn blocked_by_state(&self, record: &Record, want: Want, deadline: &Deadline) -> Option<Error> {
+    pub(super) fn blocked_by_state(
+        &self,
+        record: &Record,
+        want: Want,
+        deadline: &Deadline,
+    ) -> Option<Error> {
         match &record.standing {
             Standing::Good => None,
             // An explicit refresh ignores the hold.
@@ -324,9 +346,12 @@ impl Tokens {
                 let passed = self.clock.wall_ms().saturating_sub(*since_ms);
                 let left = INACTIVE_HOLD_MS - passed;
                 (0..INACTIVE_HOLD_MS).contains(&passed).then(|| {
-                    Error::new(Status::LocationInactive, "the location is not active; its token is kept")
-                        .with_help("try again once the location is active")
-                        .with_retry_after(Some(Duration::from_millis(left.unsigned_abs())))
+                    Error::new(
+                        Status::LocationInactive,
+                        "the location is not active; its token is kept",
+                    )
+                    .with_help("try again once the location is active")
+                    .with_retry_after(Some(Duration::from_millis(left.unsigned_abs())))
                 })
             }
             // The refusal is dated in the future by a wrong clock: ask the server again.
@@ -350,7 +375,8 @@ impl Tokens {
     /// Whether a location can be minted again: its company got a new consent after the refusal, or
     /// has a token again after the lack of one was the reason.
     fn has_newer_company(&self, record: &Record, deadline: &Deadline) -> bool {
-        let Standing::ReauthorizationRequired { since_ms, lacks_company, .. } = record.standing else {
+        let Standing::ReauthorizationRequired { since_ms, lacks_company, .. } = record.standing
+        else {
             return false;
         };
         let load = |id: &str| self.records.load(id, deadline).ok().flatten();
@@ -372,7 +398,12 @@ impl Tokens {
     ) -> Result<Secret, RenewalError> {
         let deadline = &deadlines.call;
         let Some(refresh_token) = record.token.refresh_token.clone() else {
-            return Ok(self.mint(&record.resource_id, Some(&record), deadline, deadlines.waits())?);
+            return Ok(self.mint(
+                &record.resource_id,
+                Some(&record),
+                deadline,
+                deadlines.waits(),
+            )?);
         };
         // An intent without a result: an earlier request, perhaps of a process that died, may have
         // consumed the token.
@@ -394,24 +425,32 @@ impl Tokens {
                 }
                 // A company's refresh token stored under a location, or the reverse: let the server
                 // decide the kind. The response names the owner.
-                Err(failure) if params.user_type.is_some() && says_wrong_token_kind(&failure.error) => {
+                Err(failure)
+                    if params.user_type.is_some() && says_wrong_token_kind(&failure.error) =>
+                {
                     params.user_type = None;
                     continue;
                 }
                 Err(failure) => failure,
             };
             // Maintenance retries later.
-            let must_succeed = want != Want::Runway && self.schedule.left(&record, &self.cache).is_zero();
-            let pause = retry.after(&failure, self.clock.uptime(), must_succeed, deadline.remaining());
+            let must_succeed =
+                want != Want::Runway && self.schedule.left(&record, &self.cache).is_zero();
+            let pause =
+                retry.after(&failure, self.clock.uptime(), must_succeed, deadline.remaining());
             let Some(pause) = pause else {
                 return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
             };
             if let Err(over) = deadline.sleep(pause) {
                 // A single refusal after a lost response is not a verdict: the next call continues
                 // from here.
-                let no_verdict = failure.outcome == Outcome::Refused || over.status() == Status::Cancelled;
-                let failure =
-                    if no_verdict { Failure { error: over, outcome: Outcome::Unknown } } else { failure };
+                let no_verdict =
+                    failure.outcome == Outcome::Refused || over.status() == Status::Cancelled;
+                let failure = if no_verdict {
+                    Failure { error: over, outcome: Outcome::Unknown }
+                } else {
+                    failure
+                };
                 return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
@@ -426,8 +465,9 @@ impl Tokens {
         // later times.
         record.installed_at.get_or_insert(record.installed_at());
         // A response without a refresh token leaves the old one valid (RFC 6749, section 6).
-        let is_used_up =
-            |old: &&Secret| token.refresh_token.as_ref().is_some_and(|new| !new.matches(old.expose()));
+        let is_used_up = |old: &&Secret| {
+            token.refresh_token.as_ref().is_some_and(|new| !new.matches(old.expose()))
+        };
         if let Some(refresh_token) = spent.refresh_token.as_ref().filter(is_used_up) {
             let save_deadline = deadline.at_least(SAVE_TIME);
             self.records.add_spent(&mut record, refresh_token, self.clock.as_ref(), &save_deadline);
@@ -441,7 +481,12 @@ impl Tokens {
 
     /// Handles a refresh token that belonged to another owner: saves the new token for that owner,
     /// and leaves this resource without a refresh token.
-    fn refreshed_another(&self, mut record: Record, token: Token, deadline: &Deadline) -> Result<Secret> {
+    fn refreshed_another(
+        &self,
+        mut record: Record,
+        token: Token,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
         let resource_id = record.resource_id.clone();
         let owner = token.resource_id().map(str::to_owned);
         log::error!(
@@ -450,12 +495,15 @@ impl Tokens {
         );
         // The owner's record lists that refresh token as spent.
         let spent = Arc::clone(&record.token);
-        let saved = owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
+        let saved =
+            owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
         let error = Error::new(Status::Protocol, "the refresh returned a token of another owner")
             .with_help("import the resource's own token, or let the user consent again (authorization_url)")
             .with_resource(&resource_id);
         if let Some(Err(save_error)) = saved {
-            log::error!("{resource_id}: the token of the other owner could not be saved: {save_error}");
+            log::error!(
+                "{resource_id}: the token of the other owner could not be saved: {save_error}"
+            );
         }
         Arc::make_mut(&mut record.token).refresh_token = None;
         record.intent = None;
@@ -482,29 +530,43 @@ impl Tokens {
             // A response that is not the API's, such as a proxy's page, proves nothing: keep the
             // intent.
             (Outcome::Refused, _) if error.http_status().is_some() && !error.is_verdict() => {}
-            (Outcome::Refused | Outcome::NothingHappened, _) if !may_be_spent => record.intent = None,
+            (Outcome::Refused | Outcome::NothingHappened, _) if !may_be_spent => {
+                record.intent = None
+            }
             _ => {}
         }
         if outcome == Outcome::NothingHappened && error.status() == Status::Timeout {
             self.cooldowns.unreachable(&record.resource_id, &error, deadline.now());
         }
         if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
-            log::error!("{}: the outcome of a refresh could not be saved: {save_error}", record.resource_id);
+            log::error!(
+                "{}: the outcome of a refresh could not be saved: {save_error}",
+                record.resource_id
+            );
         }
         Err(error)
     }
 
     /// Handles a refresh token that the server called spent, expired or unknown.
-    fn on_invalid_grant(&self, record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
+    fn on_invalid_grant(
+        &self,
+        record: Record,
+        error: Error,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
         // A writer that ignores the lock may have rotated it.
-        if let Some(stored) = self.records.store().load(&record.resource_id, &deadline.at_least(SAVE_TIME))? {
+        if let Some(stored) =
+            self.records.store().load(&record.resource_id, &deadline.at_least(SAVE_TIME))?
+        {
             let same = match (&stored.token.refresh_token, &record.token.refresh_token) {
                 (Some(theirs), Some(ours)) => theirs.matches(ours.expose()),
                 (theirs, ours) => theirs.is_none() == ours.is_none(),
             };
             if !same {
                 let rotated = "another process replaced the refresh token";
-                return Err(Error::new(Status::Conflict, rotated).with_resource(&record.resource_id));
+                return Err(
+                    Error::new(Status::Conflict, rotated).with_resource(&record.resource_id)
+                );
             }
         }
         self.without_refresh_token(record, error, deadline)
@@ -512,7 +574,12 @@ impl Tokens {
 
     /// Handles the loss of the refresh token: mints a location's token if the API allows it;
     /// otherwise only a new consent helps.
-    fn without_refresh_token(&self, mut record: Record, error: Error, deadline: &Deadline) -> Result<Secret> {
+    fn without_refresh_token(
+        &self,
+        mut record: Record,
+        error: Error,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
         let mut lacks_company = false;
         if record.token.kind() == UserType::Location {
             // The minted token may come without a refresh token: do not carry over the spent one.
@@ -530,7 +597,9 @@ impl Tokens {
                 // Temporary failure: the next call retries. If the refresh token was removed, save
                 // that.
                 Err(mint) if record.token.refresh_token.is_none() => {
-                    if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
+                    if let Err(save_error) =
+                        self.note_standing(&mut record, &deadline.at_least(SAVE_TIME))
+                    {
                         log::error!(
                             "{}: the removal of the refresh token could not be saved: {save_error}",
                             record.resource_id
@@ -541,10 +610,15 @@ impl Tokens {
                 minted => return minted,
             }
         }
-        let reason =
-            error.api().and_then(|fault| fault.message.clone()).unwrap_or_else(|| error.message().to_owned());
-        record.standing =
-            Standing::ReauthorizationRequired { since_ms: self.clock.wall_ms(), reason, lacks_company };
+        let reason = error
+            .api()
+            .and_then(|fault| fault.message.clone())
+            .unwrap_or_else(|| error.message().to_owned());
+        record.standing = Standing::ReauthorizationRequired {
+            since_ms: self.clock.wall_ms(),
+            reason,
+            lacks_company,
+        };
         record.intent = None;
         if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
             log::error!(
@@ -597,10 +671,17 @@ impl Tokens {
         };
         let began = self.clock.wall_ms();
         let minted = self.with_company_bearer(company_id, deadline, waits, |bearer| {
-            let minted =
-                self.api.location_token(company_id, location_id, bearer, self.clock.wall_ms(), deadline);
+            let minted = self.api.location_token(
+                company_id,
+                location_id,
+                bearer,
+                self.clock.wall_ms(),
+                deadline,
+            );
             minted.inspect_err(|failure| {
-                if failure.outcome == Outcome::NothingHappened && failure.error.status() == Status::Timeout {
+                if failure.outcome == Outcome::NothingHappened
+                    && failure.error.status() == Status::Timeout
+                {
                     self.cooldowns.unreachable(location_id, &failure.error, deadline.now());
                 }
             })
@@ -620,7 +701,11 @@ impl Tokens {
         let begins = self.installation_begin(location_id, record, began, deadline);
         let mut record = match record {
             Some(record) => replaced(record.clone(), token),
-            None => Record { predecessor: last_deleted, as_of, ..Record::new(location_id.to_owned(), token) },
+            None => Record {
+                predecessor: last_deleted,
+                as_of,
+                ..Record::new(location_id.to_owned(), token)
+            },
         };
         (record.installed_at, record.own_consent) = (Some(begins), false);
         Ok(record)

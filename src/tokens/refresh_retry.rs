@@ -46,7 +46,8 @@ impl RefreshRetry {
     /// Starts the attempts. `first_sent_ago_ms` is the age of an earlier request without a
     /// response, if there was one.
     pub fn new(first_sent_ago_ms: Option<i64>, uptime: Duration) -> RefreshRetry {
-        let is_replayable = first_sent_ago_ms.is_some_and(|ago| (0..REPLAY_WINDOW_MS).contains(&ago));
+        let is_replayable =
+            first_sent_ago_ms.is_some_and(|ago| (0..REPLAY_WINDOW_MS).contains(&ago));
         RefreshRetry {
             attempts: 0,
             may_be_spent: first_sent_ago_ms.is_some(),
@@ -75,7 +76,8 @@ impl RefreshRetry {
         match failure.outcome {
             // The server may need a moment to recognize its newest token.
             Outcome::Refused if error.status() == Status::ReauthorizationRequired => {
-                let is_verdict = !self.may_be_spent || std::mem::replace(&mut self.was_refused, true);
+                let is_verdict =
+                    !self.may_be_spent || std::mem::replace(&mut self.was_refused, true);
                 let pause = if self.timed_out { LONG_PAUSE } else { PAUSE };
                 return (!is_verdict).then_some(pause);
             }
@@ -97,7 +99,8 @@ impl RefreshRetry {
         // Jitter separates processes that started together.
         let half = backoff / 2;
         let jitter = random::up_to(u64::try_from(half.as_millis()).unwrap_or(0));
-        let pause = (half + Duration::from_millis(jitter)).max(error.retry_after().unwrap_or_default());
+        let pause =
+            (half + Duration::from_millis(jitter)).max(error.retry_after().unwrap_or_default());
         (uptime + pause <= until && pause + RESERVE < left).then_some(pause)
     }
 }
@@ -142,9 +145,16 @@ mod tests {
             assert_eq!(must_succeed.after(&lost(), START, true, AMPLE), Some(pause));
         }
         for _ in 0..4 {
-            assert!(is_about(must_succeed.after(&lost(), START, true, AMPLE), Duration::from_secs(2)));
+            assert!(is_about(
+                must_succeed.after(&lost(), START, true, AMPLE),
+                Duration::from_secs(2)
+            ));
         }
-        assert_eq!(must_succeed.after(&lost(), START, true, RESERVE), None, "no time is left for the answer");
+        assert_eq!(
+            must_succeed.after(&lost(), START, true, RESERVE),
+            None,
+            "no time is left for the answer"
+        );
     }
 
     #[test]
@@ -162,7 +172,11 @@ mod tests {
         for (ago, retries) in [(0, true), (29_999, true), (30_000, false), (-1, false)] {
             let mut retry = RefreshRetry::new(Some(ago), START);
             assert!(retry.may_be_spent());
-            assert_eq!(retry.after(&unreachable(), START, true, AMPLE).is_some(), retries, "{ago} ms");
+            assert_eq!(
+                retry.after(&unreachable(), START, true, AMPLE).is_some(),
+                retries,
+                "{ago} ms"
+            );
             assert_eq!(retry.after(&refused(), START, true, AMPLE), Some(PAUSE));
             assert_eq!(retry.after(&unreachable(), START, true, AMPLE).is_some(), retries);
             assert_eq!(retry.after(&refused(), START, true, AMPLE), None, "refused twice");

@@ -45,7 +45,10 @@ impl Records {
             // An earlier attempt moved these digests, but its record was not saved.
             Err(error) if error.status() == Status::Conflict => {}
             Err(error) if record.spent.len() > 2 * IN_RECORD => {
-                log::warn!("{}: digests of spent refresh tokens are forgotten: {error}", record.resource_id);
+                log::warn!(
+                    "{}: digests of spent refresh tokens are forgotten: {error}",
+                    record.resource_id
+                );
                 record.spent.forget_oldest(IN_NOTE);
             }
             Err(_) => {}

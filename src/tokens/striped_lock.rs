@@ -46,7 +46,9 @@ pub struct WriteGuard<'a, T> {
 impl<T> StripedLock<T> {
     pub fn new(value: T) -> StripedLock<T> {
         let value = Arc::new(value);
-        StripedLock { stripes: std::array::from_fn(|_| Stripe(RwLock::new(Some(Arc::clone(&value))))) }
+        StripedLock {
+            stripes: std::array::from_fn(|_| Stripe(RwLock::new(Some(Arc::clone(&value))))),
+        }
     }
 
     /// Waits for a writer, but not for readers.
@@ -62,8 +64,10 @@ impl<T> StripedLock<T> {
     /// Waits for all readers and writers. All writers acquire the stripes in the same order, so
     /// they cannot deadlock.
     pub fn write(&self) -> WriteGuard<'_, T> {
-        let mut stripes =
-            self.stripes.each_ref().map(|stripe| stripe.0.write().unwrap_or_else(PoisonError::into_inner));
+        let mut stripes = self
+            .stripes
+            .each_ref()
+            .map(|stripe| stripe.0.write().unwrap_or_else(PoisonError::into_inner));
         // Each step drops the previous reference: the last one is unique.
         let value = stripes.iter_mut().fold(None, |_, stripe| stripe.take());
         WriteGuard { value, stripes }
@@ -74,7 +78,9 @@ impl<T> Deref for ReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.stripe.as_ref().unwrap_or_else(|| unreachable!("a writer restores the value before it unlocks"))
+        self.stripe
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("a writer restores the value before it unlocks"))
     }
 }
 

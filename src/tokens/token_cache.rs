@@ -52,7 +52,13 @@ impl CachedToken {
         // A token that expires before it is due is fresh only until it expires.
         let fresh_until = fresh_until.min(valid_until);
         let valid_for_ms = u32::try_from(valid_until - fresh_until).unwrap_or(u32::MAX);
-        CachedToken { access_token, fresh_until, valid_for_ms, failures: 0, company: company_tag(company_id) }
+        CachedToken {
+            access_token,
+            fresh_until,
+            valid_for_ms,
+            failures: 0,
+            company: company_tag(company_id),
+        }
     }
 
     fn valid_until(&self) -> u64 {
@@ -99,7 +105,8 @@ struct Shard {
 impl TokenCache {
     pub fn new() -> TokenCache {
         let hash = IdHash::new();
-        let shard = |_| StripedLock::new(Shard { tokens: HashMap::with_hasher(hash.clone()), changes: 0 });
+        let shard =
+            |_| StripedLock::new(Shard { tokens: HashMap::with_hasher(hash.clone()), changes: 0 });
         TokenCache { shards: Box::new(std::array::from_fn(shard)) }
     }
 
@@ -111,7 +118,8 @@ impl TokenCache {
         take: impl FnOnce(&Secret) -> T,
     ) -> Option<T> {
         let shard = self.read(resource_id);
-        let cached = shard.get(resource_id).filter(|cached| milliseconds(uptime) < cached.fresh_until)?;
+        let cached =
+            shard.get(resource_id).filter(|cached| milliseconds(uptime) < cached.fresh_until)?;
         Some(take(&cached.access_token))
     }
 
@@ -123,7 +131,8 @@ impl TokenCache {
     /// A token that has not expired, due or not.
     pub fn unexpired(&self, resource_id: &str, uptime: Duration) -> Option<Secret> {
         let shard = self.read(resource_id);
-        let cached = shard.get(resource_id).filter(|cached| milliseconds(uptime) < cached.valid_until())?;
+        let cached =
+            shard.get(resource_id).filter(|cached| milliseconds(uptime) < cached.valid_until())?;
         Some(cached.access_token.clone())
     }
 
@@ -135,10 +144,16 @@ impl TokenCache {
     }
 
     /// The remaining lifetime of this token if it is cached; zero if it has expired.
-    pub fn left(&self, resource_id: &str, access_token: &Secret, uptime: Duration) -> Option<Duration> {
+    pub fn left(
+        &self,
+        resource_id: &str,
+        access_token: &Secret,
+        uptime: Duration,
+    ) -> Option<Duration> {
         let shard = self.read(resource_id);
-        let cached =
-            shard.get(resource_id).filter(|cached| cached.access_token.matches(access_token.expose()))?;
+        let cached = shard
+            .get(resource_id)
+            .filter(|cached| cached.access_token.matches(access_token.expose()))?;
         Some(Duration::from_millis(cached.valid_until().saturating_sub(milliseconds(uptime))))
     }
 
@@ -242,7 +257,8 @@ impl Shard {
 fn shard_index(resource_id: &str) -> usize {
     let end = resource_id.as_bytes().last_chunk().copied().unwrap_or_default();
     // Fibonacci hashing: multiply by 2⁶⁴ divided by the golden ratio, and take the highest bits.
-    (u64::from_le_bytes(end).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARDS.ilog2())) as usize
+    (u64::from_le_bytes(end).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARDS.ilog2()))
+        as usize
 }
 
 /// Rounded down: a token is due too early rather than too late.
@@ -294,9 +310,13 @@ mod tests {
     #[test]
     fn forgetting_a_company_leaves_the_tokens_of_other_companies() {
         let cache = TokenCache::new();
-        for (id, company) in
-            [("a", Some("one")), ("b", Some("two")), ("c", None), ("d", Some("one")), ("one", Some("one"))]
-        {
+        for (id, company) in [
+            ("a", Some("one")),
+            ("b", Some("two")),
+            ("c", None),
+            ("d", Some("one")),
+            ("one", Some("one")),
+        ] {
             cache.publish(id, CachedToken::new(Secret::new(id.into()), company, HOUR, HOUR), None);
         }
         cache.forget_company("one", &HashSet::from(["d".to_owned()]));
@@ -353,7 +373,14 @@ mod tests {
         // A failed refresh does not restore a token that was deleted meanwhile.
         let loaded = cache.changes("location");
         cache.forget("location");
-        cache.serve_stale(loaded, "location", (old.clone(), None), Duration::ZERO, HOUR, StaleReason::Failed);
+        cache.serve_stale(
+            loaded,
+            "location",
+            (old.clone(), None),
+            Duration::ZERO,
+            HOUR,
+            StaleReason::Failed,
+        );
         assert_eq!(held(), None);
         // A token that was saved without being cached is a change as well.
         let loaded = cache.changes("location");

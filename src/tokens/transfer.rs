@@ -74,7 +74,8 @@ impl Tokens {
     /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
-        let tokens: Vec<Value> = page.records.iter().map(|record| record.token.to_json().into()).collect();
+        let tokens: Vec<Value> =
+            page.records.iter().map(|record| record.token.to_json().into()).collect();
         Ok(with_failed(json!({"tokens": tokens, "nextPageToken": page.next}), &page.unreadable))
     }
 
@@ -142,7 +143,10 @@ impl Tokens {
             let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
             let was_deleted = match deleted {
                 Some(deleted) => deleted.contains(&resource_id),
-                None => self.records.last_deleted(&resource_id, deadline).is_ok_and(|version| version > 0),
+                None => self
+                    .records
+                    .last_deleted(&resource_id, deadline)
+                    .is_ok_and(|version| version > 0),
             };
             if was_deleted
                 // The store does not know the unsaved copy.
@@ -179,10 +183,14 @@ impl Tokens {
                     // import.
                     match self.records.last_deleted(&record.resource_id, deadline) {
                         Ok(0) => held.push(entry),
-                        Ok(_) => {
-                            report.skip(entry.index, Some(&record.resource_id), "it was deleted meanwhile")
+                        Ok(_) => report.skip(
+                            entry.index,
+                            Some(&record.resource_id),
+                            "it was deleted meanwhile",
+                        ),
+                        Err(error) => {
+                            failed = failed.or(Some(error.with_resource(&record.resource_id)))
                         }
-                        Err(error) => failed = failed.or(Some(error.with_resource(&record.resource_id))),
                     }
                 }
                 Err(error) => failed = failed.or(Some(error.with_resource(&record.resource_id))),
@@ -254,7 +262,9 @@ impl Tokens {
         if token.kind() == UserType::Location
             && let Some(other) = self.other_owner_of(resource_id, &token, deadline)?
         {
-            return Ok(Err(format!("its refresh token is stored for {other}; two owners cannot share one")));
+            return Ok(Err(format!(
+                "its refresh token is stored for {other}; two owners cannot share one"
+            )));
         }
         if let Some(held) = held.as_ref().filter(|_| !replace) {
             let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
@@ -265,7 +275,9 @@ impl Tokens {
                 );
             }
             if held.token.expires_at > token.expires_at && !lost {
-                return refused("a newer token is stored; \"replace\": true imports this one anyway");
+                return refused(
+                    "a newer token is stored; \"replace\": true imports this one anyway",
+                );
             }
             if held.token.refresh_token.is_some() && token.refresh_token.is_none() && !lost {
                 return refused(
@@ -275,9 +287,12 @@ impl Tokens {
             }
         }
         let mut record = match &held {
-            Some(held) => {
-                Record { token: Arc::new(token), standing: Standing::Good, intent: None, ..held.clone() }
-            }
+            Some(held) => Record {
+                token: Arc::new(token),
+                standing: Standing::Good,
+                intent: None,
+                ..held.clone()
+            },
             None => self.records.new_record(resource_id.to_owned(), token, deadline)?,
         };
         record.installed_at = None;
@@ -307,12 +322,14 @@ impl Tokens {
         refresh_token: &Secret,
         deadline: &Deadline,
     ) -> Result<bool> {
-        let Some(company_id) = token.company_id.as_deref().filter(|company_id| *company_id != resource_id)
+        let Some(company_id) =
+            token.company_id.as_deref().filter(|company_id| *company_id != resource_id)
         else {
             return Ok(false);
         };
         let company = self.records.load(company_id, deadline);
-        let company = company.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
+        let company =
+            company.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
         self.records.has_spent(company_id, refresh_token, company.as_ref(), deadline)
     }
 
@@ -358,7 +375,8 @@ impl Tokens {
         token: &Token,
         deadline: &Deadline,
     ) -> Result<Option<String>> {
-        let (Some(company_id), Some(refresh_token)) = (&token.company_id, &token.refresh_token) else {
+        let (Some(company_id), Some(refresh_token)) = (&token.company_id, &token.refresh_token)
+        else {
             return Ok(None);
         };
         let holds = |record: &Record| {
@@ -371,12 +389,13 @@ impl Tokens {
         };
         if token.kind() == UserType::Location {
             let company = self.records.load(company_id, deadline);
-            let company =
-                company.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
+            let company = company
+                .or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
             let is_theirs = |company: &Record| holds(company) || company.has_spent(refresh_token);
             return Ok(company.filter(is_theirs).map(|company| company.resource_id));
         }
-        let mut query = Query { company_id: Some(company_id.clone()), limit: BATCH, ..Query::default() };
+        let mut query =
+            Query { company_id: Some(company_id.clone()), limit: BATCH, ..Query::default() };
         loop {
             let page = self.records.list(&query, deadline)?;
             if let Some(other) = page.records.into_iter().find(|record| holds(record)) {
@@ -402,11 +421,18 @@ impl Tokens {
 
     fn page(&self, params: &ListParams, deadline: &Deadline) -> Result<Page> {
         let limit = params.page_size.unwrap_or(100);
-        let limit =
-            usize::try_from(limit).ok().filter(|limit| (1..=1000).contains(limit)).ok_or_else(|| {
-                Error::invalid_argument("pageSize", format!("pageSize is {limit}, not from 1 to 1000"))
+        let limit = usize::try_from(limit)
+            .ok()
+            .filter(|limit| (1..=1000).contains(limit))
+            .ok_or_else(|| {
+                Error::invalid_argument(
+                    "pageSize",
+                    format!("pageSize is {limit}, not from 1 to 1000"),
+                )
             })?;
-        for (parameter, id) in [("companyId", &params.company_id), ("pageToken", &params.page_token)] {
+        for (parameter, id) in
+            [("companyId", &params.company_id), ("pageToken", &params.page_token)]
+        {
             if let Some(id) = id {
                 valid_id(parameter, id)?;
             }
@@ -416,7 +442,10 @@ impl Tokens {
         for resource_id in self.records.unsaved_ids() {
             // Failures are logged, and the token is listed as `unsaved`. Stop at the first one: the
             // store may be down.
-            match retry_deadline.check().and_then(|()| self.retry_save(&resource_id, &retry_deadline)) {
+            match retry_deadline
+                .check()
+                .and_then(|()| self.retry_save(&resource_id, &retry_deadline))
+            {
                 Ok(()) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),
                 Err(_) => break,
@@ -459,7 +488,8 @@ struct Entry {
 /// Adds the unreadable records to a page as `failed`, if there are any.
 fn with_failed(mut page: Value, unreadable: &[Unreadable]) -> Value {
     if !unreadable.is_empty() {
-        let failed = unreadable.iter().map(|row| failure("resourceId", &row.resource_id, &row.error));
+        let failed =
+            unreadable.iter().map(|row| failure("resourceId", &row.resource_id, &row.error));
         page["failed"] = failed.collect();
     }
     page
@@ -480,7 +510,8 @@ fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -
     let owner = |entry: &Entry| entry.token.resource_id().unwrap_or_default().to_owned();
     let digest = |entry: &Entry| entry.token.refresh_token.as_ref().map(SpentDigest::of);
     for of_companies in [true, false] {
-        for entry in entries.iter().filter(|entry| (entry.token.kind() == UserType::Company) == of_companies)
+        for entry in
+            entries.iter().filter(|entry| (entry.token.kind() == UserType::Company) == of_companies)
         {
             if let Some(digest) = digest(entry) {
                 owners.entry(digest).or_insert_with(|| owner(entry));
@@ -491,8 +522,9 @@ fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -
         let first = digest(entry).and_then(|digest| owners.get(&digest));
         let other = first.filter(|first| **first != owner(entry));
         if let Some(other) = other {
-            let reason =
-                format!("another entry has the same refresh token for {other}; two owners cannot share one");
+            let reason = format!(
+                "another entry has the same refresh token for {other}; two owners cannot share one"
+            );
             report.skip(entry.index, Some(&owner(entry)), &reason);
         }
         other.is_none()
@@ -516,7 +548,9 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String>
             fields.remove(name);
             Ok(None)
         }
-        Some(_) => take_integer(&mut fields, name).map(Some).ok_or_else(|| format!("{name} is not a number")),
+        Some(_) => take_integer(&mut fields, name)
+            .map(Some)
+            .ok_or_else(|| format!("{name} is not a number")),
     };
     // The vendor's SDKs use `expire_at`. The first field that is present decides; later ones are
     // ignored.
@@ -541,7 +575,9 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String>
     };
     let user_type = match take_string(&mut fields, "userType") {
         None => None,
-        Some(name) => Some(UserType::from_name(&name).ok_or("userType is neither Company nor Location")?),
+        Some(name) => {
+            Some(UserType::from_name(&name).ok_or("userType is neither Company nor Location")?)
+        }
     };
     let token = Token {
         access_token: Secret::new(access_token.unwrap_or_default()),
@@ -587,11 +623,13 @@ mod tests {
 
     #[test]
     fn token_of_unknown_age_is_due_at_once() {
-        let token = read_json(json!({"accessToken": "a", "refreshToken": "r", "locationId": "l"})).unwrap();
+        let token =
+            read_json(json!({"accessToken": "a", "refreshToken": "r", "locationId": "l"})).unwrap();
         assert!(!token.is_alive(1_000_000));
-        let only =
-            read_json(json!({"refreshToken": "r", "companyId": "c", "expiresAt": 1_700_000_000_000_i64}))
-                .unwrap();
+        let only = read_json(
+            json!({"refreshToken": "r", "companyId": "c", "expiresAt": 1_700_000_000_000_i64}),
+        )
+        .unwrap();
         assert!(!only.is_alive(1_000_000));
         let bare = read_json(json!({"accessToken": "a", "locationId": "l"})).unwrap();
         assert!(bare.is_alive(1_000_000));

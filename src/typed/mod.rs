@@ -23,9 +23,9 @@ use crate::tokens::{AdoptParams, ImportParams, ListParams, MaintainParams, MintP
 use crate::webhook::Headers;
 
 pub use results::{
-    AdoptReport, AuthorizationUrl, Body, ClientTokens, Event, Exported, FailedToken, ImportReport, Location,
-    LocationPage, MaintainProgress, MaintainReport, MintProgress, MintReport, Response, SkippedToken,
-    TokenInfo, TokenPage, TokenState, UnadoptedToken, Webhook, WebhookOutcome,
+    AdoptReport, AuthorizationUrl, Body, ClientTokens, Event, Exported, FailedToken, ImportReport,
+    Location, LocationPage, MaintainProgress, MaintainReport, MintProgress, MintReport, Response,
+    SkippedToken, TokenInfo, TokenPage, TokenState, UnadoptedToken, Webhook, WebhookOutcome,
 };
 
 /// A client for one app and its tokens. Share it between threads by reference or in an `Arc`.
@@ -220,8 +220,16 @@ impl Client {
     /// assert_eq!(report.imported, 1);
     /// # Ok::<(), ghl_oauth::Error>(())
     /// ```
-    pub fn tokens_import(&self, tokens: Vec<Map<String, Value>>, replace: bool) -> Result<ImportReport> {
-        typed(self.core.tokens_import(ImportParams { tokens, replace, ..ImportParams::default() })?)
+    pub fn tokens_import(
+        &self,
+        tokens: Vec<Map<String, Value>>,
+        replace: bool,
+    ) -> Result<ImportReport> {
+        typed(self.core.tokens_import(ImportParams {
+            tokens,
+            replace,
+            ..ImportParams::default()
+        })?)
     }
 
     /// Moves the tokens of another client ID in the same database to this client, after a change of
@@ -237,7 +245,8 @@ impl Client {
         resource_id: Option<&str>,
         dry_run: bool,
     ) -> Result<AdoptReport> {
-        let (client_id, resource_id) = (client_id.map(str::to_owned), resource_id.map(str::to_owned));
+        let (client_id, resource_id) =
+            (client_id.map(str::to_owned), resource_id.map(str::to_owned));
         typed(self.core.tokens_adopt(&AdoptParams { client_id, resource_id, dry_run })?)
     }
 
@@ -300,7 +309,10 @@ impl Client {
     /// # Errors
     /// [`Status::InvalidArgument`] for a missing company or a page size out of range; otherwise as
     /// [`Client::access_token`].
-    pub fn oauth_installed_locations(&self, params: &InstalledLocationsParams) -> Result<LocationPage> {
+    pub fn oauth_installed_locations(
+        &self,
+        params: &InstalledLocationsParams,
+    ) -> Result<LocationPage> {
         self.core.oauth_installed_locations(params).map(LocationPage::from)
     }
 
@@ -410,7 +422,9 @@ fn reported<T: DeserializeOwned>(document: &Value, progress: &impl Fn(&T) -> boo
 fn read_headers<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Headers> {
     let mut document = Map::new();
     for (name, value) in headers {
-        if let Value::Array(values) = document.entry(name).or_insert_with(|| Value::Array(Vec::new())) {
+        if let Value::Array(values) =
+            document.entry(name).or_insert_with(|| Value::Array(Vec::new()))
+        {
             values.push(value.into());
         }
     }

@@ -34,7 +34,11 @@ impl MintParams {
 
     /// These locations of the company.
     pub fn locations(company_id: impl Into<String>, location_ids: Vec<String>) -> MintParams {
-        MintParams { location_ids: Some(location_ids), installed: false, ..MintParams::installed(company_id) }
+        MintParams {
+            location_ids: Some(location_ids),
+            installed: false,
+            ..MintParams::installed(company_id)
+        }
     }
 }
 

@@ -313,7 +313,9 @@ fn next_page_token(page: &Map<String, Value>) -> Option<String> {
 
 /// The API sends some of its booleans as strings.
 fn flag(value: Option<&Value>) -> Option<bool> {
-    value.filter(|value| !value.is_null()).map(|value| matches!(value, Value::Bool(true)) || value == "true")
+    value
+        .filter(|value| !value.is_null())
+        .map(|value| matches!(value, Value::Bool(true)) || value == "true")
 }
 
 fn says_more(page: &Map<String, Value>) -> Option<bool> {
@@ -372,7 +374,9 @@ impl Response {
         let Parts { status, headers, body, body_encoding } = typed(document)?;
         let body = match (body_encoding, body) {
             (Encoding::Text, Value::String(text)) => Body::Text(text),
-            (Encoding::Base64, Value::String(text)) => Body::Bytes(STANDARD.decode(text).unwrap_or_default()),
+            (Encoding::Base64, Value::String(text)) => {
+                Body::Bytes(STANDARD.decode(text).unwrap_or_default())
+            }
             (_, body) => Body::Json(body),
         };
         Ok(Response { status, headers, body })

@@ -22,7 +22,8 @@ fn emulated() -> (Emulator, Client) {
     config.base_url = emulator.base_url();
     config.authorize_url = emulator.authorize_url();
     config.redirect_uri = Some(emulator.redirect_uri().to_owned());
-    config.scopes = ["oauth.readonly", "oauth.write", "locations.readonly"].map(String::from).to_vec();
+    config.scopes =
+        ["oauth.readonly", "oauth.write", "locations.readonly"].map(String::from).to_vec();
     config.webhook.ed25519_public_keys = vec![emulator.webhook_public_keys().ed25519];
     let client = Client::new(&config).unwrap();
     (emulator, client)
@@ -47,8 +48,9 @@ fn tokens_of_a_company_and_its_locations_have_typed_results() {
     client.on_event(move |event| seen.lock().unwrap().push(event.clone()));
     let (company, locations) = (emulator.company_id(), emulator.location_ids());
 
-    let report =
-        client.tokens_mint(MintParams::installed(&company), |progress| progress.failed == 0).unwrap();
+    let report = client
+        .tokens_mint(MintParams::installed(&company), |progress| progress.failed == 0)
+        .unwrap();
     assert_eq!((report.total, report.minted, report.fresh, report.failed.len()), (3, 3, 0, 0));
     let unknown = vec!["nowhere".to_owned()];
     let report = client.tokens_mint(MintParams::locations(&company, unknown), |_| true).unwrap();
@@ -61,7 +63,8 @@ fn tokens_of_a_company_and_its_locations_have_typed_results() {
     assert_eq!(refreshed.location_id.as_deref(), Some(locations[0].as_str()));
     assert!(refreshed.refreshable && refreshed.expires_at > Some(SystemTime::now()));
 
-    let page = client.tokens_list(&ListParams { page_size: Some(2), ..ListParams::default() }).unwrap();
+    let page =
+        client.tokens_list(&ListParams { page_size: Some(2), ..ListParams::default() }).unwrap();
     assert_eq!((page.items.len(), page.failed.len()), (2, 0));
     assert!(page.next_page_token.is_some());
     let report = client.tokens_maintain(&MaintainParams::default(), |_| true).unwrap();
@@ -77,8 +80,11 @@ fn tokens_of_a_company_and_its_locations_have_typed_results() {
     let report = client.tokens_import(tokens, false).unwrap();
     assert_eq!(report.skipped.last().map(|skipped| skipped.index), Some(4));
 
-    let kinds: Vec<String> = events.lock().unwrap().iter().map(|event| event.kind.clone()).collect();
-    assert!(kinds.contains(&"token.minted".to_owned()) && kinds.contains(&"token.deleted".to_owned()));
+    let kinds: Vec<String> =
+        events.lock().unwrap().iter().map(|event| event.kind.clone()).collect();
+    assert!(
+        kinds.contains(&"token.minted".to_owned()) && kinds.contains(&"token.deleted".to_owned())
+    );
 }
 
 #[test]
@@ -139,7 +145,8 @@ fn webhooks_are_typed() {
 
 #[test]
 fn error_for_a_document_of_another_shape_hides_its_values() {
-    let error = typed::<super::AuthorizationUrl>(json!({"url": 5, "state": "hunter2"})).unwrap_err();
+    let error =
+        typed::<super::AuthorizationUrl>(json!({"url": 5, "state": "hunter2"})).unwrap_err();
     assert_eq!(error.status(), Status::Internal);
     assert!(!error.to_string().contains("hunter2"));
 }

@@ -97,7 +97,9 @@ impl Webhooks {
         let location_ids = delivery.location_ids();
         let resource_id = location_id.or(location_ids.first().copied()).or(company_id);
         let outcome = match (delivery.string("type"), resource_id) {
-            (Some("INSTALL" | "UNINSTALL"), _) if delivery.string("appId") != Some(&self.app_id) => {
+            (Some("INSTALL" | "UNINSTALL"), _)
+                if delivery.string("appId") != Some(&self.app_id) =>
+            {
                 WebhookOutcome::ignored("it is about another app")
             }
             (Some("INSTALL" | "UNINSTALL"), None) => {
@@ -114,13 +116,15 @@ impl Webhooks {
                 } else {
                     let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
                     let each = |location_id: &&str| match kind {
-                        "INSTALL" => self.tokens.location_installed(location_id, company_id, at_ms, deadline),
+                        "INSTALL" => {
+                            self.tokens.location_installed(location_id, company_id, at_ms, deadline)
+                        }
                         _ => self.tokens.location_uninstalled(location_id, at_ms, deadline),
                     };
                     let outcome = match (kind, company_id) {
-                        _ if !location_ids.is_empty() => {
-                            WebhookOutcome::of_all(location_ids.iter().map(each).collect::<Result<_>>()?)
-                        }
+                        _ if !location_ids.is_empty() => WebhookOutcome::of_all(
+                            location_ids.iter().map(each).collect::<Result<_>>()?,
+                        ),
                         _ if delivery.is_about_locations() => {
                             WebhookOutcome::ignored("it names a location by an invalid ID")
                         }
@@ -139,7 +143,8 @@ impl Webhooks {
         };
         let kind = delivery.string("type");
         log::debug!("webhook {kind:?} of {resource_id:?}: applied {}", outcome.applied);
-        let mut answer = json!({"type": kind, "resourceId": resource_id, "applied": outcome.applied});
+        let mut answer =
+            json!({"type": kind, "resourceId": resource_id, "applied": outcome.applied});
         if let Some(reason) = outcome.reason {
             answer["reason"] = reason.into();
         }
@@ -182,7 +187,8 @@ impl Webhooks {
         deadline: &Deadline,
     ) -> Result<bool> {
         let now = self.clock.wall_ms();
-        let Some(seen) = self.store.note(key, deadline)?.filter(|note| note.expires_at > now) else {
+        let Some(seen) = self.store.note(key, deadline)?.filter(|note| note.expires_at > now)
+        else {
             return Ok(false);
         };
         if delivery.is_unmistakable() {
@@ -193,7 +199,8 @@ impl Webhooks {
             Some(resource_id) => self.tokens.began_after(resource_id, seen_at, deadline)?,
             None => false,
         };
-        let comes_when_repeated = (REPEATED_AFTER_MS..REPEATED_FOR_MS).contains(&now.saturating_sub(seen_at));
+        let comes_when_repeated =
+            (REPEATED_AFTER_MS..REPEATED_FOR_MS).contains(&now.saturating_sub(seen_at));
         Ok(!began_since || comes_when_repeated)
     }
 
@@ -241,7 +248,8 @@ impl Delivery {
     /// Whether it names locations, even with invalid IDs.
     fn is_about_locations(&self) -> bool {
         let names = |field: &str| {
-            let is_empty = |value: &Value| value.is_null() || *value == json!("") || *value == json!([]);
+            let is_empty =
+                |value: &Value| value.is_null() || *value == json!("") || *value == json!([]);
             self.payload.get(field).is_some_and(|value| !is_empty(value))
         };
         names("locationId") || names("locationIds")

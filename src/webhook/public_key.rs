@@ -54,7 +54,8 @@ fn decode_key(key: &str) -> Result<Vec<u8>, &'static str> {
         text = inside;
     }
     let packed: String = text.split_whitespace().collect();
-    let in_hex = packed.len().is_multiple_of(2) && packed.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let in_hex =
+        packed.len().is_multiple_of(2) && packed.bytes().all(|byte| byte.is_ascii_hexdigit());
     let bytes = if in_hex {
         let pair = |index| u8::from_str_radix(packed.get(index..index + 2)?, 16).ok();
         (0..packed.len()).step_by(2).map(pair).collect()
@@ -129,18 +130,23 @@ mod tests {
             let mut number = vec![0, 0x80];
             number.resize(length, 1);
             number.push(last);
-            [&[0x02, 0x82][..], &u16::try_from(number.len()).unwrap().to_be_bytes(), &number].concat()
+            [&[0x02, 0x82][..], &u16::try_from(number.len()).unwrap().to_be_bytes(), &number]
+                .concat()
         };
         let sequence = |content: &[u8]| {
-            [&[0x30, 0x82][..], &u16::try_from(content.len()).unwrap().to_be_bytes(), content].concat()
+            [&[0x30, 0x82][..], &u16::try_from(content.len()).unwrap().to_be_bytes(), content]
+                .concat()
         };
         let exponent = [0x02, 0x03, 1, 0, 1];
-        let key = |length, last, exponent: &[u8]| sequence(&[&number(length, last)[..], exponent].concat());
+        let key = |length, last, exponent: &[u8]| {
+            sequence(&[&number(length, last)[..], exponent].concat())
+        };
         let good = key(256, 1, &exponent);
         assert_eq!(rsa_key(&good), Ok(&good[..]));
         let algorithm = [&[0x30, 13][..], &RSA_ALGORITHM].concat();
         let bits =
-            [&[0x03, 0x82][..], &u16::try_from(good.len() + 1).unwrap().to_be_bytes(), &[0], &good].concat();
+            [&[0x03, 0x82][..], &u16::try_from(good.len() + 1).unwrap().to_be_bytes(), &[0], &good]
+                .concat();
         let info = sequence(&[&algorithm[..], &bits].concat());
         assert_eq!(rsa_key(&info), Ok(&good[..]));
         for (why, bad) in [

@@ -44,9 +44,10 @@ impl Verifier {
     /// # Errors
     /// `CONFIG`, naming the invalid key.
     pub fn new(config: &Webhook) -> Result<Verifier> {
-        let ed25519 = read_all("webhook.ed25519PublicKeys", &config.ed25519_public_keys, |bytes| {
-            Ok(UnparsedPublicKey::new(&ED25519, ed25519_key(bytes)?))
-        })?;
+        let ed25519 =
+            read_all("webhook.ed25519PublicKeys", &config.ed25519_public_keys, |bytes| {
+                Ok(UnparsedPublicKey::new(&ED25519, ed25519_key(bytes)?))
+            })?;
         let rsa = read_all("webhook.rsaPublicKeys", &config.rsa_public_keys, |bytes| {
             Ok(UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, rsa_key(bytes)?.to_vec()))
         })?;
@@ -90,8 +91,11 @@ impl Headers {
     /// The value of a signature header, if present.
     fn signature(&self, name: &str) -> Result<Option<&str>> {
         let wrong = || {
-            Error::invalid_argument(name, format!("the header {name} in headers_json has the wrong type"))
-                .with_help("pass each header value as a string or a list of strings")
+            Error::invalid_argument(
+                name,
+                format!("the header {name} in headers_json has the wrong type"),
+            )
+            .with_help("pass each header value as a string or a list of strings")
         };
         let mut values = Vec::new();
         for (_, value) in self.0.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)) {
@@ -154,7 +158,8 @@ fn no_match(header: &str) -> Error {
 }
 
 fn decode(header: &str, signature: &str) -> Result<Vec<u8>> {
-    decode_base64(signature).ok_or_else(|| refused(&format!("the signature in {header} is not base64")))
+    decode_base64(signature)
+        .ok_or_else(|| refused(&format!("the signature in {header} is not base64")))
 }
 
 #[cfg(test)]
@@ -203,14 +208,17 @@ mod tests {
             general_purpose::URL_SAFE_NO_PAD.encode(raw),
             format!("  {}\n", general_purpose::STANDARD.encode(&info)),
         ] {
-            let verifier =
-                verifier(&[hex(&[7; 32]), key.clone()]).unwrap_or_else(|error| panic!("{key}: {error}"));
+            let verifier = verifier(&[hex(&[7; 32]), key.clone()])
+                .unwrap_or_else(|error| panic!("{key}: {error}"));
             assert_eq!(
                 verifier.verify(b"body", &headers).unwrap(),
                 Signed { scheme: "ed25519", key_index: 1 },
                 "{key}"
             );
-            assert_eq!(verifier.verify(b"bodx", &headers).unwrap_err().status(), Status::SignatureInvalid);
+            assert_eq!(
+                verifier.verify(b"bodx", &headers).unwrap_err().status(),
+                Status::SignatureInvalid
+            );
         }
     }
 
@@ -230,7 +238,9 @@ mod tests {
             "-----BEGIN PUBLIC KEY".into(),
             hex(&info[..43]),
         ] {
-            let Err(error) = verifier(&[hex(&raw), key.clone()]) else { panic!("{key} was accepted") };
+            let Err(error) = verifier(&[hex(&raw), key.clone()]) else {
+                panic!("{key} was accepted")
+            };
             assert_eq!(error.status(), Status::Config);
             assert_eq!(error.parameter(), Some("webhook.ed25519PublicKeys[1]"), "{key}: {error}");
         }

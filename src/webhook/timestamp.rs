@@ -9,7 +9,9 @@ const FIRST_MILLISECONDS: i64 = 100_000_000_000;
 /// Returns milliseconds since the epoch.
 pub fn read(timestamp: &Value) -> Option<i64> {
     match timestamp {
-        Value::String(text) => from_rfc3339(text.trim()).or_else(|| from_number(text.trim().parse().ok()?)),
+        Value::String(text) => {
+            from_rfc3339(text.trim()).or_else(|| from_number(text.trim().parse().ok()?))
+        }
         Value::Number(number) => from_number(number.as_i64()?),
         _ => None,
     }

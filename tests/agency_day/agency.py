@@ -45,7 +45,9 @@ def visit_all(client: ghl_oauth.Client) -> tuple[dict[str, int], bool]:
     again = False
     for held in list(client.tokens_list(user_type="Location", page_size=1000)):
         try:
-            answer = client.request("GET", f"/locations/{held.resource_id}", resource_id=held.resource_id)
+            answer = client.request(
+                "GET", f"/locations/{held.resource_id}", resource_id=held.resource_id
+            )
             visited[held.resource_id] = answer.status
             again = again or answer.status in (401, 429) or answer.status >= 500
         except ghl_oauth.LocationInactive:

@@ -16,14 +16,16 @@ pub fn folder() -> PathBuf {
 
 /// The shared library of this build.
 pub fn library() -> PathBuf {
-    let library = folder().join(format!("{}ghl_oauth{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX));
+    let library =
+        folder().join(format!("{}ghl_oauth{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX));
     assert!(library.exists(), "{} was not built", library.display());
     library
 }
 
 /// The emulator program. `cargo test --workspace` builds it; otherwise this function does.
 pub fn emulator() -> PathBuf {
-    let program = folder().parent().unwrap().join(format!("ghl-oauth-emulator{}", env::consts::EXE_SUFFIX));
+    let program =
+        folder().parent().unwrap().join(format!("ghl-oauth-emulator{}", env::consts::EXE_SUFFIX));
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--package", "ghl-oauth-emulator", "--target-dir"]);
     build.arg(folder().parent().unwrap().parent().unwrap()).current_dir(ROOT);

@@ -61,8 +61,9 @@ impl Host for FolderHost {
     fn save(&self, id: &str, record: &str, expected_version: u64) -> Result<()> {
         let (path, beside) = (self.path(id, ".record"), self.0.join("new"));
         let _saving = self.saving();
-        let stored = read(&path)?
-            .map_or(0, |text| serde_json::from_str::<Value>(&text).unwrap()["version"].as_u64().unwrap());
+        let stored = read(&path)?.map_or(0, |text| {
+            serde_json::from_str::<Value>(&text).unwrap()["version"].as_u64().unwrap()
+        });
         if stored != expected_version {
             return Err(Error::new(Status::Conflict, "another version"));
         }
@@ -83,7 +84,8 @@ impl Host for FolderHost {
 
     fn list(&self, _query: &str) -> Result<Zeroizing<String>> {
         let records = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
-        let records = records.filter(|path| path.extension().is_some_and(|ending| ending == "record"));
+        let records =
+            records.filter(|path| path.extension().is_some_and(|ending| ending == "record"));
         let items: Vec<Value> = records
             .filter_map(|path| read(&path).unwrap())
             .map(|text| serde_json::from_str(&text).unwrap())
@@ -106,7 +108,9 @@ impl Host for FolderHost {
                 Err(TryLockError::WouldBlock) if began.elapsed() < timeout => {
                     thread::sleep(Duration::from_millis(1));
                 }
-                Err(TryLockError::WouldBlock) => return Err(Error::new(Status::Timeout, "it is held")),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::new(Status::Timeout, "it is held"));
+                }
                 Err(TryLockError::Error(error)) => panic!("{error}"),
             }
         }

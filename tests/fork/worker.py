@@ -82,7 +82,8 @@ class Receiver:
 def happen(client):
     """Causes an event and a log message."""
     client.tokens_import(
-        [{"accessToken": "a", "companyId": "another", "userType": "Company", "expiresIn": 9}], replace=True
+        [{"accessToken": "a", "companyId": "another", "userType": "Company", "expiresIn": 9}],
+        replace=True,
     )
 
 
@@ -170,7 +171,9 @@ def main():
         if command == "ask":
             answer = ask(client, *arguments)
         elif command == "ask-in-thread":
-            threading.Thread(target=lambda: print(ask(client, *arguments), flush=True), daemon=True).start()
+            threading.Thread(
+                target=lambda: print(ask(client, *arguments), flush=True), daemon=True
+            ).start()
             continue
         elif command == "child-asks":
             answer = in_child(lambda: ask(client, *arguments))

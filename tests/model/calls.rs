@@ -2,7 +2,9 @@
 
 use super::protocol::{INSTALLED_AT, Outcome};
 use super::rules::{FirstSave, Kind, Scenario};
-use super::state::{Broken, Call, Fresh, Grant, LOCATION, Note, Record, Source, State, Step, Token};
+use super::state::{
+    Broken, Call, Fresh, Grant, LOCATION, Note, Record, Source, State, Step, Token,
+};
 
 /// The maximum number of steps of a call.
 const MAX_STEPS: u8 = 40;
@@ -10,7 +12,14 @@ const MAX_STEPS: u8 = 40;
 impl Scenario {
     /// A record with a new token. Fields that the active rules never read stay zero, to reduce the
     /// number of states.
-    pub fn record_of(&self, state: &State, index: usize, token: Token, began: i8, epoch: u8) -> Record {
+    pub fn record_of(
+        &self,
+        state: &State,
+        index: usize,
+        token: Token,
+        began: i8,
+        epoch: u8,
+    ) -> Record {
         let skew = self.skew.get(index).copied().unwrap_or(0);
         Record {
             token,
@@ -18,7 +27,11 @@ impl Scenario {
             intent: false,
             lost: false,
             began,
-            issued: if self.rules.uninstall_by_beginning { 0 } else { self.wall_clock(state, index) },
+            issued: if self.rules.uninstall_by_beginning {
+                0
+            } else {
+                self.wall_clock(state, index)
+            },
             expires: if self.rules.conflict_by_content { 0 } else { state.issued() + skew },
             epoch,
         }
@@ -88,7 +101,8 @@ impl Scenario {
                     if call.hasty {
                         state.broken = Some(Broken::HastyVerdict);
                     }
-                    let record = Record { lost: true, intent: false, version: row.version + 1, ..row };
+                    let record =
+                        Record { lost: true, intent: false, version: row.version + 1, ..row };
                     self.write(state, resource, record, true);
                 }
                 call.step = Step::Unlock;
@@ -146,7 +160,8 @@ impl Scenario {
     fn write_note(&self, state: &mut State, call: &mut Call) {
         let slot = &mut state.slots[usize::from(call.resource)];
         let installed = call.kind == Kind::Installed;
-        let is_later = slot.note.is_none_or(|note| (call.at, installed) > (note.at, note.installed));
+        let is_later =
+            slot.note.is_none_or(|note| (call.at, installed) > (note.at, note.installed));
         if is_later {
             slot.note = Some(Note { at: call.at, installed, due: installed });
         }
@@ -223,8 +238,9 @@ impl Scenario {
                 }
             }
             Kind::Installed => {
-                let is_held =
-                    row.is_some_and(|row| !row.lost && (!self.rules.install_mints || row.began >= call.at));
+                let is_held = row.is_some_and(|row| {
+                    !row.lost && (!self.rules.install_mints || row.began >= call.at)
+                });
                 call.record = row;
                 if is_held { Step::ClearNote } else { Step::SendMint }
             }
@@ -235,7 +251,8 @@ impl Scenario {
                 let installed_anew = slot.note.is_some_and(|note| note.installed);
                 call.record = row;
                 let unsaved = state.processes[index].unsaved[resource].map(|fresh| fresh.record);
-                let compared = if self.rules.uninstall_compares_each { row } else { unsaved.or(row) };
+                let compared =
+                    if self.rules.uninstall_compares_each { row } else { unsaved.or(row) };
                 match compared {
                     Some(record) if begins(&record) > call.at => Step::Unlock,
                     None if installed_anew => Step::SendMint,
@@ -258,7 +275,8 @@ impl Scenario {
             return;
         };
         if self.is_unchanged(row, record.version, Some(record.token)) {
-            let version = if self.rules.intent_keeps_version { row.version } else { row.version + 1 };
+            let version =
+                if self.rules.intent_keeps_version { row.version } else { row.version + 1 };
             let record = Record { intent: true, version, ..record };
             self.write(state, resource, record, false);
             call.record = Some(record);
@@ -337,8 +355,10 @@ impl Scenario {
             }
             Outcome::Normal if state.can_mint() => {
                 let began = if state.now >= INSTALLED_AT as u8 { INSTALLED_AT as u8 } else { 1 };
-                let token = state.add_grant(resource, if self.reinstalls { began } else { state.now });
-                let noted = state.slots[resource].note.filter(|note| note.installed).map(|note| note.at);
+                let token =
+                    state.add_grant(resource, if self.reinstalls { began } else { state.now });
+                let noted =
+                    state.slots[resource].note.filter(|note| note.installed).map(|note| note.at);
                 let began = noted.unwrap_or_else(|| self.time(state, index));
                 let record = self.record_of(state, index, token, began, call.epoch);
                 let version = call.record.map_or(0, |record| record.version);
@@ -482,8 +502,12 @@ impl Scenario {
         let is_stored = !call.dropped && !call.refused;
         call.step = match call.kind {
             // The response belonged to another resource: this location still needs a token.
-            Kind::Refresh if fresh.is_some_and(|fresh| fresh.owner != call.resource) => Step::SendMint,
-            Kind::Installed | Kind::Uninstalled if is_stored || !self.rules.dropped_mint_stays_due => {
+            Kind::Refresh if fresh.is_some_and(|fresh| fresh.owner != call.resource) => {
+                Step::SendMint
+            }
+            Kind::Installed | Kind::Uninstalled
+                if is_stored || !self.rules.dropped_mint_stays_due =>
+            {
                 Step::ClearNote
             }
             _ => Step::Unlock,
@@ -511,7 +535,8 @@ impl Scenario {
             return;
         }
         let is_later = |record: Record| state.grant(record.token).began as i8 > call.at;
-        let stays = unsaved.filter(|copy| self.rules.uninstall_compares_each && copy.record.began > call.at);
+        let stays = unsaved
+            .filter(|copy| self.rules.uninstall_compares_each && copy.record.began > call.at);
         let ends = unsaved.filter(|_| stays.is_none()).map(|copy| copy.record);
         if is_uninstall && row.into_iter().chain(ends).any(is_later) {
             state.broken = Some(Broken::EndedByOldUninstall);
@@ -524,11 +549,8 @@ impl Scenario {
         slot.deleted = slot.deleted.max(call.epoch);
         // A copy of the later installation is then a first record.
         let record = |copy: Fresh| Record { version: 0, epoch: slot.epoch, ..copy.record };
-        state.processes[index].unsaved[resource] = stays.filter(|_| is_uninstall).map(|copy| Fresh {
-            record: record(copy),
-            base: None,
-            tombstone: slot.tombstone,
-            ..copy
+        state.processes[index].unsaved[resource] = stays.filter(|_| is_uninstall).map(|copy| {
+            Fresh { record: record(copy), base: None, tombstone: slot.tombstone, ..copy }
         });
         let installed_anew = slot.note.is_some_and(|note| note.installed);
         (call.record, call.tombstone, call.epoch) = (None, slot.tombstone, slot.epoch);
@@ -546,7 +568,10 @@ impl Scenario {
         match slot.row {
             Some(row) => self.is_unchanged(row, fresh.record.version, fresh.base),
             None if fresh.record.version != 0 => false,
-            None => self.rules.first_save != FirstSave::NamesTombstone || slot.tombstone == fresh.tombstone,
+            None => {
+                self.rules.first_save != FirstSave::NamesTombstone
+                    || slot.tombstone == fresh.tombstone
+            }
         }
     }
 
@@ -554,7 +579,9 @@ impl Scenario {
     fn write(&self, state: &mut State, resource: usize, record: Record, synced: bool) {
         let before = state.slots[resource].row;
         let changes = before.is_none_or(|before| before.token != record.token);
-        if changes && before.is_some_and(|before| state.is_live(before.token)) && !state.is_live(record.token)
+        if changes
+            && before.is_some_and(|before| state.is_live(before.token))
+            && !state.is_live(record.token)
         {
             state.broken = Some(Broken::Overwritten);
         }
@@ -572,7 +599,9 @@ impl Scenario {
 /// The next step of a call that has the lock and has retried its unsaved copy.
 fn after_lock(call: &Call) -> Step {
     match call.kind {
-        Kind::Refresh | Kind::Consent | Kind::Import | Kind::Installed | Kind::Uninstalled => Step::Read,
+        Kind::Refresh | Kind::Consent | Kind::Import | Kind::Installed | Kind::Uninstalled => {
+            Step::Read
+        }
         Kind::Mint => Step::Read,
         Kind::Delete => Step::WriteTombstone,
         Kind::Access | Kind::Close => Step::Unlock,

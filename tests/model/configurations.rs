@@ -66,7 +66,11 @@ pub fn unsynced() -> Scenario {
 /// A deletion and a new consent between refreshes.
 pub fn deletion() -> Scenario {
     Scenario {
-        calls: vec![(Kind::Refresh, COMPANY, 2), (Kind::Consent, COMPANY, 1), (Kind::Delete, COMPANY, 1)],
+        calls: vec![
+            (Kind::Refresh, COMPANY, 2),
+            (Kind::Consent, COMPANY, 1),
+            (Kind::Delete, COMPANY, 1),
+        ],
         faults: vec![Fault::Kill, Fault::LostLock, Fault::RefusedSave, Fault::LostAck],
         ..base()
     }
@@ -75,7 +79,11 @@ pub fn deletion() -> Scenario {
 /// Two consents for the same company.
 pub fn consents() -> Scenario {
     Scenario {
-        calls: vec![(Kind::Refresh, COMPANY, 1), (Kind::Consent, COMPANY, 2), (Kind::Delete, COMPANY, 1)],
+        calls: vec![
+            (Kind::Refresh, COMPANY, 1),
+            (Kind::Consent, COMPANY, 2),
+            (Kind::Delete, COMPANY, 1),
+        ],
         faults: vec![Fault::Kill, Fault::LostLock, Fault::RefusedSave, Fault::LostAck],
         most_faults: bound("GHL_MODEL_FAULTS", 1),
         ..base()
@@ -85,7 +93,11 @@ pub fn consents() -> Scenario {
 /// Mints of a location that has no token yet, and its deletion.
 pub fn mint() -> Scenario {
     Scenario {
-        calls: vec![(Kind::Mint, LOCATION, 2), (Kind::Refresh, LOCATION, 1), (Kind::Delete, LOCATION, 1)],
+        calls: vec![
+            (Kind::Mint, LOCATION, 2),
+            (Kind::Refresh, LOCATION, 1),
+            (Kind::Delete, LOCATION, 1),
+        ],
         faults: vec![
             Fault::Kill,
             Fault::LostLock,
@@ -111,7 +123,11 @@ pub fn location() -> Scenario {
 /// Imports of a saved response whose refresh token this store has spent.
 pub fn import() -> Scenario {
     Scenario {
-        calls: vec![(Kind::Import, COMPANY, 1), (Kind::Refresh, COMPANY, 2), (Kind::Delete, COMPANY, 1)],
+        calls: vec![
+            (Kind::Import, COMPANY, 1),
+            (Kind::Refresh, COMPANY, 2),
+            (Kind::Delete, COMPANY, 1),
+        ],
         faults: vec![Fault::Kill, Fault::LostLock, Fault::RefusedSave, Fault::LostAck],
         ..base()
     }
@@ -125,7 +141,11 @@ pub fn import_with_replace() -> Scenario {
 /// Imports of a saved response from a chain unknown to this store.
 pub fn foreign_import() -> Scenario {
     Scenario {
-        calls: vec![(Kind::Import, COMPANY, 1), (Kind::Refresh, COMPANY, 2), (Kind::Consent, COMPANY, 1)],
+        calls: vec![
+            (Kind::Import, COMPANY, 1),
+            (Kind::Refresh, COMPANY, 2),
+            (Kind::Consent, COMPANY, 1),
+        ],
         foreign_import: true,
         most_faults: bound("GHL_MODEL_FAULTS", 1),
         ..import()
@@ -148,7 +168,13 @@ pub fn mislabelled() -> Scenario {
 pub fn reinstalled() -> Scenario {
     Scenario {
         calls: vec![(Kind::Refresh, LOCATION, 1)],
-        faults: vec![Fault::Kill, Fault::LostLock, Fault::RefusedSave, Fault::LostAck, Fault::LostWebhook],
+        faults: vec![
+            Fault::Kill,
+            Fault::LostLock,
+            Fault::RefusedSave,
+            Fault::LostAck,
+            Fault::LostWebhook,
+        ],
         most_faults: bound("GHL_MODEL_FAULTS", 1),
         held: [true, true],
         reinstalls: true,

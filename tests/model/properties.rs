@@ -30,11 +30,14 @@ pub fn properties() -> Vec<Property<Scenario>> {
         holds!(Endless),
         // Every behaviour is finite, because the number of calls is limited and every call ends:
         // this is liveness.
-        Property::always("every behaviour ends with all calls ended and nothing unsaved", |model, state| {
-            let mut actions = Vec::new();
-            model.actions(state, &mut actions);
-            !actions.is_empty() || state.broken.is_some() || has_ended(state)
-        }),
+        Property::always(
+            "every behaviour ends with all calls ended and nothing unsaved",
+            |model, state| {
+                let mut actions = Vec::new();
+                model.actions(state, &mut actions);
+                !actions.is_empty() || state.broken.is_some() || has_ended(state)
+            },
+        ),
     ]
 }
 
@@ -49,7 +52,8 @@ impl Scenario {
     /// server would still accept a token.
     pub fn judge_verdict(&self, state: &State, call: &mut Call) {
         let (resource, Some(record)) = (usize::from(call.resource), call.record) else { return };
-        call.hasty = state.is_recoverable(record.token) || (resource == LOCATION && state.can_mint());
+        call.hasty =
+            state.is_recoverable(record.token) || (resource == LOCATION && state.can_mint());
     }
 
     /// The properties of a transition or of an idle state.
@@ -61,7 +65,8 @@ impl Scenario {
         };
         for resource in [COMPANY, LOCATION] {
             let goes_on = state.is_held(resource) || (resource == LOCATION && state.can_mint());
-            if is_protocol && !goes_on && last.is_held(resource) && !may_end(last, action, resource) {
+            if is_protocol && !goes_on && last.is_held(resource) && !may_end(last, action, resource)
+            {
                 state.broken = state.broken.or(Some(Broken::Lost));
             }
             let works = |process: &&Process| {
@@ -72,8 +77,8 @@ impl Scenario {
                         && (Step::Read..=Step::WriteVerdict).contains(&call.step)
                 })
             };
-            let locks_hold =
-                !self.faults.contains(&Fault::LostLock) && !self.faults.contains(&Fault::StoreRestart);
+            let locks_hold = !self.faults.contains(&Fault::LostLock)
+                && !self.faults.contains(&Fault::StoreRestart);
             if locks_hold && state.processes.iter().filter(works).count() > 1 {
                 state.broken = state.broken.or(Some(Broken::TwoRefreshes));
             }

@@ -137,8 +137,9 @@ impl Model for Scenario {
             if state.now < 3 {
                 actions.push(Action::Vendor(state.now as i8 + 1));
             }
-            let is_old =
-                |grant: &Grant| usize::from(grant.owner) == LOCATION && grant.began == 1 && !grant.revoked;
+            let is_old = |grant: &Grant| {
+                usize::from(grant.owner) == LOCATION && grant.began == 1 && !grant.revoked
+            };
             if state.now > 1 && state.grants.iter().flatten().any(is_old) {
                 actions.push(Action::Revoke);
             }
@@ -238,8 +239,11 @@ impl Scenario {
             }
         }
         for (webhook, kind) in [Kind::Uninstalled, Kind::Installed].into_iter().enumerate() {
-            let is_busy =
-                state.processes.iter().flat_map(|process| process.call).any(|call| call.kind == kind);
+            let is_busy = state
+                .processes
+                .iter()
+                .flat_map(|process| process.call)
+                .any(|call| call.kind == kind);
             if state.webhooks[webhook] && !is_busy {
                 actions.push(Action::Begin(index, kind, LOCATION));
             }
@@ -251,7 +255,12 @@ impl Scenario {
         }
     }
 
-    fn outcomes(&self, state: &State, call: &Call, may_fail: impl Fn(Fault) -> bool) -> Vec<Outcome> {
+    fn outcomes(
+        &self,
+        state: &State,
+        call: &Call,
+        may_fail: impl Fn(Fault) -> bool,
+    ) -> Vec<Outcome> {
         let slot = &state.slots[usize::from(call.resource)];
         let mut outcomes = Vec::new();
         if call.step == Step::Lock {
@@ -312,7 +321,9 @@ impl Scenario {
     }
 
     fn begin(&self, state: &mut State, index: usize, kind: Kind, resource: usize) {
-        if let Some(position) = self.calls.iter().position(|call| (call.0, call.1) == (kind, resource)) {
+        if let Some(position) =
+            self.calls.iter().position(|call| (call.0, call.1) == (kind, resource))
+        {
             state.calls_left[position] -= 1;
         }
         let unsaved = state.processes[index].unsaved[resource];
@@ -354,7 +365,8 @@ impl Scenario {
                 state.now += 1;
                 let token = state.add_grant(resource, state.now);
                 let began = self.time(state, index);
-                let record = self.record_of(state, index, token, began, state.slots[resource].epoch);
+                let record =
+                    self.record_of(state, index, token, began, state.slots[resource].epoch);
                 call.fresh = Some(Fresh {
                     record,
                     base: None,

@@ -230,7 +230,8 @@ impl State {
     /// Whether the server accepts this refresh token, or repeats its response for it.
     pub fn is_recoverable(&self, token: Token) -> bool {
         let grant = self.grant(token);
-        self.is_live(token) || (!grant.revoked && grant.replays && grant.newest == token.generation + 1)
+        self.is_live(token)
+            || (!grant.revoked && grant.replays && grant.newest == token.generation + 1)
     }
 
     /// Whether the server would mint a token for the location.
@@ -246,8 +247,11 @@ impl State {
             let [company, location] = process.unsaved;
             [company, location, process.call.and_then(|call| call.fresh)]
         });
-        let mut tokens = rows.chain(copies.flatten().map(|fresh| fresh.record)).map(|record| record.token);
-        tokens.any(|token| usize::from(self.grant(token).owner) == resource && self.is_recoverable(token))
+        let mut tokens =
+            rows.chain(copies.flatten().map(|fresh| fresh.record)).map(|record| record.token);
+        tokens.any(|token| {
+            usize::from(self.grant(token).owner) == resource && self.is_recoverable(token)
+        })
     }
 
     /// Adds a grant and returns its first token.

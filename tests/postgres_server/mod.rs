@@ -124,7 +124,13 @@ struct ChildGuard(Child);
 impl ChildGuard {
     /// `inside` is the prefix of the command, such as `ip netns exec one`.
     /// `end` is the signal that stops the program at once.
-    fn start(inside: &[String], program: &Path, arguments: &[String], log: &Path, end: &str) -> ChildGuard {
+    fn start(
+        inside: &[String],
+        program: &Path,
+        arguments: &[String],
+        log: &Path,
+        end: &str,
+    ) -> ChildGuard {
         let watch = r#""$@" >>"$LOG" 2>&1 </dev/null & program=$!; cat >/dev/null; while kill -$END $program 2>/dev/null; do sleep 0.05; done
             sleep 0.2; [ -d /proc/$TESTS ] || rm -rf "$(dirname "$LOG")""#;
         let mut shell = if inside.is_empty() { as_server("sh") } else { Command::new(&inside[0]) };
@@ -147,7 +153,14 @@ impl ChildGuard {
             .env("LOG", log)
             .env("END", end)
             .env("TESTS", std::process::id().to_string());
-        ChildGuard(shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        ChildGuard(
+            shell
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
     }
 }
 
@@ -190,9 +203,13 @@ impl Server {
                 .arg(format!("--pwfile={}", password.display()))
                 .arg(format!("--pgdata={}", server.path("data").display())),
         );
-        let mut rules = fs::OpenOptions::new().append(true).open(server.path("data/pg_hba.conf")).unwrap();
-        writeln!(rules, "host all all 0.0.0.0/0 scram-sha-256\nhost replication all 0.0.0.0/0 scram-sha-256")
-            .unwrap();
+        let mut rules =
+            fs::OpenOptions::new().append(true).open(server.path("data/pg_hba.conf")).unwrap();
+        writeln!(
+            rules,
+            "host all all 0.0.0.0/0 scram-sha-256\nhost replication all 0.0.0.0/0 scram-sha-256"
+        )
+        .unwrap();
         server.begin();
         server.sql("postgres", &format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'"));
         Some(server)
@@ -203,7 +220,12 @@ impl Server {
         let mut server = Server::prepare(&[], "127.0.0.1", &[]).unwrap();
         succeed(
             as_server(programs().unwrap().join("pg_basebackup"))
-                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--username=postgres"])
+                .args([
+                    "--write-recovery-conf",
+                    "--checkpoint=fast",
+                    "--no-sync",
+                    "--username=postgres",
+                ])
                 .arg(format!("--pgdata={}", server.path("data").display()))
                 .args(["--host=127.0.0.1".to_owned(), format!("--port={}", primary.port)])
                 .env("PGPASSWORD", ADMIN_PASSWORD),
@@ -214,7 +236,8 @@ impl Server {
 
     fn prepare(inside: &[&str], host: &str, options: &[&str]) -> Option<Server> {
         programs()?;
-        let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let texts =
+            |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let (host, port) = (host.to_owned(), free_port());
         Some(Server {
             process: None,
@@ -230,15 +253,18 @@ impl Server {
     pub fn begin(&mut self) {
         let mut arguments = vec!["-D".to_owned(), self.path("data").display().to_string()];
         let socket = format!("unix_socket_directories={}", self.folder.path().display());
-        let (port, host) = (format!("port={}", self.port), format!("listen_addresses={}", self.host));
-        for option in [port.as_str(), &host, &socket, "max_connections=300", "log_connections=off"] {
+        let (port, host) =
+            (format!("port={}", self.port), format!("listen_addresses={}", self.host));
+        for option in [port.as_str(), &host, &socket, "max_connections=300", "log_connections=off"]
+        {
             arguments.extend(["-c".to_owned(), option.to_owned()]);
         }
         for option in &self.options {
             arguments.extend(["-c".to_owned(), option.clone()]);
         }
         let program = programs().unwrap().join("postgres");
-        self.process = Some(ChildGuard::start(&self.inside, &program, &arguments, &self.path("log"), "INT"));
+        self.process =
+            Some(ChildGuard::start(&self.inside, &program, &arguments, &self.path("log"), "INT"));
         wait_until("the server is up", || self.psql("postgres", "SELECT 1").status.success());
     }
 
@@ -285,7 +311,13 @@ impl Server {
 
     fn psql(&self, database: &str, sql: &str) -> Output {
         Command::new(programs().unwrap().join("psql"))
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
+            .args([
+                "--no-psqlrc",
+                "--quiet",
+                "--tuples-only",
+                "--no-align",
+                "--set=ON_ERROR_STOP=1",
+            ])
             .args(["--username=postgres", "--dbname", database, "--command", sql])
             .arg(format!("--host={}", self.folder.path().display()))
             .arg(format!("--port={}", self.port))
@@ -349,7 +381,13 @@ impl Database<'_> {
     /// Opens a session that has run this SQL.
     pub fn session(&self, sql: &str) -> Session {
         let mut child = Command::new(programs().unwrap().join("psql"))
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
+            .args([
+                "--no-psqlrc",
+                "--quiet",
+                "--tuples-only",
+                "--no-align",
+                "--set=ON_ERROR_STOP=1",
+            ])
             .args(["--username=postgres", "--dbname", &self.name])
             .arg(format!("--host={}", self.server.folder.path().display()))
             .arg(format!("--port={}", self.server.port))
@@ -404,7 +442,8 @@ impl Pooler {
             ),
         );
         let arguments = [path("ini")];
-        let process = ChildGuard::start(&[], &program, &arguments, &folder.path().join("log"), "TERM");
+        let process =
+            ChildGuard::start(&[], &program, &arguments, &folder.path().join("log"), "TERM");
         wait_until("the pooler listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(Pooler { _process: process, port, folder })
     }
@@ -482,7 +521,8 @@ fn serve(listener: TcpListener, port: u16) -> Arc<Manner> {
         for client in listener.incoming() {
             let client = client.unwrap();
             let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            let (to_server, from_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            let (to_server, from_client) =
+                (server.try_clone().unwrap(), client.try_clone().unwrap());
             let (there, back) = (Arc::clone(&of_all), Arc::clone(&of_all));
             thread::spawn(move || pass_on(from_client, to_server, &there, false));
             thread::spawn(move || pass_on(server, client, &back, true));
@@ -499,7 +539,8 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, manner: &Manner, is_answer: b
             continue;
         }
         let one_less = |cuts: u32| cuts.checked_sub(1);
-        let cut = is_answer && manner.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
+        let cut = is_answer
+            && manner.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
         if cut || to.write_all(&buffer[..count]).is_err() {
             break;
         }

@@ -84,9 +84,11 @@ pub fn read_log(log: &[u8]) -> Vec<Step> {
         let file = |inode: &str| files.get(&number(inode)).copied().unwrap_or(number(inode));
         steps.push(match words[..] {
             ["create", inode, path] => Step::Create { inode: file(inode), path: path.to_owned() },
-            ["write", inode, offset, length] => {
-                Step::Write { inode: file(inode), offset: offset.parse().unwrap(), data: data(length) }
-            }
+            ["write", inode, offset, length] => Step::Write {
+                inode: file(inode),
+                offset: offset.parse().unwrap(),
+                data: data(length),
+            },
             ["truncate", inode, length] => {
                 Step::Truncate { inode: file(inode), length: length.parse().unwrap() }
             }
@@ -185,7 +187,9 @@ type Names = BTreeMap<String, Node>;
 
 impl Naming {
     fn folder(&self) -> &str {
-        let (Naming::Put { path, .. } | Naming::Remove { path } | Naming::Rename { from: path, .. }) = self;
+        let (Naming::Put { path, .. }
+        | Naming::Remove { path }
+        | Naming::Rename { from: path, .. }) = self;
         path.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
 
@@ -287,7 +291,9 @@ impl Disk {
                 self.pending.push(Naming::Put { path: path.clone(), node: Node::File(*inode) });
             }
             Step::Write { inode, offset, data } => {
-                self.file(*inode).pending.push(Change::Write { offset: *offset, data: data.clone() });
+                self.file(*inode)
+                    .pending
+                    .push(Change::Write { offset: *offset, data: data.clone() });
             }
             Step::Truncate { inode, length } => {
                 self.file(*inode).pending.push(Change::Truncate { length: *length });
@@ -371,7 +377,8 @@ impl Disk {
                     let place = unsynced.iter().position(|other| *other == inode);
                     place.is_none_or(|place| kept & (1 << place) != 0)
                 };
-                let whole = |inode: u64, _: usize| if is_kept(inode) { Part::All } else { Part::Nothing };
+                let whole =
+                    |inode: u64, _: usize| if is_kept(inode) { Part::All } else { Part::Nothing };
                 states.push(self.state(&names, whole));
             }
             // Each file with one of its last changes dropped or torn, or without all changes from
@@ -409,8 +416,9 @@ impl Disk {
     /// The names with all unsynced changes, with none of them, and for each of the last ones in the
     /// folder of the database, with only the earlier ones and with all except it.
     fn namings(&self, depth: usize) -> Vec<Names> {
-        let own: Vec<usize> =
-            (0..self.pending.len()).filter(|index| self.pending[*index].folder().is_empty()).collect();
+        let own: Vec<usize> = (0..self.pending.len())
+            .filter(|index| self.pending[*index].folder().is_empty())
+            .collect();
         let mut all = vec![self.with_names(|_| true), self.with_names(|_| false)];
         for index in &own[own.len().saturating_sub(depth)..] {
             all.push(self.with_names(|other| other < *index));

@@ -85,11 +85,13 @@ impl Shared {
         while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
             head.push(line);
         }
-        let Some(target) = head.first().and_then(|line| line.split(' ').nth(1)).map(str::to_owned) else {
+        let Some(target) = head.first().and_then(|line| line.split(' ').nth(1)).map(str::to_owned)
+        else {
             return Ok(());
         };
         let shows = |credentials| {
-            let expected = format!("Proxy-Authorization: Basic {}", BASE64_STANDARD.encode(credentials));
+            let expected =
+                format!("Proxy-Authorization: Basic {}", BASE64_STANDARD.encode(credentials));
             head.contains(&expected)
         };
         let refusal = match self.manner {
@@ -119,7 +121,12 @@ impl Shared {
         })
     }
 
-    fn pass_on(&self, mut from: &TcpStream, mut to: &TcpStream, is_answer: bool) -> std::io::Result<()> {
+    fn pass_on(
+        &self,
+        mut from: &TcpStream,
+        mut to: &TcpStream,
+        is_answer: bool,
+    ) -> std::io::Result<()> {
         let mut buffer = [0; 1 << 14];
         let mut kept = Vec::new();
         loop {

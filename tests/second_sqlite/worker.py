@@ -59,7 +59,11 @@ def read_file(path):
 
 def hold(client, resource_id, number):
     """Imports the token with this number. Returns the number of imported tokens."""
-    token = {"companyId": resource_id, "accessToken": f"{resource_id}-{number}", "expiresAt": 4_000_000_000_000}
+    token = {
+        "companyId": resource_id,
+        "accessToken": f"{resource_id}-{number}",
+        "expiresAt": 4_000_000_000_000,
+    }
     return client.tokens_import([token], replace=True).imported
 
 
@@ -91,7 +95,12 @@ def main():
     config = json.loads(os.environ["GHL_TEST_CONFIG"])
     client = ghl_oauth.Client.from_config(config)
     print("ready", flush=True)
-    acts = {"look": look, "back-up": back_up, "second-library": second_library, "read-file": read_file}
+    acts = {
+        "look": look,
+        "back-up": back_up,
+        "second-library": second_library,
+        "read-file": read_file,
+    }
     for line in sys.stdin:
         command, *arguments = line.split()
         if command in acts:

@@ -31,7 +31,11 @@ pub fn patience() -> Deadline {
 pub fn remove(store: &(impl Store + ?Sized), resource_id: &str) -> bool {
     let Some(version) = store.version(resource_id, &patience()).unwrap() else { return false };
     let old = [(resource_id.to_owned(), version - 1)];
-    assert_eq!(store.remove_all(&old, &patience()).unwrap(), [false], "another version is not removed");
+    assert_eq!(
+        store.remove_all(&old, &patience()).unwrap(),
+        [false],
+        "another version is not removed"
+    );
     store.remove_all(&[(resource_id.to_owned(), version)], &patience()).unwrap() == [true]
 }
 
@@ -46,14 +50,21 @@ pub fn token(user_type: UserType, company_id: &str, location_id: Option<&str>) -
         company_id: Some(company_id.to_owned()),
         location_id: location_id.map(str::to_owned),
         scope: Some("contacts.readonly".into()),
-        fields: Map::from_iter([("refreshTokenId".to_owned(), json!({"odd": ["\u{0}", "ü", 1.5, null]}))]),
+        fields: Map::from_iter([(
+            "refreshTokenId".to_owned(),
+            json!({"odd": ["\u{0}", "ü", 1.5, null]}),
+        )]),
     }
 }
 
 fn saved_record_is_loaded_unchanged(store: &(impl Store + ?Sized)) {
     for (id, standing, intent) in [
         ("plain", Standing::Good, None),
-        ("ünï'\"; DROP TABLE token; --", Standing::Inactive { since_ms: -5 }, Some(Intent { since_ms: 7 })),
+        (
+            "ünï'\"; DROP TABLE token; --",
+            Standing::Inactive { since_ms: -5 },
+            Some(Intent { since_ms: 7 }),
+        ),
         (
             "x\u{1F600}",
             Standing::ReauthorizationRequired {
@@ -97,7 +108,10 @@ fn save_requires_the_stored_version(store: &(impl Store + ?Sized)) {
         Status::Conflict,
         "an old version overwrites nothing"
     );
-    assert_eq!(store.load("versioned", &patience()).unwrap().unwrap().token.access_token.expose(), "second");
+    assert_eq!(
+        store.load("versioned", &patience()).unwrap().unwrap().token.access_token.expose(),
+        "second"
+    );
     let query = Query { company_id: Some("another".into()), limit: 9, ..Query::default() };
     assert_eq!(store.list(&query, &patience()).unwrap().records.len(), 1);
     remove(store, "versioned");
@@ -118,7 +132,9 @@ fn first_save_that_follows_another_tombstone_is_refused(store: &(impl Store + ?S
     let saved = |predecessor: u64| {
         let one = store.save(&first(predecessor), &patience());
         remove(store, "buried");
-        let [many] = &store.save_all(&[first(predecessor)], &patience())[..] else { panic!("one result") };
+        let [many] = &store.save_all(&[first(predecessor)], &patience())[..] else {
+            panic!("one result")
+        };
         remove(store, "buried");
         assert_eq!(one.as_ref().ok(), many.as_ref().ok());
         one.map_err(|error| error.status())
@@ -146,7 +162,10 @@ fn first_save_that_follows_another_tombstone_is_refused(store: &(impl Store + ?S
 fn lists_are_paged_filtered_and_sorted(store: &(impl Store + ?Sized)) {
     for company in ["a", "b"] {
         store
-            .save(&Record::new(company.into(), token(UserType::Company, company, None)), &patience())
+            .save(
+                &Record::new(company.into(), token(UserType::Company, company, None)),
+                &patience(),
+            )
             .unwrap();
         for index in 0..5 {
             let id = format!("{company}-location-{index}");
@@ -172,7 +191,8 @@ fn lists_are_paged_filtered_and_sorted(store: &(impl Store + ?Sized)) {
         assert_eq!(all.len(), 12, "limit {limit}");
         assert!(all.is_sorted());
     }
-    let of = |company: &str| Query { company_id: Some(company.into()), limit: 2, ..Query::default() };
+    let of =
+        |company: &str| Query { company_id: Some(company.into()), limit: 2, ..Query::default() };
     assert_eq!(ids(of("a")).len(), 6);
     assert_eq!(ids(Query { user_type: Some(UserType::Company), ..of("b") }), ["b"]);
     assert!(ids(of("c")).is_empty());
@@ -187,8 +207,9 @@ fn due_records_are_found(store: &(impl Store + ?Sized)) {
     let due = |company: Option<&str>, renew_by, limit| {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let page =
-                store.due(company, &(i64::MIN..=renew_by), after.as_deref(), limit, &patience()).unwrap();
+            let page = store
+                .due(company, &(i64::MIN..=renew_by), after.as_deref(), limit, &patience())
+                .unwrap();
             assert!(page.resource_ids.len() <= limit);
             found.extend(page.resource_ids);
             match page.next {
@@ -202,7 +223,10 @@ fn due_records_are_found(store: &(impl Store + ?Sized)) {
     };
     for limit in [1, 2, 3, 100] {
         assert_eq!(due(Some("b"), 200, limit), ["b-location-0", "b-location-1", "b-location-2"]);
-        assert_eq!(due(None, 100, limit), ["a-location-0", "a-location-1", "b-location-0", "b-location-1"]);
+        assert_eq!(
+            due(None, 100, limit),
+            ["a-location-0", "a-location-1", "b-location-0", "b-location-1"]
+        );
     }
     assert!(due(None, -1, 9).is_empty() && due(Some("c"), i64::MAX, 9).is_empty());
     assert_eq!(due(None, i64::MAX, 5).len(), 12);
@@ -211,8 +235,10 @@ fn due_records_are_found(store: &(impl Store + ?Sized)) {
 fn batch_saves_match_single_saves(store: &(impl Store + ?Sized)) {
     let record = |id: &str| Record::new(id.into(), token(UserType::Location, "many", Some(id)));
     store.save(&record("m1"), &patience()).unwrap();
-    let outcomes = store.save_all(&[record("m0"), record("m1"), record("m2"), record("m2")], &patience());
-    let outcomes: Vec<_> = outcomes.into_iter().map(|saved| saved.map_err(|error| error.status())).collect();
+    let outcomes =
+        store.save_all(&[record("m0"), record("m1"), record("m2"), record("m2")], &patience());
+    let outcomes: Vec<_> =
+        outcomes.into_iter().map(|saved| saved.map_err(|error| error.status())).collect();
     assert_eq!(outcomes, [Ok(1), Err(Status::Conflict), Ok(1), Err(Status::Conflict)]);
     for id in ["m0", "m1", "m2"] {
         assert!(remove(store, id), "{id}");
@@ -247,7 +273,8 @@ fn notes_are_separate_and_expire(store: &(impl Store + ?Sized)) {
         document: json!({"odd": ["\u{0}", "ü", 1.5, null], "at": i64::MAX}),
         expires_at,
     };
-    let tokens = store.list(&Query { limit: 1000, ..Query::default() }, &patience()).unwrap().records.len();
+    let tokens =
+        store.list(&Query { limit: 1000, ..Query::default() }, &patience()).unwrap().records.len();
     assert!(store.note("n1", &patience()).unwrap().is_none());
     store.save_note(&note("n1", 0, "due", 100), &patience()).unwrap();
     assert_eq!(store.note("n1", &patience()).unwrap(), Some(note("n1", 1, "due", 100)));

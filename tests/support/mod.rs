@@ -222,7 +222,8 @@ impl Abi {
         let resource_id = CString::new(resource_id).unwrap();
         let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
         // SAFETY: a valid client and valid pointers.
-        let code = unsafe { ghl_access_token(self.client, resource_id.as_ptr(), &mut token, &mut error) };
+        let code =
+            unsafe { ghl_access_token(self.client, resource_id.as_ptr(), &mut token, &mut error) };
         if code == 0 {
             assert!(error.is_null(), "a token with an error");
             Outcome(0, take(token).into())
@@ -243,7 +244,12 @@ impl Abi {
     }
 
     /// A long call that reports its progress.
-    fn long(&self, function: LongCall, params: Value, mut progress: impl FnMut(Value) -> bool) -> Outcome {
+    fn long(
+        &self,
+        function: LongCall,
+        params: Value,
+        mut progress: impl FnMut(Value) -> bool,
+    ) -> Outcome {
         unsafe extern "C" fn told<F: FnMut(Value) -> bool>(
             so_far: *const c_char,
             context: *mut c_void,
@@ -260,7 +266,8 @@ impl Abi {
         let mut document = ptr::dangling_mut();
         // SAFETY: a valid client, valid pointers, and a context of the type that the callback
         // expects.
-        let code = unsafe { function(self.client, params.as_ptr(), callback, context, &mut document) };
+        let code =
+            unsafe { function(self.client, params.as_ptr(), callback, context, &mut document) };
         Outcome::read(code, document)
     }
 
@@ -276,8 +283,9 @@ impl Abi {
         let headers = CString::new(headers.to_string()).unwrap();
         let mut document = ptr::dangling_mut();
         // SAFETY: a valid client, valid pointers, and a body of the given length.
-        let code =
-            unsafe { function(self.client, body.as_ptr(), body.len(), headers.as_ptr(), &mut document) };
+        let code = unsafe {
+            function(self.client, body.as_ptr(), body.len(), headers.as_ptr(), &mut document)
+        };
         Outcome::read(code, document)
     }
 
@@ -313,7 +321,8 @@ impl Abi {
     pub fn listen_with(&self, act: impl Fn(&Value) + Send + Sync + 'static) -> Arc<EventRecorder> {
         unsafe extern "C" fn hear(event: *const c_char, context: *mut c_void) {
             // SAFETY: the library passes a string and the given context, which outlives the client.
-            let (event, heard) = unsafe { (CStr::from_ptr(event), &*context.cast::<EventRecorder>()) };
+            let (event, heard) =
+                unsafe { (CStr::from_ptr(event), &*context.cast::<EventRecorder>()) };
             let event = serde_json::from_str(event.to_str().unwrap()).unwrap();
             (heard.act)(&event);
             heard.events.lock().unwrap().push(event);
@@ -370,7 +379,10 @@ impl Abi {
     pub fn listed(&self, resource_id: &str) -> Value {
         let list = self.tokens_list(json!({})).ok();
         let mut items = list["items"].as_array().unwrap().iter();
-        items.find(|item| item["resourceId"] == resource_id).expect("the resource is listed").clone()
+        items
+            .find(|item| item["resourceId"] == resource_id)
+            .expect("the resource is listed")
+            .clone()
     }
 }
 
@@ -466,7 +478,11 @@ pub fn odd_locations() -> Value {
 
 /// Answers every list request with `odd_locations`.
 pub fn list_odd_locations(emulator: &Emulator) {
-    list_locations(emulator, &odd_locations(), &json!({"hasNextPage": false, "nextPageToken": "left over"}));
+    list_locations(
+        emulator,
+        &odd_locations(),
+        &json!({"hasNextPage": false, "nextPageToken": "left over"}),
+    );
 }
 
 /// Answers every list request with this single page.
@@ -595,7 +611,11 @@ pub fn query(url: &str) -> BTreeMap<String, String> {
 /// The headers that sign a body, in the format of a web framework.
 pub fn signed(emulator: &Emulator, body: &[u8], signature: Signature) -> Value {
     let headers = emulator.sign_webhook(body, signature);
-    headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Map<_, _>>().into()
+    headers
+        .into_iter()
+        .map(|(name, value)| (name, Value::from(value)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// Asserts that a text contains none of these secrets.
@@ -653,7 +673,8 @@ impl PanickingClock {
     }
 
     fn step(&self) {
-        let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let before =
+            self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         assert_ne!(before, Ok(1), "the trap");
     }
 }
@@ -690,9 +711,10 @@ pub fn call_concurrently<T: Send>(
             })
             .collect();
         let began = Instant::now();
-        let waits = |(caller, thread): (&thread::ScopedJoinHandle<'_, T>, &OnceLock<Option<String>>)| {
-            caller.is_finished() || thread.get().is_some_and(is_asleep)
-        };
+        let waits =
+            |(caller, thread): (&thread::ScopedJoinHandle<'_, T>, &OnceLock<Option<String>>)| {
+                caller.is_finished() || thread.get().is_some_and(is_asleep)
+            };
         // A thread may also sleep briefly at a contended lock, so the check is repeated.
         let mut looks = 0;
         while looks < 10 {

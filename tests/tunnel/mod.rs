@@ -38,7 +38,8 @@ fn serve(mut client: TcpStream, answer: &str) {
         return;
     }
     let mut server = TcpStream::connect(head.split(' ').nth(1).unwrap()).unwrap();
-    let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+    let (mut from_server, mut to_client) =
+        (server.try_clone().unwrap(), client.try_clone().unwrap());
     thread::spawn(move || {
         // A broken connection counts as closed.
         let _ = io::copy(&mut from_server, &mut to_client);

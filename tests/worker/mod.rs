@@ -50,7 +50,8 @@ impl Worker {
             let mut output = output;
             loop {
                 let mut line = String::new();
-                let is_there = output.read_line(&mut line).is_ok_and(|size| size > 0) && whole(&line);
+                let is_there =
+                    output.read_line(&mut line).is_ok_and(|size| size > 0) && whole(&line);
                 if !is_there || sender.send(line.trim_end().to_owned()).is_err() {
                     break;
                 }
@@ -61,7 +62,8 @@ impl Worker {
 
     /// Sends a signal, such as `STOP`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        let sent =
+            Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
         assert!(sent.unwrap().success());
     }
 

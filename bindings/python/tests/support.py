@@ -35,7 +35,9 @@ class Emulator:
         program = os.environ.get("GHL_OAUTH_EMULATOR")
         if not program:
             raise RuntimeError("GHL_OAUTH_EMULATOR must name the program ghl-oauth-emulator")
-        self._process = subprocess.Popen([program, "--port", "0", *options], stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [program, "--port", "0", *options], stdout=subprocess.PIPE, text=True
+        )
         assert self._process.stdout
         greeting = self._process.stdout.readline()
         found = re.search(r"http://\S+", greeting)
@@ -45,7 +47,9 @@ class Emulator:
         self.base_url = found.group()
         app = self.control("GET", "")
         self.configuration: dict[str, Any] = app["configuration"]
-        self.companies: dict[str, list[str]] = {company["id"]: company["locationIds"] for company in app["companies"]}
+        self.companies: dict[str, list[str]] = {
+            company["id"]: company["locationIds"] for company in app["companies"]
+        }
         self.company_id = next(iter(self.companies))
         self.location_ids = self.companies[self.company_id]
         self.client_secret: str = app["clientSecret"]
@@ -56,7 +60,9 @@ class Emulator:
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.base_url}/_emulator{path}", data=data, method=method)
+        request = urllib.request.Request(
+            f"{self.base_url}/_emulator{path}", data=data, method=method
+        )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
@@ -75,7 +81,9 @@ class Emulator:
         """Waits for a request that a stall holds or has held."""
         for _ in range(3_000):
             requests = self.control("GET", "/requests")["requests"]
-            if any(request["fault"] and request["fault"]["kind"] == "stall" for request in requests):
+            if any(
+                request["fault"] and request["fault"]["kind"] == "stall" for request in requests
+            ):
                 return
             time.sleep(0.01)
         raise AssertionError("nothing came that could be held")
@@ -90,7 +98,11 @@ class Emulator:
         return built["body"].encode(), built["headers"]
 
     def requests(self, path: str) -> list[dict[str, Any]]:
-        return [request for request in self.control("GET", "/requests")["requests"] if request["path"] == path]
+        return [
+            request
+            for request in self.control("GET", "/requests")["requests"]
+            if request["path"] == path
+        ]
 
     def refreshes(self) -> int:
         count: int = self.control("GET", "")["refreshes"]
@@ -117,19 +129,25 @@ class EmulatorTest(unittest.TestCase):
             "retry": {"base_delay_ms": 1},
             "webhook": configuration["webhook"],
         }
-        client = ghl_oauth.Client(configuration["clientId"], configuration["clientSecret"], **{**usual, **settings})
+        client = ghl_oauth.Client(
+            configuration["clientId"], configuration["clientSecret"], **{**usual, **settings}
+        )
         self.addCleanup(client.close)
         return client
 
     def install(self, client: ghl_oauth.Client | None = None) -> ghl_oauth.TokenInfo:
         """Completes the consent of the company."""
         client = client or self.client
-        redirect_url = self.emulator.consent(client.authorization_url().url, companyId=self.emulator.company_id)
+        redirect_url = self.emulator.consent(
+            client.authorization_url().url, companyId=self.emulator.company_id
+        )
         return client.authorization_complete(redirect_url)
 
     def install_location(self, location_id: str) -> ghl_oauth.TokenInfo:
         """Completes the consent of a single location."""
-        redirect_url = self.emulator.consent(self.client.authorization_url().url, locationId=location_id)
+        redirect_url = self.emulator.consent(
+            self.client.authorization_url().url, locationId=location_id
+        )
         return self.client.authorization_complete(redirect_url)
 
     def expire(self) -> None:
@@ -142,7 +160,9 @@ class EmulatorTest(unittest.TestCase):
 def damage(database: Path, resource_id: str) -> None:
     """Makes a stored token unreadable. No client of this process may have the database open."""
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
-        changed = connection.execute("UPDATE token SET document = x'00' WHERE resource_id = ?", (resource_id,))
+        changed = connection.execute(
+            "UPDATE token SET document = x'00' WHERE resource_id = ?", (resource_id,)
+        )
         assert changed.rowcount == 1
 
 

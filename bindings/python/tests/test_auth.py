@@ -100,7 +100,10 @@ class PlugInTests(EmulatorTest):
         return status
 
     def seen(self) -> list[int]:
-        return [request["status"] for request in self.emulator.requests(f"/locations/{self.location_id}")]
+        return [
+            request["status"]
+            for request in self.emulator.requests(f"/locations/{self.location_id}")
+        ]
 
     def test_valid_token_is_sent(self) -> None:
         url = f"{self.emulator.base_url}/locations/{self.location_id}"
@@ -139,7 +142,9 @@ class PlugInTests(EmulatorTest):
         path = "/oauth/location-token"
         form = {"companyId": self.emulator.company_id, "locationId": self.location_id}
         self.send = self.sender(self.emulator.company_id)
-        self.emulator.fault("status", status=401, body=DEAD_TOKEN, endpoint="location-token", count=1)
+        self.emulator.fault(
+            "status", status=401, body=DEAD_TOKEN, endpoint="location-token", count=1
+        )
         status, token = self.send("POST", self.emulator.base_url + path, data=form)
         self.assertEqual((status, token["locationId"]), (200, self.location_id))
         mints = self.emulator.requests(path)[-2:]
@@ -175,7 +180,9 @@ class RequestsTest(PlugInTests):
 
         def send(method: str, url: str, data: Any = None, stream: Any = None) -> tuple[int, Any]:
             headers = {"Version": "v3"}
-            answer = requests.request(method, url, data=data or stream, auth=auth, headers=headers, timeout=10)
+            answer = requests.request(
+                method, url, data=data or stream, auth=auth, headers=headers, timeout=10
+            )
             return answer.status_code, answer.json()
 
         return send
@@ -186,13 +193,17 @@ class RequestsTest(PlugInTests):
         import requests
 
         path = "/oauth/location-token"
-        self.emulator.fault("status", status=401, body=DEAD_TOKEN, endpoint="location-token", count=1)
+        self.emulator.fault(
+            "status", status=401, body=DEAD_TOKEN, endpoint="location-token", count=1
+        )
         with tempfile.TemporaryFile() as file:
             file.write(b"skipped" + b"sent")
             file.seek(7)
             auth = ghl_oauth.requests_auth(self.client, self.location_id)
             requests.post(self.emulator.base_url + path, data=file, auth=auth, timeout=10)
-        self.assertEqual([request["body"] for request in self.emulator.requests(path)[-2:]], ["sent", "sent"])
+        self.assertEqual(
+            [request["body"] for request in self.emulator.requests(path)[-2:]], ["sent", "sent"]
+        )
 
 
 @unittest.skipUnless(importlib.util.find_spec("httpx"), "httpx is not installed")
@@ -226,8 +237,12 @@ class AsyncHttpxTest(PlugInTests):
                 yield piece
 
         async def ask(method: str, url: str, data: Any, stream: Any) -> httpx.Response:
-            async with httpx.AsyncClient(auth=auth, headers={"Version": "v3"}, follow_redirects=True) as http:
-                return await http.request(method, url, data=data, content=stream and in_pieces(stream))
+            async with httpx.AsyncClient(
+                auth=auth, headers={"Version": "v3"}, follow_redirects=True
+            ) as http:
+                return await http.request(
+                    method, url, data=data, content=stream and in_pieces(stream)
+                )
 
         def send(method: str, url: str, data: Any = None, stream: Any = None) -> tuple[int, Any]:
             answer = asyncio.run(ask(method, url, data, stream))
@@ -244,7 +259,9 @@ class AsyncHttpxTest(PlugInTests):
         async def status() -> int:
             auth = ghl_oauth.httpx_auth(self.client, self.location_id)
             async with httpx.AsyncClient(auth=auth, headers={"Version": "v3"}) as http:
-                request = asyncio.create_task(http.get(f"{self.emulator.base_url}/locations/{self.location_id}"))
+                request = asyncio.create_task(
+                    http.get(f"{self.emulator.base_url}/locations/{self.location_id}")
+                )
                 await asyncio.to_thread(self.emulator.wait_for_stall)
                 # A blocked loop would continue only after the refresh has failed.
                 self.assertFalse(request.done())

@@ -30,7 +30,9 @@ class ThreadsTest(EmulatorTest):
         self.install()
         self.emulator.fault("stall", endpoint="token")
         refreshed: list[ghl_oauth.TokenInfo] = []
-        call = threading.Thread(target=lambda: refreshed.append(self.client.token_refresh(self.emulator.company_id)))
+        call = threading.Thread(
+            target=lambda: refreshed.append(self.client.token_refresh(self.emulator.company_id))
+        )
         call.start()
         self.emulator.wait_for_stall()
         # A call that blocked other threads would have failed by now: only this thread releases its
@@ -73,7 +75,10 @@ class MemoryTest(EmulatorTest):
             freed.append(out.value)
             original_free(out)
 
-        with mock.patch.object(_boundary, "string_at", take), mock.patch.object(library, "ghl_string_free", free):
+        with (
+            mock.patch.object(_boundary, "string_at", take),
+            mock.patch.object(library, "ghl_string_free", free),
+        ):
             self.install()
             self.client.access_token(self.emulator.company_id)
             list(self.client.tokens_list())
@@ -144,7 +149,8 @@ class EventsTest(EmulatorTest):
         self.client.token_refresh(self.emulator.company_id)
         self.client.token_delete(self.emulator.company_id)
         self.assertEqual(
-            [event.type for event in events], ["token.saved", "token.minted", "token.refreshed", "token.deleted"]
+            [event.type for event in events],
+            ["token.saved", "token.minted", "token.refreshed", "token.deleted"],
         )
         self.assertEqual(events[0].resource_id, self.emulator.company_id)
         assert events[0].at and events[0].expires_at
@@ -174,7 +180,9 @@ class EventsTest(EmulatorTest):
 
     def test_listener_may_use_the_client(self) -> None:
         tokens: list[str] = []
-        self.client.on_event(lambda event: tokens.append(self.client.access_token(event.resource_id)))
+        self.client.on_event(
+            lambda event: tokens.append(self.client.access_token(event.resource_id))
+        )
         self.install()
         self.assertEqual(tokens, [self.client.access_token(self.emulator.company_id)])
 
@@ -240,7 +248,9 @@ class SecretsTest(EmulatorTest):
         for failing in (
             lambda: self.client.token_refresh(self.emulator.company_id),
             lambda: self.client.oauth_token(grant_type="authorization_code", code="the-code"),
-            lambda: self.client.oauth_token(grant_type="refresh_token", refresh_token="the-refresh-token"),
+            lambda: self.client.oauth_token(
+                grant_type="refresh_token", refresh_token="the-refresh-token"
+            ),
         ):
             with self.assertRaises(ghl_oauth.GhlError) as raised:
                 failing()
@@ -248,7 +258,9 @@ class SecretsTest(EmulatorTest):
         link = self.client.authorization_url()
         shown.append(link)
         secrets += [link.url, link.state]
-        self.emulator.fault("status", status=404, body='{"apiKey": "the-api-key"}', endpoint="location")
+        self.emulator.fault(
+            "status", status=404, body='{"apiKey": "the-api-key"}', endpoint="location"
+        )
         location_id = self.emulator.location_ids[0]
         answer = self.client.request("GET", f"/locations/{location_id}", resource_id=location_id)
         self.assertEqual(answer.body, {"apiKey": "the-api-key"})
@@ -285,10 +297,18 @@ class ExitTest(EmulatorTest):
             time.sleep(0.3)
         """)
         configuration = self.emulator.configuration
-        arguments = [configuration["clientId"], configuration["clientSecret"], configuration["baseUrl"]]
+        arguments = [
+            configuration["clientId"],
+            configuration["clientSecret"],
+            configuration["baseUrl"],
+        ]
         for _ in range(3):
             ended = subprocess.run(
-                [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False
+                [sys.executable, "-c", program, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
             )
             self.assertEqual((ended.returncode, ended.stderr), (0, ""))
 
@@ -316,11 +336,19 @@ class ExitTest(EmulatorTest):
         self.install()
         self.emulator.settings(latencyMs=100)
         configuration = self.emulator.configuration
-        arguments = [configuration["clientId"], configuration["clientSecret"], configuration["baseUrl"]]
+        arguments = [
+            configuration["clientId"],
+            configuration["clientSecret"],
+            configuration["baseUrl"],
+        ]
         arguments += [self.emulator.company_id, self.client.access_token(self.emulator.company_id)]
         for _ in range(3):
             ended = subprocess.run(
-                [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False
+                [sys.executable, "-c", program, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
             )
             self.assertEqual((ended.returncode, ended.stderr), (0, ""))
 
@@ -329,7 +357,9 @@ class ExitTest(EmulatorTest):
 def unraisable_exceptions() -> Generator[list[Any], None, None]:
     """Collects the types of unraisable exceptions."""
     reported: list[Any] = []
-    with mock.patch.object(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type)):
+    with mock.patch.object(
+        sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type)
+    ):
         yield reported
 
 

@@ -42,7 +42,9 @@ class ReturnCodeTest(unittest.TestCase):
             _callback.settle()
 
     def test_result_is_returned_without_an_exception(self) -> None:
-        function = _callback.callback(CFUNCTYPE(c_int32, c_int32), lambda number: number + 1, failed=77)
+        function = _callback.callback(
+            CFUNCTYPE(c_int32, c_int32), lambda number: number + 1, failed=77
+        )
         self.assertEqual(function(41), 42)
         _callback.settle()
 
@@ -55,14 +57,20 @@ class ProgressTest(EmulatorTest):
         self.emulator.settings(rateLimit=None)
         self.install()
         works: dict[str, Callable[[Any], object]] = {
-            "mint": lambda progress: self.client.tokens_mint(self.emulator.company_id, force=True, progress=progress),
+            "mint": lambda progress: self.client.tokens_mint(
+                self.emulator.company_id, force=True, progress=progress
+            ),
             "maintain": lambda progress: self.client.tokens_maintain(progress=progress),
         }
         for name, work in works.items():
             for error in (ZeroDivisionError, *INTERRUPTS):
                 self.expire()  # otherwise no token is due
                 called: list[Any] = []
-                with self.subTest(name, error=error), no_exception_is_ignored(self), self.assertRaises(error):
+                with (
+                    self.subTest(name, error=error),
+                    no_exception_is_ignored(self),
+                    self.assertRaises(error),
+                ):
                     work(raising(error, called))
                 self.assertTrue(called)
         self.assertTrue(self.client.access_token(self.emulator.company_id))
@@ -85,7 +93,9 @@ class EventTest(EmulatorTest):
         self.emulator.settings(latencyMs=100)
         with self.assertRaises(KeyboardInterrupt):
             self.client.tokens_mint(self.emulator.company_id, concurrency=1)
-        self.assertLess(len(self.emulator.requests("/oauth/location-token")), len(self.emulator.location_ids))
+        self.assertLess(
+            len(self.emulator.requests("/oauth/location-token")), len(self.emulator.location_ids)
+        )
 
 
 class LogTest(EmulatorTest):
@@ -183,6 +193,8 @@ def raising(error: type[BaseException], called: list[Any] | None = None) -> Call
 @contextmanager
 def no_exception_is_ignored(test: unittest.TestCase) -> Generator[None, None, None]:
     ignored: list[Any] = []
-    with mock.patch.object(sys, "unraisablehook", lambda unraisable: ignored.append(unraisable.exc_type)):
+    with mock.patch.object(
+        sys, "unraisablehook", lambda unraisable: ignored.append(unraisable.exc_type)
+    ):
         yield
     test.assertEqual(ignored, [])

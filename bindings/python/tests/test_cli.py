@@ -138,7 +138,9 @@ class LoginTest(CliTest):
 
     def test_login_reports_a_denied_consent(self) -> None:
         process, link = self.begin("--paste")
-        output, errors = process.communicate(self.emulator.consent(link, deny=True) + "\n", timeout=60)
+        output, errors = process.communicate(
+            self.emulator.consent(link, deny=True) + "\n", timeout=60
+        )
         self.assertEqual((process.returncode, output), (1, ""))
         self.assertIn("ghl-oauth: ", errors)
 
@@ -173,7 +175,9 @@ class TokenTest(CliTest):
     def test_tokens_are_listed_as_a_table_and_as_json(self) -> None:
         self.ok("token", self.emulator.location_ids[0])
         table = self.ok("list").splitlines()
-        self.assertEqual(table[0].split(), ["RESOURCE", "TYPE", "COMPANY", "STATE", "EXPIRES", "REFRESHABLE"])
+        self.assertEqual(
+            table[0].split(), ["RESOURCE", "TYPE", "COMPANY", "STATE", "EXPIRES", "REFRESHABLE"]
+        )
         self.assertEqual(len(table), 3)
         listed = json.loads(self.ok("tokens", "--json", "--type", "Location"))
         self.assertEqual([token["resourceId"] for token in listed], [self.emulator.location_ids[0]])
@@ -198,7 +202,9 @@ class TokenTest(CliTest):
         self.assertIn("2 minted", ended.stdout)
         self.assertIn(paused, ended.stderr)
         self.assertIn(ended.returncode, (1, 4))
-        again = self.run_cli("mint", self.emulator.company_id, self.emulator.location_ids[1], "--json")
+        again = self.run_cli(
+            "mint", self.emulator.company_id, self.emulator.location_ids[1], "--json"
+        )
         self.assertEqual((again.returncode, json.loads(again.stdout)["fresh"]), (0, 1))
 
     def test_progress_bar_is_shown_only_on_a_terminal(self) -> None:
@@ -236,7 +242,9 @@ class TokenTest(CliTest):
         self.ok("import", "-", "--replace", stdin=json.dumps(exported))
         ended = self.run_cli("maintain", "--json")
         self.assertEqual(ended.returncode, 3)
-        self.assertEqual(json.loads(ended.stdout)["failed"][0]["resourceId"], self.emulator.company_id)
+        self.assertEqual(
+            json.loads(ended.stdout)["failed"][0]["resourceId"], self.emulator.company_id
+        )
 
     def test_maintain_reports_resealed_tokens(self) -> None:
         old, new = "A" * 43 + "=", "B" * 42 + "A="
@@ -253,7 +261,9 @@ class TokenTest(CliTest):
 
     def test_delete_asks_for_confirmation(self) -> None:
         refused = self.run_cli("delete", self.emulator.company_id, stdin="y\n")
-        self.assertEqual((refused.returncode, refused.stdout), (2, ""), "nobody at a terminal was asked")
+        self.assertEqual(
+            (refused.returncode, refused.stdout), (2, ""), "nobody at a terminal was asked"
+        )
         self.assertIn("--yes", refused.stderr)
         self.ok("token", self.emulator.company_id)
         self.ok("delete", "--yes", self.emulator.company_id)
@@ -278,13 +288,17 @@ class TokenTest(CliTest):
         exported = self.run_cli("export", "--output", "-").stdout
         ended = self.run_cli("import", "-", stdin=exported)
         self.assertEqual((ended.returncode, ended.stdout), (1, "0 imported, 1 skipped\n"))
-        self.assertRegex(ended.stderr, rf"(?m)^  skipped {self.emulator.company_id}: .*held already")
+        self.assertRegex(
+            ended.stderr, rf"(?m)^  skipped {self.emulator.company_id}: .*held already"
+        )
         self.assertIn("no token was imported", ended.stderr)
         ended = self.run_cli("import", "-", "--json", stdin=exported)
         self.assertEqual((ended.returncode, json.loads(ended.stdout)["imported"]), (1, 0))
         self.assertIn("no token was imported", json.loads(ended.stderr)["error"]["message"])
         document = json.loads(exported)
-        document["tokens"].append({"accessToken": "a", "companyId": "c9", "expiresAt": 4_000_000_000_000})
+        document["tokens"].append(
+            {"accessToken": "a", "companyId": "c9", "expiresAt": 4_000_000_000_000}
+        )
         ended = self.run_cli("import", "-", stdin=json.dumps(document))
         self.assertEqual((ended.returncode, ended.stdout), (0, "1 imported, 1 skipped\n"))
         self.ok("import", "-", stdin='{"tokens": []}')
@@ -299,16 +313,21 @@ class TokenTest(CliTest):
         self.assertIn(f"  resource: {self.emulator.company_id}\n", ended.stderr)
         ended = self.run_cli("list", "--json")
         self.assertEqual(
-            (ended.returncode, [each["resourceId"] for each in json.loads(ended.stdout)]), (6, [location_id])
+            (ended.returncode, [each["resourceId"] for each in json.loads(ended.stdout)]),
+            (6, [location_id]),
         )
         self.assertEqual(json.loads(ended.stderr)["error"]["resourceId"], self.emulator.company_id)
         file = self.folder / "export.json"
         ended = self.run_cli("export", "--output", str(file))
         self.assertEqual(ended.returncode, 6)
         self.assertIn(f"  resource: {self.emulator.company_id}\n", ended.stderr)
-        self.assertEqual([each["accessToken"] for each in json.loads(file.read_text())["tokens"]], [token])
+        self.assertEqual(
+            [each["accessToken"] for each in json.loads(file.read_text())["tokens"]], [token]
+        )
         ended = self.run_cli("export", "--output", "-")
-        self.assertEqual((ended.returncode, json.loads(ended.stdout)), (6, json.loads(file.read_text())))
+        self.assertEqual(
+            (ended.returncode, json.loads(ended.stdout)), (6, json.loads(file.read_text()))
+        )
         self.assertIn("unreadable", self.ok("delete", "--yes", self.emulator.company_id))
         self.ok("list")
 
@@ -374,16 +393,25 @@ class AdoptTest(CliTest):
         self.assertEqual(tried, "2 would be adopted, 0 skipped, 0 unreadable\n")
         self.assertIn(self.OLD_ID, self.run_cli("token", company).stderr)
         one = json.loads(self.ok("adopt", "--from", self.OLD_ID, "--resource", company, "--json"))
-        self.assertEqual((one["adopted"], one["clients"]), (1, [{"clientId": self.OLD_ID, "tokens": 1}]))
+        self.assertEqual(
+            (one["adopted"], one["clients"]), (1, [{"clientId": self.OLD_ID, "tokens": 1}])
+        )
         self.ok("refresh", company)
-        self.assertEqual(self.ok("adopt", "--from", self.OLD_ID), "1 adopted, 0 skipped, 0 unreadable\n")
+        self.assertEqual(
+            self.ok("adopt", "--from", self.OLD_ID), "1 adopted, 0 skipped, 0 unreadable\n"
+        )
         self.assertTrue(self.ok("token", self.emulator.location_ids[0]).strip())
 
     def test_token_that_is_skipped_is_named_with_the_reason(self) -> None:
         self.login()
         ended = self.run_cli("adopt", "--from", self.OLD_ID)
-        self.assertEqual((ended.returncode, ended.stdout), (0, "1 adopted, 1 skipped, 0 unreadable\n"))
-        self.assertIn(f"skipped {self.emulator.company_id}: a token is held under this client id", ended.stderr)
+        self.assertEqual(
+            (ended.returncode, ended.stdout), (0, "1 adopted, 1 skipped, 0 unreadable\n")
+        )
+        self.assertIn(
+            f"skipped {self.emulator.company_id}: a token is held under this client id",
+            ended.stderr,
+        )
 
     def test_memory_store_has_no_other_client_ids(self) -> None:
         self.configure(store={"kind": "memory"})
@@ -396,7 +424,9 @@ class AdoptTest(CliTest):
             other = ghl_oauth.OtherClient(self.OLD_ID, 2)
             self.assertEqual(client.tokens_adopt().clients, (other,))
             done = client.tokens_adopt(self.OLD_ID)
-            self.assertEqual((done.adopted, done.skipped, done.failed, done.clients), (2, (), (), ()))
+            self.assertEqual(
+                (done.adopted, done.skipped, done.failed, done.clients), (2, (), (), ())
+            )
 
 
 class UnsavedTest(CliTest):
@@ -426,7 +456,9 @@ class UnsavedTest(CliTest):
         )
         self.addCleanup(process.kill)
         self.emulator.wait_for_stall()
-        with contextlib.closing(sqlite3.connect(self.folder / "tokens.db", isolation_level=None)) as locking:
+        with contextlib.closing(
+            sqlite3.connect(self.folder / "tokens.db", isolation_level=None)
+        ) as locking:
             locking.execute("BEGIN IMMEDIATE")
             self.emulator.end_faults()
             yield process, locking
@@ -436,14 +468,19 @@ class UnsavedTest(CliTest):
             output, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 5, errors)
         self.assertIn(self.emulator.company_id, output)
-        self.assertRegex(errors, r"(?m)^ghl-oauth: the new token was not saved.*(locked|write lock)")
+        self.assertRegex(
+            errors, r"(?m)^ghl-oauth: the new token was not saved.*(locked|write lock)"
+        )
         self.assertIn(f"  resource: {self.emulator.company_id}\n", errors)
         self.assertIn("  help: check the store", errors)
         # The next command repeats the request within the API's window, and gets the same answer.
         self.ok("refresh", self.emulator.company_id)
 
     def test_unsaved_token_is_saved_when_the_store_recovers(self) -> None:
-        with self.refresh_that_is_not_saved("refresh", self.emulator.company_id) as (process, locking):
+        with self.refresh_that_is_not_saved("refresh", self.emulator.company_id) as (
+            process,
+            locking,
+        ):
             assert process.stderr and process.stdout
             self.assertIn("retrying", process.stderr.readline())
             locking.execute("ROLLBACK")
@@ -463,7 +500,9 @@ class UnsavedTest(CliTest):
         self.assertEqual(process.returncode, 5, errors)
         self.assertEqual(json.loads(output)["checked"], 1)
         error = json.loads(errors.splitlines()[-1])["error"]
-        self.assertEqual((error["status"], error["resourceId"]), ("GHL_ERR_TIMEOUT", self.emulator.company_id))
+        self.assertEqual(
+            (error["status"], error["resourceId"]), ("GHL_ERR_TIMEOUT", self.emulator.company_id)
+        )
         self.assertIn("not saved", error["message"])
 
 
@@ -527,9 +566,15 @@ class DocumentationTest(unittest.TestCase):
     def test_man_page_lists_every_command_and_option(self) -> None:
         from ghl_oauth.cli import program
 
-        page = (REPOSITORY / "docs" / "man" / "ghl-oauth.1").read_text(encoding="utf-8").replace("\\-", "-")
+        page = (
+            (REPOSITORY / "docs" / "man" / "ghl-oauth.1")
+            .read_text(encoding="utf-8")
+            .replace("\\-", "-")
+        )
         parser = program.make_parser()
-        (commands,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+        (commands,) = (
+            action.choices for action in parser._actions if isinstance(action.choices, dict)
+        )
         for name, command in commands.items():
             self.assertRegex(page, rf"(\\fB|\.B ){name}\b")
             for action in command._actions:
@@ -541,7 +586,11 @@ class ConfigurationTest(CliTest):
     def test_relative_paths_start_at_the_configuration_file(self) -> None:
         (self.folder / "secret.txt").write_text(self.document["clientSecret"] + "\n")
         (self.folder / "secret.txt").chmod(0o600)
-        self.configure(clientSecret=None, clientSecretFile="secret.txt", store={"kind": "sqlite", "path": "mine.db"})
+        self.configure(
+            clientSecret=None,
+            clientSecretFile="secret.txt",
+            store={"kind": "sqlite", "path": "mine.db"},
+        )
         self.assertEqual(json.loads(self.ok("list", "--json")), [])
         self.assertTrue((self.folder / "mine.db").exists())
         (self.folder / "keys").write_text("A" * 43 + "=\n")
@@ -549,7 +598,9 @@ class ConfigurationTest(CliTest):
         self.ok("list")
         (self.folder / "keys").unlink()
         self.assertIn(f"{self.folder.resolve() / 'keys'} cannot be read", self.refused())
-        self.configure(store={"kind": "postgres", "url": "postgres://localhost/x", "caBundlePath": "roots.pem"})
+        self.configure(
+            store={"kind": "postgres", "url": "postgres://localhost/x", "caBundlePath": "roots.pem"}
+        )
         read = configuration.read(str(self.config)).document
         self.assertEqual(read["store"]["caBundlePath"], str(self.folder.resolve() / "roots.pem"))
 
@@ -679,8 +730,12 @@ class DoctorTest(CliTest):
             (-3630, "problem", "60 min ahead", 1),
             (130, "warning", "behind", 0),
         ):
-            theirs = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
-            self.emulator.fault("status", status=401, body="{}", headers=[["date", theirs]], count=1)
+            theirs = format_datetime(
+                datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True
+            )
+            self.emulator.fault(
+                "status", status=401, body="{}", headers=[["date", theirs]], count=1
+            )
             self.finds("clock", outcome, words, status=status)
 
     def test_refused_api_version_is_reported(self) -> None:

@@ -53,11 +53,16 @@ class ConsentTest(EmulatorTest):
     def test_company_consent_stores_its_token(self) -> None:
         before = datetime.now(timezone.utc)
         info = self.install()
-        self.assertEqual((info.resource_id, info.company_id), (self.emulator.company_id, self.emulator.company_id))
+        self.assertEqual(
+            (info.resource_id, info.company_id),
+            (self.emulator.company_id, self.emulator.company_id),
+        )
         self.assertEqual((info.user_type, info.location_id), ("Company", None))
         self.assertEqual((info.refreshable, info.state), (True, "ok"))
         assert info.expires_at
-        self.assertAlmostEqual(info.expires_at - before, timedelta(days=1), delta=timedelta(minutes=5))
+        self.assertAlmostEqual(
+            info.expires_at - before, timedelta(days=1), delta=timedelta(minutes=5)
+        )
         self.assertEqual(info.raw["resourceId"], info.resource_id)
 
     def test_location_consent_stores_its_token(self) -> None:
@@ -72,7 +77,9 @@ class ConsentTest(EmulatorTest):
             self.client.authorization_complete(redirect_url)
 
     def test_redirect_is_valid_once(self) -> None:
-        redirect_url = self.emulator.consent(self.client.authorization_url().url, companyId=self.emulator.company_id)
+        redirect_url = self.emulator.consent(
+            self.client.authorization_url().url, companyId=self.emulator.company_id
+        )
         self.client.authorization_complete(redirect_url)
         with self.assertRaises(ghl_oauth.StateMismatch):
             self.client.authorization_complete(redirect_url)
@@ -107,7 +114,9 @@ class ConsentTest(EmulatorTest):
             if begun:
                 return follow()
             begun.append(True)
-            return self.client.authorization_listen(port=port, timeout_ms=60_000, user_type="Company")
+            return self.client.authorization_listen(
+                port=port, timeout_ms=60_000, user_type="Company"
+            )
 
         begun: list[bool] = []
         results = in_threads(2, listen_or_follow)
@@ -122,7 +131,10 @@ class ConsentTest(EmulatorTest):
         self.assertEqual(raised.exception.parameter, "port")
         with self.assertRaises(ghl_oauth.Timeout):
             self.client.authorization_listen(
-                redirect_uri=f"http://localhost:{free_port()}/", timeout_ms=1, state="s", allow_missing_state=True
+                redirect_uri=f"http://localhost:{free_port()}/",
+                timeout_ms=1,
+                state="s",
+                allow_missing_state=True,
             )
 
 
@@ -190,13 +202,18 @@ class AccessTokenTest(EmulatorTest):
         self.install()
         first = self.client.access_token(self.emulator.company_id)
         requests = len(self.emulator.requests("/oauth/token"))
-        self.assertEqual({self.client.access_token(self.emulator.company_id) for _ in range(100)}, {first})
+        self.assertEqual(
+            {self.client.access_token(self.emulator.company_id) for _ in range(100)}, {first}
+        )
         self.assertEqual(len(self.emulator.requests("/oauth/token")), requests)
 
     def test_location_gets_its_token_at_the_first_call(self) -> None:
         self.install()
         location_id = self.emulator.location_ids[3]
-        self.assertNotEqual(self.client.access_token(location_id), self.client.access_token(self.emulator.company_id))
+        self.assertNotEqual(
+            self.client.access_token(location_id),
+            self.client.access_token(self.emulator.company_id),
+        )
         self.assertEqual(self.client.stats()["tokens"]["minted"], 1)
 
     def test_many_threads_share_one_refresh(self) -> None:
@@ -220,7 +237,9 @@ class AccessTokenTest(EmulatorTest):
     def test_long_token_is_returned(self) -> None:
         for length in (1, 2046, 2047, 2048, 2049, 100_000):
             token = "t" * length
-            self.client.tokens_import([{"accessToken": token, "companyId": f"c{length}", "expiresIn": 3600}])
+            self.client.tokens_import(
+                [{"accessToken": token, "companyId": f"c{length}", "expiresIn": 3600}]
+            )
             self.assertEqual(self.client.access_token(f"c{length}"), token)
 
     def test_invalid_ids_are_refused(self) -> None:
@@ -230,7 +249,11 @@ class AccessTokenTest(EmulatorTest):
             ("a\0b", ValueError),
             ("", ghl_oauth.InvalidArgument),
         ):
-            for method in (self.client.access_token, self.client.token_refresh, self.client.token_delete):
+            for method in (
+                self.client.access_token,
+                self.client.token_refresh,
+                self.client.token_delete,
+            ):
                 with self.subTest(method=method.__name__, wrong=wrong), self.assertRaises(error):
                     method(wrong)  # type: ignore[arg-type]
 
@@ -239,7 +262,13 @@ class HeldTokensTest(EmulatorTest):
     def hold(self, count: int, **more: Any) -> list[str]:
         ids = [f"location{number:04}" for number in range(count)]
         tokens = [
-            {"accessToken": f"a-{id_}", "refreshToken": f"r-{id_}", "expiresIn": 3600, "locationId": id_, **more}
+            {
+                "accessToken": f"a-{id_}",
+                "refreshToken": f"r-{id_}",
+                "expiresIn": 3600,
+                "locationId": id_,
+                **more,
+            }
             for id_ in ids
         ]
         self.assertEqual(self.client.tokens_import(tokens).imported, count)
@@ -250,14 +279,17 @@ class HeldTokensTest(EmulatorTest):
         infos = list(self.client.tokens_list(page_size=10))
         self.assertEqual(sorted(info.resource_id for info in infos), ids)
         self.assertEqual({info.user_type for info in infos}, {"Location"})
-        self.assertFalse(any("accessToken" in info.raw or "refreshToken" in info.raw for info in infos))
+        self.assertFalse(
+            any("accessToken" in info.raw or "refreshToken" in info.raw for info in infos)
+        )
 
     def test_list_can_be_filtered_and_resumed(self) -> None:
         ids = self.hold(5, companyId="company")
         self.install()
         self.assertEqual(len(list(self.client.tokens_list(company_id="company"))), 5)
         self.assertEqual(
-            [info.resource_id for info in self.client.tokens_list(user_type="Company")], [self.emulator.company_id]
+            [info.resource_id for info in self.client.tokens_list(user_type="Company")],
+            [self.emulator.company_id],
         )
         first = self.client.tokens_list(company_id="company", page_size=3)
         beginning = [next(first).resource_id for _ in range(3)]
@@ -277,7 +309,12 @@ class HeldTokensTest(EmulatorTest):
         self.assertEqual(sorted(map(repr, other.tokens_export())), sorted(map(repr, exported)))
 
     def test_vendor_sessions_can_be_imported(self) -> None:
-        session = {"access_token": "a", "refresh_token": "r", "expire_at": 4102444800000, "locationId": "l1"}
+        session = {
+            "access_token": "a",
+            "refresh_token": "r",
+            "expire_at": 4102444800000,
+            "locationId": "l1",
+        }
         self.assertEqual(self.client.tokens_import([session]).imported, 1)
         (info,) = self.client.tokens_list()
         self.assertEqual((info.resource_id, info.refreshable), ("l1", True))
@@ -328,7 +365,9 @@ class MaintenanceTest(EmulatorTest):
         seen: list[ghl_oauth.MaintenanceProgress] = []
         report = client.tokens_maintain(progress=seen.append)
         self.assertEqual((report.checked, report.refreshed, report.failed), (3, 3, ()))
-        self.assertEqual([(progress.checked, progress.resealed) for progress in seen], [(1, 0), (2, 0), (3, 0)])
+        self.assertEqual(
+            [(progress.checked, progress.resealed) for progress in seen], [(1, 0), (2, 0), (3, 0)]
+        )
         assert report.next_due_at
         self.assertGreater(report.next_due_at, datetime.now(timezone.utc))
         self.assertEqual(client.tokens_maintain().checked, 0)
@@ -378,9 +417,14 @@ class Display:
         self.tasks[description] = (total, 0)
         return description
 
-    def update(self, task_id: str, *, total: float | None = None, completed: float | None = None) -> None:
+    def update(
+        self, task_id: str, *, total: float | None = None, completed: float | None = None
+    ) -> None:
         former_total, former = self.tasks[task_id]
-        self.tasks[task_id] = (former_total if total is None else total, former if completed is None else completed)
+        self.tasks[task_id] = (
+            former_total if total is None else total,
+            former if completed is None else completed,
+        )
 
 
 class ProgressTest(EmulatorTest):
@@ -439,7 +483,10 @@ class ProgressTest(EmulatorTest):
 
     def test_invalid_progress_argument_is_refused_before_any_request(self) -> None:
         nothing: Any = object()
-        for work in (self.client.tokens_maintain, lambda **bar: self.client.tokens_mint("c", ["l"], **bar)):
+        for work in (
+            self.client.tokens_maintain,
+            lambda **bar: self.client.tokens_mint("c", ["l"], **bar),
+        ):
             with self.assertRaisesRegex(TypeError, "progress must be a function, or a bar"):
                 work(progress=nothing)
         self.assertEqual(self.emulator.requests("/oauth/location-token"), [])
@@ -456,12 +503,16 @@ class RequestTest(EmulatorTest):
 
     def test_refused_request_returns_its_response(self) -> None:
         self.install()
-        answer = self.client.request("POST", "/nowhere", resource_id=self.emulator.company_id, body={"a": 1})
+        answer = self.client.request(
+            "POST", "/nowhere", resource_id=self.emulator.company_id, body={"a": 1}
+        )
         self.assertEqual((answer.status, answer.ok), (404, False))
 
     def test_bytes_are_sent_and_returned_unchanged(self) -> None:
         self.emulator.fault("status", status=200, body="text", contentType="text/plain")
-        self.assertEqual(self.client.request("PUT", "/file", body=b"\0\xff", query={"a": [1, 2]}).body, "text")
+        self.assertEqual(
+            self.client.request("PUT", "/file", body=b"\0\xff", query={"a": [1, 2]}).body, "text"
+        )
         (request,) = self.emulator.requests("/file")
         self.assertEqual((request["method"], request["query"]), ("PUT", "a=1&a=2"))
 
@@ -478,12 +529,18 @@ class MintTest(EmulatorTest):
         self.install()
         seen: list[ghl_oauth.MintProgress] = []
         minting = self.client.tokens_mint(self.emulator.company_id, progress=seen.append)
-        self.assertEqual((minting.total, minting.minted, minting.fresh, minting.failed), (25, 25, 0, ()))
+        self.assertEqual(
+            (minting.total, minting.minted, minting.fresh, minting.failed), (25, 25, 0, ())
+        )
         last = seen[-1]
         self.assertEqual((last.done, last.failed, last.total, last.seconds_left), (25, 0, 25, 0))
-        again = self.client.mint_locations(self.emulator.company_id, iter(self.emulator.location_ids[:3]))
+        again = self.client.mint_locations(
+            self.emulator.company_id, iter(self.emulator.location_ids[:3])
+        )
         self.assertEqual((again.total, again.minted, again.fresh), (3, 0, 3))
-        forced = self.client.tokens_mint(self.emulator.company_id, self.emulator.location_ids[:2], force=True)
+        forced = self.client.tokens_mint(
+            self.emulator.company_id, self.emulator.location_ids[:2], force=True
+        )
         self.assertEqual(forced.minted, 2)
 
     def test_failed_location_is_listed(self) -> None:
@@ -511,10 +568,14 @@ class EndpointsTest(EmulatorTest):
     OPTIONS = ("--locations", "45")
 
     def test_raw_code_exchange_stores_nothing(self) -> None:
-        redirect_url = self.emulator.consent(self.client.authorization_url().url, companyId=self.emulator.company_id)
+        redirect_url = self.emulator.consent(
+            self.client.authorization_url().url, companyId=self.emulator.company_id
+        )
         (code,) = parse_qs(urlsplit(redirect_url).query)["code"]
         token = self.client.oauth_token(
-            grant_type="authorization_code", code=code, redirect_uri=self.emulator.configuration["redirectUri"]
+            grant_type="authorization_code",
+            code=code,
+            redirect_uri=self.emulator.configuration["redirectUri"],
         )
         self.assertEqual((token.user_type, token.company_id), ("Company", self.emulator.company_id))
         self.assertTrue(token.access_token and token.refresh_token and token.expires_at)
@@ -540,7 +601,9 @@ class EndpointsTest(EmulatorTest):
         self.install()
         path = "/oauth/installed-locations"
         locations = list(self.client.installed_locations(self.emulator.company_id))
-        self.assertEqual(sorted(location.id for location in locations), sorted(self.emulator.location_ids))
+        self.assertEqual(
+            sorted(location.id for location in locations), sorted(self.emulator.location_ids)
+        )
         self.assertEqual(len(self.emulator.requests(path)), 3)
         self.assertTrue(all(location.name and location.address for location in locations))
         self.assertTrue(all(location.is_installed for location in locations))
@@ -559,7 +622,9 @@ class EndpointsTest(EmulatorTest):
         self.install()
         locations = self.client.installed_locations(self.emulator.company_id, page_size=20)
         found = [next(locations).id for _ in range(20)]
-        self.emulator.fault("status", status=400, body="{}", endpoint="installed-locations", count=1)
+        self.emulator.fault(
+            "status", status=400, body="{}", endpoint="installed-locations", count=1
+        )
         with self.assertRaises(ghl_oauth.InvalidRequest):
             next(locations)
         found += [location.id for location in locations]
@@ -569,27 +634,60 @@ class EndpointsTest(EmulatorTest):
         self.install()
         one = {"_id": "l1", "name": "One", "isInstalled": "true"}
         two = {"_id": "l2", "name": ["Two"], "address": 2}
-        odd = ["l0", None, 7, ["l3"], {}, {"name": "nobody"}, {"_id": ""}, {"_id": 5}, {"_id": {"_id": "l6"}}]
+        odd = [
+            "l0",
+            None,
+            7,
+            ["l3"],
+            {},
+            {"name": "nobody"},
+            {"_id": ""},
+            {"_id": 5},
+            {"_id": {"_id": "l6"}},
+        ]
         for answer, expected in (
             ({"items": [one, *odd, two]}, [("l1", "One", None, True), ("l2", None, None, None)]),
             ({"items": [], "pagination": "none"}, []),
             ({"items": [one], "pagination": {"nextPageToken": 5}}, [("l1", "One", None, True)]),
         ):
-            self.emulator.fault("status", status=200, body=json.dumps(answer), endpoint="installed-locations", count=1)
+            self.emulator.fault(
+                "status",
+                status=200,
+                body=json.dumps(answer),
+                endpoint="installed-locations",
+                count=1,
+            )
             found = self.client.installed_locations(self.emulator.company_id)
-            fields = [(location.id, location.name, location.address, location.is_installed) for location in found]
+            fields = [
+                (location.id, location.name, location.address, location.is_installed)
+                for location in found
+            ]
             self.assertEqual(fields, expected, answer)
 
     def test_response_without_a_list_is_an_error(self) -> None:
         self.install()
-        for answer in ({}, {"items": {"_id": "l1"}}, {"items": [], "pagination": {"hasNextPage": True}}):
-            self.emulator.fault("status", status=200, body=json.dumps(answer), endpoint="installed-locations", count=1)
+        for answer in (
+            {},
+            {"items": {"_id": "l1"}},
+            {"items": [], "pagination": {"hasNextPage": True}},
+        ):
+            self.emulator.fault(
+                "status",
+                status=200,
+                body=json.dumps(answer),
+                endpoint="installed-locations",
+                count=1,
+            )
             with self.assertRaises(ghl_oauth.ProtocolError):
                 next(self.client.installed_locations(self.emulator.company_id))
 
     def test_installed_filters_and_drops_rows_without_the_app(self) -> None:
         self.install()
-        items = [{"_id": "l1", "isInstalled": True}, {"_id": "l2", "isInstalled": False}, {"_id": "l3"}]
+        items = [
+            {"_id": "l1", "isInstalled": True},
+            {"_id": "l2", "isInstalled": False},
+            {"_id": "l3"},
+        ]
         body = json.dumps({"items": items})
         self.emulator.fault("status", status=200, body=body, endpoint="installed-locations")
         found = self.client.installed_locations(self.emulator.company_id, installed=True)
@@ -629,8 +727,17 @@ class SettingsTest(EmulatorTest):
             rate_limit={"requests": 10, "per_ms": 1000, "per_day": 1000},
             refresh={"margin_seconds": 60, "runway_percent": 10},
             limits={"response_bytes": 65536},
-            http={"user_agent_suffix": "test/1", "allow_insecure_http": True, "proxy": None, "ca_bundle_path": None},
-            webhook={"ed25519_public_keys": ["00" * 32], "rsa_public_keys": [], "max_age_seconds": 86400},
+            http={
+                "user_agent_suffix": "test/1",
+                "allow_insecure_http": True,
+                "proxy": None,
+                "ca_bundle_path": None,
+            },
+            webhook={
+                "ed25519_public_keys": ["00" * 32],
+                "rsa_public_keys": [],
+                "max_age_seconds": 86400,
+            },
         )
         self.install(client)
         (request,) = self.emulator.requests("/oauth/token")
@@ -656,7 +763,10 @@ class StoreTest(EmulatorTest):
         self.assertNotIn("hunter2", str(caught.exception))
 
     def test_url_of_another_driver_is_refused_without_its_password(self) -> None:
-        for store in ("postgresql+psycopg2://app:hunter2@host/tokens", "mysql://app:hunter2@host/tokens"):
+        for store in (
+            "postgresql+psycopg2://app:hunter2@host/tokens",
+            "mysql://app:hunter2@host/tokens",
+        ):
             with self.assertRaises(ghl_oauth.ConfigError) as caught:
                 self.make_client(store=store)
             self.assertEqual(caught.exception.parameter, "store.path")
@@ -768,7 +878,9 @@ class ClosedTest(EmulatorTest):
         client.tokens_import(self.client.tokens_export())
         self.emulator.fault("stall", endpoint="token")
         results: list[ghl_oauth.TokenInfo] = []
-        call = threading.Thread(target=lambda: results.append(client.token_refresh(self.emulator.company_id)))
+        call = threading.Thread(
+            target=lambda: results.append(client.token_refresh(self.emulator.company_id))
+        )
         call.start()
         self.emulator.wait_for_stall()
         client.close()

@@ -70,21 +70,35 @@ class BlocksTest(unittest.TestCase):
     def test_no_block_needs_a_newer_python_for_its_types(self) -> None:
         for place, code, _ in blocks():
             tree = ast.parse(code)
-            annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+            annotations = [
+                getattr(node, name, None)
+                for node in ast.walk(tree)
+                for name in ("annotation", "returns")
+            ]
             unions = any(
-                isinstance(part, ast.BinOp) for each in annotations if each is not None for part in ast.walk(each)
+                isinstance(part, ast.BinOp)
+                for each in annotations
+                if each is not None
+                for part in ast.walk(each)
             )
             if unions:
                 with self.subTest(place):
-                    self.assertTrue(code.startswith("from __future__ import annotations\n"), "3.9 knows no `X | None`")
+                    self.assertTrue(
+                        code.startswith("from __future__ import annotations\n"),
+                        "3.9 knows no `X | None`",
+                    )
 
     def test_every_block_is_well_typed(self) -> None:
         if importlib.util.find_spec("mypy") is None:
-            print("skipped: the types of the documentation's Python, mypy is not installed (pip install mypy)")
+            print(
+                "skipped: the types of the documentation's Python, mypy is not installed (pip install mypy)"
+            )
             raise unittest.SkipTest("no mypy")
         with tempfile.TemporaryDirectory() as folder:
             for place, code, _ in blocks():
-                Path(folder, re.sub(r"\W+", "_", place) + ".py").write_text(PRELUDE + code, encoding="utf-8")
+                Path(folder, re.sub(r"\W+", "_", place) + ".py").write_text(
+                    PRELUDE + code, encoding="utf-8"
+                )
             checked = subprocess.run(
                 [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--check-untyped-defs",
                  "--disable-error-code=empty-body", "--disable-error-code=no-redef", "--cache-dir=cache", "."],

@@ -23,7 +23,11 @@ def functions() -> Iterator[tuple[str, Any]]:
             for method_name, method in vars(documented).items():
                 method = getattr(method, "__func__", method)
                 public = not method_name.startswith("_")
-                if inspect.isfunction(method) and public and method_name not in ("from_json", "to_json"):
+                if (
+                    inspect.isfunction(method)
+                    and public
+                    and method_name not in ("from_json", "to_json")
+                ):
                     yield f"{name}.{method_name}", method
     yield "Client", ghl_oauth.Client.__init__
     yield "cli.main", main
@@ -40,7 +44,11 @@ class DocstringsTest(unittest.TestCase):
         for name in ghl_oauth.__all__:
             documented = getattr(ghl_oauth, name)
             # A dataclass without a docstring would get its signature.
-            words = vars(documented).get("__doc__") if inspect.isclass(documented) else documented.__doc__
+            words = (
+                vars(documented).get("__doc__")
+                if inspect.isclass(documented)
+                else documented.__doc__
+            )
             self.assertTrue(words and not words.startswith(f"{name}("), name)
         for name, function in functions():
             self.assertTrue(inspect.getdoc(function), name)
@@ -49,7 +57,11 @@ class DocstringsTest(unittest.TestCase):
         described = 0
         for name, function in functions():
             documentation = inspect.getdoc(function) or ""
-            given = [each for each in inspect.signature(function).parameters if each not in ("self", "cls")]
+            given = [
+                each
+                for each in inspect.signature(function).parameters
+                if each not in ("self", "cls")
+            ]
             lines = section(documentation, "Args")
             if lines is None:
                 # A docstring that describes its parameter in prose.
@@ -67,7 +79,10 @@ class DocstringsTest(unittest.TestCase):
             for names in re.findall(r"^ {4}([\w, ]+):", lines, flags=re.MULTILINE):
                 for error in names.split(", "):
                     found = getattr(ghl_oauth, error, None) or getattr(builtins, error, None)
-                    self.assertTrue(inspect.isclass(found) and issubclass(found, BaseException), f"{name}: {error}")
+                    self.assertTrue(
+                        inspect.isclass(found) and issubclass(found, BaseException),
+                        f"{name}: {error}",
+                    )
                     named += 1
         self.assertGreater(named, 30)
 

@@ -31,14 +31,18 @@ class GhlErrorTest(unittest.TestCase):
         )
         self.assertIsInstance(error, ghl_oauth.RateLimited)
         self.assertEqual((error.code, error.status), (9, "GHL_ERR_RATE_LIMITED"))
-        self.assertEqual((error.message, error.help, error.parameter), ("too many requests", "wait", None))
+        self.assertEqual(
+            (error.message, error.help, error.parameter), ("too many requests", "wait", None)
+        )
         self.assertEqual((error.retryable, error.retry_after), (True, 1.5))
         self.assertEqual((error.resource_id, error.http_status, error.trace_id), ("l1", 429, "t1"))
         self.assertEqual(error.api and error.api["message"], "slow down")
         self.assertEqual(str(error), "too many requests [resource l1] (wait)")
 
     def test_error_can_be_pickled(self) -> None:
-        error = errors.from_json({"status": "GHL_ERR_STORE", "message": "disk full", "retryable": True})
+        error = errors.from_json(
+            {"status": "GHL_ERR_STORE", "message": "disk full", "retryable": True}
+        )
         copy = pickle.loads(pickle.dumps(error))
         self.assertIs(type(copy), ghl_oauth.StoreError)
         self.assertEqual((copy.message, copy.retryable, copy.raw), (error.message, True, error.raw))
@@ -51,7 +55,9 @@ class GhlErrorTest(unittest.TestCase):
 
 class RaisedErrorsTest(EmulatorTest):
     def fault(self, status: int, body: Any, endpoint: str = "token", **fault: Any) -> None:
-        self.emulator.fault("status", status=status, body=json.dumps(body), endpoint=endpoint, **fault)
+        self.emulator.fault(
+            "status", status=status, body=json.dumps(body), endpoint=endpoint, **fault
+        )
 
     def test_parameter_out_of_range_is_named(self) -> None:
         with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
@@ -85,8 +91,12 @@ class RaisedErrorsTest(EmulatorTest):
             self.client.access_token(self.emulator.company_id)
         error = raised.exception
         self.assertEqual((error.http_status, error.resource_id), (400, self.emulator.company_id))
-        self.assertEqual(error.api and error.api["message"], "Invalid grant: refresh token is invalid")
-        self.assertEqual([info.state for info in self.client.tokens_list()], ["reauthorizationRequired"])
+        self.assertEqual(
+            error.api and error.api["message"], "Invalid grant: refresh token is invalid"
+        )
+        self.assertEqual(
+            [info.state for info in self.client.tokens_list()], ["reauthorizationRequired"]
+        )
 
     def test_paused_location_keeps_its_token(self) -> None:
         location_id = self.emulator.location_ids[0]
@@ -110,12 +120,19 @@ class RaisedErrorsTest(EmulatorTest):
         self.fault(500, {"statusCode": 500, "message": "out of order", "traceId": "trace-7"})
         with self.assertRaises(ghl_oauth.ServerError) as raised:
             self.client.oauth_token(grant_type="client_credentials")
-        self.assertEqual((raised.exception.http_status, raised.exception.trace_id), (500, "trace-7"))
+        self.assertEqual(
+            (raised.exception.http_status, raised.exception.trace_id), (500, "trace-7")
+        )
         self.assertEqual(raised.exception.api and raised.exception.api["message"], "out of order")
 
     def test_newer_error_shape_is_parsed(self) -> None:
         self.install()
-        envelope = {"code": "INVALID_ARGUMENT", "message": "bad field", "details": {"field": "x"}, "resolution": "fix"}
+        envelope = {
+            "code": "INVALID_ARGUMENT",
+            "message": "bad field",
+            "details": {"field": "x"},
+            "resolution": "fix",
+        }
         self.fault(400, {"error": envelope}, endpoint="installed-locations")
         with self.assertRaises(ghl_oauth.InvalidRequest) as raised:
             next(self.client.installed_locations(self.emulator.company_id))

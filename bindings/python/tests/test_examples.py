@@ -34,4 +34,8 @@ class QuickstartTest(EmulatorTest):
             self.assertEqual(first.count(" is paused"), 1)
             requests = len(self.emulator.requests("/oauth/token"))
             self.assertIn(self.emulator.company_id, self.run_in(folder))
-            self.assertEqual(len(self.emulator.requests("/oauth/token")), requests, "a second run needs no consent")
+            self.assertEqual(
+                len(self.emulator.requests("/oauth/token")),
+                requests,
+                "a second run needs no consent",
+            )

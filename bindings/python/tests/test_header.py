@@ -58,11 +58,15 @@ class HeaderTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.header = without_comments((REPOSITORY / "include" / "ghl_oauth.h").read_text(encoding="utf-8"))
+        cls.header = without_comments(
+            (REPOSITORY / "include" / "ghl_oauth.h").read_text(encoding="utf-8")
+        )
 
     def test_every_function_is_declared_as_in_the_header(self) -> None:
         declared = {}
-        for result, parameters in re.findall(r"^([\w \t*]+ghl_\w+)\(([^()]*)\);", self.header, flags=re.MULTILINE):
+        for result, parameters in re.findall(
+            r"^([\w \t*]+ghl_\w+)\(([^()]*)\);", self.header, flags=re.MULTILINE
+        ):
             result_type, name = split_type(result)
             declared[name] = (TYPES[result_type], types_of(parameters))
         self.assertGreater(len(declared), 20)
@@ -71,14 +75,20 @@ class HeaderTest(unittest.TestCase):
     def test_argument_types_are_enforced(self) -> None:
         for name, (result, parameters) in _library.SIGNATURES.items():
             function = getattr(library, name)
-            self.assertEqual((function.restype, tuple(function.argtypes)), (result, parameters), name)
+            self.assertEqual(
+                (function.restype, tuple(function.argtypes)), (result, parameters), name
+            )
 
     def test_every_callback_is_declared_as_in_the_header(self) -> None:
         callbacks = re.findall(r"typedef\s+(\w+)\s*\(\*(\w+)\)\(([^()]*)\);", self.header)
         self.assertEqual(len(callbacks), 3)
         for result, name, parameters in callbacks:
             prototype = TYPES[name]
-            self.assertEqual((prototype._restype_, prototype._argtypes_), (TYPES[result], types_of(parameters)), name)
+            self.assertEqual(
+                (prototype._restype_, prototype._argtypes_),
+                (TYPES[result], types_of(parameters)),
+                name,
+            )
 
     def test_store_struct_is_declared_as_in_the_header(self) -> None:
         body = re.search(r"struct ghl_store_callbacks \{(.*?)\n\}", self.header, flags=re.DOTALL)
@@ -88,7 +98,9 @@ class HeaderTest(unittest.TestCase):
             function = re.fullmatch(r"\s*(\w+)\s*\(\*(\w+)\)\(([^()]*)\)", declaration)
             if function:
                 # A value returned by the host is an address as well.
-                fields.append((function.group(2), (TYPES[function.group(1)], types_of(function.group(3)))))
+                fields.append(
+                    (function.group(2), (TYPES[function.group(1)], types_of(function.group(3))))
+                )
             else:
                 kind, name = split_type(declaration)
                 fields.append((name, TYPES[kind]))
@@ -105,7 +117,9 @@ class HeaderTest(unittest.TestCase):
         self.assertEqual(named, set(_library.SIGNATURES))
 
     def test_every_status_has_a_class(self) -> None:
-        statuses = {name: int(code) for name, code in re.findall(r"(GHL_ERR_\w+)\s*=\s*(\d+)", self.header)}
+        statuses = {
+            name: int(code) for name, code in re.findall(r"(GHL_ERR_\w+)\s*=\s*(\d+)", self.header)
+        }
         classes = {error.status: error.code for error in ghl_oauth.GhlError.__subclasses__()}
         self.assertGreaterEqual(len(statuses), 21)
         self.assertEqual(classes, statuses)

@@ -32,12 +32,15 @@ def import_with(library: str | None) -> subprocess.CompletedProcess[str]:
 
 
 @unittest.skipIf(
-    (Path(_library.__file__).parent / _library._file_name()).exists(), "an installed package has its own library"
+    (Path(_library.__file__).parent / _library._file_name()).exists(),
+    "an installed package has its own library",
 )
 class LibraryTest(unittest.TestCase):
     def test_environment_variable_selects_the_library(self) -> None:
         imported = import_with(os.environ["GHL_OAUTH_LIBRARY"])
-        self.assertEqual((imported.stdout.strip(), imported.stderr), (ghl_oauth.library_version(), ""))
+        self.assertEqual(
+            (imported.stdout.strip(), imported.stderr), (ghl_oauth.library_version(), "")
+        )
 
     def test_missing_library_error_lists_the_searched_names(self) -> None:
         error = import_with(None).stderr
@@ -77,5 +80,7 @@ class LibraryTest(unittest.TestCase):
 class ImportTest(unittest.TestCase):
     def test_package_imports_only_the_standard_library(self) -> None:
         program = "import sys, ghl_oauth; print(*{'httpx', 'requests', 'anyio'} & set(sys.modules))"
-        imported = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        imported = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
         self.assertEqual(imported.stdout.strip(), "")

@@ -8,7 +8,11 @@ import ghl_oauth
 from ghl_oauth.client import _next_page_token
 from ghl_oauth.models import Location
 
-BOOK: dict[str | None, tuple[list[int], str | None]] = {None: ([1, 2], "b"), "b": ([], "c"), "c": ([3], None)}
+BOOK: dict[str | None, tuple[list[int], str | None]] = {
+    None: ([1, 2], "b"),
+    "b": ([], "c"),
+    "c": ([3], None),
+}
 
 
 class PagesTest(unittest.TestCase):
@@ -22,13 +26,21 @@ class PagesTest(unittest.TestCase):
         failed: list[ghl_oauth.FailedToken] = []
 
         def fetch(token: str | None) -> tuple[list[int], str | None]:
-            failed.append(ghl_oauth.FailedToken.from_json({"resourceId": f"after {token}", "error": {"message": "m"}}))
+            failed.append(
+                ghl_oauth.FailedToken.from_json(
+                    {"resourceId": f"after {token}", "error": {"message": "m"}}
+                )
+            )
             return BOOK[token]
 
         pages = ghl_oauth.Pages(fetch, None, failed)
-        self.assertEqual((next(pages), [each.resource_id for each in pages.failed]), (1, ["after None"]))
+        self.assertEqual(
+            (next(pages), [each.resource_id for each in pages.failed]), (1, ["after None"])
+        )
         self.assertEqual(list(pages), [2, 3])
-        self.assertEqual([each.resource_id for each in pages.failed], ["after None", "after b", "after c"])
+        self.assertEqual(
+            [each.resource_id for each in pages.failed], ["after None", "after b", "after c"]
+        )
         self.assertEqual(ghl_oauth.Pages(BOOK.__getitem__, None).failed, ())
 
     def test_list_can_start_at_any_page(self) -> None:
@@ -36,7 +48,10 @@ class PagesTest(unittest.TestCase):
 
     def test_cyclic_page_token_is_an_error(self) -> None:
         for back in ("a", "b"):
-            cycle: dict[str | None, tuple[list[int], str | None]] = {"a": ([1], "b"), "b": ([2], back)}
+            cycle: dict[str | None, tuple[list[int], str | None]] = {
+                "a": ([1], "b"),
+                "b": ([2], back),
+            }
             pages = ghl_oauth.Pages(cycle.__getitem__, "a")
             self.assertEqual(next(pages), 1)
             with self.assertRaises(ghl_oauth.ProtocolError):
@@ -48,9 +63,13 @@ class LenienceTest(unittest.TestCase):
 
     def test_unreadable_token_with_only_an_id_has_its_state(self) -> None:
         info = ghl_oauth.TokenInfo.from_json({"resourceId": "l1", "state": "unreadable"})
-        self.assertEqual((info.resource_id, info.state, info.refreshable), ("l1", "unreadable", False))
+        self.assertEqual(
+            (info.resource_id, info.state, info.refreshable), ("l1", "unreadable", False)
+        )
         self.assertEqual((info.user_type, info.company_id, info.expires_at), (None, None, None))
-        self.assertEqual(ghl_oauth.TokenInfo.from_json({"resourceId": "l1", "state": "asleep"}).state, "asleep")
+        self.assertEqual(
+            ghl_oauth.TokenInfo.from_json({"resourceId": "l1", "state": "asleep"}).state, "asleep"
+        )
 
     def test_last_page_is_recognized_in_every_spelling(self) -> None:
         for pagination, token in (
@@ -66,5 +85,13 @@ class LenienceTest(unittest.TestCase):
             self.assertEqual(_next_page_token(pagination), token, pagination)
 
     def test_installed_flag_is_read(self) -> None:
-        for value, installed in ((True, True), ("true", True), (False, False), ("false", False), (None, None)):
-            self.assertIs(Location.from_json({"_id": "l1", "isInstalled": value}).is_installed, installed)
+        for value, installed in (
+            (True, True),
+            ("true", True),
+            (False, False),
+            ("false", False),
+            (None, None),
+        ):
+            self.assertIs(
+                Location.from_json({"_id": "l1", "isInstalled": value}).is_installed, installed
+            )

@@ -106,7 +106,9 @@ class PromisesTest(EmulatorTest):
         client.token_refresh(company)
         again = self.open()
         self.assertEqual({info.resource_id for info in again.tokens_list()}, {company, location})
-        self.assertEqual({info.resource_id for info in again.tokens_list(user_type="Location")}, {location})
+        self.assertEqual(
+            {info.resource_id for info in again.tokens_list(user_type="Location")}, {location}
+        )
         self.assertEqual(again.access_token(location), token)
         self.assertEqual(again.access_token(company), client.access_token(company))
         again.token_delete(location)
@@ -122,7 +124,9 @@ class PromisesTest(EmulatorTest):
     def test_threads_refresh_an_expired_token_once(self) -> None:
         client = self.open()
         self.install(client)
-        client.tokens_import([replace(token, expires_at=PAST) for token in client.tokens_export()], replace=True)
+        client.tokens_import(
+            [replace(token, expires_at=PAST) for token in client.tokens_export()], replace=True
+        )
         self.emulator.settings(latencyMs=200)
         tokens = in_threads(16, lambda: client.access_token(self.emulator.company_id))
         self.assertEqual((len(set(tokens)), self.emulator.refreshes()), (1, 1))
@@ -152,7 +156,9 @@ class ShelveStoreTest(PromisesTest):
     def test_processes_refresh_an_expired_token_once(self) -> None:
         client = self.open()
         self.install(client)
-        client.tokens_import([replace(token, expires_at=PAST) for token in client.tokens_export()], replace=True)
+        client.tokens_import(
+            [replace(token, expires_at=PAST) for token in client.tokens_export()], replace=True
+        )
         self.emulator.settings(latencyMs=300)
         program = textwrap.dedent("""
             import json, sys, ghl_oauth
@@ -171,7 +177,11 @@ class ShelveStoreTest(PromisesTest):
         variables["PYTHONPATH"] += os.pathsep + str(EXAMPLES)
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", program], env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", program],
+                env=variables,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             for _ in range(4)
         ]
@@ -218,13 +228,18 @@ class FailureTest(EmulatorTest):
     def test_unsaved_token_is_kept_and_saved_later(self) -> None:
         self.install()
         self.store.failing = {"save": fail}
-        with self.assertLogs("ghl_oauth", logging.ERROR), self.assertRaises(ghl_oauth.StoreError) as raised:
+        with (
+            self.assertLogs("ghl_oauth", logging.ERROR),
+            self.assertRaises(ghl_oauth.StoreError) as raised,
+        ):
             self.client.token_refresh(self.emulator.company_id)
         self.assertIsInstance(raised.exception.__cause__, OSError)
         self.store.failing = {}
         self.client.token_refresh(self.emulator.company_id)
         token = self.client.access_token(self.emulator.company_id)
-        self.assertEqual(self.make_client(store=self.copy()).access_token(self.emulator.company_id), token)
+        self.assertEqual(
+            self.make_client(store=self.copy()).access_token(self.emulator.company_id), token
+        )
 
     def copy(self) -> DictStore:
         store = DictStore()
@@ -251,7 +266,10 @@ class FailureTest(EmulatorTest):
                 raise SystemExit("not here")
 
         self.store.failing = {"load": interrupt_elsewhere}
-        with self.assertLogs("ghl_oauth", logging.ERROR) as logged, self.assertRaises(ghl_oauth.StoreError):
+        with (
+            self.assertLogs("ghl_oauth", logging.ERROR) as logged,
+            self.assertRaises(ghl_oauth.StoreError),
+        ):
             self.client.tokens_mint(self.emulator.company_id)
         self.assertTrue(elsewhere)
         self.assertIn("SystemExit: not here", "".join(logged.output))
@@ -316,7 +334,9 @@ class FailureTest(EmulatorTest):
         self.assertNotIn(token, "".join(store.records.values()))
         other = DictStore()
         other.records, other.encryption_keys = store.records, store.encryption_keys
-        self.assertEqual(self.make_client(store=other).access_token(self.emulator.company_id), token)
+        self.assertEqual(
+            self.make_client(store=other).access_token(self.emulator.company_id), token
+        )
 
     def test_records_are_sealed_with_the_configured_keys(self) -> None:
         key, other_key = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -324,10 +344,16 @@ class FailureTest(EmulatorTest):
         self.addCleanup(folder.cleanup)
         path = Path(folder.name, "keys")
         path.write_text(key + "\n")
-        app = {name: self.emulator.configuration[name] for name in ("clientId", "clientSecret", "baseUrl")}
+        app = {
+            name: self.emulator.configuration[name]
+            for name in ("clientId", "clientSecret", "baseUrl")
+        }
         tokens = [{"refreshToken": "a-secret", "companyId": "c"}]
         for sealing in ({"encryptionKeys": [key]}, {"encryptionKeysPath": str(path)}):
-            document: dict[str, Any] = {**app, "store": {"kind": "sqlite", "path": "unused.db", **sealing}}
+            document: dict[str, Any] = {
+                **app,
+                "store": {"kind": "sqlite", "path": "unused.db", **sealing},
+            }
             with self.subTest(sealing=list(sealing)):
                 store, own = DictStore(), DictStore()
                 own.encryption_keys = [other_key]
@@ -391,7 +417,9 @@ class FailureTest(EmulatorTest):
                 timeout=60,
                 check=False,
             )
-            self.assertEqual((ended.returncode, ended.stdout), (0, f"unsaved\n{outcome}\n"), ended.stderr)
+            self.assertEqual(
+                (ended.returncode, ended.stdout), (0, f"unsaved\n{outcome}\n"), ended.stderr
+            )
 
     @unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
     def test_ctrl_c_during_a_refresh_does_not_prevent_the_save(self) -> None:

@@ -26,11 +26,15 @@ class WebhookTest(EmulatorTest):
         location_id = self.emulator.location_ids[0]
         body, headers = self.emulator.webhook(install=location_id)
         webhook = self.client.webhook_verify(body, headers)
-        self.assertEqual((webhook.type, webhook.scheme, webhook.key_index), ("INSTALL", "ed25519", 0))
+        self.assertEqual(
+            (webhook.type, webhook.scheme, webhook.key_index), ("INSTALL", "ed25519", 0)
+        )
         self.assertEqual(webhook.payload["locationId"], location_id)
         self.assertEqual(webhook.webhook_id, webhook.payload["webhookId"])
         assert webhook.timestamp
-        self.assertAlmostEqual(webhook.timestamp, datetime.now(timezone.utc), delta=timedelta(minutes=5))
+        self.assertAlmostEqual(
+            webhook.timestamp, datetime.now(timezone.utc), delta=timedelta(minutes=5)
+        )
         self.assertEqual(webhook.raw["payload"], webhook.payload)
         body, headers = self.emulator.webhook(body="{}")
         webhook = self.client.webhook_verify(body, headers)
@@ -40,14 +44,18 @@ class WebhookTest(EmulatorTest):
         location_id = self.emulator.location_ids[0]
         install = self.emulator.webhook(install=location_id)
         outcome = self.client.webhook_apply(*install)
-        self.assertEqual((outcome.type, outcome.resource_id, outcome.applied), ("INSTALL", location_id, True))
+        self.assertEqual(
+            (outcome.type, outcome.resource_id, outcome.applied), ("INSTALL", location_id, True)
+        )
         self.assertIn("remembered", outcome.reason or "")
         self.install()
         self.assertEqual(len(list(self.client.tokens_list())), 2)
         outcome = self.client.webhook_apply(*install)
         self.assertEqual((outcome.applied, outcome.reason), (False, "it was applied before"))
         self.emulator.control("POST", "/clock", {"advanceSeconds": 60})
-        outcome = self.client.webhook_apply(*self.emulator.webhook(uninstall=self.emulator.company_id))
+        outcome = self.client.webhook_apply(
+            *self.emulator.webhook(uninstall=self.emulator.company_id)
+        )
         self.assertEqual((outcome.resource_id, outcome.applied), (self.emulator.company_id, True))
         self.assertEqual(list(self.client.tokens_list()), [])
 
@@ -55,7 +63,13 @@ class WebhookTest(EmulatorTest):
         body, headers = self.emulator.webhook(install=self.emulator.company_id)
         changed = body.replace(b"INSTALL", b"install")
         wrong = self.emulator.webhook(body=body.decode(), signature="wrong")[1]
-        for given, by in ((changed, headers), (body, wrong), (body, {}), (b"", headers), (body, Twice(headers))):
+        for given, by in (
+            (changed, headers),
+            (body, wrong),
+            (body, {}),
+            (b"", headers),
+            (body, Twice(headers)),
+        ):
             for method in (self.client.webhook_verify, self.client.webhook_apply):
                 with self.assertRaises(ghl_oauth.SignatureInvalid):
                     method(given, by)
@@ -128,7 +142,9 @@ class FlaskTest(ReceiverTests):
         http = self.example("webhook_flask").create_app(self.client).test_client()
 
         def post(body: bytes, headers: Mapping[str, str]) -> int:
-            answer = http.post("/webhooks", data=body, headers=dict(headers), content_type="application/json")
+            answer = http.post(
+                "/webhooks", data=body, headers=dict(headers), content_type="application/json"
+            )
             return int(answer.status_code)
 
         return post
@@ -143,8 +159,12 @@ class FastApiTest(ReceiverTests):
         app = self.example("webhook_fastapi").create_app(self.client)
 
         async def ask(body: bytes, headers: Mapping[str, str]) -> int:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://app.example") as http:
-                return (await http.post("/webhooks", content=body, headers=dict(headers))).status_code
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=app), base_url="http://app.example"
+            ) as http:
+                return (
+                    await http.post("/webhooks", content=body, headers=dict(headers))
+                ).status_code
 
         return lambda body, headers: asyncio.run(ask(body, headers))
 

@@ -37,7 +37,10 @@ APP = textwrap.dedent("""
 class GunicornTest(EmulatorTest):
     def test_preforked_workers_refresh_an_expired_token_once(self) -> None:
         if importlib.util.find_spec("gunicorn") is None:
-            print("skipped: forked workers, gunicorn is not installed (pip install gunicorn)", file=sys.stderr)
+            print(
+                "skipped: forked workers, gunicorn is not installed (pip install gunicorn)",
+                file=sys.stderr,
+            )
             raise unittest.SkipTest("no gunicorn")
         with tempfile.TemporaryDirectory() as folder:
             self.client = self.make_client(store=Path(folder, "tokens.db"))
@@ -102,7 +105,10 @@ class AsyncioTest(EmulatorTest):
 
         async def main() -> list[str]:
             ticking = asyncio.create_task(tick())
-            calls = [asyncio.to_thread(self.client.access_token, self.emulator.company_id) for _ in range(100)]
+            calls = [
+                asyncio.to_thread(self.client.access_token, self.emulator.company_id)
+                for _ in range(100)
+            ]
             tokens = await asyncio.gather(*calls)
             ticking.cancel()
             return tokens

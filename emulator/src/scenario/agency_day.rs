@@ -24,7 +24,8 @@ pub(super) fn plan(run: &mut Run, state: &State, began_ms: i64) {
         .filter(|location| location.installed_at_ms.is_some())
         .map(|location| location.id.clone())
         .collect();
-    let count = |per_cent: usize| (state.directory.locations_of(agency).count() * per_cent / 100).max(1);
+    let count =
+        |per_cent: usize| (state.directory.locations_of(agency).count() * per_cent / 100).max(1);
     // At most one kind of event per location, so that its state at the end of the day is clear.
     let mut draw = |run: &mut Run, per_cent: usize| -> Vec<String> {
         (0..count(per_cent))
@@ -36,7 +37,9 @@ pub(super) fn plan(run: &mut Run, state: &State, began_ms: i64) {
             .collect()
     };
     // Between half an hour after the start and three hours before the end.
-    let moment = |run: &mut Run| began_ms + 30 * MINUTE_MS + run.below(DAY_MS - 3 * HOUR_MS - 30 * MINUTE_MS);
+    let moment = |run: &mut Run| {
+        began_ms + 30 * MINUTE_MS + run.below(DAY_MS - 3 * HOUR_MS - 30 * MINUTE_MS)
+    };
 
     for _ in 0..count(OPENED) {
         let at_ms = moment(run);
@@ -108,7 +111,8 @@ fn faults(run: &mut Run, began_ms: i64, refused: &[String], misfiled: &[String])
         ),
     ];
     for (index, id) in refused.iter().enumerate() {
-        let refusal = if index % 2 == 0 { Refusal::LocationInaccessible } else { Refusal::LocationForbidden };
+        let refusal =
+            if index % 2 == 0 { Refusal::LocationInaccessible } else { Refusal::LocationForbidden };
         windows.push((11, 60, Rule::default().resource(id), FaultKind::Refusal { refusal }));
     }
     for id in misfiled {
@@ -132,7 +136,10 @@ mod tests {
             let began_ms = 20_000 * DAY_MS + hour * HOUR_MS;
             let spent_ms = quota_spent_at(began_ms);
             assert_eq!(spent_ms.rem_euclid(DAY_MS), 22 * HOUR_MS);
-            assert!((began_ms + 2 * HOUR_MS..began_ms + 26 * HOUR_MS).contains(&spent_ms), "{hour}");
+            assert!(
+                (began_ms + 2 * HOUR_MS..began_ms + 26 * HOUR_MS).contains(&spent_ms),
+                "{hour}"
+            );
         }
     }
 }

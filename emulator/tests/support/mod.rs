@@ -28,7 +28,8 @@ impl Reply {
     }
 
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     #[track_caller]
@@ -74,7 +75,8 @@ pub fn open(
     body: &str,
 ) -> TcpStream {
     let mut socket = dial(emulator);
-    let request = write(emulator, method, target, &[&[("connection", "close")], headers].concat(), body);
+    let request =
+        write(emulator, method, target, &[&[("connection", "close")], headers].concat(), body);
     socket.write_all(request.as_bytes()).unwrap();
     socket
 }
@@ -132,7 +134,13 @@ pub fn parse(received: &[u8]) -> Reply {
     Reply { status, headers, body: received[end + 4..].to_vec() }
 }
 
-pub fn send(emulator: &Emulator, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+pub fn send(
+    emulator: &Emulator,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Reply {
     let (received, ending) = drain(open(emulator, method, target, headers, body));
     ending.unwrap();
     parse(&received)
@@ -147,7 +155,8 @@ pub fn encode(fields: &[(&str, &str)]) -> String {
 
 /// The form of a token request with the app's credentials and these fields.
 pub fn token_form(emulator: &Emulator, fields: &[(&str, &str)]) -> String {
-    let mut all = vec![("clientId", emulator.client_id()), ("clientSecret", emulator.client_secret())];
+    let mut all =
+        vec![("clientId", emulator.client_id()), ("clientSecret", emulator.client_secret())];
     all.extend_from_slice(fields);
     encode(&all)
 }

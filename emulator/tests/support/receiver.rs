@@ -33,7 +33,8 @@ impl Receiver {
                         Ok(count) => request.extend_from_slice(&buffer[..count]),
                     }
                 }
-                let body = request.windows(4).position(|window| window == b"\r\n\r\n").map(|end| end + 4);
+                let body =
+                    request.windows(4).position(|window| window == b"\r\n\r\n").map(|end| end + 4);
                 let body = body.and_then(|start| serde_json::from_slice(&request[start..]).ok());
                 let Some(body) = body else { continue };
                 let status = answer.load(Ordering::SeqCst);

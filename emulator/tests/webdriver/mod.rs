@@ -39,11 +39,14 @@ impl Browser {
         let found = |name: &str| Command::new(name).arg("--version").output().is_ok();
         if !found("chromium") || !found("chromedriver") {
             SAID.call_once(|| {
-                println!("skipped: the pages in a browser (apt-get install chromium chromium-driver)");
+                println!(
+                    "skipped: the pages in a browser (apt-get install chromium chromium-driver)"
+                );
             });
             return None;
         }
-        let profile = std::env::temp_dir().join(format!("ghl-oauth-emulator-browser-{}", std::process::id()));
+        let profile =
+            std::env::temp_dir().join(format!("ghl-oauth-emulator-browser-{}", std::process::id()));
         std::fs::create_dir(&profile).unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -84,8 +87,13 @@ impl Browser {
             "--window-size=1280,900",
             &format!("--user-data-dir={}", profile.display()),
         ];
-        let mut browser =
-            Self { driver, agent, session: format!("http://127.0.0.1:{port}/session"), profile, _turn: turn };
+        let mut browser = Self {
+            driver,
+            agent,
+            session: format!("http://127.0.0.1:{port}/session"),
+            profile,
+            _turn: turn,
+        };
         let session = browser.post(
             "",
             &json!({"capabilities": {"alwaysMatch": {
@@ -107,11 +115,13 @@ impl Browser {
     }
 
     fn try_post(&self, path: &str, body: &Value) -> Result<Value, String> {
-        let request = self.agent.post(format!("{}{path}", self.session)).content_type("application/json");
+        let request =
+            self.agent.post(format!("{}{path}", self.session)).content_type("application/json");
         let mut answer = request.send(body.to_string()).map_err(|error| error.to_string())?;
         let good = answer.status().is_success();
         let text = answer.body_mut().with_config().limit(1 << 26).read_to_string().unwrap();
-        let answer: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
+        let answer: Value =
+            serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
         if good { Ok(answer["value"].clone()) } else { Err(answer["value"]["message"].to_string()) }
     }
 
@@ -144,7 +154,9 @@ impl Browser {
     fn element(&self, xpath: &str) -> String {
         let body = json!({"using": "xpath", "value": xpath});
         until(xpath, || {
-            self.try_post("/element", &body).ok().and_then(|found| found[ELEMENT].as_str().map(str::to_owned))
+            self.try_post("/element", &body)
+                .ok()
+                .and_then(|found| found[ELEMENT].as_str().map(str::to_owned))
         })
     }
 
@@ -177,7 +189,10 @@ impl Browser {
                 [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})]
             })
             .collect();
-        self.post("/actions", &json!({"actions": [{"type": "key", "id": "keys", "actions": strokes}]}));
+        self.post(
+            "/actions",
+            &json!({"actions": [{"type": "key", "id": "keys", "actions": strokes}]}),
+        );
     }
 
     /// Presses Tab until the focused element has a text or label with this prefix.
@@ -226,11 +241,14 @@ impl Browser {
 
     /// A screenshot as a small PNG in Base64. Afterwards the browser shows a blank page.
     pub fn screenshot(&self) -> String {
-        let taken =
-            self.devtools("Page.captureScreenshot", json!({"format": "png", "optimizeForSpeed": false}));
+        let taken = self.devtools(
+            "Page.captureScreenshot",
+            json!({"format": "png", "optimizeForSpeed": false}),
+        );
         self.go("about:blank");
         let script = include_str!("palette.js");
-        let small = self.post("/execute/async", &json!({"script": script, "args": [taken["data"]]}));
+        let small =
+            self.post("/execute/async", &json!({"script": script, "args": [taken["data"]]}));
         small.as_str().unwrap().to_owned()
     }
 }

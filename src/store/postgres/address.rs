@@ -60,8 +60,12 @@ impl Address {
         }
         let ports = config.get_ports();
         let port = |index: usize| *ports.get(index).or(ports.first()).unwrap_or(&5432);
-        let addrs: Vec<HostAddr> =
-            config.get_hosts().iter().enumerate().map(|(index, host)| addr(host, port(index))).collect();
+        let addrs: Vec<HostAddr> = config
+            .get_hosts()
+            .iter()
+            .enumerate()
+            .map(|(index, host)| addr(host, port(index)))
+            .collect();
         if addrs.is_empty() {
             return Err(refused("it names no host"));
         }
@@ -70,7 +74,10 @@ impl Address {
             let mut config = config.clone();
             let mode = addr.ssl_mode(sslmode);
             if sslmode == Some("disable") && !addr.is_local() {
-                log::warn!("store.url sets sslmode=disable: tokens are sent to {} unencrypted", addr.name());
+                log::warn!(
+                    "store.url sets sslmode=disable: tokens are sent to {} unencrypted",
+                    addr.name()
+                );
             }
             config.ssl_mode(mode);
             servers.push(Server { name: addr.name(), config, addr });
@@ -110,7 +117,9 @@ fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
 
 fn addr(host: &Host, port: u16) -> HostAddr {
     match host {
-        Host::Tcp(host) => HostAddr::Tcp(host.trim_start_matches('[').trim_end_matches(']').to_owned(), port),
+        Host::Tcp(host) => {
+            HostAddr::Tcp(host.trim_start_matches('[').trim_end_matches(']').to_owned(), port)
+        }
         #[cfg(unix)]
         Host::Unix(folder) => HostAddr::Unix(folder.join(format!(".s.PGSQL.{port}"))),
     }
@@ -170,7 +179,8 @@ impl HostAddr {
 }
 
 fn refused(why: &str) -> Error {
-    Error::new(Status::Config, format!("store.url cannot be used: {why}")).with_parameter("store.url")
+    Error::new(Status::Config, format!("store.url cannot be used: {why}"))
+        .with_parameter("store.url")
 }
 
 #[cfg(test)]
@@ -219,7 +229,11 @@ mod tests {
             "postgres://u:hunter2@/app",
         ] {
             let error = read(url).err().unwrap();
-            assert_eq!((error.status(), error.parameter()), (Status::Config, Some("store.url")), "{url}");
+            assert_eq!(
+                (error.status(), error.parameter()),
+                (Status::Config, Some("store.url")),
+                "{url}"
+            );
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
     }

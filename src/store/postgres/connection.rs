@@ -53,7 +53,9 @@ impl Connection {
             let share = handshake.narrowed(handshake.left()? / left);
             left -= 1;
             match PollSocket::tcp(address, &share) {
-                Ok(socket) => return Connection::handshake(socket, server, trust, &handshake, until),
+                Ok(socket) => {
+                    return Connection::handshake(socket, server, trust, &handshake, until);
+                }
                 Err(ended @ PgError::CallEnded(_)) => return Err(ended),
                 Err(failure) => last = failure,
             }
@@ -74,12 +76,14 @@ impl Connection {
             _ => trust.tls(server.addr.host()),
         };
         let mut connecting = pin!(server.config.connect_raw(async_socket, tls));
-        let (client, driver) =
-            block_on(&socket, handshake, |context| connecting.as_mut().poll(context).map_err(PgError::from))?;
-        let parts = Parts { client: Some(client), driver: Box::new(driver), socket, is_broken: false };
+        let (client, driver) = block_on(&socket, handshake, |context| {
+            connecting.as_mut().poll(context).map_err(PgError::from)
+        })?;
+        let parts =
+            Parts { client: Some(client), driver: Box::new(driver), socket, is_broken: false };
         let mut connection = Connection(ProcessLocal::new(parts));
-        let rows =
-            connection.run(until, async |client| client.simple_query("SHOW transaction_read_only").await)?;
+        let rows = connection
+            .run(until, async |client| client.simple_query("SHOW transaction_read_only").await)?;
         if first_column(&rows).is_none_or(|read_only| read_only == "on") {
             return Err(PgError::read_only());
         }
@@ -93,8 +97,11 @@ impl Connection {
         until: &StepDeadline,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, PgError> {
-        let Some(Parts { client: Some(client), driver, socket, is_broken }) = self.0.get_mut() else {
-            return Err(PgError::ConnectionLost("the connection belongs to another process".into()));
+        let Some(Parts { client: Some(client), driver, socket, is_broken }) = self.0.get_mut()
+        else {
+            return Err(PgError::ConnectionLost(
+                "the connection belongs to another process".into(),
+            ));
         };
         if *is_broken {
             return Err(PgError::ConnectionLost("the connection is broken".into()));
@@ -118,7 +125,8 @@ impl Connection {
 
     /// Sends statements without waiting for their result. Returns whether all bytes were written.
     pub fn send_without_waiting(&mut self, statements: &str) -> bool {
-        let Some(Parts { client: Some(client), driver, socket, is_broken }) = self.0.get_mut() else {
+        let Some(Parts { client: Some(client), driver, socket, is_broken }) = self.0.get_mut()
+        else {
             return false;
         };
         let mut work = pin!(client.batch_execute(statements));
@@ -182,7 +190,9 @@ fn poll_messages(
         match driver.poll_message(context) {
             Poll::Ready(Some(Ok(_))) => {}
             Poll::Ready(Some(Err(error))) => return Some(PgError::from(error)),
-            Poll::Ready(None) => return Some(PgError::ConnectionLost("the connection was closed".into())),
+            Poll::Ready(None) => {
+                return Some(PgError::ConnectionLost("the connection was closed".into()));
+            }
             Poll::Pending => return None,
         }
     }

@@ -155,9 +155,10 @@ pub fn lock(
                 }
             }
             // An idle connection may be dead, or lead to a server that was demoted.
-            Err(failure @ (PgError::ConnectionLost(_) | PgError::Timeout | PgError::Rejected { .. }))
-                if failures == 0 =>
-            {
+            Err(
+                failure
+                @ (PgError::ConnectionLost(_) | PgError::Timeout | PgError::Rejected { .. }),
+            ) if failures == 0 => {
                 log::debug!("a lock is requested again: {}", failure.message());
                 failures += 1;
                 drop(session.connection.take());
@@ -165,7 +166,10 @@ pub fn lock(
             }
             Err(failure) => return Err(failed(failure)),
         }
-        if session.connection.as_mut().is_some_and(|connection| !connection.send_without_waiting("ROLLBACK"))
+        if session
+            .connection
+            .as_mut()
+            .is_some_and(|connection| !connection.send_without_waiting("ROLLBACK"))
         {
             session.connection = None;
         }

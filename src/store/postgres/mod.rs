@@ -36,7 +36,8 @@ use self::tls::Trust;
 use super::process_lock::ProcessLocks;
 use super::row::{Resealing, Row, StoredRow};
 use super::{
-    DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal, Store,
+    DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal,
+    Store,
 };
 use crate::config::Timeouts;
 use crate::deadline::Deadline;
@@ -73,7 +74,13 @@ macro_rules! durably {
 /// by one higher than any real version, so that the row can be replaced and deleted like any other.
 macro_rules! version {
     ($table:literal) => {
-        concat!("CASE WHEN ", $table, ".version > 0 THEN ", $table, ".version ELSE 4611686018427387904 END")
+        concat!(
+            "CASE WHEN ",
+            $table,
+            ".version > 0 THEN ",
+            $table,
+            ".version ELSE 4611686018427387904 END"
+        )
     };
 }
 
@@ -452,7 +459,8 @@ impl<'a> NoteColumns<'a> {
 impl Store for PostgresStore {
     fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
         let select = concat!(select_stored!(), " AND resource_id = $2");
-        let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&resource_id, Type::TEXT)];
+        let params: [Param<'_>; 2] =
+            [(&self.seal.client_id(), Type::TEXT), (&resource_id, Type::TEXT)];
         let found = self
             .read(select, &params, deadline, stored_row)
             .map_err(|error| error.with_resource(resource_id))?;
@@ -465,7 +473,8 @@ impl Store for PostgresStore {
             version!("t"),
             " FROM ghl_oauth_token AS t WHERE client_id = $1 AND resource_id = $2"
         );
-        let params: [Param<'_>; 2] = [(&self.seal.client_id(), Type::TEXT), (&resource_id, Type::TEXT)];
+        let params: [Param<'_>; 2] =
+            [(&self.seal.client_id(), Type::TEXT), (&resource_id, Type::TEXT)];
         let found = self.read(select, &params, deadline, |found| found.try_get::<_, i64>(0));
         let found = found.map_err(|error| error.with_resource(resource_id))?;
         Ok(found.into_iter().next().map(i64::cast_unsigned))
@@ -473,7 +482,8 @@ impl Store for PostgresStore {
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
         let row = self.seal.row(record)?;
-        let saved = self.put(&row, deadline).map_err(|error| error.with_resource(&record.resource_id))?;
+        let saved =
+            self.put(&row, deadline).map_err(|error| error.with_resource(&record.resource_id))?;
         if saved { Ok(row.version) } else { Err(super::changed_meanwhile(&record.resource_id)) }
     }
 
@@ -483,7 +493,10 @@ impl Store for PostgresStore {
             // A single statement would write any one of two rows of the same resource.
             return records.iter().map(|record| self.save(record, deadline)).collect();
         }
-        records.chunks(ROWS_AT_ONCE).flat_map(|records| self.save_chunk(records, deadline)).collect()
+        records
+            .chunks(ROWS_AT_ONCE)
+            .flat_map(|records| self.save_chunk(records, deadline))
+            .collect()
     }
 
     fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
@@ -513,8 +526,11 @@ impl Store for PostgresStore {
             only("user_type =", user_type);
         }
         // One row more than the limit tells whether there is a next page.
-        let select =
-            format!("{}{conditions} ORDER BY resource_id LIMIT {}", select_stored!(), query.limit + 1);
+        let select = format!(
+            "{}{conditions} ORDER BY resource_id LIMIT {}",
+            select_stored!(),
+            query.limit + 1
+        );
         let found = self.read(&select, &params, deadline, stored_row)?;
         Ok(Page::open(found, query.limit, &self.seal))
     }
@@ -547,8 +563,8 @@ impl Store for PostgresStore {
              ORDER BY renew_at, resource_id LIMIT {}",
             limit + 1
         );
-        let positions =
-            self.read(&select, &params, deadline, |found| Ok((found.try_get(0)?, found.try_get(1)?)))?;
+        let positions = self
+            .read(&select, &params, deadline, |found| Ok((found.try_get(0)?, found.try_get(1)?)))?;
         Ok(DuePage::cut(positions, limit))
     }
 
@@ -562,12 +578,18 @@ impl Store for PostgresStore {
         }
         // `+ 0` keeps the planner from scanning the renewal index across all companies.
         let first = if company_id.is_some() { "renew_at + 0" } else { "renew_at" };
-        let select = format!("SELECT min({first}) FROM ghl_oauth_token WHERE client_id = $1 {of_company}");
-        let found: Vec<Option<i64>> = self.read(&select, &params, deadline, |found| found.try_get(0))?;
+        let select =
+            format!("SELECT min({first}) FROM ghl_oauth_token WHERE client_id = $1 {of_company}");
+        let found: Vec<Option<i64>> =
+            self.read(&select, &params, deadline, |found| found.try_get(0))?;
         Ok(found.into_iter().next().flatten())
     }
 
-    fn reseal(&self, overall: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(
+        &self,
+        overall: &Deadline,
+        should_continue: &dyn Fn(u64) -> bool,
+    ) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
         let others = self
@@ -579,7 +601,9 @@ impl Store for PostgresStore {
                 let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with = $2";
                 let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&key_id, Type::TEXT)];
                 let found: Vec<i64> =
-                    self.read(count, &params, &overall.renewed(RESEAL_STEP), |found| found.try_get(0))?;
+                    self.read(count, &params, &overall.renewed(RESEAL_STEP), |found| {
+                        found.try_get(0)
+                    })?;
                 resealed.left += found.first().copied().unwrap_or_default().cast_unsigned();
                 resealed.fail(self.seal.missing_key(&key_id));
                 continue;
@@ -596,7 +620,8 @@ impl Store for PostgresStore {
                 let page = self.read(&select, &params, &step, stored_row)?;
                 let Some(last) = page.last() else { break };
                 after = last.resource_id.clone();
-                self.seal.reseal(page, &mut resealed, |rows| self.replace_if_unchanged(rows, &step))?;
+                self.seal
+                    .reseal(page, &mut resealed, |rows| self.replace_if_unchanged(rows, &step))?;
             }
         }
         Ok(resealed)
@@ -631,7 +656,13 @@ impl Store for PostgresStore {
         all.chunks(ROWS_AT_ONCE).flat_map(|notes| self.save_note_chunk(notes, deadline)).collect()
     }
 
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
+    fn notes(
+        &self,
+        list: &str,
+        after: Option<&str>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<NotePage> {
         // Keys are not empty. One row more than the limit tells whether there is a next page.
         let select = format!(
             "SELECT key, version, list, expires_at, document FROM ghl_oauth_note
@@ -639,7 +670,8 @@ impl Store for PostgresStore {
             limit + 1
         );
         let (client_id, after) = (self.seal.client_id(), after.unwrap_or_default());
-        let params: [Param<'_>; 3] = [(&client_id, Type::TEXT), (&list, Type::TEXT), (&after, Type::TEXT)];
+        let params: [Param<'_>; 3] =
+            [(&client_id, Type::TEXT), (&list, Type::TEXT), (&after, Type::TEXT)];
         Ok(NotePage::cut(self.read(&select, &params, deadline, read_note)?, limit))
     }
 
@@ -682,16 +714,22 @@ impl PostgresStore {
     fn remove_chunk(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
         let left = "SELECT resource_id FROM ghl_oauth_token WHERE client_id = $1 AND resource_id = ANY($2)";
         let client_id = self.seal.client_id();
-        let resource_ids: Vec<&str> = records.iter().map(|(resource_id, _)| resource_id.as_str()).collect();
+        let resource_ids: Vec<&str> =
+            records.iter().map(|(resource_id, _)| resource_id.as_str()).collect();
         let versions: Vec<i64> = records.iter().map(|(_, version)| version.cast_signed()).collect();
-        let params: [Param<'_>; 3] =
-            [(&client_id, Type::TEXT), (&resource_ids, Type::TEXT_ARRAY), (&versions, Type::INT8_ARRAY)];
+        let params: [Param<'_>; 3] = [
+            (&client_id, Type::TEXT),
+            (&resource_ids, Type::TEXT_ARRAY),
+            (&versions, Type::INT8_ARRAY),
+        ];
         let removed = self.pool.run(Priority::Critical, deadline, async |client, again| {
-            let mut removed: HashSet<String> = ids(client, DELETE_ALL, &params).await?.into_iter().collect();
+            let mut removed: HashSet<String> =
+                ids(client, DELETE_ALL, &params).await?.into_iter().collect();
             if again && removed.len() < records.len() {
                 // The missing rows may have been removed by an earlier attempt that lost its
                 // response.
-                let left: HashSet<String> = ids(client, left, &params[..2]).await?.into_iter().collect();
+                let left: HashSet<String> =
+                    ids(client, left, &params[..2]).await?.into_iter().collect();
                 let gone = resource_ids.iter().filter(|id| !left.contains(**id));
                 removed.extend(gone.map(|id| (*id).to_owned()));
             }

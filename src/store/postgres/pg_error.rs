@@ -64,10 +64,13 @@ impl PgError {
     pub fn into_error(self, database: &str) -> Error {
         if let PgError::CallEnded(error) = self {
             return match error.status() {
-                Status::Timeout => {
-                    Error::new(Status::Timeout, format!("the database {database}: {}", error.message()))
-                        .with_help("check the server and the network, try again, or raise timeouts.totalMs")
-                }
+                Status::Timeout => Error::new(
+                    Status::Timeout,
+                    format!("the database {database}: {}", error.message()),
+                )
+                .with_help(
+                    "check the server and the network, try again, or raise timeouts.totalMs",
+                ),
                 _ => error,
             };
         }
@@ -102,7 +105,9 @@ fn help(code: &SqlState) -> &'static str {
             "end the session that holds a lock on the row or the table for longer than lock_timeout, \
              or raise lock_timeout for this role or database"
         }
-        SqlState::DISK_FULL => "free space on the server's disk; new tokens are kept in memory until then",
+        SqlState::DISK_FULL => {
+            "free space on the server's disk; new tokens are kept in memory until then"
+        }
         SqlState::TOO_MANY_CONNECTIONS => {
             "raise the server's max_connections, or use a pooler such as PgBouncer"
         }
@@ -119,7 +124,8 @@ impl From<tokio_postgres::Error> for PgError {
         let text = refusal.message().to_owned();
         // The error that ends a session (57P01, or class 08 from a pooler that lost its server)
         // does not tell whether the statement was executed.
-        let ends_session = matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+        let ends_session =
+            matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
         let code = refusal.code().code();
         if code.starts_with("08")
             || (ends_session && code.starts_with("57P"))

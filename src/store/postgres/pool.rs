@@ -90,8 +90,9 @@ impl Pool {
     ) -> Result<T> {
         // A dead connection must leave time for the second attempt.
         let first = STATEMENT_TIMEOUT.min((deadline.remaining() / 2).max(MIN_FIRST_ATTEMPT));
-        let first =
-            self.attempt(priority, Source::Idle, first, deadline, async |client| work(client, false).await);
+        let first = self.attempt(priority, Source::Idle, first, deadline, async |client| {
+            work(client, false).await
+        });
         let outcome = first.or_else(|failure| {
             let again = match failure {
                 PgError::ConnectionLost(_) | PgError::Timeout => true,
@@ -142,9 +143,9 @@ impl Pool {
             let mut pooled = self.acquire(deadline)?;
             // The time limit starts here, so that this process's own statements do not count.
             let until = StepDeadline::within(limit, deadline);
-            let response = pooled
-                .fill(Priority::Critical, source, &until)
-                .and_then(|()| pooled.run(&until, async |client| client.simple_query("SELECT 1").await));
+            let response = pooled.fill(Priority::Critical, source, &until).and_then(|()| {
+                pooled.run(&until, async |client| client.simple_query("SELECT 1").await)
+            });
             match (response, until.left()) {
                 (Ok(_), _) => Ok(true),
                 (Err(_), Err(PgError::Timeout)) => Ok(false),
@@ -301,7 +302,12 @@ pub enum Source {
 
 impl PooledConnection<'_> {
     /// Gets a connection.
-    fn fill(&mut self, priority: Priority, source: Source, until: &StepDeadline) -> Result<(), PgError> {
+    fn fill(
+        &mut self,
+        priority: Priority,
+        source: Source,
+        until: &StepDeadline,
+    ) -> Result<(), PgError> {
         let idle = if source == Source::Idle { self.pool.idle() } else { None };
         self.connection = Some(idle.map_or_else(|| self.pool.connect(priority, until), Ok)?);
         Ok(())

@@ -61,10 +61,11 @@ pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     // Reads the version first: usually it is current, and a role without CREATE may read it.
     let deadline = Deadline::after(LIMIT, &Arc::default());
-    let found = pool.run(Priority::Critical, &deadline, async |client, _| match version(client).await {
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
-        version => version,
-    })?;
+    let found =
+        pool.run(Priority::Critical, &deadline, async |client, _| match version(client).await {
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
+            version => version,
+        })?;
     match found.cmp(&newest) {
         std::cmp::Ordering::Equal => return Ok(()),
         std::cmp::Ordering::Greater => return Err(newer(pool)),
@@ -110,13 +111,17 @@ async fn migrate(client: &Client, newest: i32) -> Result<i32, tokio_postgres::Er
         client.batch_execute("CREATE TABLE ghl_oauth_schema (version integer PRIMARY KEY)").await?;
     }
     let found = version(client).await?;
-    let missing = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)).unwrap_or_default();
+    let missing =
+        usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)).unwrap_or_default();
     for step in missing {
         client.batch_execute(step).await?;
     }
     if !missing.is_empty() {
         client
-            .query_typed("INSERT INTO ghl_oauth_schema (version) VALUES ($1)", &[(&newest, Type::INT4)])
+            .query_typed(
+                "INSERT INTO ghl_oauth_schema (version) VALUES ($1)",
+                &[(&newest, Type::INT4)],
+            )
             .await?;
     }
     client.batch_execute("COMMIT").await?;

@@ -118,7 +118,8 @@ impl PollSocket {
         let slot = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&socket));
         #[cfg(not(unix))]
         let slot = None;
-        let stream = PollSocket { socket: Some(socket), slot, write_blocked: AtomicBool::new(false) };
+        let stream =
+            PollSocket { socket: Some(socket), slot, write_blocked: AtomicBool::new(false) };
         Ok(Arc::new(stream))
     }
 
@@ -255,7 +256,11 @@ impl AsyncRead for AsyncSocket {
 }
 
 impl AsyncWrite for AsyncSocket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         // Without the flag, writing to a closed connection would raise SIGPIPE in the host.
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
         let flags = libc::MSG_NOSIGNAL;

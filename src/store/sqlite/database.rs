@@ -98,7 +98,12 @@ impl Database {
     ///
     /// # Errors
     /// `STORE` if it cannot be opened, or was written by a newer version of the library; `TIMEOUT`.
-    pub fn open(path: PathBuf, locks: &Path, may_create: bool, deadline: &Deadline) -> Result<Arc<Database>> {
+    pub fn open(
+        path: PathBuf,
+        locks: &Path,
+        may_create: bool,
+        deadline: &Deadline,
+    ) -> Result<Arc<Database>> {
         if may_create {
             create_file(&path)?;
         }
@@ -170,9 +175,11 @@ impl Database {
         deadline: &Deadline,
         is_done: impl Fn() -> bool,
     ) -> Result<Option<TimedMutexGuard<'a>>> {
-        slot.mutex.lock(deadline, is_done).map_err(|error| match slot.is_locked_out.load(Ordering::Relaxed) {
-            true => self.locked_out(error, deadline),
-            false => error,
+        slot.mutex.lock(deadline, is_done).map_err(|error| {
+            match slot.is_locked_out.load(Ordering::Relaxed) {
+                true => self.locked_out(error, deadline),
+                false => error,
+            }
         })
     }
 
@@ -198,7 +205,9 @@ impl Database {
             match outcome {
                 Ok(value) => return Ok(value),
                 Err(AttemptError::Busy) => {
-                    deadline.sleep(pause(tries)).map_err(|error| self.locked_out(error, deadline))?;
+                    deadline
+                        .sleep(pause(tries))
+                        .map_err(|error| self.locked_out(error, deadline))?;
                     tries += 1;
                 }
                 Err(AttemptError::Replaced) if replaced < MAX_REPLACEMENTS => {
@@ -260,8 +269,11 @@ impl Database {
         if !handle.is_current() {
             return Err(AttemptError::Replaced);
         }
-        let _writer_lock =
-            if is_write { Some(self.writer_lock.try_lock().ok_or(AttemptError::Busy)?) } else { None };
+        let _writer_lock = if is_write {
+            Some(self.writer_lock.try_lock().ok_or(AttemptError::Busy)?)
+        } else {
+            None
+        };
         let outcome = work(&handle.connection);
         // A write to files that are no longer at the paths is lost, and an error from such files is
         // meaningless.
@@ -294,8 +306,10 @@ impl Database {
     fn open_once(&self) -> Result<(Handle, bool), AttemptError> {
         let failed = |error: rusqlite::Error| self.failure(&error);
         let path = &self.paths.database;
-        let database =
-            self.paths.database_id().map_err(|error| AttemptError::Failed(self.open_error(&error)))?;
+        let database = self
+            .paths
+            .database_id()
+            .map_err(|error| AttemptError::Failed(self.open_error(&error)))?;
         let share = Share::before_opening(&self.regions, &self.paths)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -312,8 +326,10 @@ impl Database {
         match schema::migrate(&mut connection, may_create).map_err(failed)? {
             Schema::UpToDate => {}
             Schema::Newer => {
-                let message =
-                    format!("the database {} was written by a newer version of this library", path.display());
+                let message = format!(
+                    "the database {} was written by a newer version of this library",
+                    path.display()
+                );
                 return Err(AttemptError::Failed(
                     Error::new(Status::Store, message)
                         .with_help("update the library")
@@ -321,19 +337,20 @@ impl Database {
                 ));
             }
             Schema::Empty => {
-                let message = format!("the database {} was replaced by an empty file", path.display());
-                return Err(AttemptError::Failed(
-                    Error::new(Status::Store, message)
-                        .with_help("restore the database, or create a new client to start with an empty one"),
-                ));
+                let message =
+                    format!("the database {} was replaced by an empty file", path.display());
+                return Err(AttemptError::Failed(Error::new(Status::Store, message).with_help(
+                    "restore the database, or create a new client to start with an empty one",
+                )));
             }
         }
         // The migration has read from the database, so SQLite has opened all files.
         let is_protected = share.after_opening(&self.paths);
         match self.paths.files() {
-            Ok(files) if files.database() == database => {
-                Ok((Handle { connection, share, paths: Arc::clone(&self.paths), files }, is_protected?))
-            }
+            Ok(files) if files.database() == database => Ok((
+                Handle { connection, share, paths: Arc::clone(&self.paths), files },
+                is_protected?,
+            )),
             _ => {
                 leave_files_alone(&connection);
                 Err(AttemptError::Replaced)
@@ -362,7 +379,8 @@ impl Database {
             self.paths.database.display(),
             deadline.total().as_millis()
         );
-        Error::new(Status::Timeout, message).with_help("end the other program's transaction, then try again")
+        Error::new(Status::Timeout, message)
+            .with_help("end the other program's transaction, then try again")
     }
 
     fn failure(&self, error: &rusqlite::Error) -> AttemptError {
@@ -383,7 +401,11 @@ impl Database {
         };
         let message = format!("the database {} failed: {error}", self.paths.database.display());
         let store_error = Error::new(Status::Store, message).with_help(help);
-        if is_disk_full(error) { AttemptError::Full(store_error) } else { AttemptError::Failed(store_error) }
+        if is_disk_full(error) {
+            AttemptError::Full(store_error)
+        } else {
+            AttemptError::Failed(store_error)
+        }
     }
 }
 
@@ -429,7 +451,8 @@ impl Handle {
 
     /// Whether the database has pages that exist only in the WAL.
     fn has_grown(&self) -> bool {
-        let number = |pragma| self.connection.query_row(pragma, [], |row| row.get::<_, i64>(0)).ok();
+        let number =
+            |pragma| self.connection.query_row(pragma, [], |row| row.get::<_, i64>(0)).ok();
         let size = || Some(number("PRAGMA page_count")? * number("PRAGMA page_size")?);
         let in_file = fs::metadata(&self.paths.database).map_or(0, |metadata| metadata.len());
         size().is_some_and(|size| size > in_file.cast_signed())
@@ -472,7 +495,9 @@ impl Drop for Database {
         for slot in [&mut self.reader, &mut self.writer] {
             // Closing takes SQLite's locks, so a fork must wait. After `close` there is no handle,
             // and the fork that called it must not be waited for.
-            if let Some(handle) = slot.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            if let Some(handle) =
+                slot.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+            {
                 let _using = databases::shared();
                 drop(handle);
             }
@@ -546,6 +571,9 @@ mod tests {
     fn backoff_for_a_foreign_lock_grows_to_three_milliseconds() {
         let longest: Vec<Duration> = (0..1000).map(longest_pause).collect();
         assert!(longest.is_sorted());
-        assert_eq!((longest[0], longest[999]), (Duration::from_micros(100), Duration::from_millis(3)));
+        assert_eq!(
+            (longest[0], longest[999]),
+            (Duration::from_micros(100), Duration::from_millis(3))
+        );
     }
 }

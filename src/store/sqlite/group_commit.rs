@@ -24,8 +24,11 @@ pub struct PendingRow {
 impl CommitGroup {
     /// Adds a row to the queue.
     pub fn enter(&self, row: Row) -> Arc<PendingRow> {
-        let pending =
-            Arc::new(PendingRow { row, saved: OnceLock::new(), is_abandoned: AtomicBool::new(false) });
+        let pending = Arc::new(PendingRow {
+            row,
+            saved: OnceLock::new(),
+            is_abandoned: AtomicBool::new(false),
+        });
         self.waiting().push(Arc::clone(&pending));
         pending
     }

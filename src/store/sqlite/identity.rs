@@ -17,9 +17,12 @@ const MAX_LINKS: usize = 40;
 /// `STORE` if the folder does not exist or cannot be accessed.
 pub fn locate(path: &Path) -> Result<PathBuf> {
     canonical(path).map_err(|error| {
-        Error::new(Status::Store, format!("the database {} cannot be found: {error}", path.display()))
-            .with_help("check store.path and the permissions of its folder")
-            .with_parameter("store.path")
+        Error::new(
+            Status::Store,
+            format!("the database {} cannot be found: {error}", path.display()),
+        )
+        .with_help("check store.path and the permissions of its folder")
+        .with_parameter("store.path")
     })
 }
 
@@ -90,7 +93,12 @@ impl Paths {
             name.push(suffix);
             PathBuf::from(name)
         };
-        Paths { journal: side_file("-journal"), shm: side_file("-shm"), wal: side_file("-wal"), database }
+        Paths {
+            journal: side_file("-journal"),
+            shm: side_file("-shm"),
+            wal: side_file("-wal"),
+            database,
+        }
     }
 
     /// The ID of the file at the database's path.
@@ -100,7 +108,11 @@ impl Paths {
 
     /// The IDs of the files that are at these paths now.
     pub fn files(&self) -> io::Result<Files> {
-        Ok(Files { database: file_id(&self.database)?, wal: file_id(&self.wal)?, shm: file_id(&self.shm)? })
+        Ok(Files {
+            database: file_id(&self.database)?,
+            wal: file_id(&self.wal)?,
+            shm: file_id(&self.shm)?,
+        })
     }
 }
 

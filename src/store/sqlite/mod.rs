@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 use zeroize::Zeroizing;
 
 use self::database::Database;
@@ -28,8 +30,8 @@ use super::file_lock::LockFolder;
 use super::note::deleted_version;
 use super::row::{Resealing, Row, StoredRow};
 use super::{
-    DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal, Store,
-    TOMBSTONE,
+    DuePage, Lock, MAX_CLIENTS, Note, NotePage, OtherClient, Page, Query, Record, Resealed, Seal,
+    Store, TOMBSTONE,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
@@ -78,7 +80,12 @@ impl SqliteStore {
     /// # Errors
     /// `STORE` if it cannot be opened, or was written by a newer version of the library.
     pub fn open(path: &Path, seal: Seal) -> Result<SqliteStore> {
-        SqliteStore::open_with_deadline(path, seal, true, &Deadline::after(OPEN_TIMEOUT, &Arc::default()))
+        SqliteStore::open_with_deadline(
+            path,
+            seal,
+            true,
+            &Deadline::after(OPEN_TIMEOUT, &Arc::default()),
+        )
     }
 
     /// Like [`SqliteStore::open`], with a deadline. Creates the database only if `may_create`.
@@ -107,7 +114,12 @@ impl SqliteStore {
     /// Writes a row by compare-and-swap on its version, inside a write transaction. A new row must
     /// continue from the version of its tombstone. If an earlier attempt `may_be_written`, an
     /// identical stored row counts as written.
-    fn put(&self, connection: &Connection, row: &Row, may_be_written: bool) -> rusqlite::Result<bool> {
+    fn put(
+        &self,
+        connection: &Connection,
+        row: &Row,
+        may_be_written: bool,
+    ) -> rusqlite::Result<bool> {
         let statements: &[&str] = match row.is_new {
             true if self.deleted_version(connection, &row.resource_id)? + 1 != row.version => &[],
             true => &[INSERT],
@@ -135,20 +147,26 @@ impl SqliteStore {
     fn deleted_version(&self, connection: &Connection, resource_id: &str) -> rusqlite::Result<u64> {
         let select = "SELECT document FROM note WHERE client_id = ?1 AND key = ?2";
         let key = format!("{TOMBSTONE}{resource_id}");
-        let version =
-            connection.prepare_cached(select)?.query_row(params![self.seal.client_id(), key], |row| {
+        let version = connection.prepare_cached(select)?.query_row(
+            params![self.seal.client_id(), key],
+            |row| {
                 let document = row.get_ref(0)?.as_bytes().ok();
                 let document = document.and_then(|bytes| serde_json::from_slice(bytes).ok());
                 Ok(document.map_or(0, |document| deleted_version(&document)))
-            });
+            },
+        );
         Ok(version.optional()?.unwrap_or(0))
     }
 
     fn is_stored(&self, connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
         let select = "SELECT 1 FROM token
                       WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 AND document = ?4";
-        let values =
-            params![self.seal.client_id(), row.resource_id, row.version.cast_signed(), &row.document[..]];
+        let values = params![
+            self.seal.client_id(),
+            row.resource_id,
+            row.version.cast_signed(),
+            &row.document[..]
+        ];
         connection.prepare_cached(select)?.exists(values)
     }
 
@@ -170,7 +188,8 @@ impl SqliteStore {
     fn save_by_group_commit(&self, own: &Arc<PendingRow>, deadline: &Deadline) -> Result<bool> {
         let is_done = || own.saved.get().is_some();
         let access = self.database.lock_for_write(deadline, is_done);
-        let Some(access) = access.or_else(|error| if is_done() { Ok(None) } else { Err(error) })? else {
+        let Some(access) = access.or_else(|error| if is_done() { Ok(None) } else { Err(error) })?
+        else {
             return Ok(own.saved.get().is_some_and(|saved| *saved));
         };
         let mut batch: Vec<Arc<PendingRow>> = Vec::new();
@@ -180,7 +199,11 @@ impl SqliteStore {
                 batch.push(Arc::clone(own));
             }
             if batch.len() > 1 {
-                match self.put_all(connection, batch.iter().map(|pending| &pending.row), may_be_written) {
+                match self.put_all(
+                    connection,
+                    batch.iter().map(|pending| &pending.row),
+                    may_be_written,
+                ) {
                     Err(error) if is_busy(&error) => {
                         // Back to the queue, so that the other threads may give up before the next
                         // attempt.
@@ -209,7 +232,12 @@ impl SqliteStore {
     }
 
     /// Writes a note by compare-and-swap on its version.
-    fn put_note(&self, connection: &Connection, note: &Note, may_be_written: bool) -> rusqlite::Result<bool> {
+    fn put_note(
+        &self,
+        connection: &Connection,
+        note: &Note,
+        may_be_written: bool,
+    ) -> rusqlite::Result<bool> {
         let statement = if note.version == 0 {
             "INSERT INTO note (client_id, key, version, list, expires_at, document)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"
@@ -223,8 +251,7 @@ impl SqliteStore {
         if connection.prepare_cached(statement)?.execute(values)? == 1 {
             return Ok(true);
         }
-        let select =
-            "SELECT 1 FROM note WHERE client_id = ?1 AND key = ?2 AND version = ?3 AND document = ?4";
+        let select = "SELECT 1 FROM note WHERE client_id = ?1 AND key = ?2 AND version = ?3 AND document = ?4";
         let values = params![client_id, note.key, version, document];
         Ok(may_be_written && connection.prepare_cached(select)?.exists(values)?)
     }
@@ -237,7 +264,8 @@ impl SqliteStore {
         let mut key_ids: Vec<String> = Vec::new();
         self.database.read(deadline, |connection| {
             key_ids.clear();
-            let (mut least, mut next) = (connection.prepare_cached(least)?, connection.prepare_cached(next)?);
+            let (mut least, mut next) =
+                (connection.prepare_cached(least)?, connection.prepare_cached(next)?);
             let client_id = self.seal.client_id();
             let mut found: Option<String> = least.query_row([client_id], |row| row.get(0))?;
             while let Some(key_id) = found {
@@ -257,8 +285,10 @@ impl SqliteStore {
     ) -> Result<()> {
         let step = || overall.renewed(overall.total());
         let (client_id, first) = (self.seal.client_id(), self.seal.key_id());
-        let others =
-            self.key_ids(&step())?.into_iter().filter(|key_id| *key_id != first && !first.is_empty());
+        let others = self
+            .key_ids(&step())?
+            .into_iter()
+            .filter(|key_id| *key_id != first && !first.is_empty());
         for key_id in others {
             if !self.seal.can_open(&key_id) {
                 let count = "SELECT COUNT(*) FROM token WHERE client_id = ?1 AND sealed_with = ?2";
@@ -283,7 +313,8 @@ impl SqliteStore {
                 })?;
                 let Some(last) = page.last() else { break };
                 after = last.resource_id.clone();
-                self.seal.reseal(page, resealed, |rows| self.replace_if_unchanged(rows, &step()))?;
+                self.seal
+                    .reseal(page, resealed, |rows| self.replace_if_unchanged(rows, &step()))?;
             }
         }
         Ok(())
@@ -294,7 +325,8 @@ impl SqliteStore {
         let update = "UPDATE token SET sealed_with = ?4, document = ?5
                       WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 AND document = ?6";
         self.database.write(deadline, |connection, _| {
-            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            let transaction =
+                Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             let mut written = 0;
             for Resealing { row, was } in rows {
                 written += connection.prepare_cached(update)?.execute(params![
@@ -314,8 +346,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
-        let select =
-            "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND resource_id = ?2";
+        let select = "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND resource_id = ?2";
         let found = self.database.read(deadline, |connection| {
             let mut select = connection.prepare_cached(select)?;
             select.query_row(params![self.seal.client_id(), resource_id], read_row).optional()
@@ -329,7 +360,9 @@ impl Store for SqliteStore {
         let found = self.database.read(deadline, |connection| {
             connection
                 .prepare_cached(select)?
-                .query_row(params![self.seal.client_id(), resource_id], |row| Ok(version(row.get_ref(0)?)))
+                .query_row(params![self.seal.client_id(), resource_id], |row| {
+                    Ok(version(row.get_ref(0)?))
+                })
                 .optional()
         });
         found.map_err(|error| error.with_resource(resource_id))
@@ -352,12 +385,14 @@ impl Store for SqliteStore {
 
     fn save_all(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {
         let all_saved = || {
-            let rows = records.iter().map(|record| self.seal.row(record)).collect::<Result<Vec<_>>>()?;
+            let rows =
+                records.iter().map(|record| self.seal.row(record)).collect::<Result<Vec<_>>>()?;
             self.database.write(deadline, |connection, may_be_written| {
                 self.put_all(connection, rows.iter(), may_be_written)
             })
         };
-        let named = |error: &Error, record: &Record| Err(error.clone().with_resource(&record.resource_id));
+        let named =
+            |error: &Error, record: &Record| Err(error.clone().with_resource(&record.resource_id));
         match all_saved() {
             Ok(saved) => {
                 let outcome = |(record, saved): (&Record, bool)| match saved {
@@ -377,7 +412,8 @@ impl Store for SqliteStore {
         let select = "SELECT 1 FROM token WHERE client_id = ?1 AND resource_id = ?2";
         let mut removed = vec![false; records.len()];
         self.database.write(deadline, |connection, _| {
-            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            let transaction =
+                Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             for ((resource_id, version), removed) in records.iter().zip(&mut removed) {
                 let client_id = self.seal.client_id();
                 let values = params![client_id, resource_id, version.cast_signed()];
@@ -385,7 +421,9 @@ impl Store for SqliteStore {
                 // After the files were replaced, a row that an earlier run removed may exist again.
                 *removed = is_removed
                     || *removed
-                        && !connection.prepare_cached(select)?.exists(params![client_id, resource_id])?;
+                        && !connection
+                            .prepare_cached(select)?
+                            .exists(params![client_id, resource_id])?;
             }
             transaction.commit()?;
             truncate_wal(connection);
@@ -411,7 +449,10 @@ impl Store for SqliteStore {
         }
         if let Some(user_type) = &user_type {
             // For a company's few records, the company index is the better one.
-            only(if query.company_id.is_some() { "+user_type =" } else { "user_type =" }, user_type);
+            only(
+                if query.company_id.is_some() { "+user_type =" } else { "user_type =" },
+                user_type,
+            );
         }
         // One row more than the limit tells whether there is a next page.
         let limit = query.limit + 1;
@@ -436,7 +477,8 @@ impl Store for SqliteStore {
     ) -> Result<DuePage> {
         // A separate statement for each case, because an optional condition would keep SQLite from
         // using the index.
-        let of_company = if company_id.is_some() { "AND company_id = ?7" } else { "AND ?7 IS NULL" };
+        let of_company =
+            if company_id.is_some() { "AND company_id = ?7" } else { "AND ?7 IS NULL" };
         let select = format!(
             "SELECT renew_at, resource_id FROM token
              WHERE client_id = ?1 AND renew_at BETWEEN ?2 AND ?3 AND (renew_at, resource_id) > (?4, ?5) {of_company}
@@ -448,28 +490,35 @@ impl Store for SqliteStore {
         let positions = self.database.read(deadline, |connection| {
             connection
                 .prepare_cached(&select)?
-                .query_map(params![client_id, first, last, renew_at, id, rows, company_id], |row| {
-                    Ok((integer(row.get_ref(0)?), row.get(1)?))
-                })?
+                .query_map(
+                    params![client_id, first, last, renew_at, id, rows, company_id],
+                    |row| Ok((integer(row.get_ref(0)?), row.get(1)?)),
+                )?
                 .collect()
         })?;
         Ok(DuePage::cut(positions, limit))
     }
 
     fn next_renewal(&self, company_id: Option<&str>, deadline: &Deadline) -> Result<Option<i64>> {
-        let of_company = if company_id.is_some() { "AND company_id = ?2" } else { "AND ?2 IS NULL" };
+        let of_company =
+            if company_id.is_some() { "AND company_id = ?2" } else { "AND ?2 IS NULL" };
         let select = format!("SELECT MIN(renew_at) FROM token WHERE client_id = ?1 {of_company}");
         self.database.read(deadline, |connection| {
-            connection.prepare_cached(&select)?.query_row(params![self.seal.client_id(), company_id], |row| {
-                match row.get_ref(0)? {
+            connection.prepare_cached(&select)?.query_row(
+                params![self.seal.client_id(), company_id],
+                |row| match row.get_ref(0)? {
                     ValueRef::Null => Ok(None),
                     renew_at => Ok(Some(integer(renew_at))),
-                }
-            })
+                },
+            )
         })
     }
 
-    fn reseal(&self, overall: &Deadline, should_continue: &dyn Fn(u64) -> bool) -> Result<Resealed> {
+    fn reseal(
+        &self,
+        overall: &Deadline,
+        should_continue: &dyn Fn(u64) -> bool,
+    ) -> Result<Resealed> {
         let mut resealed = Resealed::default();
         let outcome = self.reseal_all(overall, &mut resealed, should_continue);
         if resealed.sealed > 0 {
@@ -486,8 +535,7 @@ impl Store for SqliteStore {
     }
 
     fn note(&self, key: &str, deadline: &Deadline) -> Result<Option<Note>> {
-        let select =
-            "SELECT key, version, list, expires_at, document FROM note WHERE client_id = ?1 AND key = ?2";
+        let select = "SELECT key, version, list, expires_at, document FROM note WHERE client_id = ?1 AND key = ?2";
         self.database.read(deadline, |connection| {
             connection
                 .prepare_cached(select)?
@@ -497,15 +545,16 @@ impl Store for SqliteStore {
     }
 
     fn save_note(&self, note: &Note, deadline: &Deadline) -> Result<()> {
-        let saved = self
-            .database
-            .write(deadline, |connection, may_be_written| self.put_note(connection, note, may_be_written))?;
+        let saved = self.database.write(deadline, |connection, may_be_written| {
+            self.put_note(connection, note, may_be_written)
+        })?;
         if saved { Ok(()) } else { Err(super::note_changed_meanwhile(&note.key)) }
     }
 
     fn save_notes(&self, notes: &[Note], deadline: &Deadline) -> Vec<Result<()>> {
         let saved = self.database.write(deadline, |connection, may_be_written| {
-            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            let transaction =
+                Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             let saved = notes.iter().map(|note| self.put_note(connection, note, may_be_written));
             let saved = saved.collect::<rusqlite::Result<Vec<bool>>>()?;
             transaction.commit()?;
@@ -523,11 +572,18 @@ impl Store for SqliteStore {
         }
     }
 
-    fn notes(&self, list: &str, after: Option<&str>, limit: usize, deadline: &Deadline) -> Result<NotePage> {
+    fn notes(
+        &self,
+        list: &str,
+        after: Option<&str>,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<NotePage> {
         let select = "SELECT key, version, list, expires_at, document FROM note
                       WHERE client_id = ?1 AND list = ?2 AND key > ?3 ORDER BY key LIMIT ?4";
         // Keys are not empty. One row more than the limit tells whether there is a next page.
-        let (after, rows) = (after.unwrap_or_default(), i64::try_from(limit + 1).unwrap_or(i64::MAX));
+        let (after, rows) =
+            (after.unwrap_or_default(), i64::try_from(limit + 1).unwrap_or(i64::MAX));
         let notes = self.database.read(deadline, |connection| {
             let mut select = connection.prepare_cached(select)?;
             select
@@ -656,7 +712,11 @@ mod tests {
     /// Number of transactions in the WAL: the last frame of each contains the database size.
     fn transactions(path: &Path) -> usize {
         let wal = std::fs::read(path.with_extension("db-wal")).unwrap();
-        wal.get(32..).unwrap_or_default().chunks(24 + 4096).filter(|frame| frame[4..8] != [0; 4]).count()
+        wal.get(32..)
+            .unwrap_or_default()
+            .chunks(24 + 4096)
+            .filter(|frame| frame[4..8] != [0; 4])
+            .count()
     }
 
     #[test]
@@ -693,9 +753,13 @@ mod tests {
         let mut changed = record("company3", "theirs");
         changed.version = 1;
         store.save(&changed, &deadline()).unwrap();
-        let trigger = "CREATE TRIGGER reject BEFORE UPDATE ON token WHEN new.resource_id = 'company4'
+        let trigger =
+            "CREATE TRIGGER reject BEFORE UPDATE ON token WHEN new.resource_id = 'company4'
                        BEGIN SELECT RAISE(ABORT, 'rejected'); END";
-        store.database.write(&deadline(), |connection, _| connection.execute_batch(trigger)).unwrap();
+        store
+            .database
+            .write(&deadline(), |connection, _| connection.execute_batch(trigger))
+            .unwrap();
         for (id, saved) in ids.iter().zip(save_at_once("second", 1)) {
             let held = store.load(id, &deadline()).unwrap().unwrap().token.access_token.clone();
             let (outcome, token) = match id.as_str() {
@@ -703,7 +767,11 @@ mod tests {
                 "company4" => (Err(Status::Store), "first"),
                 _ => (Ok(2), "second"),
             };
-            assert_eq!((saved.map_err(|error| error.status()), held.expose()), (outcome, token), "{id}");
+            assert_eq!(
+                (saved.map_err(|error| error.status()), held.expose()),
+                (outcome, token),
+                "{id}"
+            );
         }
         assert!(store.group.len() == 0);
     }
@@ -715,9 +783,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let record = |access_token: &str| record("company", access_token);
-        SqliteStore::open(&path, Seal::none("app-1")).unwrap().save(&record("removed"), &deadline()).unwrap();
+        SqliteStore::open(&path, Seal::none("app-1"))
+            .unwrap()
+            .save(&record("removed"), &deadline())
+            .unwrap();
         let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned().into();
-        let store = SqliteStore::open(&path, Seal::new("app-1", &[key], false, "k").unwrap()).unwrap();
+        let store =
+            SqliteStore::open(&path, Seal::new("app-1", &[key], false, "k").unwrap()).unwrap();
         let select = "SELECT resource_id, version, document FROM token";
         let page = store
             .database

@@ -50,7 +50,9 @@ pub fn of(path: &Path) -> Arc<RegionLocks> {
     let _using = databases::shared();
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|(_, locks)| locks.strong_count() > 0);
-    if let Some(locks) = all.iter().find(|(at, _)| at == path).and_then(|(_, locks)| locks.upgrade()) {
+    if let Some(locks) =
+        all.iter().find(|(at, _)| at == path).and_then(|(_, locks)| locks.upgrade())
+    {
         return locks;
     }
     let locks = Arc::<RegionLocks>::default();
@@ -175,7 +177,13 @@ mod platform {
         pub fn open(paths: &Paths) -> Option<Held> {
             let canary = UNUSED_OFFSETS + i64::from(u32::from_le_bytes(random::bytes().ok()?));
             let database = File::open(&paths.database).ok()?;
-            Some(Held { database, shm: None, is_database_locked: false, is_supported: true, canary })
+            Some(Held {
+                database,
+                shm: None,
+                is_database_locked: false,
+                is_supported: true,
+                canary,
+            })
         }
 
         pub fn lock_database(&mut self, paths: &Paths) -> Result<(), Refusal> {
@@ -183,7 +191,8 @@ mod platform {
                 return Err(Refusal::Replaced);
             }
             let mut format = [0; 2];
-            let is_wal = self.database.read_exact_at(&mut format, FORMAT.0).is_ok() && format == FORMAT.1;
+            let is_wal =
+                self.database.read_exact_at(&mut format, FORMAT.0).is_ok() && format == FORMAT.1;
             // To roll back a journal that a crash left behind, SQLite needs an exclusive lock.
             if !self.is_database_locked && is_wal && !paths.journal.exists() {
                 self.is_supported = lock(&self.database, libc::F_RDLCK, DATABASE_IN_USE)?;
@@ -227,7 +236,9 @@ mod platform {
         }
 
         pub fn unlock(&mut self) {
-            for (file, start) in [(Some(&self.database), DATABASE_IN_USE), (self.shm.as_ref(), SHM_IN_USE)] {
+            for (file, start) in
+                [(Some(&self.database), DATABASE_IN_USE), (self.shm.as_ref(), SHM_IN_USE)]
+            {
                 let _ = file.map(|file| lock(file, libc::F_UNLCK, start));
             }
             self.is_database_locked = false;
@@ -236,7 +247,13 @@ mod platform {
 
     fn region(kind: libc::c_int, start: i64) -> libc::flock {
         let whence = libc::SEEK_SET as libc::c_short;
-        libc::flock { l_type: kind as libc::c_short, l_whence: whence, l_start: start, l_len: 1, l_pid: 0 }
+        libc::flock {
+            l_type: kind as libc::c_short,
+            l_whence: whence,
+            l_start: start,
+            l_len: 1,
+            l_pid: 0,
+        }
     }
 
     /// Whether another descriptor, or any process's POSIX lock, locks a byte. True if the system

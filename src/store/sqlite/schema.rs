@@ -53,8 +53,9 @@ pub enum Schema {
 /// Migrates a database to the current schema. Creates the schema in an empty database only if
 /// `may_create`.
 pub fn migrate(connection: &mut Connection, may_create: bool) -> rusqlite::Result<Schema> {
-    let current =
-        |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    let current = |connection: &Connection| {
+        connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+    };
     let newest = MIGRATIONS.len() as i64;
     if current(connection)? == newest {
         return Ok(Schema::UpToDate);
@@ -66,7 +67,8 @@ pub fn migrate(connection: &mut Connection, may_create: bool) -> rusqlite::Resul
     if version == 0 && !may_create {
         return Ok(Schema::Empty);
     }
-    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..))
+    else {
         return Ok(Schema::Newer);
     };
     for step in missing {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use std::{env, fs, thread};
 
-use ghl_sdk::{Auth, Error, Ghl, MemoryTokenStore, OAuthConfig, Result, TokenSet, TokenStore, UserType};
+use ghl_sdk::{
+    Auth, Error, Ghl, MemoryTokenStore, OAuthConfig, Result, TokenSet, TokenStore, UserType,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -30,7 +32,9 @@ impl TokenStore for File {
         });
         let temporary = self.0.with_extension(std::process::id().to_string());
         let mut file = fs::File::create(&temporary).map_err(failed)?;
-        file.write_all(text.to_string().as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(text.to_string().as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
         fs::rename(&temporary, &self.0).map_err(failed)
     }
 }
@@ -49,12 +53,14 @@ fn text<'a>(object: &'a Value, name: &str) -> &'a str {
 }
 
 fn client(task: &Value, store: Arc<dyn TokenStore>) -> Ghl {
-    let config = OAuthConfig::new(text(task, "clientId"), text(task, "clientSecret"), UserType::Company);
+    let config =
+        OAuthConfig::new(text(task, "clientId"), text(task, "clientSecret"), UserType::Company);
     Ghl::builder().base_url(text(task, "baseUrl")).auth(Auth::oauth(config, store)).build().unwrap()
 }
 
 async fn call(client: &Ghl, task: &Value) -> Result<Value> {
-    let query = [("companyId", text(task, "companyId")), ("appId", text(task, "appId")), ("pageSize", "1")];
+    let query =
+        [("companyId", text(task, "companyId")), ("appId", text(task, "appId")), ("pageSize", "1")];
     client.get_raw("/oauth/installed-locations", &query).await
 }
 
@@ -99,8 +105,11 @@ async fn ask(client: Ghl, task: Value) {
 /// A call with an expired token minus a call with a live one: the emulator decides whether tokens
 /// are short-lived.
 async fn refresh(task: &Value, path: PathBuf) {
-    let store: Arc<dyn TokenStore> =
-        if task["store"].is_null() { Arc::new(MemoryTokenStore::default()) } else { Arc::new(File(path)) };
+    let store: Arc<dyn TokenStore> = if task["store"].is_null() {
+        Arc::new(MemoryTokenStore::default())
+    } else {
+        Arc::new(File(path))
+    };
     store.save(token_set(&task["token"])).await.unwrap();
     let client = client(task, store);
     let mut times = Vec::new();

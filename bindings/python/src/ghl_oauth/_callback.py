@@ -91,7 +91,9 @@ def _cover_the_entry(function: Any) -> None:
                     break
         start, _, target, depth = numbers
         length = bytes([start[0] & 127]) + start[1:]
-        function.__code__ = function.__code__.replace(co_exceptiontable=b"\x80" + length + target + depth + table)
+        function.__code__ = function.__code__.replace(
+            co_exceptiontable=b"\x80" + length + target + depth + table
+        )
 
 
 def pending() -> bool:

@@ -147,7 +147,11 @@ class StoreHandle(Handle):
         client = c_void_p()
         self._bridge = Bridge(store)
         self._guarded(
-            _boundary.call, library.ghl_client_new_with_store, config, byref(self._bridge.struct), byref(client)
+            _boundary.call,
+            library.ghl_client_new_with_store,
+            config,
+            byref(self._bridge.struct),
+            byref(client),
         )
         self._own(client, self._bridge)
 

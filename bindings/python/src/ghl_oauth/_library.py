@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    CDLL,
+    CFUNCTYPE,
+    POINTER,
+    Structure,
+    c_char_p,
+    c_int32,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from typing import Any
 
 ABI_VERSION = 1
@@ -117,7 +128,9 @@ def _load(path: str) -> CDLL:
         library.ghl_abi_version.restype = c_uint32
         abi_version = library.ghl_abi_version()
     except AttributeError as error:
-        raise ImportError(f"{path} is not the ghl_oauth library: it has no ghl_abi_version") from error
+        raise ImportError(
+            f"{path} is not the ghl_oauth library: it has no ghl_abi_version"
+        ) from error
     if abi_version < ABI_VERSION:
         raise ImportError(
             f"the ghl_oauth library {path} has ABI version {abi_version}, but this package needs {ABI_VERSION} or newer"
@@ -126,7 +139,9 @@ def _load(path: str) -> CDLL:
         try:
             function = getattr(library, name)
         except AttributeError as error:
-            raise ImportError(f"the ghl_oauth library {path} does not have {name}, which this package needs") from error
+            raise ImportError(
+                f"the ghl_oauth library {path} does not have {name}, which this package needs"
+            ) from error
         function.restype = result
         function.argtypes = parameters
     return library

@@ -29,7 +29,9 @@ class Bridge:
     """Connects a store to a client. Must live until the client is freed."""
 
     def __init__(self, store: Store) -> None:
-        locks = [getattr(type(store), name) is not getattr(Store, name) for name in ("lock", "unlock")]
+        locks = [
+            getattr(type(store), name) is not getattr(Store, name) for name in ("lock", "unlock")
+        ]
         if any(locks) and not all(locks):
             raise TypeError(f"{type(store).__name__} must have both lock and unlock, or neither")
         self._store = store
@@ -97,7 +99,9 @@ class Bridge:
     def _list(self, query: bytes, out: Any) -> None:
         page = self._store.list(json.loads(query))
         next_page_token = json.dumps(page.next_page_token)
-        self._hand_out(f'{{"items": [{",".join(page.records)}], "nextPageToken": {next_page_token}}}', out)
+        self._hand_out(
+            f'{{"items": [{",".join(page.records)}], "nextPageToken": {next_page_token}}}', out
+        )
 
     def _lock(self, resource_id: bytes, timeout_ms: int) -> None:
         self._store.lock(resource_id.decode(), timeout_ms / 1000)

@@ -17,7 +17,9 @@ class HttpxAuth(httpx.Auth):
     def __init__(self, client: Client, resource_id: str) -> None:
         self._bearer = Bearer(client, resource_id)
 
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
         """The authentication flow of a synchronous request."""
         header = self._bearer.header()
         request.headers["Authorization"] = header
@@ -30,7 +32,9 @@ class HttpxAuth(httpx.Auth):
                     request.headers["Authorization"] = renewed
                     yield request
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """The authentication flow of an asynchronous request."""
         # Refreshing a token uses the network, which must not block the event loop.
         header = await anyio.to_thread.run_sync(self._bearer.header)

@@ -22,7 +22,9 @@ class RequestsAuth(AuthBase):
         """Adds the header to a request."""
         header = self._bearer.header()
         request.headers["Authorization"] = header
-        request.register_hook("response", partial(self._on_response, header, _body_start(request.body)))
+        request.register_hook(
+            "response", partial(self._on_response, header, _body_start(request.body))
+        )
         return request
 
     def _on_response(

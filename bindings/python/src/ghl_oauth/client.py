@@ -451,7 +451,9 @@ class Client:
             InvalidArgument: A parameter is out of range; raised by the iteration, like every error.
         """
         params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
-        return self._token_pages(library.ghl_tokens_list, "items", TokenInfo.from_json, params, page_token)
+        return self._token_pages(
+            library.ghl_tokens_list, "items", TokenInfo.from_json, params, page_token
+        )
 
     def tokens_export(
         self,
@@ -476,7 +478,9 @@ class Client:
             InvalidArgument: A parameter is out of range; raised by the iteration, like every error.
         """
         params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
-        return self._token_pages(library.ghl_tokens_export, "tokens", Token.from_json, params, page_token)
+        return self._token_pages(
+            library.ghl_tokens_export, "tokens", Token.from_json, params, page_token
+        )
 
     def tokens_import(
         self, tokens: Iterable[Token | Mapping[str, Any]], *, replace: bool | None = None
@@ -498,11 +502,19 @@ class Client:
             StoreError: The store failed; some of the tokens are imported, and the import can be
                 repeated.
         """
-        documents = [token.to_json() if isinstance(token, Token) else dict(token) for token in tokens]
-        return ImportResult.from_json(self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace))
+        documents = [
+            token.to_json() if isinstance(token, Token) else dict(token) for token in tokens
+        ]
+        return ImportResult.from_json(
+            self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace)
+        )
 
     def tokens_adopt(
-        self, client_id: str | None = None, *, resource_id: str | None = None, dry_run: bool | None = None
+        self,
+        client_id: str | None = None,
+        *,
+        resource_id: str | None = None,
+        dry_run: bool | None = None,
     ) -> Adoption:
         """Moves the tokens of another client id to this one after a key rotation.
 
@@ -521,7 +533,9 @@ class Client:
             StoreError: The store failed. Some tokens may be adopted; repeat the call for the rest.
         """
         return Adoption.from_json(
-            self._call_with(library.ghl_tokens_adopt, clientId=client_id, resourceId=resource_id, dryRun=dry_run)
+            self._call_with(
+                library.ghl_tokens_adopt, clientId=client_id, resourceId=resource_id, dryRun=dry_run
+            )
         )
 
     def tokens_maintain(
@@ -529,7 +543,10 @@ class Client:
         *,
         company_id: str | None = None,
         concurrency: int | None = None,
-        progress: Callable[[MaintenanceProgress], object] | ProgressBar | ProgressDisplay | None = None,
+        progress: Callable[[MaintenanceProgress], object]
+        | ProgressBar
+        | ProgressDisplay
+        | None = None,
     ) -> Maintenance:
         """Renews every token that is due, in one pass.
 
@@ -556,8 +573,12 @@ class Client:
         wanted = {"companyId": company_id, "concurrency": concurrency}
 
         def maintain(tell: Callable[[MaintenanceProgress], object] | None) -> Maintenance:
-            hear = None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
-            return Maintenance.from_json(handle.work(library.ghl_tokens_maintain, encode(wanted), hear))
+            hear = (
+                None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
+            )
+            return Maintenance.from_json(
+                handle.work(library.ghl_tokens_maintain, encode(wanted), hear)
+            )
 
         if progress is None or callable(progress):
             return maintain(progress)
@@ -752,7 +773,9 @@ class Client:
         )
         return Token.from_json(token)
 
-    def oauth_location_token(self, *, company_id: str, location_id: str, access_token: str | None = None) -> Token:
+    def oauth_location_token(
+        self, *, company_id: str, location_id: str, access_token: str | None = None
+    ) -> Token:
         """Sends ``POST /oauth/location-token``: mints a location's token from its company's.
 
         Stores nothing: :meth:`access_token` is the managed way.
@@ -884,7 +907,9 @@ class Client:
 
                 for each in unreadable:
                     reason = each.error.message
-                    _log.warn(f"{each.resource_id}: the stored token cannot be read, and is left out: {reason}")
+                    _log.warn(
+                        f"{each.resource_id}: the stored token cannot be read, and is left out: {reason}"
+                    )
                 failed.extend(unreadable)
             return items, page["nextPageToken"]
 

@@ -77,7 +77,9 @@ class Token:
         fields = {
             "accessToken": self.access_token,
             "refreshToken": self.refresh_token,
-            "expiresAt": None if self.expires_at is None else (self.expires_at - _EPOCH) // _MILLISECOND,
+            "expiresAt": None
+            if self.expires_at is None
+            else (self.expires_at - _EPOCH) // _MILLISECOND,
             "userType": self.user_type,
             "companyId": self.company_id,
             "locationId": self.location_id,
@@ -151,7 +153,9 @@ class Location:
     @classmethod
     def all_of(cls, items: Any) -> list[Location]:
         """Reads a list from the API and skips items that are not objects or have no id."""
-        objects = (item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
+        objects = (
+            (item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
+        )
         return [cls.from_json(item) for item in objects if _text(item.get("_id"))]
 
 
@@ -194,7 +198,9 @@ class ImportResult:
     def from_json(cls, raw: Mapping[str, Any]) -> ImportResult:
         """Reads the library's form."""
         skipped = (
-            SkippedToken(index=skip["index"], resource_id=skip.get("resourceId"), reason=skip["reason"])
+            SkippedToken(
+                index=skip["index"], resource_id=skip.get("resourceId"), reason=skip["reason"]
+            )
             for skip in raw["skipped"]
         )
         return cls(imported=raw["imported"], skipped=tuple(skipped), raw=raw)
@@ -273,9 +279,13 @@ class Adoption:
         """Reads the library's form."""
         return cls(
             adopted=raw["adopted"],
-            skipped=tuple(UnadoptedToken(skip["resourceId"], skip["reason"]) for skip in raw["skipped"]),
+            skipped=tuple(
+                UnadoptedToken(skip["resourceId"], skip["reason"]) for skip in raw["skipped"]
+            ),
             failed=tuple(FailedToken.from_json(failure) for failure in raw["failed"]),
-            clients=tuple(OtherClient(client["clientId"], client["tokens"]) for client in raw["clients"]),
+            clients=tuple(
+                OtherClient(client["clientId"], client["tokens"]) for client in raw["clients"]
+            ),
             raw=raw,
         )
 
@@ -357,8 +367,17 @@ class Minting:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Minting:
         """Reads the library's form."""
-        failed = (FailedToken(failure["locationId"], from_json(failure["error"])) for failure in raw["failed"])
-        return cls(total=raw["total"], minted=raw["minted"], fresh=raw["fresh"], failed=tuple(failed), raw=raw)
+        failed = (
+            FailedToken(failure["locationId"], from_json(failure["error"]))
+            for failure in raw["failed"]
+        )
+        return cls(
+            total=raw["total"],
+            minted=raw["minted"],
+            fresh=raw["fresh"],
+            failed=tuple(failed),
+            raw=raw,
+        )
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,10 @@ class Pages(Iterator[Item]):
             items, following = self._fetch(self._next_page_token)
             if following is not None and following in self._seen:
                 raise ProtocolError(
-                    {"message": "the page tokens of the list form a cycle", "help": "report this defect of the server"}
+                    {
+                        "message": "the page tokens of the list form a cycle",
+                        "help": "report this defect of the server",
+                    }
                 )
             self._begun = True
             self._seen.add(following)

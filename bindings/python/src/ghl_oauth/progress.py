@@ -30,7 +30,9 @@ class ProgressDisplay(Protocol):
             The id of the bar for :meth:`update`.
         """
 
-    def update(self, task_id: Any, /, *, total: float | None = ..., completed: float | None = ...) -> object:
+    def update(
+        self, task_id: Any, /, *, total: float | None = ..., completed: float | None = ...
+    ) -> object:
         """Moves a bar.
 
         Args:
@@ -40,7 +42,9 @@ class ProgressDisplay(Protocol):
         """
 
 
-def mover(progress: ProgressBar | ProgressDisplay, description: str) -> Callable[[int, int | None], None]:
+def mover(
+    progress: ProgressBar | ProgressDisplay, description: str
+) -> Callable[[int, int | None], None]:
     """A function that moves a bar to ``done`` of ``total`` steps (None: unknown).
 
     Raises:
@@ -55,7 +59,9 @@ def mover(progress: ProgressBar | ProgressDisplay, description: str) -> Callable
 
         return show
     if not isinstance(progress, ProgressBar):
-        raise TypeError(f"progress must be a function, or a bar of tqdm's or rich's, not {type(progress).__name__}")
+        raise TypeError(
+            f"progress must be a function, or a bar of tqdm's or rich's, not {type(progress).__name__}"
+        )
     bar = progress
     shown = 0
 

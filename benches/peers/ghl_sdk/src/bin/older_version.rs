@@ -22,7 +22,8 @@ const NAMES: [(&str, &str); 8] = [
 ];
 
 fn main() -> io::Result<()> {
-    let port: u16 = env::args().nth(1).and_then(|port| port.parse().ok()).expect("the emulator's port");
+    let port: u16 =
+        env::args().nth(1).and_then(|port| port.parse().ok()).expect("the emulator's port");
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     println!("{}", listener.local_addr()?.port());
     for client in listener.incoming() {
@@ -44,15 +45,21 @@ fn relay(client: TcpStream, port: u16) -> io::Result<()> {
             request.set_header("Version", "v3");
             request.start = request.start.replace("/oauth/locationToken", "/oauth/location-token");
             if request.start.starts_with("POST /oauth/token ") {
-                request.body =
-                    rename(&request.body, |(older, _)| format!("{older}="), |(_, v3)| format!("{v3}="));
+                request.body = rename(
+                    &request.body,
+                    |(older, _)| format!("{older}="),
+                    |(_, v3)| format!("{v3}="),
+                );
             }
         }
         (&server).write_all(&request.written())?;
         let Some(mut answer) = Message::read(&mut from_server)? else { break };
         if is_older && request.start.starts_with("POST /oauth/") {
-            answer.body =
-                rename(&answer.body, |(_, v3)| format!("\"{v3}\":"), |(older, _)| format!("\"{older}\":"));
+            answer.body = rename(
+                &answer.body,
+                |(_, v3)| format!("\"{v3}\":"),
+                |(older, _)| format!("\"{older}\":"),
+            );
         }
         (&client).write_all(&answer.written())?;
     }
@@ -80,7 +87,8 @@ impl Message {
             headers.push((name.to_owned(), value.trim().to_owned()));
         }
         let mut message = Self { start, headers, body: Vec::new() };
-        let length = message.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let length =
+            message.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         message.body.resize(length, 0);
         from.read_exact(&mut message.body)?;
         Ok(Some(message))

@@ -34,16 +34,24 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
         scopes=options.scopes, redirect_uri=options.redirect_uri, version_id=options.version_id
     )
     say(f"Open this link in a browser and give consent:\n\n  {link.url}\n")
-    usual: dict[str, Any] = {"state": link.state, "redirect_uri": options.redirect_uri, "user_type": options.user_type}
+    usual: dict[str, Any] = {
+        "state": link.state,
+        "redirect_uri": options.redirect_uri,
+        "user_type": options.user_type,
+    }
     if options.paste:
         say("Then paste the complete address to which the browser was redirected, and press Enter:")
         redirect_url = sys.stdin.readline().strip()
         if not redirect_url:
-            raise Refusal("no address was pasted", "run the command again; a link is valid for one hour")
+            raise Refusal(
+                "no address was pasted", "run the command again; a link is valid for one hour"
+            )
         info = session.run(lambda client: client.authorization_complete(redirect_url, **usual))
     else:
         try:
-            say(f"Waiting for the browser, at most {output.duration(options.timeout)}; press Ctrl-C to stop.")
+            say(
+                f"Waiting for the browser, at most {output.duration(options.timeout)}; press Ctrl-C to stop."
+            )
             info = session.run(
                 lambda client: client.authorization_listen(
                     port=options.port, timeout_ms=1000 * options.timeout, **usual
@@ -51,7 +59,9 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
             )
         except InvalidArgument as error:
             if error.parameter == "port":
-                error.help = "set --port to a free port that your HTTPS tunnel forwards to, or use --paste"
+                error.help = (
+                    "set --port to a free port that your HTTPS tunnel forwards to, or use --paste"
+                )
             raise
     _show_token(info, options)
 
@@ -67,7 +77,9 @@ def list_tokens(options: argparse.Namespace) -> int:
     """Lists the stored tokens."""
 
     def fetch(client: Client) -> tuple[list[TokenInfo], Sequence[FailedToken]]:
-        pages = client.tokens_list(company_id=options.company, user_type=options.type, page_size=1000)
+        pages = client.tokens_list(
+            company_id=options.company, user_type=options.type, page_size=1000
+        )
         return list(pages), pages.failed
 
     with Session.begin(options.config) as session:
@@ -82,7 +94,10 @@ def locations(options: argparse.Namespace) -> int:
         found = session.run(
             lambda client: list(
                 client.installed_locations(
-                    options.company, query=options.query, is_installed=options.installed, page_size=100
+                    options.company,
+                    query=options.query,
+                    is_installed=options.installed,
+                    page_size=100,
                 )
             )
         )
@@ -93,7 +108,12 @@ def locations(options: argparse.Namespace) -> int:
             output.show_table(
                 ("LOCATION", "NAME", "INSTALLED", "ADDRESS"),
                 (
-                    (location.id, location.name or "-", words[location.is_installed], location.address or "-")
+                    (
+                        location.id,
+                        location.name or "-",
+                        words[location.is_installed],
+                        location.address or "-",
+                    )
                     for location in found
                 ),
             )
@@ -138,7 +158,11 @@ def delete(options: argparse.Namespace) -> int:
     with Session.begin(options.config) as session:
         if not options.yes:
             if not sys.stdin.isatty():
-                raise Refusal("stdin is not a terminal", "use --yes to delete without confirmation", status.USAGE)
+                raise Refusal(
+                    "stdin is not a terminal",
+                    "use --yes to delete without confirmation",
+                    status.USAGE,
+                )
             sys.stderr.write(
                 f"Delete the token of {options.resource}? Only a new consent, or for a location a new mint, brings it "
                 "back. [y/N] "
@@ -155,7 +179,9 @@ def maintain(options: argparse.Namespace) -> int:
     """Refreshes the tokens that are due."""
     with Session.begin(options.config) as session:
         done = session.run(
-            lambda client: client.tokens_maintain(company_id=options.company, concurrency=options.concurrency)
+            lambda client: client.tokens_maintain(
+                company_id=options.company, concurrency=options.concurrency
+            )
         )
         if options.json:
             output.show_json(dict(done.raw))
@@ -164,7 +190,9 @@ def maintain(options: argparse.Namespace) -> int:
             sealing = ""
             if done.resealed or done.unsealed:
                 sealing = f"; {done.resealed} resealed, {done.unsealed} not resealed"
-            print(f"{done.checked} due: {done.refreshed} refreshed, {len(done.failed)} failed{sealing}; next due {due}")
+            print(
+                f"{done.checked} due: {done.refreshed} refreshed, {len(done.failed)} failed{sealing}; next due {due}"
+            )
         return _failures(done.failed, options)
 
 
@@ -193,9 +221,15 @@ def import_tokens(options: argparse.Namespace) -> int:
         else:
             print(f"{done.imported} imported, {len(done.skipped)} skipped")
             for skip in done.skipped:
-                say(output.plain(f"  skipped {skip.resource_id or f'token {skip.index}'}: {skip.reason}"))
+                say(
+                    output.plain(
+                        f"  skipped {skip.resource_id or f'token {skip.index}'}: {skip.reason}"
+                    )
+                )
         if done.skipped and not done.imported:
-            raise Refusal("no token was imported: all were skipped", "see the reason listed with each token")
+            raise Refusal(
+                "no token was imported: all were skipped", "see the reason listed with each token"
+            )
     return status.OK
 
 
@@ -203,15 +237,22 @@ def adopt(options: argparse.Namespace) -> int:
     """Moves the tokens of another client id to this one, in the same database."""
     with Session.begin(options.config) as session:
         done = session.run(
-            lambda client: client.tokens_adopt(options.client, resource_id=options.resource, dry_run=options.dry_run)
+            lambda client: client.tokens_adopt(
+                options.client, resource_id=options.resource, dry_run=options.dry_run
+            )
         )
         if options.json:
             output.show_json(dict(done.raw))
         elif options.client is None:
-            output.show_table(("CLIENT ID", "TOKENS"), [(each.client_id, str(each.tokens)) for each in done.clients])
+            output.show_table(
+                ("CLIENT ID", "TOKENS"),
+                [(each.client_id, str(each.tokens)) for each in done.clients],
+            )
         else:
             verb = "would be adopted" if options.dry_run else "adopted"
-            print(f"{done.adopted} {verb}, {len(done.skipped)} skipped, {len(done.failed)} unreadable")
+            print(
+                f"{done.adopted} {verb}, {len(done.skipped)} skipped, {len(done.failed)} unreadable"
+            )
             for skip in done.skipped:
                 say(output.plain(f"  skipped {skip.resource_id}: {skip.reason}"))
         return _unreadable(done.failed, options)
@@ -221,7 +262,9 @@ def export_tokens(options: argparse.Namespace) -> int:
     """Exports tokens with their secrets."""
 
     def fetch(client: Client) -> tuple[str, Sequence[FailedToken]]:
-        tokens = client.tokens_export(company_id=options.company, user_type=options.type, page_size=1000)
+        tokens = client.tokens_export(
+            company_id=options.company, user_type=options.type, page_size=1000
+        )
         text = json.dumps({"tokens": [dict(token.raw) for token in tokens]}, indent=2) + "\n"
         return text, tokens.failed
 
@@ -234,7 +277,8 @@ def export_tokens(options: argparse.Namespace) -> int:
                 descriptor = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             except OSError as error:
                 raise Refusal(
-                    f"{options.output} cannot be created: {error.strerror}", "use the name of a new file"
+                    f"{options.output} cannot be created: {error.strerror}",
+                    "use the name of a new file",
                 ) from None
             try:
                 with open(descriptor, "w", encoding="utf-8") as file:

@@ -33,7 +33,11 @@ class Configuration:
     def store_path(self) -> Path | None:
         """The store's file; None if the store has no file."""
         store = self.document["store"]
-        return Path(store["path"]) if isinstance(store, dict) and isinstance(store.get("path"), str) else None
+        return (
+            Path(store["path"])
+            if isinstance(store, dict) and isinstance(store.get("path"), str)
+            else None
+        )
 
     @property
     def store_kind(self) -> str:
@@ -69,15 +73,24 @@ def read(option: str | None) -> Configuration:
             f"create it, for example {_EXAMPLE}, or set --config or {PATH_VARIABLE}",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise _unusable(f"the configuration {path} cannot be read: {_reason(error)}", None) from None
+        raise _unusable(
+            f"the configuration {path} cannot be read: {_reason(error)}", None
+        ) from None
     try:
         document = json.loads(text)
     except ValueError as error:
         # Only the position: the decoder's message may quote the secret.
-        where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "the file"
+        where = (
+            f"line {error.lineno}, column {error.colno}"
+            if isinstance(error, json.JSONDecodeError)
+            else "the file"
+        )
         raise _unusable(f"the configuration {path} is not JSON", f"check {where}") from None
     if not isinstance(document, dict):
-        raise _unusable(f"the configuration {path} is not a JSON object", f"write an object, for example {_EXAMPLE}")
+        raise _unusable(
+            f"the configuration {path} is not a JSON object",
+            f"write an object, for example {_EXAMPLE}",
+        )
 
     folder = path.resolve().parent
     warnings = []
@@ -93,7 +106,11 @@ def read(option: str | None) -> Configuration:
     secret_file = document.pop("clientSecretFile", None)
     if secret_file is not None:
         if not isinstance(secret_file, str):
-            raise _unusable(f"clientSecretFile in {path} is not a string", "set it to a path", "clientSecretFile")
+            raise _unusable(
+                f"clientSecretFile in {path} is not a string",
+                "set it to a path",
+                "clientSecretFile",
+            )
         secret_path = folder / os.path.expanduser(secret_file)
         secret_from = f"{secret_path}"
         if SECRET_VARIABLE not in os.environ:
@@ -136,4 +153,11 @@ def _reason(error: Exception) -> str:
 
 
 def _unusable(message: str, help_text: str | None, parameter: str | None = None) -> ConfigError:
-    return ConfigError({"status": ConfigError.status, "message": message, "help": help_text, "parameter": parameter})
+    return ConfigError(
+        {
+            "status": ConfigError.status,
+            "message": message,
+            "help": help_text,
+            "parameter": parameter,
+        }
+    )

@@ -96,7 +96,10 @@ def _with_client(session: Session, configuration: Configuration) -> Iterator[Che
         yield from _tokens(tokens)
     if tokens is not None:
         try:
-            yield from _rotation(session.run(lambda client: client.tokens_adopt()).clients, bool(tokens or unreadable))
+            yield from _rotation(
+                session.run(lambda client: client.tokens_adopt()).clients,
+                bool(tokens or unreadable),
+            )
         except GhlError as error:
             yield _failed("store", error)
     # The check of the API version may have refreshed a token.
@@ -114,7 +117,9 @@ def _unreadable(failed: Sequence[FailedToken]) -> Iterator[Check]:
         ids = ", ".join(str(each.resource_id) for each in failed[:_MOST_NAMED])
         more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
         first = failed[0].error
-        yield Check("tokens", "problem", f"cannot be read: {ids}{more}: {first.message}", first.help)
+        yield Check(
+            "tokens", "problem", f"cannot be read: {ids}{more}: {first.message}", first.help
+        )
 
 
 def _rotation(clients: Sequence[OtherClient], holds: bool) -> Iterator[Check]:
@@ -148,7 +153,11 @@ def _library_found() -> Check:
 
 
 def _configured(configuration: Configuration) -> Check:
-    return Check("configuration", "ok", f"{configuration.path}; client secret from {configuration.secret_from}")
+    return Check(
+        "configuration",
+        "ok",
+        f"{configuration.path}; client secret from {configuration.secret_from}",
+    )
 
 
 def _store(configuration: Configuration) -> Iterator[Check]:
@@ -166,11 +175,18 @@ def _store(configuration: Configuration) -> Iterator[Check]:
         return
     for place in (path, path.parent):
         if not os.access(place, os.W_OK):
-            yield Check("store", "problem", f"{place} is not writable", "grant this user write permission")
+            yield Check(
+                "store", "problem", f"{place} is not writable", "grant this user write permission"
+            )
             return
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
-        yield Check("store", "warning", f"{path}: readable by other users (mode {mode:04o})", f"chmod 600 {path}")
+        yield Check(
+            "store",
+            "warning",
+            f"{path}: readable by other users (mode {mode:04o})",
+            f"chmod 600 {path}",
+        )
     else:
         yield Check("store", "ok", f"{path}: {configuration.store_kind}, durable, mode {mode:04o}")
     system = _file_system(path)
@@ -191,11 +207,15 @@ def _file_system(path: Path) -> str | None:
         return None
     place = path.resolve()
     lines = [line.split() for line in mounts.splitlines()]
-    holding = [(len(line[1]), line[2]) for line in lines if Path(line[1]) in (place, *place.parents)]
+    holding = [
+        (len(line[1]), line[2]) for line in lines if Path(line[1]) in (place, *place.parents)
+    ]
     return max(holding)[1] if holding else None
 
 
-def _network(client: Client, configuration: Configuration, tokens: Iterable[TokenInfo]) -> Iterator[Check]:
+def _network(
+    client: Client, configuration: Configuration, tokens: Iterable[TokenInfo]
+) -> Iterator[Check]:
     base_url = configuration.document.get("baseUrl") or "https://services.leadconnectorhq.com"
     begun = time.time()
     try:
@@ -208,7 +228,12 @@ def _network(client: Client, configuration: Configuration, tokens: Iterable[Toke
         return
     ended = time.time()
     if answer.status >= 500:
-        yield Check("network", "warning", f"{base_url} responds with status {answer.status}", "try again later")
+        yield Check(
+            "network",
+            "warning",
+            f"{base_url} responds with status {answer.status}",
+            "try again later",
+        )
     else:
         yield Check("network", "ok", f"{base_url} responds in {1000 * (ended - begun):.0f} ms")
     yield _clock(answer, begun, ended)
@@ -233,16 +258,22 @@ def _clock(answer: Response, begun: float, ended: float) -> Check:
     )
 
 
-def _version(client: Client, configuration: Configuration, tokens: Iterable[TokenInfo], answer: Response) -> Check:
+def _version(
+    client: Client, configuration: Configuration, tokens: Iterable[TokenInfo], answer: Response
+) -> Check:
     version = configuration.document.get("apiVersion") or "v3"
     help_text = 'set "apiVersion" in the configuration; this library is built for v3'
     said = _words(answer.body)
     usable = [token for token in tokens if token.state == "ok" and token.user_type == "Company"]
     if "version" in said:
-        return Check("version", "problem", f"the API refuses the Version header {version}: {said}", help_text)
+        return Check(
+            "version", "problem", f"the API refuses the Version header {version}: {said}", help_text
+        )
     if not usable:
         return Check(
-            "version", "ok", f"the Version header {version} is not refused; a full check needs a company token"
+            "version",
+            "ok",
+            f"the Version header {version} is not refused; a full check needs a company token",
         )
     try:
         next(client.installed_locations(usable[0].resource_id, page_size=1), None)
@@ -251,9 +282,16 @@ def _version(client: Client, configuration: Configuration, tokens: Iterable[Toke
     except GhlError as error:
         said = str(error.api and error.api.get("message"))
         if "version" in said.lower():
-            return Check("version", "problem", f"the API refuses the Version header {version}: {said}", help_text)
+            return Check(
+                "version",
+                "problem",
+                f"the API refuses the Version header {version}: {said}",
+                help_text,
+            )
         return _failed("version", error)
-    return Check("version", "ok", f"the API accepts {version} and the token of {usable[0].resource_id}")
+    return Check(
+        "version", "ok", f"the API accepts {version} and the token of {usable[0].resource_id}"
+    )
 
 
 def _words(body: object) -> str:
@@ -263,7 +301,9 @@ def _words(body: object) -> str:
 
 def _tokens(tokens: list[TokenInfo]) -> Iterator[Check]:
     if not tokens:
-        yield Check("tokens", "consent", "no token is stored", "ghl-oauth login, or ghl-oauth import")
+        yield Check(
+            "tokens", "consent", "no token is stored", "ghl-oauth login, or ghl-oauth import"
+        )
         return
     kinds = Counter(token.user_type or "unknown" for token in tokens)
     now = datetime.now(timezone.utc)
@@ -280,13 +320,20 @@ def _tokens(tokens: list[TokenInfo]) -> Iterator[Check]:
         yield Check("tokens", "ok", message)
     for state, outcome, words, help_text in (
         ("reauthorizationRequired", "consent", "the user must consent again", "ghl-oauth login"),
-        ("inactive", "warning", "the location is paused", "the token is kept; check the location's subscription"),
+        (
+            "inactive",
+            "warning",
+            "the location is paused",
+            "the token is kept; check the location's subscription",
+        ),
         ("unsaved", "problem", "the store did not save the newest token", "check the store"),
     ):
         ids = [token.resource_id for token in tokens if token.state == state]
         if ids:
             more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
-            yield Check("tokens", outcome, f"{words}: {', '.join(ids[:_MOST_NAMED])}{more}", help_text)
+            yield Check(
+                "tokens", outcome, f"{words}: {', '.join(ids[:_MOST_NAMED])}{more}", help_text
+            )
 
 
 def _failed(name: str, error: GhlError) -> Check:

@@ -16,7 +16,9 @@ from . import status
 class Refusal(Exception):
     """An error of the command line rather than of the library, with its exit status."""
 
-    def __init__(self, message: str, help_text: str | None = None, exit_status: int = status.ERROR) -> None:
+    def __init__(
+        self, message: str, help_text: str | None = None, exit_status: int = status.ERROR
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.help = help_text
@@ -93,7 +95,12 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
     if isinstance(error, Refusal):
         error = GhlError({"message": error.message, "help": error.help})
     if as_json:
-        say(json.dumps({"error": {**error.raw, "message": error.message, "help": error.help}}, ensure_ascii=False))
+        say(
+            json.dumps(
+                {"error": {**error.raw, "message": error.message, "help": error.help}},
+                ensure_ascii=False,
+            )
+        )
         return
     say(f"ghl-oauth: {plain(error.message)}")
     if error.resource_id:
@@ -111,7 +118,9 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
 def show_failed(failed: Iterable[FailedToken], as_json: bool) -> None:
     """Prints the errors of individual tokens, each with its resource."""
     for failure in failed:
-        error = GhlError({**failure.error.raw, "resourceId": failure.resource_id or failure.error.resource_id})
+        error = GhlError(
+            {**failure.error.raw, "resourceId": failure.resource_id or failure.error.resource_id}
+        )
         show_error(error, as_json)
 
 

@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The arguments are wrong, or request the help or the version.
     """
-    options = make_parser().parse_args(arguments, argparse.Namespace(config=None, json=False, verbose=0))
+    options = make_parser().parse_args(
+        arguments, argparse.Namespace(config=None, json=False, verbose=0)
+    )
     if options.verbose:
         logging.basicConfig(
             stream=sys.stderr,
@@ -91,8 +93,12 @@ def make_parser() -> argparse.ArgumentParser:
     general = argparse.ArgumentParser(add_help=False)
     absent = argparse.SUPPRESS
     general.add_argument("--config", metavar="FILE", default=absent, help="the configuration file")
-    general.add_argument("--json", action="store_true", default=absent, help="print results and errors as JSON")
-    general.add_argument("-v", "--verbose", action="count", default=absent, help="log to stderr; -vv: also requests")
+    general.add_argument(
+        "--json", action="store_true", default=absent, help="print results and errors as JSON"
+    )
+    general.add_argument(
+        "-v", "--verbose", action="count", default=absent, help="log to stderr; -vv: also requests"
+    )
 
     parser = argparse.ArgumentParser(
         prog="ghl-oauth",
@@ -101,14 +107,26 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[general],
     )
-    parser.add_argument("--version", action="version", version=f"ghl-oauth {library_version()} (ABI {abi_version()})")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"ghl-oauth {library_version()} (ABI {abi_version()})",
+    )
     every = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(
-        name: str, command: object, help_text: str, description: str = "", aliases: Sequence[str] = ()
+        name: str,
+        command: object,
+        help_text: str,
+        description: str = "",
+        aliases: Sequence[str] = (),
     ) -> argparse.ArgumentParser:
         one = every.add_parser(
-            name, help=help_text, description=description or help_text, aliases=aliases, parents=[general]
+            name,
+            help=help_text,
+            description=description or help_text,
+            aliases=aliases,
+            parents=[general],
         )
         one.set_defaults(command=command)
         return one
@@ -121,15 +139,39 @@ def make_parser() -> argparse.ArgumentParser:
         "port, which your HTTPS tunnel must forward to; with --paste, you paste the browser's address instead.",
     )
     how = login.add_mutually_exclusive_group()
-    how.add_argument("--port", type=_number(0, 65_535), help="the loopback port. Default: the port of the redirect URI")
-    how.add_argument("--paste", action="store_true", help="read the browser's final address from stdin")
-    login.add_argument(
-        "--timeout", type=_number(1, 3_600), default=300, metavar="SECONDS", help="how long to wait. Default: 300"
+    how.add_argument(
+        "--port",
+        type=_number(0, 65_535),
+        help="the loopback port. Default: the port of the redirect URI",
     )
-    login.add_argument("--scopes", type=_text, help="scopes, separated by spaces. Default: the configured ones")
-    login.add_argument("--redirect-uri", type=_text, metavar="URI", help="redirect URI. Default: the configured one")
-    login.add_argument("--version-id", type=_text, metavar="ID", help="the app's version; a private app may need it")
-    login.add_argument("--user-type", choices=("Company", "Location"), help="the requested type of token")
+    how.add_argument(
+        "--paste", action="store_true", help="read the browser's final address from stdin"
+    )
+    login.add_argument(
+        "--timeout",
+        type=_number(1, 3_600),
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait. Default: 300",
+    )
+    login.add_argument(
+        "--scopes", type=_text, help="scopes, separated by spaces. Default: the configured ones"
+    )
+    login.add_argument(
+        "--redirect-uri",
+        type=_text,
+        metavar="URI",
+        help="redirect URI. Default: the configured one",
+    )
+    login.add_argument(
+        "--version-id",
+        type=_text,
+        metavar="ID",
+        help="the app's version; a private app may need it",
+    )
+    login.add_argument(
+        "--user-type", choices=("Company", "Location"), help="the requested type of token"
+    )
 
     token = add(
         "token",
@@ -137,17 +179,31 @@ def make_parser() -> argparse.ArgumentParser:
         "print a valid access token and nothing else",
         "Prints a valid access token on stdout and nothing else. The token is refreshed or minted if necessary.",
     )
-    token.add_argument("resource", type=_text, metavar="RESOURCE", help="the ID of a company or location")
+    token.add_argument(
+        "resource", type=_text, metavar="RESOURCE", help="the ID of a company or location"
+    )
 
-    tokens = add("list", commands.list_tokens, "list the stored tokens without their secrets", aliases=["tokens"])
+    tokens = add(
+        "list",
+        commands.list_tokens,
+        "list the stored tokens without their secrets",
+        aliases=["tokens"],
+    )
     _filters(tokens)
 
     locations = add("locations", commands.locations, "list a company's locations")
     locations.add_argument("company", type=_text, metavar="COMPANY", help="the company's ID")
     locations.add_argument("--query", type=_text, metavar="TEXT", help="part of a location's name")
     which = locations.add_mutually_exclusive_group()
-    which.add_argument("--installed", action="store_true", default=None, help="only locations with the app")
-    which.add_argument("--not-installed", dest="installed", action="store_false", help="only locations without the app")
+    which.add_argument(
+        "--installed", action="store_true", default=None, help="only locations with the app"
+    )
+    which.add_argument(
+        "--not-installed",
+        dest="installed",
+        action="store_false",
+        help="only locations without the app",
+    )
 
     mint = add(
         "mint",
@@ -157,15 +213,23 @@ def make_parser() -> argparse.ArgumentParser:
         "allows. Tokens that are not due are skipped, so a second run resumes where the first ended.",
     )
     mint.add_argument("company", type=_text, metavar="COMPANY", help="the company's ID")
-    mint.add_argument("location", type=_text, nargs="*", metavar="LOCATION", help="only these locations")
+    mint.add_argument(
+        "location", type=_text, nargs="*", metavar="LOCATION", help="only these locations"
+    )
     mint.add_argument("--force", action="store_true", help="also mint tokens that are not due")
-    mint.add_argument("--concurrency", type=_number(1, 64), metavar="N", help="concurrent requests. Default: 8")
+    mint.add_argument(
+        "--concurrency", type=_number(1, 64), metavar="N", help="concurrent requests. Default: 8"
+    )
 
     refresh = add("refresh", commands.refresh, "refresh a token now, even if it is not due")
-    refresh.add_argument("resource", type=_text, metavar="RESOURCE", help="the ID of a company or location")
+    refresh.add_argument(
+        "resource", type=_text, metavar="RESOURCE", help="the ID of a company or location"
+    )
 
     delete = add("delete", commands.delete, "delete a token after confirmation")
-    delete.add_argument("resource", type=_text, metavar="RESOURCE", help="the ID of a company or location")
+    delete.add_argument(
+        "resource", type=_text, metavar="RESOURCE", help="the ID of a company or location"
+    )
     delete.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
     maintain = add(
@@ -174,8 +238,12 @@ def make_parser() -> argparse.ArgumentParser:
         "refresh the tokens that are due; for a scheduler",
         "Refreshes the tokens that are due. Run it every few minutes from cron or a systemd timer.",
     )
-    maintain.add_argument("--company", type=_text, metavar="ID", help="only this company and its locations")
-    maintain.add_argument("--concurrency", type=_number(1, 64), metavar="N", help="concurrent refreshes. Default: 1")
+    maintain.add_argument(
+        "--company", type=_text, metavar="ID", help="only this company and its locations"
+    )
+    maintain.add_argument(
+        "--concurrency", type=_number(1, 64), metavar="N", help="concurrent refreshes. Default: 1"
+    )
 
     importing = add(
         "import",
@@ -184,7 +252,9 @@ def make_parser() -> argparse.ArgumentParser:
         "Imports tokens from a file that `export` wrote, or from JSON in the format of the API or the vendor's SDKs.",
     )
     importing.add_argument("file", metavar="FILE", help="the file; - for stdin")
-    importing.add_argument("--replace", action="store_true", help="allow an older token to replace a newer one")
+    importing.add_argument(
+        "--replace", action="store_true", help="allow an older token to replace a newer one"
+    )
 
     adopt = add(
         "adopt",
@@ -194,7 +264,9 @@ def make_parser() -> argparse.ArgumentParser:
         "of the old client id to the configured one. Stop the programs that use the old one first. A token that is "
         "already stored under the new client id stays. Without --from, the client ids that have tokens are listed.",
     )
-    adopt.add_argument("--from", dest="client", type=_text, metavar="CLIENT_ID", help="the old client id")
+    adopt.add_argument(
+        "--from", dest="client", type=_text, metavar="CLIENT_ID", help="the old client id"
+    )
     adopt.add_argument("--resource", type=_text, metavar="ID", help="only this company or location")
     adopt.add_argument("--dry-run", action="store_true", default=None, help="only report")
 
@@ -205,7 +277,13 @@ def make_parser() -> argparse.ArgumentParser:
         "Writes the tokens with their secrets, in the format that `import` reads. Refresh tokens are single-use: only "
         "one program may continue to use them.",
     )
-    export.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file with mode 0600; - for stdout")
+    export.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="a new file with mode 0600; - for stdout",
+    )
     _filters(export)
 
     add(
@@ -218,7 +296,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--company", type=_text, metavar="ID", help="only this company and its locations")
+    parser.add_argument(
+        "--company", type=_text, metavar="ID", help="only this company and its locations"
+    )
     parser.add_argument("--type", choices=("Company", "Location"), help="only tokens of this type")
 
 

@@ -104,7 +104,9 @@ class Session:
         if not self._unsaved():
             return []
         refused = sorted(self._refused.items())
-        return [_lost(resource_id, error) for resource_id, error in refused] or [_lost(None, GhlError())]
+        return [_lost(resource_id, error) for resource_id, error in refused] or [
+            _lost(None, GhlError())
+        ]
 
     def _unsaved(self) -> int:
         count: int = self.client.stats()["tokens"]["unsaved"]

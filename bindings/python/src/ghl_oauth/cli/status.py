@@ -27,7 +27,9 @@ def of(error: GhlError) -> int:
     if isinstance(error, (InvalidArgument, ConfigError)):
         return USAGE
     # A NotFound without an HTTP status means that no token is stored.
-    if isinstance(error, ReauthorizationRequired) or (isinstance(error, NotFound) and error.http_status is None):
+    if isinstance(error, ReauthorizationRequired) or (
+        isinstance(error, NotFound) and error.http_status is None
+    ):
         return CONSENT
     return LATER if error.retryable else ERROR
 
