@@ -68,9 +68,9 @@ pub trait Store: Send + Sync {
     /// `CONFLICT` if the stored version or the tombstone differs; `STORE`, `TIMEOUT`, `CANCELLED`.
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64>;
 
-    /// Saves the intent of a record whose token is already stored. Like [`Store::save`], but a power
-    /// failure that ends every user of the store may undo it: by the time the store is used again,
-    /// the replay window, for which the intent is needed, has passed.
+    /// Saves the intent of a record whose token is already stored. Like [`Store::save`], but a
+    /// power failure that ends every user of the store may undo it: by the time the store is used
+    /// again, the replay window, for which the intent is needed, has passed.
     ///
     /// # Errors
     /// As [`Store::save`].

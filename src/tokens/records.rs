@@ -346,7 +346,7 @@ impl Records {
         Ok(())
     }
 
-    /// Deletes a record and leaves a tombstone dated `at_ms`, whatever other writers do meanwhile.
+    /// Deletes a record and leaves a tombstone dated `at_ms`, even if others write meanwhile.
     /// `should_delete` decides on readable records; an unreadable one is always deleted.
     ///
     /// The tombstone is written before the search for the record, so a concurrent first save finds

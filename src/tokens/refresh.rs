@@ -499,7 +499,10 @@ impl Tokens {
         let saved =
             owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
         let error = Error::new(Status::Protocol, "the refresh returned a token of another owner")
-            .with_help("import the resource's own token, or let the user consent again (authorization_url)")
+            .with_help(
+                "import the resource's own token, or let the user consent again \
+                 (authorization_url)",
+            )
             .with_resource(&resource_id);
         if let Some(Err(save_error)) = saved {
             log::error!(

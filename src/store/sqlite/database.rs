@@ -380,7 +380,8 @@ impl Database {
             return error;
         }
         let message = format!(
-            "another program holds the write lock of the database {} for longer than the deadline of {} ms",
+            "another program holds the write lock of the database {} for longer than the deadline \
+             of {} ms",
             self.paths.database.display(),
             deadline.total().as_millis()
         );
