@@ -11,7 +11,7 @@ use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A released name is never removed.
-const EXPORTS: [&str; 34] = [
+const EXPORTS: [&str; 35] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",
@@ -37,6 +37,7 @@ const EXPORTS: [&str; 34] = [
     "ghl_string_free",
     "ghl_token_delete",
     "ghl_token_refresh",
+    "ghl_token_refresh_with",
     "ghl_tokens_adopt",
     "ghl_tokens_export",
     "ghl_tokens_import",

@@ -81,7 +81,10 @@ pub unsafe extern "C" fn ghl_library_info(out_json: *mut *mut c_char) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
     macro_rules! names {
-        ($($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
+        ($(
+            $(#[doc = $doc:literal])+
+            $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;
+        )+) => {
             match status {
                 0 => c"GHL_OK",
                 $($code => const {

@@ -84,6 +84,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_access_token_with": (c_int32, (_Client, c_char_p, _Out, _Out)),
     "ghl_access_token_try_into": (c_int32, (_Client, c_char_p, c_void_p, POINTER(c_size_t))),
     "ghl_token_refresh": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_token_refresh_with": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_token_delete": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_tokens_list": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_tokens_import": (c_int32, (_Client, c_char_p, _Out)),
@@ -117,8 +118,8 @@ def _path() -> str:
     if named:
         return os.path.abspath(named)
     raise ImportError(
-        f"the ghl_oauth library was not found: there is no {packaged}, and the environment variable "
-        "GHL_OAUTH_LIBRARY, which can name the file, is not set"
+        f"the ghl_oauth library was not found: there is no {packaged}, and the environment "
+        "variable GHL_OAUTH_LIBRARY, which can name the file, is not set"
     )
 
 
@@ -137,7 +138,8 @@ def _load(path: str) -> CDLL:
         ) from error
     if abi_version < ABI_VERSION:
         raise ImportError(
-            f"the ghl_oauth library {path} has ABI version {abi_version}, but this package needs {ABI_VERSION} or newer"
+            f"the ghl_oauth library {path} has ABI version {abi_version}, but this package needs "
+            f"{ABI_VERSION} or newer"
         )
     for name, (result, parameters) in SIGNATURES.items():
         try:
