@@ -91,6 +91,8 @@ pub struct Deadline {
     /// On the monotonic clock.
     ends: Duration,
     total: Duration,
+    /// When a request that was sent and must not be abandoned ends; not earlier than `ends`.
+    completes: Duration,
     /// The end of the whole call, if its caller has set one; `ends` is never later.
     call_ends: Option<CallEnd>,
     cancellation: Arc<Cancellation>,
@@ -126,9 +128,11 @@ impl Deadline {
         total: Duration,
         cancellation: &Arc<Cancellation>,
     ) -> Deadline {
+        let ends = clock.monotonic() + total;
         Deadline {
             clock: Arc::clone(clock),
-            ends: clock.monotonic() + total,
+            ends,
+            completes: ends,
             total,
             call_ends: None,
             cancellation: Arc::clone(cancellation),
@@ -138,11 +142,23 @@ impl Deadline {
         }
     }
 
-    /// This deadline, for a call that ends altogether `timeout` from now, in all its phases.
+    /// The deadline of a call that its caller ends `timeout` from now, in all its phases. A request
+    /// that was sent and must not be abandoned completes by this deadline, if that is later.
     #[must_use]
-    pub fn ending_within(self, timeout: Duration) -> Deadline {
-        let call_ends = CallEnd { at: self.now() + timeout, timeout };
-        Deadline { ends: self.ends.min(call_ends.at), call_ends: Some(call_ends), ..self }
+    pub fn with_timeout(self, timeout: Duration) -> Deadline {
+        let at = self.now() + timeout;
+        Deadline {
+            ends: at,
+            completes: self.ends.max(at),
+            total: timeout,
+            call_ends: Some(CallEnd { at, timeout }),
+            ..self
+        }
+    }
+
+    /// Whether its caller has set a timeout.
+    pub fn has_timeout(&self) -> bool {
+        self.call_ends.is_some()
     }
 
     /// This deadline, which ends as well when the call is cancelled by its ID.
@@ -161,15 +177,17 @@ impl Deadline {
     /// of the whole call. A cancellation since the call began still counts.
     #[must_use]
     pub fn renewed(&self, total: Duration) -> Deadline {
-        let ends = self.now() + total;
-        let ends = self.call_ends.map_or(ends, |call| ends.min(call.at));
-        Deadline { ends, total, ..self.clone() }
+        let completes = self.now() + total;
+        let ends = self.call_ends.map_or(completes, |call| completes.min(call.at));
+        Deadline { ends, completes, total, ..self.clone() }
     }
 
     /// This deadline, but at most `most` from now.
     #[must_use]
     pub fn within(&self, most: Duration) -> Deadline {
-        Deadline { ends: self.ends.min(self.now() + most), ..self.clone() }
+        let latest = self.now() + most;
+        let (ends, completes) = (self.ends.min(latest), self.completes.min(latest));
+        Deadline { ends, completes, ..self.clone() }
     }
 
     /// A deadline at least `least` from now that ignores cancellations: for work that must be
@@ -178,8 +196,10 @@ impl Deadline {
     pub fn at_least(&self, least: Duration) -> Deadline {
         static NEVER: OnceLock<Arc<Cancellation>> = OnceLock::new();
         let cancellation = Arc::clone(NEVER.get_or_init(Arc::default));
+        let ends = self.ends.max(self.now() + least);
         Deadline {
-            ends: self.ends.max(self.now() + least),
+            ends,
+            completes: self.completes.max(ends),
             call_ends: None,
             cancellation,
             raised_before: 0,
@@ -202,6 +222,11 @@ impl Deadline {
     /// The time left; zero once the deadline has passed.
     pub fn remaining(&self) -> Duration {
         self.ends.saturating_sub(self.now())
+    }
+
+    /// The time left for a request that must not be abandoned once it was sent.
+    pub fn remaining_to_complete(&self) -> Duration {
+        self.completes.saturating_sub(self.now())
     }
 
     /// Whether the call was cancelled.

@@ -22,10 +22,10 @@ use crate::fork_safety::ProcessLocal;
 use crate::request::{RequestParams, Requests};
 use crate::secret::Secret;
 use crate::store::{self, Host, Seal, Store};
-use crate::token::Token;
+use crate::token::{Token, valid_id};
 use crate::tokens::{
     AccessTokenParams, AdoptParams, ImportParams, ListParams, MaintainParams, MintParams, Progress,
-    Tokens,
+    RefreshParams, Tokens,
 };
 use crate::webhook::{Headers, Verifier, Webhooks};
 
@@ -148,10 +148,10 @@ impl Client {
     fn call(&self) -> Result<Call<'_>> {
         let components = self.components()?;
         let CallOptions { timeout, call_id } = &self.options;
-        let total = timeout.unwrap_or(components.call_timeout);
-        let mut whole = Deadline::by(&components.clock, total, &components.cancellation);
+        let mut whole =
+            Deadline::by(&components.clock, components.call_timeout, &components.cancellation);
         if let Some(timeout) = *timeout {
-            whole = whole.ending_within(timeout);
+            whole = whole.with_timeout(timeout);
         }
         let named = call_id.as_ref().map(|id| components.named_calls.begin(id));
         if let Some(named) = &named {
@@ -323,6 +323,15 @@ impl Client {
         let call = self.call()?;
         let metadata = call.tokens.refresh(resource_id, &call.deadline());
         metadata.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+    }
+
+    /// Like [`Client::token_refresh`], with parameters.
+    ///
+    /// # Errors
+    /// As [`Tokens::refresh`].
+    pub fn token_refresh_with(&self, params: &RefreshParams) -> Result<Value> {
+        valid_id("resourceId", &params.resource_id)?;
+        self.token_refresh(&params.resource_id)
     }
 
     /// Deletes a token; see [`Tokens::delete`].
@@ -509,7 +518,10 @@ impl PerProcess {
 impl Call<'_> {
     /// The deadline of a call that does one thing.
     fn deadline(&self) -> Deadline {
-        self.whole.renewed(self.whole.total())
+        match self.whole.has_timeout() {
+            true => self.whole.clone(),
+            false => self.whole.renewed(self.components.call_timeout),
+        }
     }
 
     /// The deadline of one step of a call over many tokens.

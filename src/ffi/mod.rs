@@ -53,7 +53,8 @@ pub use status::ghl_status;
 pub use store::{ghl_client_new_with_store, ghl_store_callbacks};
 pub use tokens::{
     ghl_access_token, ghl_access_token_into, ghl_access_token_try_into, ghl_access_token_with,
-    ghl_progress_callback, ghl_token_delete, ghl_token_refresh, ghl_tokens_adopt,
-    ghl_tokens_export, ghl_tokens_import, ghl_tokens_list, ghl_tokens_maintain, ghl_tokens_mint,
+    ghl_progress_callback, ghl_token_delete, ghl_token_refresh, ghl_token_refresh_with,
+    ghl_tokens_adopt, ghl_tokens_export, ghl_tokens_import, ghl_tokens_list, ghl_tokens_maintain,
+    ghl_tokens_mint,
 };
 pub use webhook::{ghl_webhook_apply, ghl_webhook_verify};

@@ -319,6 +319,30 @@ pub unsafe extern "C" fn ghl_token_refresh(
     unsafe { call_for_resource(client, resource_id, out_json, Client::token_refresh) }
 }
 
+/// Like ghl_token_refresh, with the call options.
+///
+/// Any thread; waits at most "timeoutMs".
+///
+/// @param client       a client
+/// @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company id or a location id; the
+///                     call options
+/// @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
+///                     error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; the errors of ghl_token_refresh
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_token_refresh_with(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
+    unsafe {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.token_refresh_with(&params)
+        })
+    }
+}
+
 /// Deletes a token from memory and from the store. The API is not told: the app stays installed.
 ///
 /// A refresh or mint in progress does not bring the token back. An unreadable record is deleted as

@@ -153,6 +153,14 @@ pub struct AccessTokenParams {
     pub min_valid_seconds: Option<u64>,
 }
 
+/// Selects a token to refresh.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RefreshParams {
+    /// The company or location. Required.
+    pub resource_id: String,
+}
+
 impl Tokens {
     /// A token manager for the records in `store`.
     pub fn new(
@@ -211,10 +219,10 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<Secret> {
         let resource_id = &params.resource_id;
+        valid_id("resourceId", resource_id)?;
         let Some(seconds) = params.min_valid_seconds else {
             return self.access_token(resource_id, || deadline.clone());
         };
-        valid_id("resourceId", resource_id)?;
         let least = Duration::from_secs(seconds);
         let uptime = self.clock.uptime();
         if self.cache.unexpired_for(resource_id, uptime).is_some_and(|left| left >= least)
