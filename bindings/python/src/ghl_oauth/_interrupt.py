@@ -22,10 +22,13 @@ class Scope:
 
     def run(self, work: Callable[[], Any], cancel: _companion.Cancel | None) -> Any:
         """Makes one of the method's calls."""
-        self._cancel = cancel
-        if self._cancelled:
-            raise Cancelled("the awaiting task was cancelled")
-        return work()
+        outer, self._cancel = self._cancel, cancel
+        try:
+            if self._cancelled:
+                raise Cancelled("the awaiting task was cancelled")
+            return work()
+        finally:
+            self._cancel = outer
 
     def cancel(self) -> None:
         """Ends the current call and prevents further ones.

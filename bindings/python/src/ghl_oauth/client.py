@@ -61,8 +61,11 @@ class Client:
     Any number of threads may call any method at once; the GIL is released during a call. Every
     method raises the subclass of :class:`GhlError` that fits the failure, or ``ValueError`` if the
     client is closed; the methods list only errors that need an explanation. A call takes at most
-    ``timeouts["total_seconds"]``. Python handles a signal, such as Ctrl-C, when the call returns;
-    :meth:`cancel` from another thread ends the call earlier.
+    ``timeouts["total_seconds"]``.
+
+    Ctrl-C and other signals whose handler raises end a call on the main thread at once; only a
+    refresh that was sent is finished and saved first. :meth:`cancel` ends calls on any thread.
+    :class:`ghl_oauth.aio.Client` is this class for asyncio.
 
     After ``os.fork`` the child may keep using the client.
 
@@ -283,14 +286,15 @@ class Client:
         Raises:
             InvalidArgument: Scopes or redirect URI are neither given nor configured, or malformed.
         """
-        link = self._call_with(
-            library.ghl_authorization_url,
-            scopes=_words(scopes),
-            redirectUri=redirect_uri,
-            versionId=version_id,
-            loginInSameTab=login_in_same_tab,
-            state=state,
-        )
+        wanted = {
+            "scopes": _words(scopes),
+            "redirectUri": redirect_uri,
+            "versionId": version_id,
+            "loginInSameTab": login_in_same_tab,
+            "state": state,
+        }
+        # It never waits.
+        link = self._call(library.ghl_authorization_url, encode(wanted))
         return AuthorizationUrl.from_json(link)
 
     def authorization_complete(
@@ -352,9 +356,6 @@ class Client:
         the wait: the browser shows a plain page that reports success or failure, and the port is
         closed. Everything else is refused without ending the wait.
 
-        Python handles Ctrl-C only when the call returns: :meth:`cancel` on another thread ends it
-        at once.
-
         Args:
             port: Default: the port of the redirect URI, if that is ``http`` on ``localhost`` or
                 ``127.0.0.1``; required behind a tunnel.
@@ -410,7 +411,10 @@ class Client:
         handle = self._handle
         if handle is None:
             handle = self._open()
-        return handle.access_token(resource_id)
+        token = handle.token_in_memory(resource_id)
+        if token is None:
+            token = handle.access_token({"resourceId": resource_id})
+        return token
 
     def token_refresh(self, resource_id: str) -> TokenInfo:
         """Renews a token now, even if it is fresh.
@@ -423,7 +427,11 @@ class Client:
         Raises:
             GhlError: As for :meth:`access_token`; here a valid old token does not hide a failure.
         """
-        return TokenInfo.from_json(self._call(library.ghl_token_refresh, encode_id(resource_id)))
+        return TokenInfo.from_json(
+            self._call_with(
+                library.ghl_token_refresh_with, resourceId=encode_id(resource_id).decode()
+            )
+        )
 
     def token_delete(self, resource_id: str) -> TokenInfo:
         """Deletes a token from memory and store, and returns its metadata. The API is not notified.
@@ -434,7 +442,9 @@ class Client:
         Raises:
             NotFound: No token is held for it.
         """
-        return TokenInfo.from_json(self._call(library.ghl_token_delete, encode_id(resource_id)))
+        return TokenInfo.from_json(
+            self._open().call_without(library.ghl_token_delete, encode_id(resource_id))
+        )
 
     def tokens_list(
         self,
@@ -585,7 +595,7 @@ class Client:
                 None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
             )
             return Maintenance.from_json(
-                handle.work(library.ghl_tokens_maintain, encode(wanted), hear)
+                handle.work(library.ghl_tokens_maintain, wanted, hear)
             )
 
         if progress is None or callable(progress):
@@ -643,7 +653,7 @@ class Client:
 
         def mint(tell: Callable[[MintProgress], object] | None) -> Minting:
             hear = None if tell is None else lambda so_far: tell(MintProgress.from_json(so_far))
-            return Minting.from_json(handle.work(library.ghl_tokens_mint, encode(wanted), hear))
+            return Minting.from_json(handle.work(library.ghl_tokens_mint, wanted, hear))
 
         if progress is None or callable(progress):
             return mint(progress)
@@ -701,7 +711,7 @@ class Client:
             "body": None if is_bytes else body,
             "bodyBase64": base64.b64encode(body).decode("ascii") if is_bytes else None,
         }
-        answer = self._call(library.ghl_request, encode(wanted))
+        answer = self._open().call_with(library.ghl_request, wanted)
         return Response.from_json(answer, method, resource_id)
 
     # Webhooks of installations and uninstallations.
@@ -719,7 +729,8 @@ class Client:
             SignatureInvalid: No configured key made the signature, or the delivery is too old.
             InvalidArgument: The body is signed but is not a JSON object.
         """
-        return Webhook.from_json(self._webhook(library.ghl_webhook_verify, body, headers))
+        delivery = self._delivery(body, headers)
+        return Webhook.from_json(self._call(library.ghl_webhook_verify, *delivery))
 
     def webhook_apply(self, body: bytes, headers: Headers) -> WebhookOutcome:
         """Verifies a webhook like :meth:`webhook_verify` and applies it to the stored tokens.
@@ -739,7 +750,9 @@ class Client:
             InvalidArgument: The body is signed but is not a JSON object.
             StoreError, Timeout, Cancelled: Not applied; a repeated delivery is applied.
         """
-        return WebhookOutcome.from_json(self._webhook(library.ghl_webhook_apply, body, headers))
+        delivery = self._delivery(body, headers)
+        outcome = self._open().call_without(library.ghl_webhook_apply, *delivery)
+        return WebhookOutcome.from_json(outcome)
 
     # The OAuth endpoints, without token management.
 
@@ -885,9 +898,10 @@ class Client:
         return self._open().call(function, *arguments)
 
     def _call_with(self, function: Callable[..., int], **params: Any) -> Any:
-        return self._call(function, encode(params))
+        return self._open().call_with(function, params)
 
-    def _webhook(self, function: Callable[..., int], body: bytes, headers: Headers) -> Any:
+    @staticmethod
+    def _delivery(body: bytes, headers: Headers) -> tuple[bytes, int, bytes]:
         if not isinstance(body, bytes):
             raise TypeError(f"body must be the raw bytes, not {type(body).__name__}")
         # Frameworks list a repeated name repeatedly; a dict would hide the repetition from the
@@ -895,7 +909,7 @@ class Client:
         values: dict[str, list[str]] = {}
         for name, value in headers.items():
             values.setdefault(name.lower(), []).append(value)
-        return self._call(function, body, len(body), encode(values))
+        return body, len(body), encode(values)
 
     def _token_pages(
         self,
