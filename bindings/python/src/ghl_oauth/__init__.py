@@ -28,6 +28,7 @@ from .errors import (
     ServerError,
     SignatureInvalid,
     StateMismatch,
+    Status,
     StoreError,
     Timeout,
     Unauthorized,
@@ -48,6 +49,7 @@ from .models import (
     SkippedToken,
     Token,
     TokenInfo,
+    TokenState,
     UnadoptedToken,
     Webhook,
     WebhookOutcome,
@@ -55,6 +57,8 @@ from .models import (
 from .pages import Pages
 from .progress import ProgressBar, ProgressDisplay
 from .store import Store, StorePage
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Adoption",
@@ -93,16 +97,19 @@ __all__ = [
     "SignatureInvalid",
     "SkippedToken",
     "StateMismatch",
+    "Status",
     "Store",
     "StoreError",
     "StorePage",
     "Timeout",
     "Token",
     "TokenInfo",
+    "TokenState",
     "UnadoptedToken",
     "Unauthorized",
     "Webhook",
     "WebhookOutcome",
+    "__version__",
     "abi_version",
     "httpx_auth",
     "library_version",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -60,8 +61,11 @@ class Client:
     Any number of threads may call any method at once; the GIL is released during a call. Every
     method raises the subclass of :class:`GhlError` that fits the failure, or ``ValueError`` if the
     client is closed; the methods list only errors that need an explanation. A call takes at most
-    ``timeouts["total_ms"]``. Python handles a signal, such as Ctrl-C, when the call returns;
-    :meth:`cancel` from another thread ends the call earlier.
+    ``timeouts["total_seconds"]``.
+
+    Ctrl-C and other signals whose handler raises end a call on the main thread at once; only a
+    refresh that was sent is finished and saved first. :meth:`cancel` ends calls on any thread.
+    :class:`ghl_oauth.aio.Client` is this class for asyncio.
 
     After ``os.fork`` the child may keep using the client.
 
@@ -93,7 +97,8 @@ class Client:
         """Creates a client.
 
         Only the id and the secret are required; None means the default, except for ``store``. The
-        keys of the mappings may be written in snake_case or in the library's camelCase.
+        keys of the mappings may be written in snake_case or in the library's camelCase. Durations
+        are in seconds; the library's own keys in milliseconds (``total_ms``) work as well.
 
         Args:
             client_id: The app's client id, ``<appId>-<suffix>``.
@@ -112,13 +117,13 @@ class Client:
                 ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.
             api_version: The value of the ``Version`` header. Default: ``"v3"``.
             token_request_encoding: ``"form"`` (the default) or ``"json"``.
-            timeouts: ``connect_ms`` (default 10,000) for name lookup, connection and TLS;
-                ``answer_ms`` (default 12,000) for one attempt to refresh; ``total_ms`` (default
-                30,000) for a whole call, including waits and retries.
-            retry: ``max_attempts`` (default 3), ``base_delay_ms`` (default 200) and
-                ``max_delay_ms`` (default 5,000).
+            timeouts: ``connect_seconds`` (default 10) for name lookup, connection and TLS;
+                ``answer_seconds`` (default 12) for one attempt to refresh; ``total_seconds``
+                (default 30) for a whole call, including waits and retries.
+            retry: ``max_attempts`` (default 3), ``base_delay_seconds`` (default 0.2) and
+                ``max_delay_seconds`` (default 5).
             rate_limit: The API's limit per company or location: ``requests`` (default 100) in any
-                window of ``per_ms`` (default 10,000), and ``per_day`` (default 200,000).
+                window of ``per_seconds`` (default 10), and ``per_day`` (default 200,000).
             refresh: ``margin_seconds`` (default 300): a token is renewed at the latest this long
                 before it expires; ``runway_percent`` (default 25): maintenance renews it once less
                 than this part of its life is left.
@@ -281,14 +286,15 @@ class Client:
         Raises:
             InvalidArgument: Scopes or redirect URI are neither given nor configured, or malformed.
         """
-        link = self._call_with(
-            library.ghl_authorization_url,
-            scopes=_words(scopes),
-            redirectUri=redirect_uri,
-            versionId=version_id,
-            loginInSameTab=login_in_same_tab,
-            state=state,
-        )
+        wanted = {
+            "scopes": _words(scopes),
+            "redirectUri": redirect_uri,
+            "versionId": version_id,
+            "loginInSameTab": login_in_same_tab,
+            "state": state,
+        }
+        # It never waits.
+        link = self._call(library.ghl_authorization_url, encode(wanted))
         return AuthorizationUrl.from_json(link)
 
     def authorization_complete(
@@ -335,6 +341,7 @@ class Client:
         self,
         *,
         port: int | None = None,
+        timeout: float | None = None,
         timeout_ms: int | None = None,
         state: str | None = None,
         allow_missing_state: bool | None = None,
@@ -349,13 +356,11 @@ class Client:
         the wait: the browser shows a plain page that reports success or failure, and the port is
         closed. Everything else is refused without ending the wait.
 
-        Python handles Ctrl-C only when the call returns: :meth:`cancel` on another thread ends it
-        at once.
-
         Args:
             port: Default: the port of the redirect URI, if that is ``http`` on ``localhost`` or
                 ``127.0.0.1``; required behind a tunnel.
-            timeout_ms: How long to wait for the browser, 1 to 3,600,000. Default: 300,000.
+            timeout: How long to wait for the browser, in seconds, at most 3,600. Default: 300.
+            timeout_ms: The same in milliseconds, instead of ``timeout``.
             state: As for :meth:`authorization_complete`.
             allow_missing_state: As for :meth:`authorization_complete`. With it, any page in the
                 user's browser can end the wait and inject its own code.
@@ -369,6 +374,10 @@ class Client:
                 it.
             ConsentDenied, ReauthorizationRequired: As for :meth:`authorization_complete`.
         """
+        if timeout is not None:
+            if timeout_ms is not None:
+                raise TypeError("timeout and timeout_ms are the same; give one of them")
+            timeout_ms = milliseconds(timeout)
         info = self._call_with(
             library.ghl_authorization_listen,
             port=port,
@@ -402,7 +411,10 @@ class Client:
         handle = self._handle
         if handle is None:
             handle = self._open()
-        return handle.access_token(resource_id)
+        token = handle.token_in_memory(resource_id)
+        if token is None:
+            token = handle.access_token({"resourceId": resource_id})
+        return token
 
     def token_refresh(self, resource_id: str) -> TokenInfo:
         """Renews a token now, even if it is fresh.
@@ -415,7 +427,11 @@ class Client:
         Raises:
             GhlError: As for :meth:`access_token`; here a valid old token does not hide a failure.
         """
-        return TokenInfo.from_json(self._call(library.ghl_token_refresh, encode_id(resource_id)))
+        return TokenInfo.from_json(
+            self._call_with(
+                library.ghl_token_refresh_with, resourceId=encode_id(resource_id).decode()
+            )
+        )
 
     def token_delete(self, resource_id: str) -> TokenInfo:
         """Deletes a token from memory and store, and returns its metadata. The API is not notified.
@@ -426,7 +442,9 @@ class Client:
         Raises:
             NotFound: No token is held for it.
         """
-        return TokenInfo.from_json(self._call(library.ghl_token_delete, encode_id(resource_id)))
+        return TokenInfo.from_json(
+            self._open().call_without(library.ghl_token_delete, encode_id(resource_id))
+        )
 
     def tokens_list(
         self,
@@ -554,7 +572,7 @@ class Client:
         ``refresh["runway_percent"]`` of its life left, so that a failed renewal leaves hours for
         further attempts; retries saves that the store refused; and mints for locations whose
         INSTALL webhook could not be served at the time. One failure does not stop the rest. Returns
-        when all is done; each token takes at most ``timeouts["total_ms"]``.
+        when all is done; each token takes at most ``timeouts["total_seconds"]``.
 
         Args:
             company_id: Only this company and its locations. Default: all.
@@ -577,7 +595,7 @@ class Client:
                 None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
             )
             return Maintenance.from_json(
-                handle.work(library.ghl_tokens_maintain, encode(wanted), hear)
+                handle.work(library.ghl_tokens_maintain, wanted, hear)
             )
 
         if progress is None or callable(progress):
@@ -635,7 +653,7 @@ class Client:
 
         def mint(tell: Callable[[MintProgress], object] | None) -> Minting:
             hear = None if tell is None else lambda so_far: tell(MintProgress.from_json(so_far))
-            return Minting.from_json(handle.work(library.ghl_tokens_mint, encode(wanted), hear))
+            return Minting.from_json(handle.work(library.ghl_tokens_mint, wanted, hear))
 
         if progress is None or callable(progress):
             return mint(progress)
@@ -680,7 +698,8 @@ class Client:
                 Default: none.
 
         Returns:
-            The response, even if its status is an error: check ``.status`` or ``.ok``.
+            The response, even if its status is an error: check ``.status`` or ``.ok``, or call
+            ``.raise_for_status()``.
         """
         is_bytes = isinstance(body, (bytes, bytearray, memoryview))
         wanted = {
@@ -692,7 +711,8 @@ class Client:
             "body": None if is_bytes else body,
             "bodyBase64": base64.b64encode(body).decode("ascii") if is_bytes else None,
         }
-        return Response.from_json(self._call(library.ghl_request, encode(wanted)))
+        answer = self._open().call_with(library.ghl_request, wanted)
+        return Response.from_json(answer, method, resource_id)
 
     # Webhooks of installations and uninstallations.
 
@@ -709,7 +729,8 @@ class Client:
             SignatureInvalid: No configured key made the signature, or the delivery is too old.
             InvalidArgument: The body is signed but is not a JSON object.
         """
-        return Webhook.from_json(self._webhook(library.ghl_webhook_verify, body, headers))
+        delivery = self._delivery(body, headers)
+        return Webhook.from_json(self._call(library.ghl_webhook_verify, *delivery))
 
     def webhook_apply(self, body: bytes, headers: Headers) -> WebhookOutcome:
         """Verifies a webhook like :meth:`webhook_verify` and applies it to the stored tokens.
@@ -729,7 +750,9 @@ class Client:
             InvalidArgument: The body is signed but is not a JSON object.
             StoreError, Timeout, Cancelled: Not applied; a repeated delivery is applied.
         """
-        return WebhookOutcome.from_json(self._webhook(library.ghl_webhook_apply, body, headers))
+        delivery = self._delivery(body, headers)
+        outcome = self._open().call_without(library.ghl_webhook_apply, *delivery)
+        return WebhookOutcome.from_json(outcome)
 
     # The OAuth endpoints, without token management.
 
@@ -875,9 +898,10 @@ class Client:
         return self._open().call(function, *arguments)
 
     def _call_with(self, function: Callable[..., int], **params: Any) -> Any:
-        return self._call(function, encode(params))
+        return self._open().call_with(function, params)
 
-    def _webhook(self, function: Callable[..., int], body: bytes, headers: Headers) -> Any:
+    @staticmethod
+    def _delivery(body: bytes, headers: Headers) -> tuple[bytes, int, bytes]:
         if not isinstance(body, bytes):
             raise TypeError(f"body must be the raw bytes, not {type(body).__name__}")
         # Frameworks list a repeated name repeatedly; a dict would hide the repetition from the
@@ -885,7 +909,7 @@ class Client:
         values: dict[str, list[str]] = {}
         for name, value in headers.items():
             values.setdefault(name.lower(), []).append(value)
-        return self._call(function, body, len(body), encode(values))
+        return body, len(body), encode(values)
 
     def _token_pages(
         self,
@@ -950,7 +974,36 @@ def _no_store() -> InvalidArgument:
 
 
 def _in_camel_case(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if settings is None else {_camel(key): value for key, value in settings.items()}
+    if settings is None:
+        return None
+    translated: dict[str, Any] = {}
+    for key, value in settings.items():
+        milliseconds_key = _IN_MILLISECONDS.get(key)
+        name = milliseconds_key or _camel(key)
+        if name in translated:
+            raise TypeError(f"{name} is given twice, as {key} and under another name")
+        translated[name] = milliseconds(value) if milliseconds_key else value
+    return translated
+
+
+# The library measures these in milliseconds.
+_IN_MILLISECONDS = {
+    "connect_seconds": "connectMs",
+    "answer_seconds": "answerMs",
+    "total_seconds": "totalMs",
+    "base_delay_seconds": "baseDelayMs",
+    "max_delay_seconds": "maxDelayMs",
+    "per_seconds": "perMs",
+}
+
+
+def milliseconds(seconds: Any) -> Any:
+    """A duration in whole milliseconds, rounded up. The library refuses what is no number."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return seconds
+    if not math.isfinite(seconds):
+        raise ValueError(f"a duration must be finite, not {seconds}")
+    return math.ceil(seconds * 1000)
 
 
 def _camel(name: str) -> str:
