@@ -169,7 +169,7 @@ fn timeout_of_a_call_ends_a_wait_for_another_caller_but_not_the_refresh_that_was
             let params = json!({"resourceId": company, "timeoutMs": 500});
             let leader = scope.spawn(|| abi.access_token_with(params));
             hold.wait_for(1);
-            // These begin after the leader, so its time is over when theirs is.
+            // These begin after the leader, so its timeout has passed when theirs has.
             for timeout in [500, 1] {
                 let params = json!({"resourceId": company, "timeoutMs": timeout});
                 abi.access_token_with(params).fails(Status::Timeout);
@@ -248,7 +248,7 @@ fn timeout_of_maintenance_ends_the_pass_after_the_refreshes_that_were_sent() {
             let params = json!({"timeoutMs": 1_000, "concurrency": concurrency});
             let maintaining = scope.spawn(|| abi.tokens_maintain(params, |_| true));
             hold.wait_for(concurrency);
-            // Begins after the pass, so the time of the pass is over when this one's is.
+            // Begins after the pass, so the timeout of the pass has passed when this one has.
             let held = Rule::on(Endpoint::InstalledLocations);
             let stalled = emulator.hold(held, Stage::BeforeProcessing);
             let list = json!({"companyId": company, "accessToken": "any", "timeoutMs": 1_000});
