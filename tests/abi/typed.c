@@ -386,8 +386,8 @@ int main(int argc, char **argv) {
     REFUSED(ghl_typed_tokens_mint(client, &mint, NULL, NULL, &report, &error));
     get.call = refused;
     REFUSED(ghl_typed_request(client, &get, &response, &error));
-    ghl_token_request asked = {.grant_type = "refresh_token", .call = refused};
-    REFUSED(ghl_typed_oauth_token(client, &asked, &refreshed, &error));
+    ghl_token_request unasked = {.grant_type = "refresh_token", .call = refused};
+    REFUSED(ghl_typed_oauth_token(client, &unasked, &refreshed, &error));
     ghl_completion_options completion = {.call = refused};
     REFUSED(ghl_typed_authorization_complete(client, "https://app.example/?code=a", &completion,
                                              &info, &error));
