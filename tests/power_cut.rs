@@ -623,3 +623,22 @@ fn power_cut_on_a_disk_that_ignores_syncs_is_detected_as_token_loss() {
     println!("{} of {states} states are wrong on a disk that ignores syncs", wrong.len());
     assert!(wrong.len() > 10, "the check detects the loss");
 }
+
+#[test]
+fn refresh_syncs_the_new_token_and_not_its_intent() {
+    if recorder().is_none() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let history = History::record("one refresh", &fixture, Held::default(), |fixture| {
+        let mut worker = fixture.worker();
+        worker.answer("a open");
+        fixture.consent(&mut worker, "a");
+        worker.answer(&format!("a refresh {}", fixture.emulator.company_id()));
+    });
+    let is_begin = |step: &Step| matches!(step, Step::Mark(mark) if mark == "begin");
+    let refresh = &history.steps[history.steps.iter().rposition(is_begin).unwrap()..];
+    let count = |is: fn(&Step) -> bool| refresh.iter().filter(|step| is(step)).count();
+    assert_eq!(count(|step| matches!(step, Step::Sync { .. })), 1, "syncs of one refresh");
+    assert!(count(|step| matches!(step, Step::Write { .. })) > 1, "the intent is written as well");
+}

@@ -412,7 +412,8 @@ impl Tokens {
         let mut retry = RefreshRetry::new(first_sent_ago, self.clock.uptime());
         record.intent.get_or_insert(Intent { since_ms: now });
         // Without a saved intent the new token could not be saved either: do not spend the old one.
-        self.note_standing(&mut record, &deadlines.store).map_err(before_sending)?;
+        record.renew_at = self.schedule.renewal(&record);
+        self.records.note_intent(&mut record, &deadlines.store).map_err(before_sending)?;
 
         let kind = Some(record.token.kind());
         let mut params = TokenParams::refresh(refresh_token, kind);

@@ -1,8 +1,8 @@
 //! The token store in an SQLite database, for any number of processes on one machine.
 //!
 //! WAL mode with `synchronous = FULL`: a successful save survives a crash and a power failure, at
-//! the cost of one fsync, which concurrent saves share (group commit). A database may hold the
-//! records of several apps; the client ID is part of each key.
+//! the cost of one fsync, which concurrent saves share (group commit). An intent is not synced. A
+//! database may hold the records of several apps; the client ID is part of each key.
 
 mod database;
 mod group_commit;
@@ -23,7 +23,7 @@ use rusqlite::{
 };
 use zeroize::Zeroizing;
 
-use self::database::Database;
+use self::database::{Database, sync_commits};
 use self::group_commit::{CommitGroup, PendingRow};
 pub use self::identity::locate;
 use super::file_lock::LockFolder;
@@ -186,6 +186,18 @@ impl SqliteStore {
         Ok(saved)
     }
 
+    /// Saves a record; with `is_synced`, so that it survives a power failure.
+    fn save_record(&self, record: &Record, is_synced: bool, deadline: &Deadline) -> Result<u64> {
+        let own = self.group.enter(self.seal.row(record)?, is_synced);
+        let saved = self.save_by_group_commit(&own, deadline);
+        self.group.leave(&own);
+        if saved.map_err(|error| error.with_resource(&record.resource_id))? {
+            Ok(record.next_version())
+        } else {
+            Err(super::changed_meanwhile(&record.resource_id))
+        }
+    }
+
     /// Saves a row by group commit. Returns whether it was written.
     fn save_by_group_commit(&self, own: &Arc<PendingRow>, deadline: &Deadline) -> Result<bool> {
         let is_done = || own.saved.get().is_some();
@@ -200,6 +212,7 @@ impl SqliteStore {
             if !batch.iter().any(|pending| Arc::ptr_eq(pending, own)) {
                 batch.push(Arc::clone(own));
             }
+            sync_commits(connection, batch.iter().any(|pending| pending.is_synced))?;
             if batch.len() > 1 {
                 match self.put_all(
                     connection,
@@ -373,14 +386,11 @@ impl Store for SqliteStore {
     }
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
-        let own = self.group.enter(self.seal.row(record)?);
-        let saved = self.save_by_group_commit(&own, deadline);
-        self.group.leave(&own);
-        if saved.map_err(|error| error.with_resource(&record.resource_id))? {
-            Ok(record.next_version())
-        } else {
-            Err(super::changed_meanwhile(&record.resource_id))
-        }
+        self.save_record(record, true, deadline)
+    }
+
+    fn save_intent(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
+        self.save_record(record, false, deadline)
     }
 
     fn compares_tombstones(&self) -> bool {
