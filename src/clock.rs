@@ -30,12 +30,10 @@ pub trait Clock: Send + Sync {
     }
 }
 
-/// The system's clocks.
 #[derive(Debug, Default)]
 pub struct SystemClock(());
 
 impl SystemClock {
-    /// Creates the system's clocks.
     pub fn new() -> SystemClock {
         SystemClock(())
     }

@@ -125,7 +125,6 @@ impl Deadline {
         Ok(())
     }
 
-    /// The error for a deadline that has passed.
     pub fn timed_out(&self) -> Error {
         let message = format!("no result within the deadline of {} ms", self.total.as_millis());
         Error::new(Status::Timeout, message).with_help("try again, or raise timeouts.totalMs")

@@ -12,7 +12,6 @@ pub struct Guard {
     before: bool,
 }
 
-/// Enters the scope on this thread.
 pub fn enter() -> Guard {
     Guard { before: ACTIVE.replace(true) }
 }

@@ -30,7 +30,6 @@ pub fn error(response: &Response, secrets: &[&str]) -> Error {
     error.with_api(response.status, fault)
 }
 
-/// Whether an error says that the access token is invalid.
 pub fn says_invalid_token(error: &Error) -> bool {
     let words = error.api().map(lowercase_message).unwrap_or_default();
     error.http_status() == Some(401)
@@ -66,7 +65,6 @@ pub fn says_wrong_token_kind(error: &Error) -> bool {
     error.http_status() == Some(401) && words.contains("user type mismatch")
 }
 
-/// Whether a response says that the access token is invalid.
 pub fn is_invalid_token_response(response: &Response) -> bool {
     response.status == 401 && says_invalid_token(&error(response, &[]))
 }

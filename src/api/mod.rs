@@ -66,7 +66,6 @@ pub struct Api {
 /// A failed call to the API.
 #[derive(Debug)]
 pub struct Failure {
-    /// The error.
     pub error: Error,
     /// The effect on the server.
     pub outcome: Outcome,
@@ -106,18 +105,12 @@ impl From<Error> for Failure {
 
 impl Api {
     /// The endpoints of the configured API. Opens no connection yet.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Api> {
         let transport = UreqTransport::new(&config.http, &config.timeouts, &config.limits)?;
         Api::over(config, clock, Box::new(transport))
     }
 
     /// Like [`Api::new`], with another transport.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub(crate) fn over(
         config: &Config,
         clock: &Arc<dyn Clock>,
@@ -214,7 +207,6 @@ fn too_long(query: &str) -> Error {
     Error::invalid_argument(name, format!("{name} is too long for a URL"))
 }
 
-/// A request to one of the OAuth endpoints.
 struct EndpointRequest<'a> {
     method: Method,
     target: Uri,

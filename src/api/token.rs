@@ -28,7 +28,6 @@ const FIELDS: [Name; 7] = [
     ["redirectUri", "redirect_uri"],
 ];
 
-/// The grant type of a token request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantType {
@@ -36,7 +35,6 @@ pub enum GrantType {
     AuthorizationCode,
     /// A refresh token; single use.
     RefreshToken,
-    /// The client credentials.
     ClientCredentials,
 }
 
@@ -53,6 +51,7 @@ impl GrantType {
 /// The parameters of a token request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct TokenParams {
     /// The grant type.
     pub grant_type: GrantType,
@@ -119,9 +118,6 @@ impl Api {
     /// Requests a token. Stores nothing.
     ///
     /// If the response to a code is lost, the code is sent a second time, regardless of `retry`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn token(
         &self,
         params: &TokenParams,

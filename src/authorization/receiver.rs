@@ -65,9 +65,6 @@ impl Receiver {
     }
 
     /// Waits until `take` accepts the query of a request, then stops listening.
-    ///
-    /// # Errors
-    /// `TIMEOUT` and `CANCELLED`.
     pub fn receive<T>(
         mut self,
         deadline: &Deadline,
@@ -112,7 +109,6 @@ impl Browser {
     }
 }
 
-/// One connection.
 struct Connection {
     stream: TcpStream,
     /// Allocated at full size: a buffer that grows would leave copies of the code behind.

@@ -42,9 +42,6 @@ impl Backend {
 
 impl StoreConfig {
     /// The configured backend.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key, for a value that is invalid or belongs to another kind of store.
     pub fn backend(&self) -> Result<Backend> {
         let kind = self.kind.as_str();
         if !["memory", "sqlite", "postgres", "callbacks"].contains(&kind) {

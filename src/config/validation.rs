@@ -7,9 +7,6 @@ use crate::token::{NO_SCOPE, is_scope};
 
 impl Config {
     /// Validates the values.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub fn validate(&self) -> Result<()> {
         one_word("clientId", &self.client_id)?;
         one_word("clientSecret", self.client_secret.expose())?;

@@ -59,7 +59,6 @@ impl Idempotency {
 /// An HTTP request.
 #[derive(Clone)]
 pub struct Request<'a> {
-    /// The method.
     pub method: Method,
     /// The URL.
     pub uri: Uri,
@@ -79,7 +78,6 @@ pub struct Request<'a> {
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
     /// The body, at most as long as the configured limit.
     pub body: Zeroizing<Vec<u8>>,
@@ -125,7 +123,6 @@ pub struct Counters {
 
 /// Makes a single attempt at a request.
 pub trait Transport: Send + Sync {
-    /// Sends the request and reads its response before the deadline.
     fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError>;
 }
 

@@ -53,7 +53,6 @@ pub enum Bucket<'a> {
     TokenEndpoint(&'a str),
 }
 
-/// The rate limiter of one client.
 pub struct RateLimiter {
     clock: Arc<dyn Clock>,
     limit: Limit,
@@ -132,9 +131,6 @@ impl RateLimiter {
     /// Waits for a permit, in order of arrival. A permit that is available at once is taken without
     /// a ticket: a thread that was descheduled while it held a ticket would block the threads
     /// behind it although a permit is free.
-    ///
-    /// # Errors
-    /// `RATE_LIMITED` at once if no permit will be available before the deadline; `CANCELLED`.
     pub fn acquire<'a>(&'a self, bucket: Bucket<'a>, deadline: &Deadline) -> Result<Permit<'a>> {
         let mut ticket: Option<Ticket> = None;
         loop {

@@ -15,7 +15,6 @@ use crate::lookup;
 /// Maximum number of addresses tried per host, which is the capacity of ureq's list.
 const MAX_ADDRESSES: usize = 16;
 
-/// Maximum duration of a lookup.
 const MAX_LOOKUP_TIME: Duration = Duration::from_secs(86_400);
 
 /// Parses a literal address, or looks up a name within the connect timeout. Cancelling the call

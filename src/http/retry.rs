@@ -89,7 +89,6 @@ pub fn is_day_spent(headers: &HeaderMap) -> bool {
     daily_remaining(headers) == Some(0)
 }
 
-/// The remaining daily quota.
 pub fn daily_remaining(headers: &HeaderMap) -> Option<u64> {
     number(headers, "x-ratelimit-daily-remaining")
 }
@@ -101,7 +100,6 @@ pub fn daily_reset(headers: &HeaderMap) -> RequestedDelay {
     reset.filter(|reset| *reset <= MAX_WAIT)
 }
 
-/// A header's value as a number.
 pub fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }

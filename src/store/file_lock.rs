@@ -29,7 +29,6 @@ pub struct LockFolder {
     client_id: String,
 }
 
-/// A lock file, which may be locked.
 pub struct FileLock {
     file: Option<File>,
     generation: u32,

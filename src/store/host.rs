@@ -103,7 +103,6 @@ struct TokenItem<'a> {
     document: &'a str,
 }
 
-/// A note, as passed to the host.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NoteItem<'a> {
@@ -220,7 +219,6 @@ fn document<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Err
     from.deserialize_any(Text)
 }
 
-/// A page that the host returned.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredPage {
@@ -706,7 +704,6 @@ fn unwritable() -> Error {
     Error::new(Status::Internal, "a record could not be written as JSON")
 }
 
-/// An error that the host reported.
 fn refused(error: &Error, what: &str) -> Error {
     Error::new(Status::Store, format!("the host's store could not {what}: {}", error.message()))
         .with_help(

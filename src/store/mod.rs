@@ -183,7 +183,6 @@ pub const MAX_CLIENTS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OtherClient {
-    /// Its client ID.
     pub client_id: String,
     /// Its number of records.
     pub tokens: u64,
@@ -272,7 +271,6 @@ impl Resealed {
 /// A page of records.
 #[derive(Debug)]
 pub struct Page {
-    /// The records.
     pub records: Vec<Record>,
     /// The records of the page that cannot be read.
     pub unreadable: Vec<Unreadable>,

@@ -158,9 +158,6 @@ impl Record {
     }
 
     /// Serializes the record, including secrets. ID and version are stored separately.
-    ///
-    /// # Errors
-    /// `INTERNAL` if a field cannot be serialized.
     pub fn to_document(&self) -> Result<Zeroizing<Vec<u8>>> {
         let document = Document {
             access_token: self.token.access_token.expose(),
@@ -188,9 +185,6 @@ impl Record {
     }
 
     /// Parses the output of [`Record::to_document`].
-    ///
-    /// # Errors
-    /// `STORE` for an invalid document.
     pub fn from_document(resource_id: String, version: u64, document: &[u8]) -> Result<Record> {
         let read: StoredDocument = serde_json::from_slice(document).map_err(|_| {
             Error::new(Status::Store, "a stored record cannot be read")

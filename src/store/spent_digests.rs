@@ -54,7 +54,6 @@ impl SpentDigests {
         self.0.is_empty()
     }
 
-    /// Whether the list contains a digest.
     pub fn contains(&self, digest: &SpentDigest) -> bool {
         self.each().any(|one| one == digest.0.as_bytes())
     }

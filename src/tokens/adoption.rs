@@ -31,6 +31,7 @@ const UNRESOLVED_MS: Range<i64> = -5 * 60 * 1000..60 * 60 * 1000;
 /// Selects the tokens to adopt.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct AdoptParams {
     /// The other client id. Without it, nothing is adopted.
     pub client_id: Option<String>,
@@ -62,11 +63,6 @@ impl Tokens {
     /// Moves the tokens of another client id in the same database to this one. A token that is
     /// already stored here is replaced only if its connection was lost. `deadline` limits the work
     /// on each record.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` with the parameter's name; `CONFIG` if the store holds only one client
-    /// id; `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are adopted, and repeating the call adopts
-    /// the rest.
     pub fn adopt_from(
         &self,
         own_client_id: &str,

@@ -32,7 +32,6 @@ enum State<T> {
     Abandoned,
 }
 
-/// A caller's role in a flight.
 pub enum Role<'a, K: Hash + Eq, T: Clone> {
     /// Does the work and completes the flight.
     Leader(Leader<'a, K, T>),
@@ -101,9 +100,6 @@ impl<T> Flight<T> {
 
 impl<T: Clone> Flight<T> {
     /// Waits for the result; `None` if the leader was dropped without one.
-    ///
-    /// # Errors
-    /// `TIMEOUT` or `CANCELLED`, by the follower's own deadline.
     pub fn wait(&self, deadline: &Deadline) -> Result<Option<T>> {
         loop {
             let seen = self.changed.count();

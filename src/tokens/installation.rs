@@ -76,9 +76,6 @@ impl Tokens {
     /// Handles the INSTALL of a location. Mints its token if the company's token is available; if
     /// it is not, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
     /// installation or of another company: it may be dead, and a mint costs nothing.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn location_installed(
         &self,
         location_id: &str,
@@ -111,9 +108,6 @@ impl Tokens {
 
     /// Handles the UNINSTALL of a location: deletes its token, unless the token's installation is
     /// later.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn location_uninstalled(
         &self,
         location_id: &str,
@@ -146,10 +140,6 @@ impl Tokens {
     /// Handles the UNINSTALL of a company: deletes its token and the tokens of its locations, and
     /// drops their pending INSTALLs. Keeps later installations and locations with their own
     /// consent.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are deleted, and a repeated delivery deletes
-    /// the rest.
     pub fn company_uninstalled(
         &self,
         company_id: &str,
@@ -306,9 +296,6 @@ impl Tokens {
     }
 
     /// Whether the installation in the record or in the last INSTALL is later than `at_ms`.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn began_after(&self, resource_id: &str, at_ms: i64, deadline: &Deadline) -> Result<bool> {
         let record = self.records.load(resource_id, deadline);
         let record =

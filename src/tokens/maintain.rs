@@ -33,6 +33,7 @@ const RETRY_BEFORE: Duration = Duration::from_secs(25);
 /// Options of a maintenance pass.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct MaintainParams {
     /// Only this company and its locations. Default: all.
     pub company_id: Option<String>,
@@ -86,7 +87,6 @@ struct Unresolved {
     error: Error,
 }
 
-/// The next step of a worker.
 enum NextStep {
     /// Renew this resource; its first attempt was at this uptime.
     Renew(String, Duration),
@@ -109,10 +109,6 @@ impl Tokens {
     /// records that are not sealed with the first key. One failure does not stop the rest.
     ///
     /// `deadline` limits each renewal; the whole pass has no time limit, but can be cancelled.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` with the parameter's name; `CANCELLED`, also if `progress` stops the
-    /// pass; `STORE` if the store cannot be read. Tokens renewed before the error are saved.
     pub fn maintain(
         &self,
         params: &MaintainParams,
@@ -222,7 +218,6 @@ impl Tokens {
         Ok(None)
     }
 
-    /// Whether the outcome of the resource's last refresh is unknown.
     fn has_unknown_outcome(&self, resource_id: &str, deadline: &Deadline) -> bool {
         self.records
             .load(resource_id, deadline)

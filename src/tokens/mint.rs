@@ -45,6 +45,7 @@ const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(900);
 /// Selects the locations to mint for.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct MintParams {
     /// The company. Required.
     pub company_id: String,
@@ -75,11 +76,6 @@ impl Tokens {
     /// Mints for every location whose token is missing or due. One failure does not stop the rest.
     ///
     /// `deadline` limits each request; the whole call has no time limit, but can be cancelled.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` with the parameter's name; `CANCELLED`, also if `progress` stops the
-    /// call; the error of the company's token; `STORE` if tokens cannot be saved; the errors of the
-    /// network or the API after repeated failures. Tokens minted before the error are saved.
     pub fn mint_all(
         &self,
         params: MintParams,
@@ -311,7 +307,6 @@ impl<D: Fn() -> Deadline> MintJob<'_, D> {
     }
 }
 
-/// The queue of locations.
 struct LocationQueue {
     state: Mutex<QueueState>,
     /// The next page of installed locations. Locked by the worker that fetches it.

@@ -149,10 +149,6 @@ impl Tokens {
     }
 
     /// Returns a valid access token, usually from the cache.
-    ///
-    /// # Errors
-    /// `NOT_FOUND`, `REAUTHORIZATION_REQUIRED`, `LOCATION_INACTIVE`; if the old token has expired,
-    /// also the errors of the API, the network and the store.
     pub fn access_token(
         &self,
         resource_id: &str,
@@ -180,9 +176,6 @@ impl Tokens {
     }
 
     /// Refreshes or mints a token now, whether it is due or not.
-    ///
-    /// # Errors
-    /// As [`Tokens::access_token`], but a valid old token does not hide a failure.
     pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
@@ -196,9 +189,6 @@ impl Tokens {
     }
 
     /// Deletes a record, even an unreadable one. The API is not notified.
-    ///
-    /// # Errors
-    /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let _deferred = deferred_callbacks::defer();
@@ -213,10 +203,6 @@ impl Tokens {
     }
 
     /// Saves a token that was granted by a user's consent.
-    ///
-    /// # Errors
-    /// `PROTOCOL` if the response does not name the token's owner. If the store fails, the token is
-    /// kept in memory, and its state is `unsaved`.
     pub fn save_consented(&self, token: Token, deadline: &Deadline) -> Result<Value> {
         let owner =
             token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
@@ -243,9 +229,6 @@ impl Tokens {
     /// Saves a token under the owner that it names. Without `spent` the token comes from a consent,
     /// which begins an installation. Otherwise it comes from a refresh of another resource, which
     /// consumed the refresh token of `spent`.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` if the owner was deleted: only a consent restores it.
     fn save_for_owner(
         &self,
         resource_id: &str,
@@ -368,9 +351,6 @@ impl Tokens {
 
     /// Mints a location token without saving it. Uses the company's stored token unless
     /// `params.access_token` is set.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for an empty id; otherwise as [`Tokens::access_token`].
     pub fn location_token(
         &self,
         params: &LocationTokenParams,
@@ -392,10 +372,6 @@ impl Tokens {
 
     /// Lists a company's locations. Uses the company's stored token unless `params.access_token` is
     /// set.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
-    /// [`Tokens::access_token`].
     pub fn installed_locations(
         &self,
         params: &InstalledLocationsParams,
@@ -637,9 +613,6 @@ impl Tokens {
 
     /// Saves a new token, publishes it and returns the access token. If the save fails, the token
     /// is served from memory and the save is retried with backoff.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` if the resource was deleted meanwhile.
     fn save_and_publish(
         &self,
         record: &mut Record,
@@ -711,9 +684,6 @@ impl Tokens {
     }
 
     /// Retries the save of a resource's unsaved copy under the resource's lock.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: the copy is still unsaved.
     fn retry_save(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         if !self.records.is_unsaved(resource_id) {
             return Ok(());

@@ -166,7 +166,6 @@ impl Records {
         self.overlay().count
     }
 
-    /// The refresh lock of a resource.
     pub fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
         self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))
     }
@@ -631,7 +630,6 @@ impl Records {
         self.overlay().unsaved.get(resource_id).map(|unsaved| unsaved.record.clone())
     }
 
-    /// Whether a resource has an unsaved copy.
     pub fn is_unsaved(&self, resource_id: &str) -> bool {
         self.overlay().unsaved.contains_key(resource_id)
     }
@@ -688,11 +686,9 @@ struct TombstoneContents<'a> {
 /// The outcome of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
-    /// The record was deleted.
     Deleted,
     /// No record existed.
     NotFound,
-    /// The record was kept.
     Kept,
 }
 
@@ -758,7 +754,6 @@ fn key(resource_id: &str) -> String {
     format!("{TOMBSTONE}{resource_id}")
 }
 
-/// The resource that a tombstone belongs to.
 pub fn resource_of(tombstone: &Note) -> Option<&str> {
     tombstone.key.strip_prefix(TOMBSTONE)
 }

@@ -739,7 +739,6 @@ fn is_verdict_on_mint(error: &Error) -> bool {
     }
 }
 
-/// The record with its token replaced.
 fn replaced(mut record: Record, token: Token) -> Record {
     record.token = Arc::new(token.completed_from(&record.token));
     record.standing = Standing::Good;

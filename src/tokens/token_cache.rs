@@ -123,7 +123,6 @@ impl TokenCache {
         Some(take(&cached.access_token))
     }
 
-    /// Whether a token of the resource is cached.
     pub fn contains(&self, resource_id: &str) -> bool {
         self.read(resource_id).get(resource_id).is_some()
     }
@@ -227,7 +226,6 @@ impl TokenCache {
         }
     }
 
-    /// The number of cached tokens.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().tokens.len()).sum()
     }

@@ -29,6 +29,7 @@ const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
 /// Selects the tokens to list or export.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct ListParams {
     /// Only this company and its locations.
     pub company_id: Option<String>,
@@ -43,6 +44,7 @@ pub struct ListParams {
 /// The tokens to import.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct ImportParams {
     /// One object per token, with keys in camel case or snake case.
     pub tokens: Vec<Map<String, Value>>,
@@ -59,9 +61,6 @@ pub struct ImportParams {
 
 impl Tokens {
     /// Returns a page of token metadata, without secrets.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
     pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let items: Vec<Value> = page.records.iter().map(|record| self.describe(record)).collect();
@@ -69,9 +68,6 @@ impl Tokens {
     }
 
     /// Returns a page of tokens with secrets, in the format of [`Tokens::import`].
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let tokens: Vec<Value> =
@@ -84,10 +80,6 @@ impl Tokens {
     ///
     /// Tokens that cannot be imported are skipped and reported with the reason. Imported tokens are
     /// not cached until a caller asks for them.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are imported, and repeating the call imports
-    /// the rest.
     pub fn import(&self, params: ImportParams, deadline: &Deadline) -> Result<Value> {
         let mut report = Report::default();
         let mut entries = read_all(params.tokens, self.clock.wall_ms(), &mut report).into_iter();

@@ -69,11 +69,6 @@ impl Webhooks {
     }
 
     /// Verifies and parses a delivery of any type. Changes nothing.
-    ///
-    /// # Errors
-    /// `SIGNATURE_INVALID` for a delivery that is too old or not signed by a configured key;
-    /// `INVALID_ARGUMENT` for a signed body that is not a JSON object, or a signature header that
-    /// is not a string.
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         Ok(json!({
@@ -87,10 +82,6 @@ impl Webhooks {
     }
 
     /// Applies an INSTALL or UNINSTALL of this app to the tokens; ignores other deliveries.
-    ///
-    /// # Errors
-    /// As [`Webhooks::verify`]; `STORE`, `TIMEOUT` and `CANCELLED`, after which the vendor must
-    /// repeat the delivery.
     pub fn apply(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));

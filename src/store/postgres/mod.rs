@@ -236,10 +236,6 @@ impl PostgresStore {
     /// Connects, and creates or migrates the tables. Trusts the certificates in the PEM file
     /// `ca_bundle` in addition to the platform's. `seal` determines the app whose records the store
     /// holds.
-    ///
-    /// # Errors
-    /// `CONFIG` for an unusable URL or file; `STORE` if no server accepts writes, or the tables
-    /// were created by a newer version of the library.
     pub fn open(
         url: &Secret,
         ca_bundle: Option<&Path>,
@@ -431,7 +427,6 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Notes as columns.
 struct NoteColumns<'a> {
     client_id: &'a str,
     key: Vec<&'a str>,
@@ -722,7 +717,6 @@ impl Store for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Removes records with one statement.
     fn remove_chunk(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
         let left = "SELECT resource_id FROM ghl_oauth_token WHERE client_id = $1 \
                     AND resource_id = ANY($2)";

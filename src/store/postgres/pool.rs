@@ -50,7 +50,6 @@ pub struct Pool {
 struct State {
     idle: Vec<Connection>,
     in_use: usize,
-    /// When the last attempt to connect failed, and its error.
     last_failure: Option<(Instant, Error)>,
 }
 
@@ -79,9 +78,6 @@ impl Pool {
     /// Runs statements, and repeats them once after a lost response or a temporary rejection. The
     /// second argument of `work` is true if an earlier run may have been executed. `work` must be
     /// idempotent.
-    ///
-    /// # Errors
-    /// `TIMEOUT` or `CANCELLED` if the call has ended; `STORE` if the server failed.
     pub fn run<T>(
         &self,
         priority: Priority,

@@ -28,16 +28,12 @@ pub struct Trust {
 
 impl Trust {
     /// Trusts the certificates of the platform and of a PEM file.
-    ///
-    /// # Errors
-    /// `CONFIG` for a file that cannot be used.
     pub fn new(bundle: Option<&Path>) -> Result<Trust> {
         let read = |path| ca_bundle::read("store.caBundlePath", path);
         let bundle = bundle.map(read).transpose()?.unwrap_or_default();
         Ok(Trust { bundle, config: OnceLock::new() })
     }
 
-    /// The TLS connector for a host.
     pub fn tls(&self, host: &str) -> Tls {
         let config = Arc::clone(self.config.get_or_init(|| self.config()));
         Tls(Some((config, host.to_owned())))

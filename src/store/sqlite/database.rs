@@ -86,7 +86,6 @@ enum AttemptError {
     Failed(Error),
 }
 
-/// Exclusive access to the writer.
 pub struct WriteAccess<'a> {
     database: &'a Database,
     _guard: TimedMutexGuard<'a>,
@@ -95,9 +94,6 @@ pub struct WriteAccess<'a> {
 impl Database {
     /// Opens the database at a canonical path, and creates it only if `may_create`. The writer lock
     /// is a file in the folder `locks`.
-    ///
-    /// # Errors
-    /// `STORE` if it cannot be opened, or was written by a newer version of the library; `TIMEOUT`.
     pub fn open(
         path: PathBuf,
         locks: &Path,
@@ -129,9 +125,6 @@ impl Database {
 
     /// Runs a write transaction. If the files were replaced in the meantime, `work` runs again on
     /// the new files, and its second argument is true: an earlier run may have been written.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn write<T>(
         &self,
         deadline: &Deadline,
@@ -147,9 +140,6 @@ impl Database {
     }
 
     /// Waits for write access. Returns `None` as soon as `is_done` returns true.
-    ///
-    /// # Errors
-    /// `TIMEOUT`, `CANCELLED`.
     pub fn lock_for_write(
         &self,
         deadline: &Deadline,
@@ -160,9 +150,6 @@ impl Database {
     }
 
     /// Runs a query on the reader.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn read<T>(
         &self,
         deadline: &Deadline,
@@ -296,7 +283,6 @@ impl Database {
         outcome.map_err(|error| self.failure(&error))
     }
 
-    /// Opens a handle and migrates the database.
     fn open_handle(&self) -> Result<Handle, AttemptError> {
         let (handle, is_protected) = self.open_once()?;
         if is_protected {
@@ -417,9 +403,6 @@ impl Database {
 
 impl WriteAccess<'_> {
     /// Like [`Database::write`], with access already taken. `work` calls [`sync_commits`] first.
-    ///
-    /// # Errors
-    /// As for [`Database::write`].
     pub fn write<T>(
         &self,
         deadline: &Deadline,

@@ -13,7 +13,6 @@ pub struct CommitGroup(Mutex<Vec<Arc<PendingRow>>>);
 
 /// A row to be written.
 pub struct PendingRow {
-    /// The row.
     pub row: Row,
     /// Whether its commit must survive a power failure.
     pub is_synced: bool,

@@ -78,9 +78,6 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the database for the records of the app that `seal` belongs to. Creates the database
     /// if it does not exist, and migrates its schema.
-    ///
-    /// # Errors
-    /// `STORE` if it cannot be opened, or was written by a newer version of the library.
     pub fn open(path: &Path, seal: Seal) -> Result<SqliteStore> {
         SqliteStore::open_with_deadline(
             path,
@@ -91,9 +88,6 @@ impl SqliteStore {
     }
 
     /// Like [`SqliteStore::open`], with a deadline. Creates the database only if `may_create`.
-    ///
-    /// # Errors
-    /// As for [`SqliteStore::open`]; `TIMEOUT`.
     pub fn open_with_deadline(
         path: &Path,
         seal: Seal,
