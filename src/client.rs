@@ -28,8 +28,7 @@ use crate::webhook::{Headers, Verifier, Webhooks};
 /// A client for one app and its tokens. Share it between threads.
 ///
 /// A forked child may keep using it: at its first call, the child opens its own store, connections
-/// and locks. A memory store starts empty in the child, because two processes that refresh the same
-/// token without a shared store would invalidate it for each other.
+/// and locks.
 pub struct Client {
     config: Config,
     backend: Backend,
@@ -64,7 +63,6 @@ impl Client {
         Client::with_clock(config, Arc::new(SystemClock::new()))
     }
 
-    /// A client with another clock; for tests.
     pub fn with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Client> {
         Client::build(config.clone(), None, clock)
     }
@@ -191,25 +189,20 @@ impl Client {
         components.tokens.installed_locations(params, &components.deadline())
     }
 
-    /// The URL of the consent page; see [`Authorization::url`].
     pub fn authorization_url(&self, params: UrlParams) -> Result<Value> {
         self.components()?.authorization.url(params)
     }
 
-    /// Exchanges the code of a redirect and stores the token; see [`Authorization::complete`].
     pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
         let components = self.components()?;
         components.authorization.complete(params, &components.deadline())
     }
 
-    /// Waits for the redirect on a loopback port and stores the token; see
-    /// [`Authorization::listen`].
     pub fn authorization_listen(&self, params: &ListenParams) -> Result<Value> {
         let components = self.components()?;
         components.authorization.listen(params, &components.deadline())
     }
 
-    /// A valid access token; see [`Tokens::access_token`].
     pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
         let components = self.components()?;
         let token = components.tokens.access_token(resource_id, || components.deadline());
@@ -225,7 +218,6 @@ impl Client {
         self.components().ok()?.tokens.with_fresh(resource_id, take)
     }
 
-    /// Refreshes or mints now; see [`Tokens::refresh`].
     pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
         let components = self.components()?;
         let metadata = components.tokens.refresh(resource_id, &components.deadline());
@@ -233,13 +225,11 @@ impl Client {
             .map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
-    /// Deletes a token; see [`Tokens::delete`].
     pub fn token_delete(&self, resource_id: &str) -> Result<Value> {
         let components = self.components()?;
         components.tokens.delete(resource_id, &components.deadline())
     }
 
-    /// A page of metadata; see [`Tokens::list`].
     pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
         let components = self.components()?;
         let page = components.tokens.list(params, &components.deadline())?;
@@ -249,50 +239,41 @@ impl Client {
         Ok(page)
     }
 
-    /// A page of tokens with their secrets; see [`Tokens::export`].
     pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
         let components = self.components()?;
         components.tokens.export(params, &components.deadline())
     }
 
-    /// Imports tokens; see [`Tokens::import`].
     pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
         let components = self.components()?;
         components.tokens.import(params, &components.deadline())
     }
 
-    /// Moves the tokens of another client ID in the same database to this client; see
-    /// [`Tokens::adopt_from`].
     pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {
         let components = self.components()?;
         components.tokens.adopt_from(&self.config.client_id, params, || components.deadline())
     }
 
-    /// Sends a request to any endpoint with a valid token; see [`Requests::send`].
     pub fn request(&self, params: &RequestParams) -> Result<Value> {
         let components = self.components()?;
         let answer = components.requests.send(params, &components.deadline());
         answer.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }
 
-    /// Mints tokens for many locations; see [`Tokens::mint_all`].
     pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
         let components = self.components()?;
         components.tokens.mint_all(params, progress, || components.deadline())
     }
 
-    /// Renews all tokens that are due; see [`Tokens::maintain`].
     pub fn tokens_maintain(&self, params: &MaintainParams, progress: Progress) -> Result<Value> {
         let components = self.components()?;
         components.tokens.maintain(params, progress, || components.deadline())
     }
 
-    /// Verifies a webhook's signature and parses it; see [`Webhooks::verify`].
     pub fn webhook_verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         self.components()?.webhooks.verify(body, headers)
     }
 
-    /// Verifies a webhook and applies it to the tokens; see [`Webhooks::apply`].
     pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         let components = self.components()?;
         components.webhooks.apply(body, headers, &components.deadline())

@@ -105,7 +105,6 @@ impl Deadline {
         self.ends.saturating_sub(self.now())
     }
 
-    /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cancellation.count() != self.raised_before || self.is_ended()
     }

@@ -16,7 +16,6 @@ pub fn enter() -> Guard {
     Guard { before: ACTIVE.replace(true) }
 }
 
-/// Whether this thread is in the scope.
 pub fn is_active() -> bool {
     ACTIVE.get()
 }

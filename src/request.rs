@@ -118,7 +118,6 @@ fn idempotency(method: &Method) -> Idempotency {
     }
 }
 
-/// The name-value pairs of a query or a form.
 fn pairs(parameter: &str, fields: &Map<String, Value>) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     for (name, value) in fields {

@@ -41,8 +41,8 @@ fn lowercase_message(fault: &ApiFault) -> String {
     fault.message.as_deref().filter(|_| fault.is_of_api).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Whether a rejected mint means that mints for all other locations will be rejected as well: the
-/// company's token is invalid or lacks the scope, or the API version is wrong.
+/// Whether a rejected mint means that every other mint will be rejected: the company's token is
+/// invalid or lacks the scope, or the API version is wrong.
 pub fn fails_every_mint(error: &Error) -> bool {
     let words = error.api().map(lowercase_message).unwrap_or_default();
     let of_all = ["not authorized for this scope", "version header"];

@@ -222,7 +222,6 @@ fn location_ids_where(
         .filter(|id| !id.is_empty())
 }
 
-/// Whether a page says explicitly that another page follows.
 fn says_more(page: &Map<String, Value>) -> bool {
     let more = page.get("pagination").and_then(|pagination| pagination.get("hasNextPage"));
     more.is_some_and(|more| matches!(more, Value::Bool(true)) || more == "true")

@@ -47,7 +47,6 @@ const EXCERPT: usize = 500;
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-/// The API, for one app.
 pub struct Api {
     http: Http,
     base_url: String,
@@ -137,7 +136,6 @@ impl Api {
         })
     }
 
-    /// Counters of the requests.
     pub fn counters(&self) -> &Counters {
         self.http.counters()
     }
@@ -244,8 +242,8 @@ fn form<'a>(
     (FORM, Zeroizing::new(form.into_bytes()))
 }
 
-/// Whether a value needs no form encoding, which is true of most tokens and IDs. No early exit, so
-/// that the compiler can vectorize the loop.
+/// Whether a value needs no form encoding. No early exit, so that the compiler can vectorize the
+/// loop.
 fn is_unreserved(value: &str) -> bool {
     value.bytes().fold(true, |all, byte| {
         all & (byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_'))

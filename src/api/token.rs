@@ -75,8 +75,8 @@ pub enum TokenRetry<'a> {
     /// A code or a refresh token is sent again only if the request certainly had no effect. Uses no
     /// bucket.
     SingleUse,
-    /// A refresh that the caller repeats within the server's replay window: each attempt ends early
-    /// enough to leave time for another. A 429 delays other refreshes of this company or location.
+    /// A refresh that the caller repeats within the replay window: each attempt leaves time for
+    /// another. A 429 delays other refreshes of this company or location.
     Replay {
         /// The company or location.
         resource_id: &'a str,

@@ -28,7 +28,6 @@ pub struct Pending {
     uses: AtomicU64,
 }
 
-/// One consent.
 #[derive(Clone)]
 struct Consent {
     began: Duration,

@@ -30,8 +30,8 @@ const MAX_HEAD: usize = 16 * 1024;
 /// The maximum number of header lines.
 const MAX_HEADERS: usize = 100;
 
-/// The maximum number of open connections; browsers open some in advance. Beyond it the oldest is
-/// closed, so that idle connections cannot block the redirect.
+/// The maximum number of open connections. Beyond it the oldest is closed, so that idle ones, which
+/// browsers open in advance, cannot block the redirect.
 const MAX_CONNECTIONS: usize = 64;
 
 /// A listening port.
@@ -117,7 +117,6 @@ struct Connection {
     answered: bool,
 }
 
-/// The state of a connection after polling it.
 enum ConnectionState<T> {
     Open,
     Closed,

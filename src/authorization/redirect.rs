@@ -15,7 +15,6 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// Parses the URL of a redirect.
     pub fn read(url: &str) -> Result<Redirect> {
         let url = url.trim();
         let url = url.split_once('#').map_or(url, |(url, _)| url);

@@ -56,7 +56,6 @@ impl Idempotency {
     }
 }
 
-/// An HTTP request.
 #[derive(Clone)]
 pub struct Request<'a> {
     pub method: Method,
@@ -64,7 +63,6 @@ pub struct Request<'a> {
     pub uri: Uri,
     /// Additional headers; every request also carries `Accept` and `User-Agent`.
     pub headers: Vec<(HeaderName, &'a str)>,
-    /// The bearer token.
     pub bearer: Option<&'a Secret>,
     /// The body; its content type is one of the headers.
     pub body: Option<&'a [u8]>,
@@ -74,9 +72,7 @@ pub struct Request<'a> {
     pub bucket: Option<Bucket<'a>>,
 }
 
-/// An HTTP response.
 pub struct Response {
-    /// The HTTP status.
     pub status: u16,
     pub headers: HeaderMap,
     /// The body, at most as long as the configured limit.
@@ -94,7 +90,6 @@ impl Drop for Response {
 /// Why there is no response.
 #[derive(Debug)]
 pub struct TransportError {
-    /// The error for the caller.
     pub error: Error,
     /// Whether any byte of the request may have reached the server.
     pub sent: bool,

@@ -50,9 +50,8 @@ impl Resolve for Resolver {
     }
 }
 
-/// Resolves nothing. ureq resolves a name even for a request on a pooled connection, which would
-/// then pay for the lookup and fail if it fails. The connector looks up the name only when it opens
-/// a connection.
+/// Resolves nothing: ureq would look up the name even for a request on a pooled connection. The
+/// connector does so only when it opens one.
 #[derive(Debug)]
 pub struct NoopResolver;
 

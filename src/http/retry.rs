@@ -94,7 +94,7 @@ pub fn daily_remaining(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The time until the daily quota is renewed, in milliseconds. Some responses contained seconds
-/// instead: the delay is then too short and costs one refused request. More than a day is ignored.
+/// instead: too short a delay costs one refused request. More than a day is ignored.
 pub fn daily_reset(headers: &HeaderMap) -> RequestedDelay {
     let reset = number(headers, "x-ratelimit-daily-reset").map(Duration::from_millis);
     reset.filter(|reset| *reset <= MAX_WAIT)

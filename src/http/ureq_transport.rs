@@ -263,7 +263,6 @@ fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-/// The error of a failed TLS handshake.
 fn untrusted(request: &Request, tls: &rustls::Error) -> Error {
     let host = host(request);
     if let rustls::Error::InvalidCertificate(_) = tls {

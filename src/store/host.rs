@@ -280,10 +280,9 @@ impl HostStore {
         self.host.remove(id).map_err(|error| refused(&error, "remove").with_resource(id))
     }
 
-    /// One page of the host's list after the ID `after`, and the ID to continue after. Sorts the
-    /// items by ID and filters them, since the host may ignore conditions, and may return
-    /// everything in any order as a single page. If there is a next page, the items must be in
-    /// order: missing items could not be detected otherwise.
+    /// One page of the host's list after the ID `after`, and the ID to continue after. Sorts and
+    /// filters the items, since the host may ignore conditions. If there is a next page, the items
+    /// must be in order: missing items could not be detected otherwise.
     fn page(
         &self,
         query: &Value,

@@ -218,7 +218,6 @@ impl Query {
     }
 }
 
-/// A page of resources whose renewal is due.
 #[derive(Debug, Default)]
 pub struct DuePage {
     /// The companies and locations.
@@ -249,7 +248,6 @@ impl DuePage {
     }
 }
 
-/// The result of resealing.
 #[derive(Debug, Default)]
 pub struct Resealed {
     /// Number of resealed records.
@@ -268,7 +266,6 @@ impl Resealed {
     }
 }
 
-/// A page of records.
 #[derive(Debug)]
 pub struct Page {
     pub records: Vec<Record>,
@@ -283,7 +280,6 @@ pub struct Page {
 pub struct Unreadable {
     /// The company or location.
     pub resource_id: String,
-    /// The stored version.
     pub version: u64,
     /// Why it cannot be read; [`Error::is_unreadable`] is true.
     pub error: Error,
@@ -334,8 +330,8 @@ pub fn seal(config: &Config) -> Result<Seal> {
     Seal::new(&config.client_id, &keys, config.store.sealed_only, named)
 }
 
-/// Makes the paths of a backend absolute, and an SQLite database's path canonical, so that changing
-/// the working directory or a symbolic link later does not change the file that is used.
+/// Makes the paths of a backend absolute, and an SQLite database's path canonical, so that later
+/// changes of the working directory or a symbolic link have no effect.
 ///
 /// # Errors
 /// `STORE` if the folder of the database does not exist.

@@ -93,7 +93,6 @@ impl Seal {
         self.0.keys.first().map(|key| hex(&key.id)).unwrap_or_default()
     }
 
-    /// The row for the next version of a record.
     pub fn row(&self, record: &Record) -> Result<Row> {
         self.row_of_version(record, record.next_version())
     }
@@ -172,7 +171,6 @@ impl Seal {
         })
     }
 
-    /// Opens a stored record, with the key that sealed it.
     pub fn record(&self, stored: StoredRow) -> Result<Record> {
         self.read(stored).map_err(Error::into_unreadable)
     }

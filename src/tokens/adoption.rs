@@ -41,7 +41,6 @@ pub struct AdoptParams {
     pub dry_run: bool,
 }
 
-/// The outcome of an adoption.
 #[derive(Default)]
 struct Report {
     adopted: u64,

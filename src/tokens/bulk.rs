@@ -25,7 +25,6 @@ pub fn failure(named: &str, id: &str, error: &Error) -> Value {
     json!({named: id, "error": error.to_json()["error"]})
 }
 
-/// The error of a call that was stopped early.
 pub fn stopped(why: &str) -> Error {
     Error::new(Status::Cancelled, why)
         .with_help("call again for the rest; the tokens renewed so far are saved")

@@ -13,7 +13,6 @@ use crate::error::{Error, Result, Status};
 use crate::store::{Query, Record};
 use crate::token::UserType;
 
-/// Companies per page.
 const PAGE: usize = 100;
 
 /// Backoff for a location that no company lists: each search costs one request per company.
@@ -80,9 +79,9 @@ impl Companies {
 }
 
 impl Tokens {
-    /// The company that can mint for a location: the company that a newer INSTALL names, otherwise
-    /// the record's company, a remembered one, or the only company in the store. If there are
-    /// several and an INSTALL is pending, searches their location lists.
+    /// The company that can mint for a location: the one that a newer INSTALL names, the record's,
+    /// a remembered one, or the only one in the store. If there are several and an INSTALL is
+    /// pending, searches their location lists.
     pub(super) fn company_of(
         &self,
         location_id: &str,

@@ -14,7 +14,6 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::signal::Signal;
 
-/// The open flights.
 pub struct Flights<K, T> {
     open: Mutex<HashMap<K, Arc<Flight<T>>>>,
 }
@@ -73,7 +72,6 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
 }
 
 impl<K: Hash + Eq, T> Flights<K, T> {
-    /// Whether a flight of this key is in progress.
     pub fn is_open(&self, key: &K) -> bool {
         self.open().contains_key(key)
     }

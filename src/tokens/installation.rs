@@ -33,7 +33,6 @@ const PAGE: usize = 100;
 /// Maintenance or the first use mints for the rest.
 const MAX_MINTS_PER_CALL: usize = 10;
 
-/// The outcome of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebhookOutcome {
     /// Whether the delivery was the latest state of its company or location.
@@ -73,9 +72,9 @@ struct LoadedRecord {
 }
 
 impl Tokens {
-    /// Handles the INSTALL of a location. Mints its token if the company's token is available; if
-    /// it is not, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
-    /// installation or of another company: it may be dead, and a mint costs nothing.
+    /// Handles the INSTALL of a location. Mints its token if the company's token is available;
+    /// otherwise, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
+    /// installation or of another company.
     pub fn location_installed(
         &self,
         location_id: &str,
@@ -89,9 +88,8 @@ impl Tokens {
         if !last.installed {
             return Ok(WebhookOutcome::ignored("a later UNINSTALL was applied"));
         }
-        // Read the company's state after saving this one. The company's UNINSTALL saves its state
-        // before it reads its locations' states, so of two concurrent events at least one sees the
-        // other.
+        // Read the company's state after saving this one: the company's UNINSTALL does the reverse,
+        // so of two concurrent events at least one sees the other.
         if let Some(company_id) = &last.company_id
             && let Some(company) = self
                 .last_installation_state(company_id, deadline)?

@@ -23,8 +23,8 @@ use crate::worker_pool::{self, Received};
 /// Due records per page.
 const PAGE: usize = 100;
 
-/// A renewal with an unknown outcome is retried at this interval during the same pass: twice within
-/// the 30-second replay window. The next pass may come too late.
+/// A renewal with an unknown outcome is retried at this interval: twice within the 30-second replay
+/// window. The next pass may come too late.
 const RETRY_AFTER: Duration = Duration::from_secs(8);
 
 /// A retry is scheduled only if it starts within this time after the first attempt.
@@ -338,7 +338,6 @@ impl<'a> DueQueue<'a> {
         if state.after.is_some() { usize::MAX } else { state.resource_ids.len() }
     }
 
-    /// Loads a page of due resources.
     fn page(&self, range: Range, after: Option<&str>) -> Result<DuePage> {
         let deadline = (self.deadline)();
         let renewals = match range {
@@ -415,7 +414,6 @@ impl<'a> Pass<'a> {
         Pass { checked: 0, refreshed: 0, failed: Vec::new(), whole, progress }
     }
 
-    /// Counts an outcome and reports progress.
     fn count(&mut self, resource_id: &str, outcome: Result<()>) -> Result<()> {
         self.checked += 1;
         match outcome {

@@ -63,7 +63,6 @@ pub struct MintParams {
     pub concurrency: Option<i64>,
 }
 
-/// The outcome for one location.
 enum MintOutcome {
     /// The stored token is not due.
     Fresh,
@@ -293,7 +292,6 @@ struct MintJob<'a, D> {
 }
 
 impl<D: Fn() -> Deadline> MintJob<'_, D> {
-    /// The deadline for one request.
     fn deadline(&self) -> Deadline {
         (self.deadline)().ended_by(&self.queue.stopped)
     }

@@ -1,10 +1,10 @@
 //! The token manager: returns a valid access token for a company or location, and refreshes or
 //! mints one when necessary.
 //!
-//! [`Tokens::access_token`] returns a token that is fresh in the cache at once. Otherwise one
-//! caller per resource (single flight) takes the store's lock, reads the store again, renews the
-//! token if it is still due, saves it, and only then publishes it. Meanwhile the other callers get
-//! the old token if it is still valid, and wait for the new one if it is not.
+//! A token that is fresh in the cache is returned at once. Otherwise one caller per resource
+//! (single flight) renews it under the store's lock, saves it, and only then publishes it.
+//! Meanwhile the other callers get the old token if it is still valid, and wait for the new one if
+//! it is not.
 
 mod adoption;
 mod bulk;
@@ -76,7 +76,6 @@ const DELETION_LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long `close` retries the save of unsaved copies.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The tokens of one app.
 pub struct Tokens {
     api: Arc<Api>,
     clock: Arc<dyn Clock>,
@@ -101,7 +100,6 @@ pub struct Tokens {
 /// Event counts since the client was created.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Tokens refreshed.
     pub refreshed: AtomicU64,
     /// Location tokens minted.
     pub minted: AtomicU64,
@@ -169,7 +167,6 @@ impl Tokens {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
-    /// Whether a valid token of the resource is cached.
     #[cfg(test)]
     pub fn holds_valid(&self, resource_id: &str) -> bool {
         self.cache.unexpired(resource_id, self.clock.uptime()).is_some()
@@ -403,7 +400,6 @@ impl Tokens {
         self.flights.wake_all();
     }
 
-    /// The event counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -470,8 +466,8 @@ impl Tokens {
     }
 
     /// Makes a call with a resource's token. If `is_dead` says that the token was rejected,
-    /// refreshes it and repeats the call once. A token that was rejected when it was new is not
-    /// refreshed again: otherwise every call would use up a refresh token.
+    /// refreshes it and repeats the call once. A new token is not refreshed again: otherwise every
+    /// call would use up a refresh token.
     pub(crate) fn with_live_token<T>(
         &self,
         resource_id: &str,
@@ -762,7 +758,6 @@ impl Tokens {
         Ok(deletion)
     }
 
-    /// Drops this process's state of a deleted resource.
     fn forget_deleted(&self, resource_id: &str) {
         self.rejected_new_tokens().remove(resource_id);
         self.cooldowns.clear(resource_id);
@@ -784,9 +779,8 @@ impl Tokens {
         }
     }
 
-    /// Caches a token as valid but due: the store may hold a newer one, so the next caller reads
-    /// it. The entry keeps the token's expiry by the uptime, independent of later changes of the
-    /// wall clock.
+    /// Caches a token as valid but due, so the next caller reads the store. The entry keeps the
+    /// token's expiry by the uptime, independent of later changes of the wall clock.
     fn publish_due(&self, record: &Record) {
         let (resource_id, company_id) = (&record.resource_id, record.token.company_id.as_deref());
         loop {
@@ -836,8 +830,8 @@ impl Tokens {
     }
 
     /// The error for a token that was dropped because its resource was deleted. A wrong clock can
-    /// make a consent seem older than a deletion that it followed; then the user must consent
-    /// again, and an event notifies the host.
+    /// make a consent seem older than a deletion before it; then the user must consent again, and
+    /// an event notifies the host.
     fn dropped(&self, record: &Record, origin: &Origin) -> Error {
         let resource_id = &record.resource_id;
         // The mint for an INSTALL has the origin of a consent as well, but it can be repeated.

@@ -72,7 +72,6 @@ struct Unsaved {
     added_at: u64,
     /// Failed save attempts since then.
     refusals: u32,
-    /// The uptime of the next save attempt.
     next_save_at: Duration,
 }
 
@@ -105,7 +104,6 @@ pub enum Keeping {
     Deleted,
 }
 
-/// The outcome of retrying the save of an unsaved copy.
 pub enum SaveRetry {
     /// No copy exists, or its next attempt is not due.
     Nothing,
@@ -115,13 +113,11 @@ pub enum SaveRetry {
     Refused(Error),
 }
 
-/// An unsaved copy after its save.
 pub struct SavedCopy {
     pub record: Record,
     pub origin: Origin,
 }
 
-/// The records of one app.
 pub struct Records {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -635,7 +631,7 @@ impl Records {
     }
 
     /// Drops the unsaved copy after a token of this origin was saved or rejected. A copy that was
-    /// added since the record was read may be newer and stays; the store decides when it is saved.
+    /// added since the record was read may be newer and stays.
     pub fn forget_older(&self, record: &Record, origin: &Origin) {
         let mut overlay = self.overlay();
         if overlay
@@ -683,11 +679,9 @@ struct TombstoneContents<'a> {
     spent: &'a SpentDigests,
 }
 
-/// The outcome of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
     Deleted,
-    /// No record existed.
     NotFound,
     Kept,
 }

@@ -27,7 +27,6 @@ pub struct CachedToken {
 /// A short hash of a token's company. On a collision, both companies are forgotten together.
 type CompanyTag = [u8; 3];
 
-/// The tag of an unknown company.
 const UNKNOWN: CompanyTag = [0; 3];
 
 fn company_tag(company_id: Option<&str>) -> CompanyTag {
@@ -205,7 +204,6 @@ impl TokenCache {
         shard.put(resource_id, CachedToken { failures, ..cached });
     }
 
-    /// Removes a resource.
     pub fn forget(&self, resource_id: &str) {
         let mut shard = self.write(resource_id);
         shard.changes += 1;

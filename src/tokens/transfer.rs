@@ -401,7 +401,6 @@ impl Tokens {
         }
     }
 
-    /// Reports an imported token and emits its event.
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
         self.cooldowns.clear(resource_id);
@@ -459,7 +458,6 @@ impl Tokens {
 struct Report {
     imported: u64,
     skipped: Vec<Value>,
-    /// The imported companies.
     companies: Vec<String>,
 }
 
@@ -471,7 +469,6 @@ impl Report {
 
 /// An imported token.
 struct Entry {
-    /// The index in the import.
     index: usize,
     token: Token,
     /// Whether the entry names its expiry; otherwise its age is unknown.

@@ -29,7 +29,6 @@ const REPEATED_FOR_MS: i64 = 150 * 60_000;
 /// The shortest time between two repetitions.
 const REPEATED_AFTER_MS: i64 = 9 * 60_000;
 
-/// The webhooks of one app.
 pub struct Webhooks {
     verifier: Verifier,
     app_id: String,
@@ -168,8 +167,8 @@ impl Webhooks {
     /// Whether a delivery was applied before. If the body has an ID or a timestamp, a known key is
     /// sufficient. Otherwise a new event can have the same body as an old one; it counts as a
     /// repetition if no installation has begun since, or if it arrives when the vendor would repeat
-    /// the old one. When in doubt, a delivery is not applied: the API rejects a token that is
-    /// wrongly kept, but a token that is wrongly deleted is lost.
+    /// the old one. When in doubt, a delivery is not applied: a token that is wrongly kept is
+    /// rejected by the API, but one that is wrongly deleted is lost.
     fn is_repetition(
         &self,
         key: &str,

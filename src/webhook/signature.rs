@@ -51,7 +51,6 @@ impl Verifier {
         Ok(Verifier { ed25519, rsa })
     }
 
-    /// Verifies the signature of a delivery.
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Signed> {
         if let Some(signature) = headers.signature(HEADER)? {
             if self.ed25519.is_empty() {

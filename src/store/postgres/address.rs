@@ -22,7 +22,6 @@ pub struct Address {
 }
 
 pub struct Server {
-    /// Its network address.
     pub addr: HostAddr,
     /// The driver's configuration, including the TLS mode.
     pub config: Config,
@@ -30,7 +29,6 @@ pub struct Server {
     pub name: String,
 }
 
-/// The address of a server.
 pub enum HostAddr {
     /// A host name or IP address, and a port.
     Tcp(String, u16),

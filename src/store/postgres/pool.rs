@@ -21,9 +21,9 @@ const MAX_IN_USE: usize = 4;
 /// Maximum number of idle connections.
 const MAX_IDLE: usize = 4;
 
-/// Time limit for the response to a statement, after which its connection counts as dead. The
-/// statement is then repeated on a new connection, with the same limit: a lock's holder that waits
-/// longer in a pooler's queue would occupy a connection that others need.
+/// Time limit for the response to a statement, which is then repeated on a new connection with the
+/// same limit. A lock's holder that waits longer in a pooler's queue would occupy a connection that
+/// others need.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Minimum time limit of the first attempt, for calls with little time.
@@ -62,14 +62,12 @@ pub enum Priority {
     Critical,
 }
 
-/// A connection in use.
 struct PooledConnection<'a> {
     pool: &'a Pool,
     connection: Option<Connection>,
 }
 
 impl Pool {
-    /// An empty pool.
     pub fn new(address: Address, trust: Trust, connect_limit: Duration) -> Pool {
         let (state, freed, preferred) = (Mutex::default(), Condvar::new(), AtomicUsize::new(0));
         Pool { address, trust, connect_limit, state, freed, preferred }
@@ -168,8 +166,8 @@ impl Pool {
         }
     }
 
-    /// Opens the connections that the lock's holder will need, so that it need not open them while
-    /// others wait for the lock. Errors are ignored, since they will recur there.
+    /// Opens the connections that the lock's holder will need, before others wait for the lock.
+    /// Errors are ignored, since they will recur there.
     pub fn warm_up(&self, deadline: &Deadline) {
         let until = StepDeadline::within(self.connect_timeout(), deadline);
         for _ in 0..2 {
@@ -201,7 +199,6 @@ impl Pool {
         &self.address.name
     }
 
-    /// The error for the caller.
     pub fn error(&self, failure: PgError) -> Error {
         failure.into_error(&self.address.name)
     }

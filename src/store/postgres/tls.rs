@@ -19,7 +19,6 @@ use crate::ca_bundle;
 use crate::der::element;
 use crate::error::Result;
 
-/// The trusted certificates.
 pub struct Trust {
     bundle: Vec<CertificateDer<'static>>,
     /// Created at the first connection, because loading the platform's certificates is slow.
@@ -81,7 +80,6 @@ impl TlsConnect<AsyncSocket> for Tls {
     }
 }
 
-/// A TLS connection.
 pub struct PgTlsStream(Box<TlsStream<AsyncSocket>>);
 
 impl tokio_postgres::tls::TlsStream for PgTlsStream {

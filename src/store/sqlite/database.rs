@@ -23,16 +23,15 @@ use crate::random;
 use crate::store::user_only;
 
 /// Maximum pause between two attempts to get a lock that another program holds. SQLite's own busy
-/// handler would soon retry only ten times a second, so that one writer among many could wait for
-/// seconds. It also knows no deadline, and a fork would have to wait for it.
+/// handler would soon retry only ten times a second, knows no deadline, and would make a fork wait.
 const MAX_PAUSE: Duration = Duration::from_millis(3);
 
 /// Maximum number of times that one call reopens the database because its files were replaced.
 const MAX_REPLACEMENTS: u32 = 20;
 
 /// Maximum number of times that one call repeats its work because the process's POSIX locks were
-/// dropped. After that it relies on the OFD locks, so that a host that opens and closes the file in
-/// a loop cannot prevent a save.
+/// dropped. After that it relies on the OFD locks, so that a host that closes the file in a loop
+/// cannot prevent a save.
 const MAX_LOST_LOCKS: u32 = 3;
 
 /// With less free disk space than this, in bytes, a transaction that adds pages is checkpointed at
@@ -233,9 +232,9 @@ impl Database {
         }
     }
 
-    /// Writes the WAL back to the database, so that the next transaction overwrites it from the
-    /// start and needs no additional space. The WAL keeps its size, so that no other program takes
-    /// the space. A PASSIVE checkpoint does not wait, and leaves the pages that other readers need.
+    /// Writes the WAL back to the database, so that the next transaction needs no additional space.
+    /// The WAL keeps its size, so that no other program takes the space. A PASSIVE checkpoint does
+    /// not wait, and leaves the pages that other readers need.
     fn checkpoint(&self, slot: &HandleSlot) {
         let _using = databases::shared();
         if let Some(handle) = &*slot.handle()
@@ -360,7 +359,6 @@ impl Database {
             .with_help("check the permissions of the file and its folder")
     }
 
-    /// The error of a wait for another program's lock.
     fn locked_out(&self, error: Error, deadline: &Deadline) -> Error {
         if error.status() != Status::Timeout {
             return error;
@@ -463,9 +461,9 @@ impl Drop for Handle {
     }
 }
 
-/// Prevents the checkpoint when a connection is closed. Otherwise the last connection would write
-/// its WAL, which may not be the one at the path, to the database, and remove the WAL that others
-/// may be using.
+/// Prevents the checkpoint when a connection is closed: the last connection would write its WAL,
+/// which may not be the one at the path, to the database, and remove the WAL that others may be
+/// using.
 fn leave_files_alone(connection: &Connection) {
     let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
 }

@@ -11,7 +11,6 @@ use crate::store::row::Row;
 #[derive(Default)]
 pub struct CommitGroup(Mutex<Vec<Arc<PendingRow>>>);
 
-/// A row to be written.
 pub struct PendingRow {
     pub row: Row,
     /// Whether its commit must survive a power failure.

@@ -160,7 +160,6 @@ mod platform {
         database: File,
         shm: Option<File>,
         is_database_locked: bool,
-        /// Whether the system supports OFD locks.
         is_supported: bool,
         /// The offset of the canary, on which only this process holds a POSIX lock.
         canary: i64,
