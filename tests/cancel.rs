@@ -9,7 +9,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::json;
 
-use support::{Abi, DAY, Outcome, call_concurrently, emulator, fields, sent};
+use support::{Abi, DAY, Outcome, call_concurrently, emulator, fields, response, sent};
 
 fn refreshes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
@@ -155,13 +155,7 @@ fn cancellation_ends_a_pause_between_two_attempts() {
     let abi = Abi::new(&emulator);
     let company = abi.connect_company(&emulator);
     // Shorter than the deadline, so that the library waits instead of returning an error.
-    let limited = FaultKind::Status {
-        status: 429,
-        body: String::new(),
-        content_type: None,
-        headers: vec![("Retry-After".into(), "25".into())],
-        stage: Stage::BeforeProcessing,
-    };
+    let limited = response(429, "", &[("Retry-After", "25")]);
     let fault = emulator.inject(Rule::default(), limited);
     let calls: [&(dyn Fn() -> Outcome + Sync); 3] = [
         &|| abi.oauth_installed_locations(json!({"companyId": company})),

@@ -203,12 +203,7 @@ fn cpp_example_connects_and_visits_every_location() {
     assert!(out.contains(&format!("connected: Company {}", emulator.company_id())), "{out}");
 
     let mut wrong = Command::new(&program);
-    wrong.arg(
-        "{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}",
-    );
-    let refused = wrong.env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
+    support::reports_an_insecure_url(wrong.env("LD_LIBRARY_PATH", built::folder()));
 }
 
 /// Every key of docs/configuration.md has a field, and every field a key.

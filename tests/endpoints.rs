@@ -14,7 +14,9 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, Outcome, contains_none_of, emulator, fields, header, only_request, sent};
+use support::{
+    Abi, Outcome, contains_none_of, emulator, fields, header, only_request, response, sent,
+};
 
 const ENCODINGS: [(&str, &str); 2] =
     [("form", "application/x-www-form-urlencoded"), ("json", "application/json")];
@@ -26,20 +28,7 @@ const AWKWARD: &str = "a & b=c+d%20é\"\\/?#";
 const AWKWARD_ID: &str = "a&b=c+d%20é\"\\/?#";
 
 fn answer(status: u16, body: impl ToString) -> FaultKind {
-    answer_with(status, body, &[])
-}
-
-fn answer_with(status: u16, body: impl ToString, headers: &[(&str, &str)]) -> FaultKind {
-    FaultKind::Status {
-        status,
-        body: body.to_string(),
-        content_type: None,
-        headers: headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect(),
-        stage: Stage::BeforeProcessing,
-    }
+    response(status, body, &[])
 }
 
 fn owned<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
@@ -934,7 +923,7 @@ fn rate_limit_delay_within_the_deadline_is_waited_for() {
             scope.spawn(move || {
                 let emulator = emulator(1);
                 let abi = Abi::new(&emulator);
-                let kind = answer_with(429, "{}", &[("Retry-After", "1")]);
+                let kind = response(429, "{}", &[("Retry-After", "1")]);
                 emulator.inject(Rule::on(endpoint).times(1), kind);
                 emulator
                     .inject(Rule::on(endpoint), answer(200, r#"{"accessToken":"a","items":[]}"#));
@@ -954,8 +943,7 @@ fn rate_limit_delay_beyond_the_deadline_is_reported_at_once() {
         for (name, endpoint, call) in WAYS {
             let emulator = emulator(1);
             let abi = Abi::new(&emulator);
-            emulator
-                .inject(Rule::on(endpoint), answer_with(status, "", &[("Retry-After", "3600")]));
+            emulator.inject(Rule::on(endpoint), response(status, "", &[("Retry-After", "3600")]));
             let error = call(&abi, &emulator).fails(expected);
             assert_eq!(
                 (&error["retryAfterMs"], &error["retryable"], &error["httpStatus"]),
@@ -974,8 +962,7 @@ fn rate_limit_of_one_company_pauses_only_calls_for_that_company() {
     {
         let emulator = emulator(1);
         let abi = Abi::new(&emulator);
-        emulator
-            .inject(Rule::on(endpoint).times(1), answer_with(429, "", &[("Retry-After", "3600")]));
+        emulator.inject(Rule::on(endpoint).times(1), response(429, "", &[("Retry-After", "3600")]));
         call(&abi, &emulator).fails(Status::RateLimited);
         assert_eq!(sent(&emulator).len(), 1, "{name}");
         for (other, _, call) in
@@ -1134,7 +1121,7 @@ fn secrets_echoed_by_the_server_in_unusual_places_are_not_in_the_error() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
     let echo = format!("{OURS} {}", emulator.client_secret());
-    let trace_id = answer_with(400, "{}", &[("x-trace-id", echo.as_str())]);
+    let trace_id = response(400, "{}", &[("x-trace-id", echo.as_str())]);
     for kind in [
         answer(400, json!({"message": "m", "traceId": echo})),
         answer(400, json!({"error": {"code": "C", "message": "m", "details": {echo.as_str(): 1}}})),

@@ -3,7 +3,7 @@
 mod support;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, Rule};
 use serde_json::{Value, json};
 use support::*;
 
@@ -15,19 +15,7 @@ fn answers(
     headers: &[(&str, &str)],
     body: &Value,
 ) {
-    emulator.inject(
-        Rule::on(endpoint),
-        FaultKind::Status {
-            status,
-            body: body.to_string(),
-            content_type: None,
-            headers: headers
-                .iter()
-                .map(|(name, value)| ((*name).into(), (*value).into()))
-                .collect(),
-            stage: Stage::BeforeProcessing,
-        },
-    );
+    emulator.inject(Rule::on(endpoint), response(status, body, headers));
 }
 
 #[test]

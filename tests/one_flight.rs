@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::thread;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, GrantType, Rule, Stage};
 use serde_json::json;
 
-use support::{Abi, DAY, Outcome, PanickingClock, call_concurrently, emulator, sent};
+use support::{Abi, DAY, Outcome, PanickingClock, call_concurrently, emulator, response, sent};
 
 fn refreshes_of(resource: &str) -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(resource)
@@ -236,13 +236,7 @@ fn leader_that_times_out_passes_the_refresh_to_a_caller_with_time_left() {
     sent(&emulator);
     let hold = emulator.hold(refreshes_of(&company).times(1), Stage::AfterProcessing);
     // The first request takes a second, so the deadline of the second caller is that much later.
-    let limited = FaultKind::Status {
-        status: 429,
-        body: String::new(),
-        content_type: None,
-        headers: vec![("Retry-After".into(), "1".into())],
-        stage: Stage::BeforeProcessing,
-    };
+    let limited = response(429, "", &[("Retry-After", "1")]);
     emulator.inject(
         Rule::on(Endpoint::Token).grant_type(GrantType::ClientCredentials).times(1),
         limited,

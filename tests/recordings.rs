@@ -220,16 +220,8 @@ impl Fixture {
     fn new(kind: Kind) -> Fixture {
         let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 4_000}}));
-        let company = abi.connect_company(&emulator);
+        let Granted { company, code, refresh_token, access_token } = Granted::new(&emulator, &abi);
         let location = emulator.location_ids()[0].clone();
-        let code = |abi: &Abi| {
-            query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"].clone()
-        };
-        let raw =
-            abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
-        let text = |name: &str| raw[name].as_str().unwrap().to_owned();
-        let (refresh_token, access_token, code) =
-            (text("refreshToken"), text("accessToken"), code(&abi));
         if kind == Kind::Any {
             // Stores a token of the location first, so that the recording answers the request
             // itself.

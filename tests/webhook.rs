@@ -16,19 +16,7 @@ use ghl_oauth_emulator::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use support::{Abi, config, emulator, sent, signed};
-
-/// The body of a notice with some keys changed, or removed by null.
-fn body(emulator: &Emulator, notice: &Notice, changes: Value) -> String {
-    let mut body: Value = serde_json::from_str(&emulator.webhook(notice)).unwrap();
-    for (name, change) in changes.as_object().unwrap() {
-        match change {
-            Value::Null => drop(body.as_object_mut().unwrap().remove(name)),
-            change => body[name] = change.clone(),
-        }
-    }
-    body.to_string()
-}
+use support::{Abi, config, emulator, notice_body as body, sent, signed};
 
 /// Applies a correctly signed body.
 #[track_caller]
