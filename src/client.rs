@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams, TokenRetry};
 use crate::authorization::{Authorization, CompleteParams, ListenParams, UrlParams};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Backend, Config, StoreConfig, make_absolute};
+use crate::config::{Backend, Config, StoreKind, make_absolute};
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
@@ -71,8 +71,8 @@ impl Client {
     /// its default.
     pub fn with_host(config: &Config, host: Arc<dyn Host>) -> Result<Client> {
         let mut config = config.clone();
-        if config.store.kind == StoreConfig::default().kind {
-            config.store.kind = "callbacks".into();
+        if config.store.kind == StoreKind::Memory {
+            config.store.kind = StoreKind::Callbacks;
         }
         Client::build(config, Some(host), Arc::new(SystemClock::new()))
     }

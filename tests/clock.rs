@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use ghl_oauth::config::StoreKind;
 use ghl_oauth::internals::clock::Clock;
 use ghl_oauth::internals::token::ASSUMED_LIFETIME;
 use ghl_oauth::internals::{Client, Config, Status};
@@ -48,7 +49,7 @@ impl Fixture {
         config.authorize_url = emulator.authorize_url();
         config.redirect_uri = Some(emulator.redirect_uri().to_owned());
         config.scopes = vec!["oauth.readonly".into()];
-        config.store.kind = "sqlite".into();
+        config.store.kind = StoreKind::Sqlite;
         config.store.path = Some(folder.path().join("tokens.db"));
         let now = emulator.clock().now_ms();
         let clocks =

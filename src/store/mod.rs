@@ -372,7 +372,7 @@ pub fn open(
         .with_parameter("store.kind")),
         (backend, Some(_)) => Err(Error::new(
             Status::Config,
-            format!("callbacks are given, but store.kind is \"{}\"", backend.kind()),
+            format!("callbacks are given, but store.kind is \"{}\"", backend.kind().name()),
         )
         .with_help("omit \"store\", or set its kind to \"callbacks\"")
         .with_parameter("store.kind")),

@@ -1,5 +1,6 @@
-//! Encryption at rest (AEAD): seals a record's document with ChaCha20-Poly1305 (RFC 8439) and a
-//! random nonce. The cipher is fast even without AES instructions, and runs under valgrind.
+//! Encryption at rest (AEAD) and key rotation: seals a record's document with ChaCha20-Poly1305
+//! (RFC 8439) and a random nonce. The cipher is fast even without AES instructions, and runs under
+//! valgrind.
 //!
 //! The associated data binds a document to its app, resource and version. Opening therefore detects
 //! a row that was copied to another resource, and an old document under a newer version. Format:
