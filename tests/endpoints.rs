@@ -24,7 +24,7 @@ const ENCODINGS: [(&str, &str); 2] =
 /// Characters that need escaping in a form, in a query and in JSON.
 const AWKWARD: &str = "a & b=c+d%20é\"\\/?#";
 
-/// The same without blanks, which no id contains.
+/// The same without blanks, which no ID contains.
 const AWKWARD_ID: &str = "a&b=c+d%20é\"\\/?#";
 
 fn answer(status: u16, body: impl ToString) -> FaultKind {

@@ -123,7 +123,7 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
     }
 }
 
-/// The ids of all locations from all pages.
+/// The IDs of all locations from all pages.
 fn installed_locations(abi: &Abi, company: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut params = json!({"companyId": company, "pageSize": 2});

@@ -129,7 +129,7 @@ fn tokens_of_another_client_id_in_the_same_database_are_adopted_and_work() {
     assert_eq!(report, json!({"adopted": 2, "skipped": [], "failed": [], "clients": []}));
     assert!(other.access_token(&ids[1]).is_ok());
 
-    // And back, to the client id that the emulator knows.
+    // And back, to the client ID that the emulator knows.
     let fresh = Fixture::client(&emulator, &url);
     assert_eq!(adopt(&fresh, &config.client_id)["adopted"], 2);
     for id in &ids {

@@ -25,7 +25,7 @@ const AT_LEAST: usize = 60;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One recording. Personal details are replaced by fictional ones; `{companyId}`, `{locationId}`,
-/// `{otherLocationId}`, `{appId}` and `{timestamp}` in the body stand for the ids of the test.
+/// `{otherLocationId}`, `{appId}` and `{timestamp}` in the body stand for the IDs of the test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Recording {
@@ -205,7 +205,7 @@ fn reported(outcome: Outcome) -> String {
     }
 }
 
-/// A client, and the ids, code and tokens for its call.
+/// A client, and the IDs, code and tokens for its call.
 struct Fixture {
     emulator: Emulator,
     abi: Abi,
@@ -231,7 +231,7 @@ impl Fixture {
         Fixture { emulator, abi, company, location, code, refresh_token, access_token }
     }
 
-    /// The recorded body with the ids of this test.
+    /// The recorded body with the IDs of this test.
     fn body(&self, recording: &Recording) -> String {
         let text = match &recording.body {
             Value::String(text) => text.clone(),

@@ -38,7 +38,7 @@ fn uninstall(id: &str) -> Notice {
     Notice::Uninstall(id.to_owned())
 }
 
-/// The ids of the stored tokens.
+/// The IDs of the stored tokens.
 fn held(abi: &Abi) -> Vec<String> {
     let (mut ids, mut page_token) = (Vec::new(), Value::Null);
     loop {
@@ -731,7 +731,7 @@ fn delivery_is_applied_once_by_all_clients_of_a_store() {
     let location = emulator.location_ids()[0].clone();
     one.live_token(&emulator, &location);
     pass(&emulator, 1);
-    // Only the id is the same, and only the id counts.
+    // Only the ID is the same, and only the ID counts.
     let gone = |timestamp| {
         body(&emulator, &uninstall(&location), json!({"webhookId": "w-1", "timestamp": timestamp}))
     };

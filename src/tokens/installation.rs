@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::store::{Note, Query, Record, Standing};
 use crate::token::CLOCK_TOLERANCE_MS;
 
-/// Retention of UNINSTALLs and delivery ids. The vendor repeats a delivery for two hours.
+/// Retention of UNINSTALLs and delivery IDs. The vendor repeats a delivery for two hours.
 pub const DELIVERY_RETENTION_MS: i64 = 7 * 86_400_000;
 
 /// The list of pending INSTALLs: their locations still need a token.

@@ -54,7 +54,7 @@ pub struct MintParams {
     /// Mint for all locations with the app installed, instead of a list. Default: false.
     #[serde(default)]
     pub installed: bool,
-    /// The app id, with `installed`. Default: the part of the client id before its first `-`.
+    /// The app ID, with `installed`. Default: the part of the client ID before its first `-`.
     pub app_id: Option<String>,
     /// Mint even if the stored token is not due. Default: false.
     #[serde(default)]

@@ -91,7 +91,7 @@ pub struct Tokens {
     maintained: Mutex<HashMap<String, bool>>,
     /// Digests of access tokens that the API rejected although they were just granted.
     rejected_new_tokens: Mutex<HashMap<String, Digest>>,
-    /// Set after the first search for another client id with tokens in the same database: the
+    /// Set after the first search for another client ID with tokens in the same database: the
     /// advice to the user, if one was found.
     other_client: OnceLock<Option<String>>,
     counters: Counters,
@@ -460,7 +460,7 @@ impl Tokens {
     }
 
     fn has_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
-        // Only a company's token can mint; the id may belong to a location.
+        // Only a company's token can mint; the ID may belong to a location.
         let record = self.records.load(company_id, deadline)?;
         Ok(record.is_some_and(|record| record.token.kind() == UserType::Company))
     }

@@ -1,4 +1,4 @@
-//! The in-memory token cache, sharded by id. Serves stale tokens while a refresh runs.
+//! The in-memory token cache, sharded by ID. Serves stale tokens while a refresh runs.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -248,8 +248,8 @@ impl Shard {
     }
 }
 
-/// The shard of an id. The last eight bytes spread ids evenly and are cheaper than a hash of the
-/// whole id.
+/// The shard of an ID. The last eight bytes spread IDs evenly and are cheaper than a hash of the
+/// whole ID.
 fn shard_index(resource_id: &str) -> usize {
     let end = resource_id.as_bytes().last_chunk().copied().unwrap_or_default();
     // Fibonacci hashing: multiply by 2⁶⁴ divided by the golden ratio, and take the highest bits.

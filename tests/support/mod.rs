@@ -350,7 +350,7 @@ impl Abi {
         self.authorization_complete(json!({"redirectUrl": redirect_url})).ok()
     }
 
-    /// The same for the first company. Returns its id.
+    /// The same for the first company. Returns its ID.
     #[track_caller]
     pub fn connect_company(&self, emulator: &Emulator) -> String {
         let company = emulator.company_id();
@@ -461,7 +461,7 @@ fn merge(config: &mut Value, changes: Value) {
     }
 }
 
-/// The items of a list with the locations `l1` and `l2`, and entries without an id or of other
+/// The items of a list with the locations `l1` and `l2`, and entries without an ID or of other
 /// types.
 pub fn odd_locations() -> Value {
     json!([
