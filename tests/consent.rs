@@ -11,7 +11,7 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, emulator, fields, query, response, sent};
+use support::{Abi, emulator, fields, query, response, sent, with_client, with_company};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -38,8 +38,7 @@ fn with_parameter(url: &str, name: &str, value: Option<&str>) -> String {
 
 #[test]
 fn redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let (one, two) = (consented(&abi, &emulator), consented(&abi, &emulator));
     let state = query(&one)["state"].clone();
     for (name, params) in [
@@ -89,8 +88,7 @@ fn redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
 
 #[test]
 fn state_is_valid_once() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let redirect_url = consented(&abi, &emulator);
     let state = query(&redirect_url)["state"].clone();
     abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
@@ -124,8 +122,7 @@ fn one_of_eight_succeeds(abi: &Abi, emulator: &Emulator, params: &Value) {
 
 #[test]
 fn same_redirect_completed_twice_concurrently_succeeds_once() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let redirect_url = consented(&abi, &emulator);
     one_of_eight_succeeds(&abi, &emulator, &json!({"redirectUrl": redirect_url}));
 }
@@ -133,8 +130,7 @@ fn same_redirect_completed_twice_concurrently_succeeds_once() {
 #[test]
 fn consent_link_is_valid_for_an_hour() {
     for (age, accepted) in [(59 * MINUTE, true), (61 * MINUTE, false)] {
-        let emulator = emulator(1);
-        let abi = Abi::new(&emulator);
+        let (emulator, abi) = with_client(1);
         let link = abi.authorization_url(json!({})).ok();
         emulator.clock().advance(age);
         // The code itself is valid.
@@ -152,8 +148,7 @@ fn consent_link_is_valid_for_an_hour() {
 
 #[test]
 fn marketplace_installation_without_a_state_is_accepted_only_on_request() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let link = abi.authorization_url(json!({})).ok();
     let stateless = with_parameter(link["url"].as_str().unwrap(), "state", None);
     let decision = Decision::Company(emulator.company_id());
@@ -188,8 +183,7 @@ fn state_kept_by_the_host_is_valid_once_in_another_process() {
 
 #[test]
 fn state_chosen_by_the_host_is_returned_to_it() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let link = abi.authorization_url(json!({"state": "user 7 & browser é"})).ok();
     assert_eq!(link["state"], "user 7 & browser é");
     let decision = Decision::Company(emulator.company_id());
@@ -200,8 +194,7 @@ fn state_chosen_by_the_host_is_returned_to_it() {
 
 #[test]
 fn denied_consent_has_its_own_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let denied = abi.consent(&emulator, Decision::Deny);
     assert_eq!(query(&denied)["error"], "access_denied");
     let described = format!("{denied}&error_description=The+app+was+not+wanted");
@@ -220,8 +213,7 @@ fn denied_consent_has_its_own_error() {
 
 #[test]
 fn url_that_does_not_match_the_redirect_uri_is_refused() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     for target in [
         "http://app.example/oauth/callback",
         "https://app.example.evil/oauth/callback",
@@ -288,8 +280,7 @@ fn link_of_another_process_is_completed_with_the_redirect_uri_from_the_host() {
 
 #[test]
 fn refused_url_does_not_consume_the_state() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let redirect_url = consented(&abi, &emulator);
     let (_, query) = redirect_url.split_once('?').unwrap();
     for wrong in
@@ -350,8 +341,7 @@ fn concurrent_consents_do_not_interfere() {
 
 #[test]
 fn code_with_a_lost_response_is_sent_once_more_and_no_further() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let redirect_url = consented(&abi, &emulator);
     emulator.inject(codes().times(1), FaultKind::ReplyLost);
     let complete = json!({"redirectUrl": redirect_url});
@@ -424,8 +414,7 @@ fn code_that_never_reached_the_server_is_exchanged_by_the_second_attempt() {
         response(502, "<html>bad gateway</html>", &[]),
         response(429, "", &[("Retry-After", "0")]),
     ] {
-        let emulator = emulator(1);
-        let abi = Abi::new(&emulator);
+        let (emulator, abi) = with_client(1);
         let redirect_url = consented(&abi, &emulator);
         let fault = emulator.inject(codes().times(1), kind);
         abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();
@@ -436,8 +425,7 @@ fn code_that_never_reached_the_server_is_exchanged_by_the_second_attempt() {
 
 #[test]
 fn refused_code_is_not_retried() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let wrong = with_parameter(&consented(&abi, &emulator), "code", Some("wrong"));
     let error = abi.authorization_complete(json!({"redirectUrl": wrong}));
     let error = error.fails(Status::ReauthorizationRequired);
@@ -486,8 +474,7 @@ fn token_response_determines_the_owner() {
 
 #[test]
 fn token_without_an_owner_is_not_stored() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let body = json!({"accessToken": "some access token", "refreshToken": "r", "expiresIn": 86399});
     let kind = response(200, body, &[]);
     emulator.inject(codes(), kind);
@@ -500,9 +487,7 @@ fn token_without_an_owner_is_not_stored() {
 
 #[test]
 fn new_consent_replaces_the_old_token() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     let first = abi.live_token(&emulator, &company);
     abi.connect_company(&emulator);
     let second = abi.live_token(&emulator, &company);

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use ghl_oauth_emulator::{Emulator, Notice, Options, Signature};
 use serde_json::{Value, json};
 
-use support::{Abi, emulator, person};
+use support::{emulator, person, with_company};
 
 const SOURCES: [&str; 8] = [
     "tests/abi/cpp_json.cpp",
@@ -170,9 +170,7 @@ fn cpp_program_stores_tokens_in_its_own_class() {
 
 #[test]
 fn cpp_program_works_without_exceptions() {
-    let emulator = emulator(3);
-    let client = Abi::new(&emulator);
-    let company = client.connect_company(&emulator);
+    let (emulator, client, company) = with_company(3);
     let tokens = client.tokens_export(json!({})).ok();
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/cpp_unthrown.cpp", folder.path());

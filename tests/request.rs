@@ -12,7 +12,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, emulator, header, only_request, response};
+use support::{Abi, DAY, emulator, header, only_request, response, with_client};
 
 /// A client with the tokens of the company and its first location.
 fn connected(emulator: &Emulator) -> (Abi, String) {
@@ -298,8 +298,7 @@ fn cancellation_ends_a_waiting_request() {
 
 #[test]
 fn request_without_an_available_token_is_not_sent() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let request = json!({"method": "GET", "path": "/x", "resourceId": "nobody"});
     assert_eq!(abi.request(request).fails(Status::NotFound)["resourceId"], "nobody");
     let company = abi.connect_company(&emulator);

@@ -420,6 +420,20 @@ pub fn emulator(locations: usize) -> Emulator {
     Emulator::start(Options { locations, ..Options::default() }).unwrap()
 }
 
+/// An emulator whose company has that many locations, and a client for it.
+pub fn with_client(locations: usize) -> (Emulator, Abi) {
+    let emulator = emulator(locations);
+    let abi = Abi::new(&emulator);
+    (emulator, abi)
+}
+
+/// The same with the company connected, and its ID.
+pub fn with_company(locations: usize) -> (Emulator, Abi, String) {
+    let (emulator, abi) = with_client(locations);
+    let company = abi.connect_company(&emulator);
+    (emulator, abi, company)
+}
+
 /// The emulator's configuration with minimal retry delays, and these changes.
 pub fn config(emulator: &Emulator, changes: Value) -> Value {
     let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
