@@ -184,7 +184,7 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         components
             .api
             .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &components.deadline())
@@ -196,7 +196,7 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` for an empty ID; otherwise as [`Client::access_token`].
     pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         components.tokens.location_token(params, &components.deadline())
     }
 
@@ -209,7 +209,7 @@ impl Client {
         &self,
         params: &InstalledLocationsParams,
     ) -> Result<Map<String, Value>> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         components.tokens.installed_locations(params, &components.deadline())
     }
 
@@ -226,7 +226,7 @@ impl Client {
     /// # Errors
     /// As [`Authorization::complete`].
     pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         components.authorization.complete(params, &components.deadline())
     }
 
@@ -325,7 +325,7 @@ impl Client {
     /// # Errors
     /// As [`Requests::send`].
     pub fn request(&self, params: &RequestParams) -> Result<Value> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         let answer = components.requests.send(params, &components.deadline());
         answer.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }

@@ -85,7 +85,8 @@ impl Requests {
                 };
                 self.tokens
                     .with_live_token(resource_id, deadline, send, is_invalid)
-                    .map_err(|error| error.with_resource(resource_id))?
+                    // The caller's request was not sent, whatever the renewal of its token did.
+                    .map_err(|error| error.before_request().with_resource(resource_id))?
             }
         };
         let response = response.map_err(|failure| match &params.resource_id {

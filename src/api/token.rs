@@ -173,7 +173,10 @@ impl Api {
                     "the response to an authorization code was lost; sending the code again"
                 );
                 self.counters().repeated.fetch_add(1, Ordering::Relaxed);
-                ask().map_err(spent_code_error)
+                ask().map_err(spent_code_error).map_err(|failure| Failure {
+                    error: failure.error.with_sent(true).with_retryable(false),
+                    ..failure
+                })
             }
             outcome => outcome,
         }
@@ -236,7 +239,8 @@ fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure 
                 format!("the API rejected the client credentials for {}", grant_type.name());
             let error = Error::new(Status::Unauthorized, message)
                 .with_help("check clientId and clientSecret; the stored token is unchanged")
-                .with_api(401, fault);
+                .with_api(401, fault)
+                .with_sent(true);
             Failure { error, ..failure }
         }
         _ => failure,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, NO_VERSION, TokenParams, TokenRetry, without_secrets};
+use crate::api::{Api, NO_VERSION, Outcome, TokenParams, TokenRetry, without_secrets};
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
@@ -296,18 +296,19 @@ impl Authorization {
         deadline: &Deadline,
     ) -> Result<Value> {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
-        let granted = self
-            .api
-            .token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline)
-            .map_err(Error::from);
-        let saved = granted.and_then(|token| self.tokens.save_consented(token, deadline));
-        // The code may still be valid, so the same redirect may be tried again.
-        if let (Err(error), Some(state)) = (&saved, consented.state)
-            && error.retryable()
-        {
+        let token =
+            self.api.token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline);
+        // Without a refusal the code may still be valid, so the same redirect may be tried again.
+        let may_be_valid = token.as_ref().is_err_and(|failure| {
+            failure.outcome != Outcome::Refused || failure.error.retryable()
+        });
+        if let Some(state) = consented.state.filter(|_| may_be_valid) {
             self.pending.restore(state);
         }
-        saved
+        // From here on the code is used up.
+        self.tokens
+            .save_consented(token?, deadline)
+            .map_err(|error| error.with_sent(true).with_retryable(false))
     }
 
     /// The redirect URI: the given one, or by default the configured one.
