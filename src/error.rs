@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+pub(crate) mod exhaustion;
 mod statuses;
 
 pub(crate) use statuses::{c_enum, statuses};

@@ -291,6 +291,8 @@ impl SuccessResponse<'_> {
     /// effect.
     fn unexpected(&self, why: &str, fault: ApiFault) -> Failure {
         let status = self.response.status;
+        // HTML or XML: another server than the API answers at this URL.
+        let is_page = self.response.body.trim_ascii_start().starts_with(b"<");
         let error = Error::new(
             Status::Protocol,
             format!("the API answered {status}, but the response {why}"),
@@ -298,7 +300,7 @@ impl SuccessResponse<'_> {
         .with_help("try again; a proxy may have answered instead of the API")
         .with_api(status, fault)
         .with_sent(true)
-        .with_retryable(self.idempotency.may_be_repeated_by_caller());
+        .with_retryable(!is_page && self.idempotency.may_be_repeated_by_caller());
         Failure { error, outcome: Outcome::Unknown }
     }
 }

@@ -17,7 +17,7 @@ use crate::api::{Api, NO_VERSION, Outcome, TokenParams, TokenRetry, without_secr
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, exhaustion};
 use crate::random;
 use crate::secret::Secret;
 use crate::token::{NO_SCOPE, UserType, is_scope};
@@ -228,11 +228,13 @@ impl Authorization {
         // Not `NETWORK`: that status is retryable and about the API, and the same port would still
         // be in use.
         let receiver = Receiver::bind(port, &redirect_target).map_err(|error| {
-            Error::invalid_argument(
-                "port",
-                format!("cannot listen on port {port} of 127.0.0.1: {error}"),
+            let message = format!("cannot listen on port {port} of 127.0.0.1: {error}");
+            if let Some(help) = exhaustion::help(&error) {
+                return Error::new(Status::Network, message).with_help(help);
+            }
+            Error::invalid_argument("port", message).with_help(
+                "stop the program that uses the port, or point the tunnel to another port",
             )
-            .with_help("stop the program that uses the port, or point the tunnel to another port")
         })?;
         log::info!("waiting for a consent on 127.0.0.1:{port}");
         let expected = Expected {
@@ -299,9 +301,9 @@ impl Authorization {
         let token =
             self.api.token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline);
         // Without a refusal the code may still be valid, so the same redirect may be tried again.
-        let may_be_valid = token.as_ref().is_err_and(|failure| {
-            failure.outcome != Outcome::Refused || failure.error.retryable()
-        });
+        let may_be_valid = token
+            .as_ref()
+            .is_err_and(|failure| failure.outcome != Outcome::Refused || failure.error.retryable());
         if let Some(state) = consented.state.filter(|_| may_be_valid) {
             self.pending.restore(state);
         }
