@@ -320,7 +320,8 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
             "A raw refresh",
             vec![token("ghl_oauth_token", GrantType::RefreshToken, |fixture| {
                 fixture.abi.oauth_token(json!({
-                    "grantType": "refresh_token", "refreshToken": fixture.refresh_token, "userType": "Company",
+                    "grantType": "refresh_token", "refreshToken": fixture.refresh_token,
+                    "userType": "Company",
                 }))
             })],
         ),
@@ -328,7 +329,8 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
             "A raw mint",
             vec![other("ghl_oauth_location_token", Endpoint::LocationToken, |fixture| {
                 fixture.abi.oauth_location_token(json!({
-                    "companyId": fixture.company, "locationId": fixture.location, "accessToken": fixture.access_token,
+                    "companyId": fixture.company, "locationId": fixture.location,
+                    "accessToken": fixture.access_token,
                 }))
             })],
         ),
@@ -421,6 +423,7 @@ fn result(fault: &Fault, way: &Way) -> String {
         Outcome(0, _) => "ok".to_owned(),
         Outcome(code, ref document) => {
             check(fault, way, &fixture, &document["error"]);
+            check_effect(fault, way, strikes, &document["error"]);
             let status = status_name(code);
             let documented = documented_errors(way.function);
             assert!(documented.contains(status), "{}: the header names no {status}", way.function);
@@ -489,6 +492,26 @@ fn check(fault: &Fault, way: &Way, fixture: &Fixture, error: &Value) {
         fixture.emulator.client_secret(),
     ];
     contains_none_of(&error.to_string(), &secrets);
+}
+
+/// Checks what the error says about the effect of the call, and whether to repeat it.
+fn check_effect(fault: &Fault, way: &Way, strikes: u32, error: &Value) {
+    let name = &fault.name;
+    let status = Status::ALL.into_iter().find(|status| error["status"] == status.name()).unwrap();
+    let refused_before_acting =
+        error["httpStatus"] == 429 || error["httpStatus"] == 503 && name.contains("Retry-After");
+    let sent = strikes > 0 && !refused_before_acting;
+    assert_eq!(error["sent"], sent, "{name}: {error}");
+
+    // The configuration leads to another server than the API.
+    let is_wrong_address = matches!(fault.wrong_place, Some(Place::Secure { .. }))
+        || matches!(fault.kind, FaultKind::Redirect { .. } | FaultKind::Raw { .. })
+        || name == "2xx, an HTML page";
+    let refused = error["httpStatus"].as_u64().is_some_and(|http| (400..500).contains(&http))
+        && status != Status::Server;
+    let is_single_use = way.grant_type.is_some() && way.renews.is_none();
+    let retryable = status.retryable() && !is_wrong_address && !(is_single_use && sent && !refused);
+    assert_eq!(error["retryable"], retryable, "{}, {name}: {error}", way.function);
 }
 
 /// After the fault the connection works, unless the server refused its token.
@@ -561,7 +584,8 @@ fn every_fault_has_its_documented_outcome_for_every_caller() {
     for (old, new) in old.lines().zip(table.lines()) {
         assert_eq!(
             old, new,
-            "docs/errors.md differs; if the change is intended, run GHL_UPDATE_ERRORS=1 cargo test --test faults"
+            "docs/errors.md differs; if the change is intended, run GHL_UPDATE_ERRORS=1 cargo \
+             test --test faults"
         );
     }
     assert_eq!(old.lines().count(), table.lines().count());
