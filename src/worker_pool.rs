@@ -86,7 +86,7 @@ fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Opt
                 should_continue = false;
                 Some(Err(Error::new(Status::Internal, "the library panicked")
                     .with_help("report this defect and attach the log")
-                    // Unknown, so the safe answer.
+                    // Whether it was is unknown.
                     .with_sent(true)))
             }
         };

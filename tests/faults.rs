@@ -505,7 +505,10 @@ fn check_effect(fault: &Fault, way: &Way, strikes: u32, error: &Value) {
 
     // The configuration leads to another server than the API.
     let is_wrong_address = matches!(fault.wrong_place, Some(Place::Secure { .. }))
-        || matches!(fault.kind, FaultKind::Redirect { .. } | FaultKind::Raw { .. })
+        || matches!(
+            fault.kind,
+            FaultKind::Redirect { .. } | FaultKind::Raw { .. } | FaultKind::HugeHead { .. }
+        )
         || name == "2xx, an HTML page";
     let refused = error["httpStatus"].as_u64().is_some_and(|http| (400..500).contains(&http))
         && status != Status::Server;

@@ -100,7 +100,7 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         std::mem::forget(payload);
         Err(Error::new(Status::Internal, "the library panicked; the client remains usable")
             .with_help("report this defect and attach the log")
-            // Unknown, so the safe answer.
+            // Whether it was is unknown.
             .with_sent(true))
     })
 }

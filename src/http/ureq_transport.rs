@@ -154,7 +154,10 @@ impl UreqTransport {
             self.broken(&failure, sent, request, overdue)
         };
         // Another service answers at this address.
-        let permanent = matches!(failure, ureq::Error::Protocol(_) | ureq::Error::Http(_));
+        let permanent = matches!(
+            failure,
+            ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..)
+        );
         TransportError { error, sent, permanent }
     }
 
