@@ -1,6 +1,6 @@
 //! The HTTP connection pool (ureq): sends one attempt, reads the response, and translates errors.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -197,20 +197,20 @@ impl UreqTransport {
                     "check baseUrl and http.proxy: a proxy or another service may have answered",
                 )
             }
-            ureq::Error::Io(error) if !sent && exhausted(error).is_some() => {
-                let message = format!("{host} could not be reached, nothing was sent: {error}");
-                Error::new(Status::Network, message).with_help(exhausted(error).unwrap_or_default())
-            }
             _ if sent => Error::new(
                 Status::Network,
                 format!("the connection to {host} broke before the response: {failure}"),
             )
             .with_help("try again"),
-            _ => Error::new(
-                Status::Network,
-                format!("{host} could not be reached{through}, nothing was sent: {failure}"),
-            )
-            .with_help(format!("check the network and {look_at}, then try again")),
+            _ => {
+                let message =
+                    format!("{host} could not be reached{through}, nothing was sent: {failure}");
+                let help = exhausted(failure).map_or_else(
+                    || format!("check the network and {look_at}, then try again"),
+                    str::to_owned,
+                );
+                Error::new(Status::Network, message).with_help(help)
+            }
         }
     }
 
@@ -274,9 +274,16 @@ fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
 }
 
 /// The help text if a connection failed because a resource of this machine is exhausted.
-fn exhausted(cause: &io::Error) -> Option<&'static str> {
-    let no_thread = || ThreadSpawnError::is_cause_of(cause).then_some(ThreadSpawnError::HELP);
-    exhaustion::help(cause).or_else(no_thread)
+fn exhausted(failure: &ureq::Error) -> Option<&'static str> {
+    let known = match failure {
+        ureq::Error::Io(cause) if ThreadSpawnError::is_cause_of(cause) => {
+            Some(ThreadSpawnError::HELP)
+        }
+        ureq::Error::Io(cause) => exhaustion::help(cause),
+        _ => None,
+    };
+    // The system's resolver does not say that it could not open its files.
+    known.or_else(exhaustion::no_descriptor)
 }
 
 /// The failure of a TLS handshake.
