@@ -52,7 +52,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 pub(super) fn is_url(path: &Path) -> bool {
     let text = path.to_string_lossy();
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-    scheme.chars().nth(1).is_some() && !scheme.contains(['/', '\\'])
+    scheme.len() > 1 && !scheme.contains(['/', '\\'])
 }
 
 pub(super) fn is_postgres(url: &str) -> bool {
