@@ -86,7 +86,7 @@ impl Requests {
                 };
                 self.tokens
                     .with_live_token(resource_id, deadline, send, is_invalid)
-                    // The caller's request was not sent, whatever the renewal of its token did.
+                    // The caller's request was not sent, even if the renewal of its token was.
                     .map_err(|error| error.before_request().with_resource(resource_id))?
             }
         };

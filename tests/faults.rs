@@ -512,7 +512,10 @@ fn check_effect(fault: &Fault, way: &Way, strikes: u32, error: &Value) {
         || name == "2xx, an HTML page";
     let refused = error["httpStatus"].as_u64().is_some_and(|http| (400..500).contains(&http))
         && status != Status::Server;
-    let is_single_use = way.grant_type.is_some() && way.renews.is_none();
+    // A code is worth another try if the server said that it failed.
+    let is_answered_code =
+        way.grant_type == Some(GrantType::AuthorizationCode) && status == Status::Server;
+    let is_single_use = way.grant_type.is_some() && way.renews.is_none() && !is_answered_code;
     let retryable = status.retryable() && !is_wrong_address && !(is_single_use && sent && !refused);
     assert_eq!(error["retryable"], retryable, "{}, {name}: {error}", way.function);
 }

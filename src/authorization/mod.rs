@@ -196,7 +196,7 @@ impl Authorization {
     /// `INVALID_ARGUMENT` for a URL that is not this app's redirect; `CONSENT_DENIED`;
     /// `STATE_MISMATCH` for a `state` that is missing, unknown, expired or already used;
     /// `REAUTHORIZATION_REQUIRED` if the API rejects the code; errors of the network and the store.
-    /// After a retryable error the same redirect may be passed again.
+    /// Unless the API has rejected the code, the same redirect may be passed again.
     pub fn complete(&self, params: &CompleteParams, deadline: &Deadline) -> Result<Value> {
         let redirect = Redirect::read(params.redirect_url.expose())?;
         not_blank(params.state.as_ref())?;

@@ -47,7 +47,7 @@ fn is_no_descriptor(error: &io::Error) -> bool {
     }
 }
 
-/// Whether a file operation fails again until somebody changes the file or the configuration.
+/// Whether a file operation fails again until the file or the configuration changes.
 fn is_permanent(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -85,18 +85,20 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use rustix::io::Errno;
 
     #[cfg(unix)]
     #[test]
     fn exhausted_resources_are_retryable_and_name_the_resource() {
         for (code, resource) in [
-            (libc::EMFILE, "open files"),
-            (libc::ENFILE, "open files"),
-            (libc::ENOSPC, "disk space"),
-            (libc::EDQUOT, "disk space"),
-            (libc::ENOMEM, "memory"),
+            (Errno::MFILE, "open files"),
+            (Errno::NFILE, "open files"),
+            (Errno::NOSPC, "disk space"),
+            (Errno::DQUOT, "disk space"),
+            (Errno::NOMEM, "memory"),
         ] {
-            let cause = io::Error::from_raw_os_error(code);
+            let cause = io::Error::from(code);
             // Even with a status that is not retryable by default.
             for status in [Status::Store, Status::Config] {
                 let error = Error::of_file(status, "no", &cause, "other");
@@ -109,12 +111,12 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn wrong_paths_and_permissions_are_not_retryable() {
-        for code in [libc::ENOENT, libc::EACCES, libc::ENOTDIR, libc::EISDIR, libc::EROFS] {
-            let cause = io::Error::from_raw_os_error(code);
+        for code in [Errno::NOENT, Errno::ACCESS, Errno::NOTDIR, Errno::ISDIR, Errno::ROFS] {
+            let cause = io::Error::from(code);
             let error = Error::of_file(Status::Store, "no", &cause, "other");
             assert_eq!((error.help(), error.retryable()), (Some("other"), false), "{cause}");
         }
-        let busy = io::Error::from_raw_os_error(libc::EIO);
-        assert!(Error::of_file(Status::Store, "no", &busy, "other").retryable());
+        let broken = io::Error::from(Errno::IO);
+        assert!(Error::of_file(Status::Store, "no", &broken, "other").retryable());
     }
 }

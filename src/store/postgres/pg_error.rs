@@ -101,7 +101,7 @@ impl PgError {
         Error::new(Status::Store, message).with_help(help).with_retryable(!self.is_permanent())
     }
 
-    /// Whether the same call fails again until somebody changes the server or the configuration.
+    /// Whether the same call fails again until the server or the configuration changes.
     fn is_permanent(&self) -> bool {
         match self {
             PgError::Untrusted(..) => true,
