@@ -26,13 +26,21 @@
 extern "C" {
 #endif
 
+/* Whether the server may have acted on the request of a call. */
+typedef enum ghl_sent {
+    GHL_SENT_NOTHING = 0, /* no request is involved */
+    GHL_SENT_NO = 1,      /* it certainly did not: the request never left, or was refused */
+    GHL_SENT_YES = 2      /* it may have */
+} ghl_sent;
+
 /* An error: the cause, the resource, and what to do. */
 typedef struct ghl_error {
     int32_t status;          /* a GHL_ERR_ code */
     const char *message;     /* the cause */
     const char *help;        /* what to do, or NULL */
     const char *parameter;   /* the wrong argument or key, or NULL */
-    bool retryable;          /* whether the same call may succeed later */
+    bool retryable;          /* the same call may succeed later, and may be repeated */
+    ghl_sent sent;           /* whether the server may have acted */
     int64_t retry_after_ms;  /* how long to wait before a retry; 0: unknown */
     const char *resource_id; /* the company or location, or NULL */
     int64_t http_status;     /* 0: no response */
@@ -122,7 +130,7 @@ typedef struct ghl_import_report {
     char *document;
 } ghl_import_report;
 
-/* Another client id that has tokens in the same database. */
+/* Another client ID that has tokens in the same database. */
 typedef struct ghl_other_client {
     const char *client_id;
     int64_t tokens; /* the number of its tokens */
@@ -426,8 +434,8 @@ int32_t ghl_typed_tokens_import_with(ghl_client *client, const ghl_token *tokens
                                      ghl_import_report *out, ghl_error *error);
 
 /*
- * ghl_tokens_adopt. client_id: the other client id; NULL: adopts nothing, and reports the client
- * ids that have tokens. resource_id: only this company or location; NULL: all. dry_run: only
+ * ghl_tokens_adopt. client_id: the other client ID; NULL: adopts nothing, and reports the client
+ * IDs that have tokens. resource_id: only this company or location; NULL: all. dry_run: only
  * report.
  */
 int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id,

@@ -50,7 +50,7 @@ void a_bad_configuration_is_refused_by_name() {
         [] { ghl::client(R"({"clientId":"a-1","clientSecret":"s","colour":1})"); });
     CHECK(refused.code() == ghl::status::invalid_argument && refused.parameter() == "colour" &&
           refused.help());
-    CHECK(!refused.retryable() && !refused.retry_after() && !refused.http_status() &&
+    CHECK(!refused.retryable() && !refused.sent() && !refused.retry_after() && !refused.http_status() &&
           !refused.api() && !refused.trace_id());
     CHECK(std::string(refused.what()).find("GHL_ERR_INVALID_ARGUMENT: ") == 0);
     CHECK(refused.failure().raw.find("\"status\"") != std::string::npos);
@@ -165,7 +165,7 @@ void tokens_are_handed_out(const ghl::client &client, const std::string &locatio
     again = token;
     thrown<ghl::forbidden>([&] { client.access_token("nobody", again); });
     CHECK(again.empty());
-    // The length of an id is explicit, so a NUL does not end it.
+    // The length of an ID is explicit, so a NUL does not end it.
     const std::string cut = location_id + std::string("\0x", 2);
     CHECK(thrown<ghl::invalid_argument>([&] { client.access_token(cut); }).parameter() ==
           "resource_id");

@@ -104,6 +104,7 @@ int main(int argc, char **argv) {
     CHECK(status == GHL_ERR_INVALID_ARGUMENT && client == NULL);
     ghl_typed_error(status, document, &error);
     CHECK(strcmp(error.parameter, "colour") == 0 && !error.retryable && error.help != NULL);
+    CHECK(error.sent == GHL_SENT_NOTHING);
     ghl_typed_error_clear(&error);
     ghl_typed_error_clear(&error);
 
@@ -303,7 +304,7 @@ int main(int argc, char **argv) {
     ghl_typed_token_clear(&refreshed);
     ghl_typed_token_clear(&minted);
 
-    /* Tokens for many locations: from a list with an invalid id, and for all locations. */
+    /* Tokens for many locations: from a list with an invalid ID, and for all locations. */
     const char *const list[] = {location_id, "nobody's \"location\""};
     ghl_mint_request mint = {
         .company_id = company.resource_id, .location_ids = list, .location_count = 2};
