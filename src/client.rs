@@ -167,7 +167,7 @@ impl Client {
 
     /// A plain call of `POST /oauth/token`; stores nothing.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         components
             .api
             .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &components.deadline())
@@ -176,7 +176,7 @@ impl Client {
 
     /// A plain call of `POST /oauth/location-token`; stores nothing.
     pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         components.tokens.location_token(params, &components.deadline())
     }
 
@@ -185,7 +185,7 @@ impl Client {
         &self,
         params: &InstalledLocationsParams,
     ) -> Result<Map<String, Value>> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         components.tokens.installed_locations(params, &components.deadline())
     }
 
@@ -194,7 +194,7 @@ impl Client {
     }
 
     pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         components.authorization.complete(params, &components.deadline())
     }
 
@@ -255,7 +255,7 @@ impl Client {
     }
 
     pub fn request(&self, params: &RequestParams) -> Result<Value> {
-        let components = self.components()?;
+        let components = self.components().map_err(Error::before_request)?;
         let answer = components.requests.send(params, &components.deadline());
         answer.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
     }

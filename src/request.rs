@@ -13,6 +13,7 @@ use crate::api::{Api, is_caller_settable, is_invalid_token_response};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::http::{Bucket, Idempotency, Request, Response};
+use crate::json;
 use crate::tokens::Tokens;
 
 /// The parameters of a request.
@@ -25,10 +26,10 @@ pub struct RequestParams {
     /// A path that begins with `/`, or a URL below the configured base URL; required.
     pub path: String,
     /// Maps names to strings, numbers, booleans, or lists of them; null is omitted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::unique_map")]
     pub query: Map<String, Value>,
     /// Additional headers; they override the default ones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::unique_map")]
     pub headers: Map<String, Value>,
     /// A string is sent unchanged; other values as JSON, or as a form if the content type is that
     /// of a form.
@@ -81,7 +82,8 @@ impl Requests {
                 };
                 self.tokens
                     .with_live_token(resource_id, deadline, send, is_invalid)
-                    .map_err(|error| error.with_resource(resource_id))?
+                    // The caller's request was not sent, even if the renewal of its token was.
+                    .map_err(|error| error.before_request().with_resource(resource_id))?
             }
         };
         let response = response.map_err(|failure| match &params.resource_id {

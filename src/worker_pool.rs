@@ -81,7 +81,9 @@ fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Opt
                 std::mem::forget(payload);
                 should_continue = false;
                 Some(Err(Error::new(Status::Internal, "the library panicked")
-                    .with_help("report this defect and attach the log")))
+                    .with_help("report this defect and attach the log")
+                    // Whether it was is unknown.
+                    .with_sent(true)))
             }
         };
         should_continue &= results.send((result, messages)).is_ok();

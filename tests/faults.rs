@@ -403,6 +403,7 @@ fn result(fault: &Fault, way: &Way) -> String {
         Outcome(0, _) => "ok".to_owned(),
         Outcome(code, ref document) => {
             check(fault, way, &fixture, &document["error"]);
+            check_effect(fault, way, strikes, &document["error"]);
             let status = status_name(code);
             let documented = documented_errors(way.function);
             assert!(documented.contains(status), "{}: the header names no {status}", way.function);
@@ -471,6 +472,32 @@ fn check(fault: &Fault, way: &Way, fixture: &Fixture, error: &Value) {
         fixture.emulator.client_secret(),
     ];
     contains_none_of(&error.to_string(), &secrets);
+}
+
+/// Checks what the error says about the effect of the call, and whether to repeat it.
+fn check_effect(fault: &Fault, way: &Way, strikes: u32, error: &Value) {
+    let name = &fault.name;
+    let status = Status::ALL.into_iter().find(|status| error["status"] == status.name()).unwrap();
+    let refused_before_acting =
+        error["httpStatus"] == 429 || error["httpStatus"] == 503 && name.contains("Retry-After");
+    let sent = strikes > 0 && !refused_before_acting;
+    assert_eq!(error["sent"], sent, "{name}: {error}");
+
+    // The configuration leads to another server than the API.
+    let is_wrong_address = matches!(fault.wrong_place, Some(Place::Secure { .. }))
+        || matches!(
+            fault.kind,
+            FaultKind::Redirect { .. } | FaultKind::Raw { .. } | FaultKind::HugeHead { .. }
+        )
+        || name == "2xx, an HTML page";
+    let refused = error["httpStatus"].as_u64().is_some_and(|http| (400..500).contains(&http))
+        && status != Status::Server;
+    // A code is worth another try if the server said that it failed.
+    let is_answered_code =
+        way.grant_type == Some(GrantType::AuthorizationCode) && status == Status::Server;
+    let is_single_use = way.grant_type.is_some() && way.renews.is_none() && !is_answered_code;
+    let retryable = status.retryable() && !is_wrong_address && !(is_single_use && sent && !refused);
+    assert_eq!(error["retryable"], retryable, "{}, {name}: {error}", way.function);
 }
 
 /// After the fault the connection works, unless the server refused its token.

@@ -423,10 +423,11 @@ fn exhausted_daily_quota_pauses_calls_until_its_reset_and_they_resume_at_once() 
     let abi = Abi::by(&emulator, json!({}), Arc::new(clock));
     let company = abi.connect_company(&emulator);
     let list = || abi.oauth_installed_locations(json!({"companyId": company, "pageSize": 1}));
-    list().ok();
     // Noon: twelve hours are left of the server's day.
     let day = DAY.as_millis() as i64;
     emulator.clock().set_ms((emulator.clock().now_ms() / day + 1) * day + day / 2);
+    // Renews the token, if it expired meanwhile.
+    list().ok();
     emulator.spend_daily_quota(&company);
     emulator.clear_requests();
     for _ in 0..5 {

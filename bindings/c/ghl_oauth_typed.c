@@ -9,7 +9,7 @@
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
-enum kind { TEXT, INTEGER, FLAG, ANY, OBJECT, LIST, MAP, END };
+enum kind { TEXT, INTEGER, FLAG, SENT, ANY, OBJECT, LIST, MAP, END };
 
 /*
  * Maps a JSON member to a struct field. `size`: the size of a list's items; `count`: the offset of
@@ -241,6 +241,9 @@ static char *read_value(char *at, const json_member *member, void *target) {
         /* The API sends some booleans as strings. */
         bool flag = *at == 't' || strncmp(at, "\"true\"", 6) == 0;
         memcpy(field, &flag, sizeof flag);
+    } else if (member->kind == SENT && (*at == 't' || *at == 'f')) {
+        ghl_sent sent = *at == 't' ? GHL_SENT_YES : GHL_SENT_NO;
+        memcpy(field, &sent, sizeof sent);
     }
     return skip_value(at);
 }
@@ -286,6 +289,7 @@ static const json_member ERROR_MEMBERS[] = {
     FIELD(ghl_error, TEXT, "help", help),
     FIELD(ghl_error, TEXT, "parameter", parameter),
     FIELD(ghl_error, FLAG, "retryable", retryable),
+    FIELD(ghl_error, SENT, "sent", sent),
     FIELD(ghl_error, INTEGER, "retryAfterMs", retry_after_ms),
     FIELD(ghl_error, TEXT, "resourceId", resource_id),
     FIELD(ghl_error, INTEGER, "httpStatus", http_status),

@@ -26,13 +26,21 @@
 extern "C" {
 #endif
 
+/* Whether the server may have acted on the request of a call. */
+typedef enum ghl_sent {
+    GHL_SENT_NOTHING = 0, /* no request is involved */
+    GHL_SENT_NO = 1,      /* it certainly did not: the request never left, or was refused */
+    GHL_SENT_YES = 2      /* it may have */
+} ghl_sent;
+
 /* An error: the cause, the resource, and what to do. */
 typedef struct ghl_error {
     int32_t status;          /* a GHL_ERR_ code */
     const char *message;     /* the cause */
     const char *help;        /* what to do, or NULL */
     const char *parameter;   /* the wrong argument or key, or NULL */
-    bool retryable;          /* whether the same call may succeed later */
+    bool retryable;          /* the same call may succeed later, and may be repeated */
+    ghl_sent sent;           /* whether the server may have acted */
     int64_t retry_after_ms;  /* how long to wait before a retry; 0: unknown */
     const char *resource_id; /* the company or location, or NULL */
     int64_t http_status;     /* 0: no response */

@@ -243,7 +243,8 @@ struct failure {
     std::string message;                                  // the cause
     std::optional<std::string> help;                      // what to do
     std::optional<std::string> parameter;                 // the wrong argument or key
-    bool retryable = false;                               // whether the same call may succeed later
+    bool retryable = false;   // the same call may succeed later, and may be repeated
+    std::optional<bool> sent; // whether the server may have acted; empty: no request is involved
     std::optional<std::chrono::milliseconds> retry_after; // how long to wait
     std::optional<std::string> resource_id;               // the company or location
     std::optional<int> http_status;                       // of the API's response
@@ -277,6 +278,7 @@ public:
     const std::optional<std::string> &help() const noexcept { return failure().help; }
     const std::optional<std::string> &parameter() const noexcept { return failure().parameter; }
     bool retryable() const noexcept { return failure().retryable; }
+    std::optional<bool> sent() const noexcept { return failure().sent; }
     std::optional<std::chrono::milliseconds> retry_after() const noexcept {
         return failure().retry_after;
     }
@@ -1668,8 +1670,8 @@ inline bool read(value from, failure &to) {
     to.raw = from.raw();
     const bool whole = read_object(
         from, "status", status, "message", to.message, "help", to.help, "parameter", to.parameter,
-        "retryable", to.retryable, "retryAfterMs", to.retry_after, "resourceId", to.resource_id,
-        "httpStatus", to.http_status, "traceId", to.trace_id, "api", to.api);
+        "retryable", to.retryable, "sent", to.sent, "retryAfterMs", to.retry_after, "resourceId",
+        to.resource_id, "httpStatus", to.http_status, "traceId", to.trace_id, "api", to.api);
     to.status = status_of(status);
     return whole;
 }

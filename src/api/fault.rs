@@ -24,6 +24,10 @@ pub fn error(response: &Response, secrets: &[&str]) -> Error {
         None => format!("the API answered {}", response.status),
     };
     let mut error = Error::new(status, message).with_retry_after(requested_delay(response));
+    // A redirect comes from a wrong base URL.
+    if (300..400).contains(&response.status) {
+        error = error.with_retryable(false);
+    }
     if !help.is_empty() {
         error = error.with_help(help);
     }

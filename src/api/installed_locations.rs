@@ -237,7 +237,10 @@ fn next_page_token(page: &Map<String, Value>) -> Option<String> {
 }
 
 fn pagination_error(why: &str) -> Error {
-    Error::new(Status::Protocol, why).with_help("request single pages with pageToken")
+    Error::new(Status::Protocol, why)
+        .with_help("request single pages with pageToken")
+        .with_sent(true)
+        .with_retryable(false)
 }
 
 fn refused(error: Error) -> Failure {

@@ -169,10 +169,13 @@ impl Api {
                     "the response to an authorization code was lost; sending the code again"
                 );
                 self.counters().repeated.fetch_add(1, Ordering::Relaxed);
-                ask().map_err(spent_code_error)
+                ask()
+                    .map_err(spent_code_error)
+                    .map_err(|failure| Failure { error: failure.error.with_sent(true), ..failure })
             }
             outcome => outcome,
         }
+        .map_err(code_failure)
     }
 
     fn token_body(
@@ -207,6 +210,17 @@ impl Api {
     }
 }
 
+/// A code is worth another try only if the server answered that it did not process it, or failed to.
+/// Without an answer, it has probably used the code up.
+fn code_failure(failure: Failure) -> Failure {
+    let Failure { error, outcome } = failure;
+    let retryable = match error.http_status() {
+        None => error.retryable() && error.sent() == Some(false),
+        Some(_) => error.status().retryable() && error.status() != Status::Protocol,
+    };
+    Failure { error: error.with_retryable(retryable), outcome }
+}
+
 /// After a lost response, any rejection of the code means that the first request used it up.
 fn spent_code_error(failure: Failure) -> Failure {
     match (failure.error.http_status(), failure.error.api().cloned()) {
@@ -232,7 +246,8 @@ fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure 
                 format!("the API rejected the client credentials for {}", grant_type.name());
             let error = Error::new(Status::Unauthorized, message)
                 .with_help("check clientId and clientSecret; the stored token is unchanged")
-                .with_api(401, fault);
+                .with_api(401, fault)
+                .with_sent(true);
             Failure { error, ..failure }
         }
         _ => failure,

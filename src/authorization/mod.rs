@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, NO_VERSION, TokenParams, TokenRetry, without_secrets};
+use crate::api::{Api, NO_VERSION, Outcome, TokenParams, TokenRetry, without_secrets};
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, exhaustion};
 use crate::random;
 use crate::secret::Secret;
 use crate::token::{NO_SCOPE, UserType, is_scope};
@@ -214,11 +214,13 @@ impl Authorization {
         // Not `NETWORK`: that status is retryable and about the API, and the same port would still
         // be in use.
         let receiver = Receiver::bind(port, &redirect_target).map_err(|error| {
-            Error::invalid_argument(
-                "port",
-                format!("cannot listen on port {port} of 127.0.0.1: {error}"),
+            let message = format!("cannot listen on port {port} of 127.0.0.1: {error}");
+            if let Some(help) = exhaustion::help(&error) {
+                return Error::new(Status::Network, message).with_help(help);
+            }
+            Error::invalid_argument("port", message).with_help(
+                "stop the program that uses the port, or point the tunnel to another port",
             )
-            .with_help("stop the program that uses the port, or point the tunnel to another port")
         })?;
         log::info!("waiting for a consent on 127.0.0.1:{port}");
         let expected = Expected {
@@ -285,18 +287,19 @@ impl Authorization {
         deadline: &Deadline,
     ) -> Result<Value> {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
-        let granted = self
-            .api
-            .token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline)
-            .map_err(Error::from);
-        let saved = granted.and_then(|token| self.tokens.save_consented(token, deadline));
-        // The code may still be valid, so the same redirect may be tried again.
-        if let (Err(error), Some(state)) = (&saved, consented.state)
-            && error.retryable()
-        {
+        let token =
+            self.api.token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline);
+        // Without a refusal the code may still be valid, so the same redirect may be tried again.
+        let may_be_valid = token
+            .as_ref()
+            .is_err_and(|failure| failure.outcome != Outcome::Refused || failure.error.retryable());
+        if let Some(state) = consented.state.filter(|_| may_be_valid) {
             self.pending.restore(state);
         }
-        saved
+        // From here on the code is used up.
+        self.tokens
+            .save_consented(token?, deadline)
+            .map_err(|error| error.with_sent(true).with_retryable(false))
     }
 
     /// The redirect URI: the given one, or by default the configured one.

@@ -22,10 +22,7 @@ const MAX_REFUSAL: usize = 16 * 1024;
 /// Whether a response calls for another attempt, and the delay that it asks for.
 pub fn after_response(response: &Response, idempotency: Idempotency) -> Option<RequestedDelay> {
     match response.status {
-        429 => Some(requested_delay(response)),
-        // With `Retry-After`, the server refused the request before it acted. Without it, a gateway
-        // may have answered after forwarding the request.
-        503 if has_retry_after(response) => Some(requested_delay(response)),
+        _ if is_refusal_unprocessed(response) => Some(requested_delay(response)),
         500.. if idempotency == Idempotency::Idempotent => Some(requested_delay(response)),
         400..=499 if idempotency == Idempotency::Idempotent && is_transient(response) => {
             Some(requested_delay(response))
@@ -65,9 +62,14 @@ pub fn pause(policy: &Retry, attempt: u32, requested: RequestedDelay) -> Duratio
     requested.unwrap_or_default().max(backoff)
 }
 
-/// Whether the server says when to try again. It then refused the request before it acted.
-pub fn has_retry_after(response: &Response) -> bool {
-    retry_after(&response.headers).is_some()
+/// Whether the server refused the request before it acted. A 503 says so only with `Retry-After`:
+/// without it, a gateway may have answered after forwarding the request.
+pub fn is_refusal_unprocessed(response: &Response) -> bool {
+    match response.status {
+        429 => true,
+        503 => retry_after(&response.headers).is_some(),
+        _ => false,
+    }
 }
 
 /// The delay that the server asks for: `Retry-After`, or, for a 429, the interval of the rate

@@ -168,6 +168,7 @@ impl Drop for FileLock {
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {
-    Error::new(Status::Store, format!("the lock {} cannot be used: {error}", path.display()))
-        .with_help("make sure that the folder is writable and on a local file system")
+    let message = format!("the lock {} cannot be used: {error}", path.display());
+    let help = "make sure that the folder is writable and on a local file system";
+    Error::of_file(Status::Store, message, error, help)
 }

@@ -208,7 +208,9 @@ impl Tokens {
                 Status::Protocol,
                 "the API granted a token without naming its company or location",
             )
-            .with_help("let the user consent again, and report the trace id to the vendor"));
+            .with_help("let the user consent again, and report the trace id to the vendor")
+            .with_sent(true)
+            .with_retryable(false));
         };
         let _deferred = deferred_callbacks::defer();
         // The authorization code is spent: the token is saved even without the lock.
@@ -425,19 +427,24 @@ impl Tokens {
     ) -> Result<T> {
         match given {
             Some(bearer) => Ok(call(bearer)?),
-            None => self.with_company_bearer(company_id, deadline, deadline, call),
+            None => Ok(self
+                .with_company_bearer(company_id, deadline, deadline, call)
+                .map_err(Error::before_request)??),
         }
     }
 
-    /// Calls the API with the company's stored token. Waits for the store, locks and other callers
-    /// no longer than `waits`.
+    /// Calls the API with the company's stored token and returns its outcome. Waits for the store,
+    /// locks and other callers no longer than `waits`.
+    ///
+    /// # Errors
+    /// There is no valid token to make the call with.
     fn with_company_bearer<T>(
         &self,
         company_id: &str,
         deadline: &Deadline,
         waits: &Deadline,
         call: impl Fn(&Secret) -> Result<T, Failure>,
-    ) -> Result<T> {
+    ) -> Result<Result<T, Failure>> {
         // A company's token comes from a consent or an import; only location tokens can be minted.
         if !self.has_company(company_id, waits)? {
             return Err(Error::new(
@@ -453,10 +460,8 @@ impl Tokens {
         let is_dead = |outcome: &Result<T, Failure>| {
             outcome.as_ref().is_err_and(|failure| says_invalid_token(&failure.error))
         };
-        let outcome = self
-            .with_live_token_and_waits(company_id, deadline, waits, &call, is_dead)
-            .map_err(|error| error.with_resource(company_id))?;
-        Ok(outcome?)
+        self.with_live_token_and_waits(company_id, deadline, waits, &call, is_dead)
+            .map_err(|error| error.with_resource(company_id))
     }
 
     fn has_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
@@ -624,7 +629,9 @@ impl Tokens {
         if is_first_mint {
             saved = saved.and_then(|saved| self.confirm_mint(record, saved, &save_deadline));
         }
+        // The token comes from a response.
         self.publish_saved(record, origin, saved, event, changes)
+            .map_err(|error| error.with_sent(true))
     }
 
     /// Publishes a new token after the attempt to save it, unless the cache has changed since

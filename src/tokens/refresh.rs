@@ -414,6 +414,7 @@ impl Tokens {
 
         let kind = Some(record.token.kind());
         let mut params = TokenParams::refresh(refresh_token, kind);
+        let mut sent = false;
         loop {
             let policy = TokenRetry::Replay { resource_id: &record.resource_id };
             let failure = match self.api.token(&params, policy, self.clock.wall_ms(), deadline) {
@@ -431,6 +432,8 @@ impl Tokens {
                 }
                 Err(failure) => failure,
             };
+            sent |= failure.error.sent() == Some(true);
+            let failure = Failure { error: failure.error.with_sent(sent), ..failure };
             // Maintenance retries later.
             let must_succeed =
                 want != Want::Runway && self.schedule.left(&record, &self.cache).is_zero();
@@ -445,7 +448,7 @@ impl Tokens {
                 let no_verdict =
                     failure.outcome == Outcome::Refused || over.status() == Status::Cancelled;
                 let failure = if no_verdict {
-                    Failure { error: over, outcome: Outcome::Unknown }
+                    Failure { error: over.with_sent(sent), outcome: Outcome::Unknown }
                 } else {
                     failure
                 };
@@ -500,7 +503,9 @@ impl Tokens {
                 "import the resource's own token, or let the user consent again \
                  (authorization_url)",
             )
-            .with_resource(&resource_id);
+            .with_resource(&resource_id)
+            .with_sent(true)
+            .with_retryable(false);
         if let Some(Err(save_error)) = saved {
             log::error!(
                 "{resource_id}: the token of the other owner could not be saved: {save_error}"
@@ -671,7 +676,7 @@ impl Tokens {
             None => self.records.last_deleted(location_id, deadline)?,
         };
         let began = self.clock.wall_ms();
-        let minted = self.with_company_bearer(company_id, deadline, waits, |bearer| {
+        let mint = |bearer: &Secret| {
             let minted = self.api.location_token(
                 company_id,
                 location_id,
@@ -686,7 +691,10 @@ impl Tokens {
                     self.cooldowns.unreachable(location_id, &failure.error, deadline.now());
                 }
             })
-        });
+        };
+        let minted = self
+            .with_company_bearer(company_id, deadline, waits, mint)
+            .and_then(|minted| minted.map_err(Error::from));
         let token = match (minted, record) {
             (Ok(token), _) => token,
             (Err(error), Some(record)) if error.status() == Status::LocationInactive => {

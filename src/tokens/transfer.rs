@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
-use crate::json::{in_camel_case, take_integer, take_string};
+use crate::json::{self, in_camel_case, take_integer, take_string};
 use crate::secret::Secret;
 use crate::store::{Page, Query, Record, SpentDigest, Standing, Unreadable};
 use crate::token::{NEVER, NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text, valid_id};
@@ -47,6 +47,7 @@ pub struct ListParams {
 #[deny(missing_docs)]
 pub struct ImportParams {
     /// One object per token, with keys in camel case or snake case.
+    #[serde(deserialize_with = "json::unique_maps")]
     pub tokens: Vec<Map<String, Value>>,
     /// Whether an older token may replace a newer one. Default: false.
     #[serde(default)]

@@ -82,6 +82,15 @@ impl Webhooks {
 
     /// Applies an INSTALL or UNINSTALL of this app to the tokens; ignores other deliveries.
     pub fn apply(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
+        // A delivery that is not repeated is lost, and the store may be repaired until then.
+        self.apply_once(body, headers, deadline).map_err(|error| {
+            let is_of_store = error.status() == Status::Store && !error.is_unreadable();
+            let retryable = is_of_store || error.retryable();
+            error.with_retryable(retryable)
+        })
+    }
+
+    fn apply_once(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));
         let location_ids = delivery.location_ids();

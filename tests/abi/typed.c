@@ -97,6 +97,7 @@ int main(int argc, char **argv) {
     CHECK(status == GHL_ERR_INVALID_ARGUMENT && client == NULL);
     ghl_typed_error(status, document, &error);
     CHECK(strcmp(error.parameter, "colour") == 0 && !error.retryable && error.help != NULL);
+    CHECK(error.sent == GHL_SENT_NOTHING);
     ghl_typed_error_clear(&error);
     ghl_typed_error_clear(&error);
 

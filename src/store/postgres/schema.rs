@@ -135,4 +135,5 @@ fn newer(pool: &Pool) -> Error {
     )
     .with_help("update the library")
     .with_parameter("store.url")
+    .with_retryable(false)
 }

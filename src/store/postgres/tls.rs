@@ -14,6 +14,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::pg_error::PgError;
 use super::socket::AsyncSocket;
 use crate::ca_bundle;
 use crate::der::element;
@@ -33,16 +34,29 @@ impl Trust {
         Ok(Trust { bundle, config: OnceLock::new() })
     }
 
-    pub fn tls(&self, host: &str) -> Tls {
-        let config = Arc::clone(self.config.get_or_init(|| self.config()));
-        Tls(Some((config, host.to_owned())))
+    /// The TLS connector for a host.
+    ///
+    /// # Errors
+    /// If there are no trusted certificates, or no file descriptor to read them.
+    pub fn tls(&self, host: &str) -> Result<Tls, PgError> {
+        let config = match self.config.get() {
+            Some(config) => config,
+            None => {
+                let config = self.config()?;
+                self.config.get_or_init(|| config)
+            }
+        };
+        Ok(Tls(Some((Arc::clone(config), host.to_owned()))))
     }
 
-    fn config(&self) -> Arc<ClientConfig> {
+    fn config(&self) -> Result<Arc<ClientConfig>, PgError> {
         let mut roots = RootCertStore::empty();
         // Certificates that rustls rejects as roots are ignored.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(ca_bundle::platform_roots()?);
         roots.add_parsable_certificates(self.bundle.iter().cloned());
+        if roots.is_empty() {
+            return Err(PgError::Untrusted(ca_bundle::no_roots(), ca_bundle::NO_ROOTS_HELP));
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -51,7 +65,7 @@ impl Trust {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"postgresql".to_vec()];
-        Arc::new(config)
+        Ok(Arc::new(config))
     }
 }
 

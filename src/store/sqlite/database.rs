@@ -17,7 +17,7 @@ use super::schema::{self, Schema};
 use super::timed_mutex::{TimedMutex, TimedMutexGuard};
 use super::writer_lock::WriterLock;
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, exhaustion};
 use crate::fork_safety::databases;
 use crate::random;
 use crate::store::user_only;
@@ -202,6 +202,10 @@ impl Database {
                     tries += 1;
                 }
                 Err(AttemptError::Replaced) if replaced < MAX_REPLACEMENTS => {
+                    // A file that cannot be opened looks like one that was replaced.
+                    if let Some(help) = exhaustion::no_descriptor() {
+                        return Err(self.no_descriptor(help));
+                    }
                     // SQLite shares a file's state among the handles of a process, so all of them
                     // must be closed.
                     drop(databases::close_all());
@@ -323,15 +327,18 @@ impl Database {
                 return Err(AttemptError::Failed(
                     Error::new(Status::Store, message)
                         .with_help("update the library")
-                        .with_parameter("store.path"),
+                        .with_parameter("store.path")
+                        .with_retryable(false),
                 ));
             }
             Schema::Empty => {
                 let message =
                     format!("the database {} was replaced by an empty file", path.display());
-                return Err(AttemptError::Failed(Error::new(Status::Store, message).with_help(
-                    "restore the database, or create a new client to start with an empty one",
-                )));
+                return Err(AttemptError::Failed(
+                    Error::new(Status::Store, message)
+                        .with_help("restore the database, or create a new client to start with an empty one")
+                        .with_retryable(false),
+                ));
             }
         }
         // The migration has read from the database, so SQLite has opened all files.
@@ -352,11 +359,20 @@ impl Database {
         let path = self.paths.database.display();
         if error.kind() == io::ErrorKind::NotFound {
             let message = format!("the database {path} is gone: it was removed or moved away");
-            return Error::new(Status::Store, message)
-                .with_help("restore it, or create a new client to start with an empty one");
+            let help = "restore it, or create a new client to start with an empty one";
+            return Error::of_file(Status::Store, message, error, help);
         }
-        Error::new(Status::Store, format!("the database {path} cannot be opened: {error}"))
-            .with_help("check the permissions of the file and its folder")
+        let message = format!("the database {path} cannot be opened: {error}");
+        let help = "check the permissions of the file and its folder";
+        Error::of_file(Status::Store, message, error, help)
+    }
+
+    /// The error if the database or one of its side files could not be opened for lack of a file
+    /// descriptor.
+    fn no_descriptor(&self, help: &str) -> Error {
+        let path = self.paths.database.display();
+        let message = format!("the database {path} cannot be opened: no file descriptor is free");
+        Error::new(Status::Store, message).with_help(help)
     }
 
     fn locked_out(&self, error: Error, deadline: &Deadline) -> Error {
@@ -374,23 +390,39 @@ impl Database {
     }
 
     fn failure(&self, error: &rusqlite::Error) -> AttemptError {
+        if matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure)
+        ) && let Some(help) = exhaustion::no_descriptor()
+        {
+            return AttemptError::Failed(self.no_descriptor(help));
+        }
+        let mut retryable = true;
         let help = match error.sqlite_error_code() {
             // `FileLockingProtocolFailed`: SQLite gave up after 100 attempts to get a lock.
             Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => {
                 return AttemptError::Busy;
             }
-            _ if is_disk_full(error) => "free disk space; new tokens are kept in memory until then",
+            _ if is_disk_full(error) => exhaustion::DISK,
+            // SQLite does not say why it could not create a file.
+            Some(ErrorCode::CannotOpen) if free_space(&self.paths.database) == 0 => {
+                exhaustion::DISK
+            }
+            Some(ErrorCode::OutOfMemory) => exhaustion::MEMORY,
             Some(ErrorCode::DatabaseLocked) => "another program holds the database; try again",
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+                retryable = false;
                 "check the permissions of the file and its folder"
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                retryable = false;
                 "restore the file from a backup, or let the users consent again"
             }
             _ => "check the disk and the file, then try again",
         };
         let message = format!("the database {} failed: {error}", self.paths.database.display());
-        let store_error = Error::new(Status::Store, message).with_help(help);
+        let store_error =
+            Error::new(Status::Store, message).with_help(help).with_retryable(retryable);
         if is_disk_full(error) {
             AttemptError::Full(store_error)
         } else {
@@ -553,9 +585,8 @@ fn create_file(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => {
             let message = format!("the database {} cannot be created: {error}", path.display());
-            Err(Error::new(Status::Store, message)
-                .with_help("check store.path and the permissions of its folder")
-                .with_parameter("store.path"))
+            let help = "check store.path and the permissions of its folder";
+            Err(Error::of_file(Status::Store, message, &error, help).with_parameter("store.path"))
         }
     }
 }

@@ -14,12 +14,9 @@ const MAX_LINKS: usize = 40;
 /// links to a file have the same canonical path; hard links do not.
 pub fn locate(path: &Path) -> Result<PathBuf> {
     canonical(path).map_err(|error| {
-        Error::new(
-            Status::Store,
-            format!("the database {} cannot be found: {error}", path.display()),
-        )
-        .with_help("check store.path and the permissions of its folder")
-        .with_parameter("store.path")
+        let message = format!("the database {} cannot be found: {error}", path.display());
+        let help = "check store.path and the permissions of its folder";
+        Error::of_file(Status::Store, message, &error, help).with_parameter("store.path")
     })
 }
 
