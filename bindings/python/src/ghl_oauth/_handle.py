@@ -94,7 +94,9 @@ class Handle:
         elif not isinstance(call_id, str) or "\0" in call_id:
             return make(encode(params))  # The library refuses it.
         work = partial(self._noted, make, encode({**params, "callId": call_id}))
-        return interruptible(work, partial(library.ghl_call_cancel, self._pointer, call_id.encode()))
+        return interruptible(
+            work, partial(library.ghl_call_cancel, self._pointer, call_id.encode())
+        )
 
     def _noted(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Notes the call, because the exit of the interpreter waits for noted calls."""

@@ -365,7 +365,9 @@ class _LoopScope(Scope):
         return tell
 
 
-async def _finished(future: asyncio.Future[Any], cancel: Callable[[], object] | None = None) -> None:
+async def _finished(
+    future: asyncio.Future[Any], cancel: Callable[[], object] | None = None
+) -> None:
     """Waits until a future is done, even if the waiting task is cancelled, and then raises that."""
     cancelled = None
     while not future.done():

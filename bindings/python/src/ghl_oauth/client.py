@@ -594,9 +594,7 @@ class Client:
             hear = (
                 None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
             )
-            return Maintenance.from_json(
-                handle.work(library.ghl_tokens_maintain, wanted, hear)
-            )
+            return Maintenance.from_json(handle.work(library.ghl_tokens_maintain, wanted, hear))
 
         if progress is None or callable(progress):
             return maintain(progress)
