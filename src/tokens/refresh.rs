@@ -73,7 +73,7 @@ impl Deadlines {
     }
 
     /// The caller has a token that it accepts for `left`: it does not wait for others, and stops
-    /// leading a refresh before that time is over. Zero if it has none.
+    /// leading a refresh before that time ends. Zero if it has none.
     fn shorten(&mut self, left: Duration) {
         if !self.has_valid && !left.is_zero() {
             self.has_valid = true;

@@ -149,6 +149,11 @@ class NamesTest(unittest.TestCase):
             "set_log_callback": "logging",
             "oauth_installed_locations": "Client.installed_locations",
             "access_token_into": "Client.access_token",
+            "access_token_try_into": "Client.access_token",
+            "access_token_with": "Client.access_token",
+            "call_cancel": "Client.cancel",
+            "library_info": "library_info()",
+            "token_refresh_with": "Client.token_refresh",
         }
         for name in _library.SIGNATURES:
             method = name.replace("ghl_", "", 1)

@@ -5,6 +5,7 @@ Start with :class:`Client`. Errors are subclasses of :class:`GhlError`. The libr
 variable ``GHL_OAUTH_LIBRARY`` names it.
 """
 
+from ._boundary import library_info
 from ._library import abi_version, library_version
 from .auth import httpx_auth, requests_auth
 from .client import Client
@@ -112,6 +113,7 @@ __all__ = [
     "__version__",
     "abi_version",
     "httpx_auth",
+    "library_info",
     "library_version",
     "requests_auth",
 ]

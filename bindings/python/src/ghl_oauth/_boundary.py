@@ -88,3 +88,9 @@ def progress_callback(function: Callable[[Mapping[str, Any]], object] | None) ->
         return int(pending() is not None)
 
     return callback(ProgressCallback, tell, failed=1)
+
+
+def library_info() -> dict[str, Any]:
+    """Describes the native library: its version, stores, features and TLS library."""
+    info: dict[str, Any] = call(library.ghl_library_info)
+    return info

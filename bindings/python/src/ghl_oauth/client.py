@@ -61,7 +61,7 @@ class Client:
     Any number of threads may call any method at once; the GIL is released during a call. Every
     method raises the subclass of :class:`GhlError` that fits the failure, or ``ValueError`` if the
     client is closed; the methods list only errors that need an explanation. A call takes at most
-    ``timeouts["total_seconds"]``.
+    ``timeouts["total_seconds"]``, or its own ``timeout``.
 
     Ctrl-C and other signals whose handler raises end a call on the main thread at once; only a
     refresh that was sent is finished and saved first. :meth:`cancel` ends calls on any thread.
@@ -236,13 +236,20 @@ class Client:
         """
         self._handle = None
 
-    def cancel(self) -> None:
-        """Ends every call in progress with :class:`Cancelled`; later calls are not affected.
+    def cancel(self, call_id: str | None = None) -> None:
+        """Ends calls in progress with :class:`Cancelled`; later calls are not affected.
+
+        Args:
+            call_id: Only calls that were given this id. Default: every call.
 
         A refresh whose request was sent continues on its own thread until the answer is saved: its
         refresh token is spent, and the answer contains the only successor.
         """
-        self._open().cancel()
+        handle = self._open()
+        if call_id is None:
+            handle.cancel()
+        else:
+            handle.cancel_call(call_id)
 
     def stats(self) -> dict[str, Any]:
         """Statistics for monitoring, such as the number of requests and tokens; never a secret."""
@@ -305,6 +312,8 @@ class Client:
         allow_missing_state: bool | None = None,
         redirect_uri: str | None = None,
         user_type: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> TokenInfo:
         """Checks the redirect from the consent page, exchanges its code, and stores the token.
 
@@ -318,6 +327,8 @@ class Client:
                 not configured.
             user_type: The kind of token to request, ``"Company"`` or ``"Location"``. Default: the
                 kind that the installation yields.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             ConsentDenied: The user, or the marketplace, refused.
@@ -334,6 +345,8 @@ class Client:
             allowMissingState=allow_missing_state,
             redirectUri=redirect_uri,
             userType=user_type,
+            timeoutMs=milliseconds(timeout),
+            callId=call_id,
         )
         return TokenInfo.from_json(info)
 
@@ -347,6 +360,7 @@ class Client:
         allow_missing_state: bool | None = None,
         redirect_uri: str | None = None,
         user_type: str | None = None,
+        call_id: str | None = None,
     ) -> TokenInfo:
         """Waits for the redirect on a loopback port, then completes the consent.
 
@@ -366,6 +380,7 @@ class Client:
                 user's browser can end the wait and inject its own code.
             redirect_uri: The redirect URI of the URL. Default: the configured one.
             user_type: As for :meth:`authorization_complete`.
+            call_id: As for :meth:`request`.
 
         Raises:
             Timeout: No redirect arrived.
@@ -386,12 +401,20 @@ class Client:
             allowMissingState=allow_missing_state,
             redirectUri=redirect_uri,
             userType=user_type,
+            callId=call_id,
         )
         return TokenInfo.from_json(info)
 
     # Token manager.
 
-    def access_token(self, resource_id: str) -> str:
+    def access_token(
+        self,
+        resource_id: str,
+        *,
+        min_valid: float | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
+    ) -> str:
         """Returns a valid access token for a company or location.
 
         Ask before each use and do not keep the token. Usually the call is answered from memory. If
@@ -400,6 +423,12 @@ class Client:
 
         Args:
             resource_id: The id of the company or location.
+            min_valid: How many seconds the token must be valid at least, for instance for a long
+                upload. A token with less time left is renewed; if that fails, the error is raised.
+                A token that was granted within the last minute is returned even if its whole life
+                is shorter. Default: until the next renewal.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             NotFound: No token is held, and no company token that could mint one.
@@ -411,25 +440,39 @@ class Client:
         handle = self._handle
         if handle is None:
             handle = self._open()
-        token = handle.token_in_memory(resource_id)
+        token = handle.token_in_memory(resource_id) if min_valid is None else None
         if token is None:
-            token = handle.access_token({"resourceId": resource_id})
+            token = handle.access_token(
+                {
+                    "resourceId": encode_id(resource_id).decode(),
+                    "minValidSeconds": whole_seconds(min_valid),
+                    "timeoutMs": milliseconds(timeout),
+                    "callId": call_id,
+                }
+            )
         return token
 
-    def token_refresh(self, resource_id: str) -> TokenInfo:
+    def token_refresh(
+        self, resource_id: str, *, timeout: float | None = None, call_id: str | None = None
+    ) -> TokenInfo:
         """Renews a token now, even if it is fresh.
 
         Use it if the API rejects a token before it expires.
 
         Args:
             resource_id: The id of the company or location.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             GhlError: As for :meth:`access_token`; here a valid old token does not hide a failure.
         """
         return TokenInfo.from_json(
             self._call_with(
-                library.ghl_token_refresh_with, resourceId=encode_id(resource_id).decode()
+                library.ghl_token_refresh_with,
+                resourceId=encode_id(resource_id).decode(),
+                timeoutMs=milliseconds(timeout),
+                callId=call_id,
             )
         )
 
@@ -453,6 +496,8 @@ class Client:
         user_type: str | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Pages[TokenInfo]:
         """Iterates over the stored tokens, without their secrets.
 
@@ -464,11 +509,18 @@ class Client:
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier list.
+            timeout: As for :meth:`request`; for each page.
+            call_id: As for :meth:`request`; the page that is being fetched is cancelled.
 
         Raises:
             InvalidArgument: A parameter is out of range; raised by the iteration, like every error.
         """
-        params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
+        params: dict[str, Any] = {
+            "companyId": company_id,
+            "userType": user_type,
+            "pageSize": page_size,
+        }
+        params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
         return self._token_pages(
             library.ghl_tokens_list, "items", TokenInfo.from_json, params, page_token
         )
@@ -480,6 +532,8 @@ class Client:
         user_type: str | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Pages[Token]:
         """Iterates over the stored tokens with their secrets; :meth:`tokens_import` reads them.
 
@@ -491,17 +545,29 @@ class Client:
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier export.
+            timeout: As for :meth:`request`; for each page.
+            call_id: As for :meth:`request`; the page that is being fetched is cancelled.
 
         Raises:
             InvalidArgument: A parameter is out of range; raised by the iteration, like every error.
         """
-        params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
+        params: dict[str, Any] = {
+            "companyId": company_id,
+            "userType": user_type,
+            "pageSize": page_size,
+        }
+        params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
         return self._token_pages(
             library.ghl_tokens_export, "tokens", Token.from_json, params, page_token
         )
 
     def tokens_import(
-        self, tokens: Iterable[Token | Mapping[str, Any]], *, replace: bool | None = None
+        self,
+        tokens: Iterable[Token | Mapping[str, Any]],
+        *,
+        replace: bool | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> ImportResult:
         """Imports tokens that were granted elsewhere.
 
@@ -515,6 +581,8 @@ class Client:
                 location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
                 (seconds from now).
             replace: Whether an older token may replace a newer one. Default: False.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             StoreError: The store failed; some of the tokens are imported, and the import can be
@@ -524,7 +592,13 @@ class Client:
             token.to_json() if isinstance(token, Token) else dict(token) for token in tokens
         ]
         return ImportResult.from_json(
-            self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace)
+            self._call_with(
+                library.ghl_tokens_import,
+                tokens=documents,
+                replace=replace,
+                timeoutMs=milliseconds(timeout),
+                callId=call_id,
+            )
         )
 
     def tokens_adopt(
@@ -533,6 +607,8 @@ class Client:
         *,
         resource_id: str | None = None,
         dry_run: bool | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Adoption:
         """Moves the tokens of another client id to this one after a key rotation.
 
@@ -545,6 +621,8 @@ class Client:
                 :attr:`Adoption.clients` names the client ids that have tokens in the database.
             resource_id: Only this company or location. Default: all.
             dry_run: Only report. Default: False.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             ConfigError: The store holds the tokens of one client id only.
@@ -552,7 +630,12 @@ class Client:
         """
         return Adoption.from_json(
             self._call_with(
-                library.ghl_tokens_adopt, clientId=client_id, resourceId=resource_id, dryRun=dry_run
+                library.ghl_tokens_adopt,
+                clientId=client_id,
+                resourceId=resource_id,
+                dryRun=dry_run,
+                timeoutMs=milliseconds(timeout),
+                callId=call_id,
             )
         )
 
@@ -565,6 +648,8 @@ class Client:
         | ProgressBar
         | ProgressDisplay
         | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Maintenance:
         """Renews every token that is due, in one pass.
 
@@ -582,13 +667,18 @@ class Client:
                 so the bar has no total until then. To stop the pass, raise an exception: this
                 method raises it after saving all finished renewals. The function's return value is
                 ignored.
+            timeout: The seconds after which the whole call ends. Default: no limit. Call again for
+                the rest.
+            call_id: As for :meth:`request`.
 
         Raises:
             StoreError: The store cannot be read.
+            Timeout: The timeout passed; finished renewals are saved.
             Cancelled: :meth:`cancel` was called.
         """
         handle = self._open()
-        wanted = {"companyId": company_id, "concurrency": concurrency}
+        wanted: dict[str, Any] = {"companyId": company_id, "concurrency": concurrency}
+        wanted |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
 
         def maintain(tell: Callable[[MaintenanceProgress], object] | None) -> Maintenance:
             hear = (
@@ -612,6 +702,8 @@ class Client:
         force: bool = False,
         concurrency: int | None = None,
         progress: Callable[[MintProgress], object] | ProgressBar | ProgressDisplay | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Minting:
         """Mints tokens for many locations of a company, as fast as its rate limit allows.
 
@@ -632,11 +724,15 @@ class Client:
             progress: A function called about four times a second, and at the end, on this thread;
                 or a tqdm bar; or a rich ``Progress``, which gets a task. To stop, raise an
                 exception: this method raises it after saving all minted tokens.
+            timeout: The seconds after which the whole call ends. Default: no limit. Call again for
+                the rest.
+            call_id: As for :meth:`request`.
 
         Raises:
             NotFound: No token is held for the company.
             StoreError: New tokens cannot be saved.
             RateLimited: The API demands a pause of more than 15 minutes.
+            Timeout: The timeout passed; minted tokens are saved.
             Cancelled: :meth:`cancel` was called.
         """
         handle = self._open()
@@ -647,6 +743,8 @@ class Client:
             "appId": app_id,
             "force": force,
             "concurrency": concurrency,
+            "timeoutMs": milliseconds(timeout),
+            "callId": call_id,
         }
 
         def mint(tell: Callable[[MintProgress], object] | None) -> Minting:
@@ -670,6 +768,8 @@ class Client:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Any = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Response:
         """Sends a request to any endpoint of the API, with a valid token.
 
@@ -694,6 +794,9 @@ class Client:
             body: Bytes and strings are sent unchanged; a mapping is sent as a form if the content
                 type is ``application/x-www-form-urlencoded``; everything else is sent as JSON.
                 Default: none.
+            timeout: The seconds after which the call ends, at most 86,400. A refresh that was sent
+                is finished first. Default: ``timeouts["total_seconds"]``.
+            call_id: An id for :meth:`cancel`, 1 to 256 bytes. Several calls may share one.
 
         Returns:
             The response, even if its status is an error: check ``.status`` or ``.ok``, or call
@@ -707,6 +810,8 @@ class Client:
             "query": {} if query is None else dict(query),
             "headers": {} if headers is None else dict(headers),
             "body": None if is_bytes else body,
+            "timeoutMs": milliseconds(timeout),
+            "callId": call_id,
             "bodyBase64": base64.b64encode(body).decode("ascii") if is_bytes else None,
         }
         answer = self._open().call_with(library.ghl_request, wanted)
@@ -764,6 +869,8 @@ class Client:
         redirect_uri: str | None = None,
         client_id: str | None = None,
         client_secret: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Token:
         """Sends ``POST /oauth/token`` and returns its answer.
 
@@ -777,6 +884,8 @@ class Client:
             redirect_uri: The redirect URI that the consent used.
             client_id: Default: the configured one.
             client_secret: Default: the configured one.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             InvalidArgument: A parameter is missing; nothing was sent.
@@ -791,11 +900,19 @@ class Client:
             redirectUri=redirect_uri,
             clientId=client_id,
             clientSecret=client_secret,
+            timeoutMs=milliseconds(timeout),
+            callId=call_id,
         )
         return Token.from_json(token)
 
     def oauth_location_token(
-        self, *, company_id: str, location_id: str, access_token: str | None = None
+        self,
+        *,
+        company_id: str,
+        location_id: str,
+        access_token: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Token:
         """Sends ``POST /oauth/location-token``: mints a location's token from its company's.
 
@@ -805,6 +922,8 @@ class Client:
             company_id: The location's company.
             location_id: The location.
             access_token: The company's access token. Default: the stored one.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             NotFound: No token is held for the company.
@@ -815,6 +934,8 @@ class Client:
             companyId=company_id,
             locationId=location_id,
             accessToken=access_token,
+            timeoutMs=milliseconds(timeout),
+            callId=call_id,
         )
         return Token.from_json(token)
 
@@ -834,6 +955,8 @@ class Client:
         location_id: str | None = None,
         access_token: str | None = None,
         installed: bool = False,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Pages[Location]:
         """Iterates over a company's locations, through all pages.
 
@@ -855,6 +978,8 @@ class Client:
             access_token: The company's access token. Default: the stored one.
             installed: Only locations that have the app installed, even if the server ignores
                 ``is_installed``. No other location has a token.
+            timeout: As for :meth:`request`; for each page.
+            call_id: As for :meth:`request`; the page that is being fetched is cancelled.
 
         Raises:
             InvalidArgument: A parameter is missing or out of range; raised by the iteration, like
@@ -878,6 +1003,8 @@ class Client:
                 planId=plan_id,
                 locationId=location_id,
                 accessToken=access_token,
+                timeoutMs=milliseconds(timeout),
+                callId=call_id,
             )
             found = Location.all_of(page.get("items"))
             if installed:
@@ -997,11 +1124,17 @@ _IN_MILLISECONDS = {
 
 def milliseconds(seconds: Any) -> Any:
     """A duration in whole milliseconds, rounded up. The library refuses what is no number."""
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    return whole_seconds(seconds * 1000) if is_number else seconds
+
+
+def whole_seconds(seconds: Any) -> Any:
+    """A duration in whole seconds, rounded up. The library refuses what is no number."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         return seconds
     if not math.isfinite(seconds):
         raise ValueError(f"a duration must be finite, not {seconds}")
-    return math.ceil(seconds * 1000)
+    return math.ceil(seconds)
 
 
 def _camel(name: str) -> str:
