@@ -308,6 +308,28 @@ class CancelTest(AioTest):
         self.assertTrue(self.run_async(main()))
         self.assertEqual(self.emulator.refreshes(), 1)
 
+    def test_cancelled_task_does_not_end_other_calls_with_its_id(self) -> None:
+        self.emulator.fault("stall")
+
+        async def main() -> list[int]:
+            calls = [
+                asyncio.ensure_future(
+                    self.aio.request(
+                        "GET",
+                        f"/locations/{number}",
+                        resource_id=self.emulator.company_id,
+                        call_id="shared",
+                    )
+                )
+                for number in range(3)
+            ]
+            await until(lambda: all(self.emulator.requests(f"/locations/{n}") for n in range(3)))
+            await self.cancelled(calls[0])
+            await asyncio.to_thread(self.emulator.end_faults)
+            return [(await call).status for call in calls[1:]]
+
+        self.assertEqual(len(self.run_async(main())), 2)
+
     def test_cancelled_page_is_fetched_again(self) -> None:
         self.emulator.fault("stall", endpoint="installed-locations")
 
@@ -321,19 +343,24 @@ class CancelTest(AioTest):
 
         self.assertEqual(self.run_async(main()), self.emulator.location_ids)
 
-    def test_cancel_of_the_client_ends_every_call(self) -> None:
+    def test_cancel_of_the_client_ends_its_calls(self) -> None:
         self.emulator.fault("stall")
 
-        async def main() -> None:
+        async def main(call_id: str | None) -> None:
             task = asyncio.ensure_future(
-                self.aio.request("GET", "/locations/x", resource_id=self.emulator.company_id)
+                self.aio.request(
+                    "GET", "/locations/x", resource_id=self.emulator.company_id, call_id="mine"
+                )
             )
             await until(self.stalled)
-            self.aio.cancel()
+            self.aio.cancel("other")
+            self.aio.cancel(call_id)
             with self.assertRaises(ghl_oauth.Cancelled):
                 await task
 
-        self.run_async(main())
+        for call_id in (None, "mine"):
+            self.emulator.control("DELETE", "/requests")
+            self.run_async(main(call_id))
 
 
 class CallbacksTest(AioTest):

@@ -208,11 +208,12 @@ class SignalTest(EmulatorTest):
         process = self.start("""
             answers = []
             def ask():
-                answers.append(client.request("GET", "/locations/x", resource_id=company_id))
+                answers.append(client.request("GET", "/locations/x", **options))
+            options = {"resource_id": company_id, "call_id": "shared"}
             thread = threading.Thread(target=ask)
             thread.start()
             try:
-                client.request("GET", "/locations/y", resource_id=company_id)
+                client.request("GET", "/locations/y", **options)
             except Stopped:
                 tell("stopped", len(answers))
             thread.join()
