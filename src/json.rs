@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{
-    Deserialize, DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor,
-};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -34,11 +33,8 @@ pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     Ok(value)
 }
 
-/// Splits the members with these keys off a caller's JSON object. Returns their values, and the text
-/// of the object without them; `None` if it has none of them.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` for text that is not a JSON object, or that has one of the keys twice.
+/// Splits the members with these keys off a caller's JSON object. Returns their values, and the
+/// text of the object without them; `None` if it has none of them. A repeated key is an error.
 #[allow(clippy::type_complexity)]
 pub fn split<'a>(
     argument: &str,

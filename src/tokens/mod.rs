@@ -113,11 +113,11 @@ pub struct Counters {
 enum Want {
     /// A token that is not due; a valid old token is accepted if the renewal fails.
     Fresh,
+    /// Like `Fresh`, but valid for at least this time, or just granted. A valid old token that
+    /// expires earlier is not accepted.
+    ValidFor(Duration),
     /// A token other than the caller's.
     Another,
-    /// A token that is not due and is valid for at least this time, or was just granted; a valid old
-    /// token is accepted if the renewal fails, unless it expires earlier.
-    ValidFor(Duration),
     /// Like `Another`, but requested explicitly: the hold of an inactive location is ignored.
     Now,
     /// A token with more than its runway left.
@@ -203,10 +203,8 @@ impl Tokens {
 
     /// Returns a valid access token, like [`Tokens::access_token`], that is valid for at least
     /// `min_valid_seconds`. A token that was granted within the last minute is returned even if its
-    /// whole life is shorter, because a renewal would not help.
-    ///
-    /// # Errors
-    /// As [`Tokens::access_token`]. A valid old token does not hide a failure if it expires earlier.
+    /// whole life is shorter, because a renewal would not help. An old token that expires earlier
+    /// does not hide a failure.
     pub fn access_token_with(
         &self,
         params: &AccessTokenParams,

@@ -34,8 +34,8 @@ pub use results::{
 /// A client for one app and its tokens. Share it between threads by reference or in an `Arc`.
 ///
 /// Every call ends by its deadline (`timeouts.totalMs` of the configuration, or
-/// [`Client::with_timeout`]), or earlier by [`Client::cancel`]. Dropping the client makes a last attempt to save tokens that could not be
-/// saved before.
+/// [`Client::with_timeout`]), or earlier by [`Client::cancel`]. Dropping the client makes a last
+/// attempt to save tokens that could not be saved before.
 ///
 /// A program that stores its tokens in SQLite:
 ///
@@ -399,7 +399,7 @@ impl Client {
         self.core.cancel();
     }
 
-    /// The same client for calls that end after `timeout` instead of `timeouts.totalMs`. A call over
+    /// The same client for calls that end after `timeout`, not `timeouts.totalMs`; a call over
     /// many tokens ends altogether. A refresh whose request has been sent continues until the
     /// response is saved.
     ///
