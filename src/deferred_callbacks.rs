@@ -11,7 +11,8 @@ pub type DeferredCall = Box<dyn FnOnce() + Send>;
 pub type DeferredCalls = VecDeque<DeferredCall>;
 
 thread_local! {
-    static STATE: RefCell<State> = const { RefCell::new(State { depth: 0, queue: VecDeque::new() }) };
+    static STATE: RefCell<State> =
+        const { RefCell::new(State { depth: 0, queue: VecDeque::new() }) };
 }
 
 struct State {

@@ -2,6 +2,7 @@
 
 use std::ffi::c_char;
 
+use super::boundary::{self, render};
 use super::client::{self, ghl_client};
 
 /// Builds the URL of the consent page (RFC 6749, section 4.1.1). Sends nothing.
@@ -19,7 +20,8 @@ use super::client::{self, ghl_client};
 ///
 /// ```c
 /// char *link;
-/// if (ghl_authorization_url(client, "{\"scopes\": [\"oauth.readonly\", \"oauth.write\"]}", &link) == GHL_OK) {
+/// const char *scopes = "{\"scopes\": [\"oauth.readonly\", \"oauth.write\"]}";
+/// if (ghl_authorization_url(client, scopes, &link) == GHL_OK) {
 ///     printf("%s\n", link); // send the user to its "url"
 /// }
 /// ghl_string_free(link);
@@ -119,8 +121,11 @@ pub unsafe extern "C" fn ghl_authorization_listen(
 ) -> i32 {
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
-        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
-            client.authorization_listen(&params)
+        boundary::call(out_json, || {
+            // "timeoutMs" is a parameter of its own.
+            let argument = ("params_json", params_json);
+            let (client, params) = client::with_options(client, argument, &["callId"])?;
+            render(client.authorization_listen(&params)?)
         })
     }
 }

@@ -62,12 +62,14 @@ _Out = POINTER(c_void_p)
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_abi_version": (c_uint32, ()),
     "ghl_version": (c_char_p, ()),
+    "ghl_library_info": (c_int32, (_Out,)),
     "ghl_status_name": (c_char_p, (c_int32,)),
     "ghl_string_free": (None, (_OwnedString,)),
     "ghl_client_new": (c_int32, (c_char_p, _Out, _Out)),
     "ghl_client_new_with_store": (c_int32, (c_char_p, POINTER(StoreCallbacks), _Out, _Out)),
     "ghl_client_free": (None, (_Client,)),
     "ghl_client_cancel": (None, (_Client,)),
+    "ghl_call_cancel": (c_int32, (_Client, c_char_p)),
     "ghl_client_stats": (c_int32, (_Client, _Out)),
     "ghl_client_on_event": (c_int32, (_Client, EventCallback, c_void_p)),
     "ghl_set_log_callback": (c_int32, (LogCallback, c_void_p, c_int32)),
@@ -79,7 +81,10 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_authorization_listen": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_access_token": (c_int32, (_Client, c_char_p, _Out, _Out)),
     "ghl_access_token_into": (c_int32, (_Client, c_char_p, c_void_p, POINTER(c_size_t), _Out)),
+    "ghl_access_token_with": (c_int32, (_Client, c_char_p, _Out, _Out)),
+    "ghl_access_token_try_into": (c_int32, (_Client, c_char_p, c_void_p, POINTER(c_size_t))),
     "ghl_token_refresh": (c_int32, (_Client, c_char_p, _Out)),
+    "ghl_token_refresh_with": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_token_delete": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_tokens_list": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_tokens_import": (c_int32, (_Client, c_char_p, _Out)),
@@ -113,8 +118,8 @@ def _path() -> str:
     if named:
         return os.path.abspath(named)
     raise ImportError(
-        f"the ghl_oauth library was not found: there is no {packaged}, and the environment variable "
-        "GHL_OAUTH_LIBRARY, which can name the file, is not set"
+        f"the ghl_oauth library was not found: there is no {packaged}, and the environment "
+        "variable GHL_OAUTH_LIBRARY, which can name the file, is not set"
     )
 
 
@@ -133,7 +138,8 @@ def _load(path: str) -> CDLL:
         ) from error
     if abi_version < ABI_VERSION:
         raise ImportError(
-            f"the ghl_oauth library {path} has ABI version {abi_version}, but this package needs {ABI_VERSION} or newer"
+            f"the ghl_oauth library {path} has ABI version {abi_version}, but this package needs "
+            f"{ABI_VERSION} or newer"
         )
     for name, (result, parameters) in SIGNATURES.items():
         try:
