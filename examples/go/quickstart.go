@@ -31,7 +31,7 @@ type object = map[string]any
 type Error struct {
 	Status, Message, Help string
 	Retryable             bool
-	Sent                  *bool // nil if it is unknown whether a request was sent
+	Sent                  any // true, false, or nil if it is unknown
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %s; %s", e.Status, e.Message, e.Help) }
@@ -110,7 +110,7 @@ func main() {
 	request["resourceId"] = "unknown"
 	_, err := call(ctx, client, C.function(C.ghl_request), request)
 	failed := err.(*Error)
-	fmt.Printf("error: %s, retryable: %t, sent: %t\n", failed.Status, failed.Retryable, *failed.Sent)
+	fmt.Printf("error: %s, retryable: %t, sent: %v\n", failed.Status, failed.Retryable, failed.Sent)
 	brief, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
 	listen := object{"port": json.Number(os.Getenv("PORT"))}

@@ -29,7 +29,6 @@ public class Quickstart {
     /** For any number of threads. Close it after every other call has returned. */
     static class Client implements AutoCloseable {
         interface EventCallback extends Callback { void invoke(Pointer json, Pointer context); }
-
         static final NativeLibrary LIBRARY = NativeLibrary.getInstance(
             System.getenv().getOrDefault("GHL_OAUTH_LIBRARY", "ghl_oauth"),
             Map.of(Library.OPTION_STRING_ENCODING, "UTF-8"));
@@ -96,7 +95,8 @@ public class Quickstart {
                 Map.of("method", "GET", "path", "/locations/" + id, "resourceId", id));
             System.out.println(id + ": HTTP " + response.status);
             GhlError e = failure(() -> client.accessToken("unknown"));
-            System.out.printf("error: %s, retryable: %b, sent: %b%n", e.status, e.retryable, e.sent);
+            String facts = ", retryable: " + e.retryable + ", sent: " + e.sent;
+            System.out.println("error: " + e.status + facts);
             var wait = Map.of("port", Integer.valueOf(System.getenv("PORT")), "callId", "wait");
             var waiting = CompletableFuture.supplyAsync(() ->
                 failure(() -> client.call("ghl_authorization_listen", Token.class, wait)));
