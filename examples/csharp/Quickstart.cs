@@ -15,7 +15,8 @@ class GhlException : Exception
     public readonly bool Retryable;
     public readonly bool? Sent; // null if it is unknown whether a request was sent
 
-    public GhlException(JsonValue e) : base((string)e["message"] + "; " + (string)e["help"])
+    public GhlException(JsonValue e)
+        : base((string)e["status"] + ": " + (string)e["message"] + "; " + (string)e["help"])
     {
         Status = e["status"];
         Help = e["help"];

@@ -1,5 +1,4 @@
-// From a consent link to API requests in Go, with cgo. README.md in the folder above describes the
-// configuration.
+// From a consent link to API requests in Go, with cgo; see ../README.md.
 //
 //	export CGO_CFLAGS=-I$PWD/../../include CGO_LDFLAGS=-L$PWD/../../target/release
 //	LD_LIBRARY_PATH=$PWD/../../target/release PORT=8089 go run . "$(cat config.json)"
@@ -11,8 +10,9 @@ package main
 #include "ghl_oauth.h"
 
 typedef int32_t (*function)(ghl_client *, const char *, char **);
-static inline int32_t call(function f, ghl_client *client, const char *json, char **out)
-	{ return f(client, json, out); }
+static inline int32_t call(function f, ghl_client *client, const char *json, char **out) {
+	return f(client, json, out);
+}
 void goEvent(char *json, void *context);
 */
 import "C"
@@ -70,8 +70,7 @@ func call(ctx context.Context, client *C.ghl_client, f C.function, params object
 
 //export goEvent
 func goEvent(text *C.char, _ unsafe.Pointer) {
-	event := must([]byte(C.GoString(text)), nil)
-	fmt.Println("event:", event["type"], event["resourceId"])
+	fmt.Println("event:", C.GoString(text))
 }
 
 func must(answer []byte, err error) (result object) {

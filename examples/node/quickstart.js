@@ -1,11 +1,8 @@
-// From a consent link to API requests in Node.js, with koffi.
+// From a consent link to API requests in Node.js, with koffi; see ../README.md.
 //
 //     npm install
-//     export GHL_OAUTH_LIBRARY=../../target/release/libghl_oauth.so
+//     export GHL_OAUTH_LIBRARY=../../target/release/libghl_oauth.so PORT=8089
 //     node quickstart.js "$(cat config.json)"
-//
-// The emulator prints a suitable configuration: cargo run -p ghl-oauth-emulator. Open the link,
-// consent, and paste the URL to which the browser is redirected.
 import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline/promises";
 import { promisify } from "node:util";
@@ -54,7 +51,7 @@ class Client {
     const [client, out] = [[null], [null]];
     GhlError.check(create(JSON.stringify(config), client, out), out[0]);
     this.#client = client[0];
-    this.#listener = koffi.register((json) => onEvent(JSON.parse(json)), "ghl_event_callback *");
+    this.#listener = koffi.register(onEvent, "ghl_event_callback *");
     listen(this.#client, this.#listener, null);
   }
 
@@ -88,7 +85,7 @@ class Client {
 
 try {
   const client = new Client(JSON.parse(process.argv[2] ?? "{}"), (event) =>
-    console.log(`event: ${event.type} ${event.resourceId}`));
+    console.log(`event: ${event}`));
   const scopes = ["oauth.readonly", "oauth.write", "locations.readonly"];
   const { url, state } = await client.call("ghl_authorization_url", { scopes });
   console.log(`Open this link: ${url}`);
@@ -104,9 +101,9 @@ try {
   const request = { method: "GET", path: `/locations/${resourceId}`, resourceId };
   console.log(`${resourceId}: HTTP ${(await client.call("ghl_request", request)).status}`);
 
-  await client.accessToken("unknown").catch(({ message, retryable, sent }) =>
-    console.log(`error: ${message}; retryable: ${retryable}, sent: ${sent}`));
-  const wait = { port: Number(process.env.PORT ?? 8089) };
+  await client.accessToken("unknown").catch(({ status, retryable, sent }) =>
+    console.log(`error: ${status}, retryable: ${retryable}, sent: ${sent}`));
+  const wait = { port: Number(process.env.PORT) };
   await client.call("ghl_authorization_listen", wait, AbortSignal.timeout(300)).catch((error) =>
     console.log(`cancelled: ${error.status}`));
   client.close();

@@ -62,13 +62,9 @@ class Client
   end
 
   # Ends the calls in progress with this callId, from any thread.
-  def cancel(call_id)
-    Native.ghl_call_cancel(@client, call_id)
-  end
+  def cancel(call_id) = Native.ghl_call_cancel(@client, call_id)
 
-  def close
-    Native.ghl_client_free(@client)
-  end
+  def close = Native.ghl_client_free(@client)
 
   private
 
