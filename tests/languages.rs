@@ -6,14 +6,19 @@ mod built;
 mod support;
 
 use std::env;
+use std::ffi::{CStr, c_char, c_void};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::ptr;
+use std::sync::Mutex;
+use std::thread::{self, ThreadId};
 
+use ghl_oauth::internals::ffi::ghl_set_log_callback;
 use ghl_oauth_emulator::{Certificate, Decision, Emulator, Options};
-use serde_json::Value;
-use support::{contains_none_of, free_port};
+use serde_json::{Value, json};
+use support::{Abi, contains_none_of, free_port};
 
 /// The prefix of every token of the emulator.
 const ANY_TOKEN: &str = "eyJhbGciOiJ";
@@ -28,7 +33,7 @@ struct Example {
     program: Command,
     /// The loader finds the library by this environment variable.
     library: &'static str,
-    /// What the loader's error names if the library is missing.
+    /// Part of the loader's error if the library is missing.
     missing: &'static str,
 }
 
@@ -147,6 +152,40 @@ fn does_the_main_job(program: Command) {
         heard.iter().any(|event| event["type"] == kind && event["resourceId"] == id)
     };
     assert!(has("token.saved", &company) && has("token.minted", &location), "{out}");
+}
+
+/// LuaJIT, PHP and Ruby crash when a thread that they do not know calls back.
+#[test]
+fn callbacks_run_on_the_calling_thread_during_lookups_mints_and_refreshes() {
+    static LOGGED: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
+    unsafe extern "C" fn log(_level: i32, message: *const c_char, _context: *mut c_void) {
+        // SAFETY: the library passes a string.
+        let message = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+        LOGGED.lock().unwrap().push((thread::current().id(), message));
+    }
+    let emulator = support::emulator(20);
+    // A name, so that it is looked up.
+    let base_url = emulator.base_url().replace("127.0.0.1", "localhost");
+    let abi = Abi::with(&emulator, json!({"baseUrl": base_url}));
+    let here = thread::current().id();
+    let heard = abi.listen_with(move |_| assert_eq!(thread::current().id(), here));
+    // SAFETY: a function of this type.
+    assert_eq!(unsafe { ghl_set_log_callback(Some(log), ptr::null_mut(), 5) }, 0);
+
+    let company = abi.connect_company(&emulator);
+    let params = json!({"companyId": company, "installed": true, "concurrency": 8});
+    assert_eq!(abi.tokens_mint(params, |_| true).ok()["minted"], 20);
+    abi.token_refresh(&company).ok();
+    let maintained = abi.tokens_maintain(json!({"concurrency": 8}), |_| true).ok();
+    assert_eq!(maintained["failed"], json!([]));
+    assert!(heard.events().len() >= 22);
+
+    // SAFETY: NULL removes the callback.
+    unsafe { ghl_set_log_callback(None, ptr::null_mut(), 0) };
+    let logged = LOGGED.lock().unwrap();
+    assert!(logged.len() > 40, "{logged:?}");
+    let elsewhere: Vec<_> = logged.iter().filter(|(thread, _)| *thread != here).collect();
+    assert!(elsewhere.is_empty(), "logged on another thread: {elsewhere:?}");
 }
 
 #[test]

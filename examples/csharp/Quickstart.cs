@@ -21,7 +21,7 @@ class GhlException : Exception
         Status = e["status"];
         Help = e["help"];
         Retryable = e["retryable"];
-        Sent = (bool?)e["sent"];
+        Sent = e["sent"] is JsonValue sent ? (bool)sent : (bool?)null;
     }
 }
 

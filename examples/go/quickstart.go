@@ -106,8 +106,8 @@ func main() {
 	response := must(call(ctx, client, C.function(C.ghl_request), request))
 	fmt.Printf("%s: HTTP %v\n", id, response["status"])
 
-	request["resourceId"] = "unknown"
-	_, err := call(ctx, client, C.function(C.ghl_request), request)
+	unknown := C.CString("unknown")
+	_, err := take(C.ghl_access_token(client, unknown, &token, &out), out)
 	failed := err.(*Error)
 	fmt.Printf("error: %s, retryable: %t, sent: %v\n", failed.Status, failed.Retryable, failed.Sent)
 	brief, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
