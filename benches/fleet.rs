@@ -66,11 +66,13 @@ fn postgres(tokens: usize) {
     measure(tokens, &json!({"kind": "postgres", "url": database.url()}));
     let told = |sql: &str| println!("{}", database.sql(sql).trim_end());
     told(
-        "SELECT '  the table has ' || pg_table_size('ghl_oauth_token') / 1048576 || ' MB, its indexes '
+        "SELECT '  the table has ' || pg_table_size('ghl_oauth_token') / 1048576 ||
+            ' MB, its indexes '
          || pg_indexes_size('ghl_oauth_token') / 1048576 || ' MB'",
     );
     told(
-        "EXPLAIN SELECT renew_at, resource_id FROM ghl_oauth_token WHERE client_id = 'app-1' AND renew_at <= 0
+        "EXPLAIN SELECT renew_at, resource_id FROM ghl_oauth_token
+            WHERE client_id = 'app-1' AND renew_at <= 0
          AND (renew_at, resource_id) > (0, '') ORDER BY renew_at, resource_id LIMIT 101",
     );
     refreshes(&server, &json!({"kind": "postgres", "url": database.url()}));
@@ -106,7 +108,10 @@ fn refreshes(server: &Server, store: &Value) {
 
 /// Fills a store, and measures the operations of a worker.
 fn measure(tokens: usize, store: &Value) {
-    let config = json!({"clientId": "app-1", "clientSecret": "secret", "store": store, "timeouts": {"totalMs": 600_000}});
+    let config = json!({
+        "clientId": "app-1", "clientSecret": "secret", "store": store,
+        "timeouts": {"totalMs": 600_000},
+    });
     let config = Config::from_json(&config.to_string()).unwrap();
     let client = Client::new(&config).unwrap();
     let now = now_ms();

@@ -67,7 +67,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-// ---- Per token ------------------------------------------------------------------------------------------------------
+// ---- Per token ----------------------------------------------------------------------------------
 
 /// The time of a client's calls with a thousand to ten to the given power of tokens.
 fn tokens(most: u32) {
@@ -141,7 +141,8 @@ impl Host for SyntheticStore {
         };
         let document = Record::new(id.to_owned(), token).to_document()?;
         let record = json!({
-            "kind": "token", "resourceId": id, "version": 1, "userType": "Location", "companyId": null,
+            "kind": "token", "resourceId": id, "version": 1, "userType": "Location",
+            "companyId": null,
             "renewAt": i64::MAX, "sealedWith": "", "document": str::from_utf8(&document).unwrap(),
         });
         Ok(Some(Zeroizing::new(record.to_string())))
@@ -224,7 +225,7 @@ fn saves(store: &dyn Store, count: usize) -> f64 {
     milliseconds(median(&mut times))
 }
 
-// ---- Per location ---------------------------------------------------------------------------------------------------
+// ---- Per location -------------------------------------------------------------------------------
 
 /// Mints the locations of a company under a limit of 100 requests per quarter of a second, a
 /// fortieth of the API's window, so the overhead of the library per request weighs forty times as
@@ -257,7 +258,7 @@ fn mint(locations: usize) {
     row("locations", locations, "refused", refused as f64);
 }
 
-// ---- Per process and per host ---------------------------------------------------------------------------------------
+// ---- Per process and per host -------------------------------------------------------------------
 
 /// The number of locations that each process refreshes in sequence.
 const LOCATIONS: usize = 4;

@@ -37,7 +37,8 @@ CALLS = {
 # and ring detect. The counts therefore depend on the compiler, on libc, and on AVX2: the file
 # records all three.
 PLAIN = {
-    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX2_Usable,-ERMS,-AVX512F,-AVX512VL,-BMI2"
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX2_Usable,-ERMS,"
+    "-AVX512F,-AVX512VL,-BMI2"
 }
 
 
@@ -110,9 +111,11 @@ def judge(counts, file, here):
             good = False
             kind, _, many = CALLS[name]
             print(
-                f"  {now - then:,} instructions more than benches/guard.json says; {ROOM:.0%} are let through.\n"
+                f"  {now - then:,} instructions more than benches/guard.json says; {ROOM:.0%} are "
+                "let through.\n"
                 f"  Find them: callgrind_annotate target/guard/{kind}.{many}\n"
-                "  If the change is worth them, accept them: python3 benches/guard.py --update, and commit the file."
+                "  If the change is worth them, accept them: python3 benches/guard.py "
+                "--update, and commit the file."
             )
         elif comparable and change < -ROOM:
             print("  note: fewer than in the file. Update it: python3 benches/guard.py --update")

@@ -45,7 +45,8 @@ const WAYS: [(&str, Ask); 2] = [("into", into), ("owned", owned)];
 fn main() {
     let floor = median(|| per_call(&mut || copy(&TOKEN)));
     println!(
-        "floor: {} bytes copied, {floor:.1} ns; the clock that a token's end is held against, {:.1} ns; {} cores",
+        "floor: {} bytes copied, {floor:.1} ns; the clock that a token's end is held against, \
+         {:.1} ns; {} cores",
         TOKEN.len(),
         median(|| per_call(&mut || _ = black_box(clock_gettime(ClockId::Boottime)))),
         std::thread::available_parallelism().map_or(0, usize::from)
@@ -257,7 +258,11 @@ fn client_with(held: usize) -> Handle {
 fn import(client: &Client, held: usize) {
     let token = str::from_utf8(&TOKEN).unwrap();
     let tokens = (0..held)
-        .map(|index| json!({"accessToken": token, "locationId": resource_id(index), "expiresIn": 86_399}))
+        .map(|index| {
+            json!({
+                "accessToken": token, "locationId": resource_id(index), "expiresIn": 86_399,
+            })
+        })
         .map(|token| token.as_object().unwrap().clone())
         .collect();
     client.tokens_import(ImportParams { tokens, ..ImportParams::default() }).unwrap();

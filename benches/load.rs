@@ -78,7 +78,7 @@ fn main() {
     }
 }
 
-// ---- The clock ------------------------------------------------------------------------------------------------------
+// ---- The clock ----------------------------------------------------------------------------------
 
 /// A clock faster than the system clock, equal in all processes with the same setting.
 struct FastClock(Mutex<Setting>);
@@ -117,7 +117,7 @@ impl Clock for FastClock {
     }
 }
 
-// ---- A process that renews and requests tokens ----------------------------------------------------------------------
+// ---- A process that renews and requests tokens --------------------------------------------------
 
 /// The observations of one process.
 #[derive(Default)]
@@ -155,8 +155,10 @@ fn other_process(work: &Value) {
     println!(
         "{}",
         json!({
-            "waits": met.waits, "asked": met.asked, "errors": met.errors, "passes": met.passes, "checked": met.checked,
-            "failed": met.failed, "minted": stats["tokens"]["minted"], "unsaved": stats["tokens"]["unsaved"],
+            "waits": met.waits, "asked": met.asked, "errors": met.errors, "passes": met.passes,
+            "checked": met.checked,
+            "failed": met.failed, "minted": stats["tokens"]["minted"],
+            "unsaved": stats["tokens"]["unsaved"],
             "processorUs": processor_time().as_micros() as u64,
         })
     );
@@ -246,7 +248,7 @@ fn ask(client: &Client, ids: &[String], number: u64, is_over: &AtomicBool) -> Ob
     met
 }
 
-// ---- Server and final check -----------------------------------------------------------------------------------------
+// ---- Server and final check ---------------------------------------------------------------------
 
 #[derive(Clone, Copy, PartialEq)]
 enum Expiry {
@@ -372,7 +374,8 @@ impl Fixture {
         self.tell(&reports, took, self.emulator.refreshes() - before, spent);
         let [lost, failing, unavailable] = faults.map(|fault| self.emulator.strikes(fault));
         println!(
-            "  the server lost {lost} answers, and answered {failing} times 500 and {unavailable} times 503"
+            "  the server lost {lost} answers, and answered {failing} times 500 and {unavailable} \
+             times 503"
         );
         self.emulator.clear_faults();
         self.audit();
@@ -394,7 +397,8 @@ impl Fixture {
         };
         let seconds = took.as_secs_f64();
         println!(
-            "  {refreshes} refreshes, the last after {seconds:.1} s: {:.0} per second; {} passes, {} looked at, failed: {}",
+            "  {refreshes} refreshes, the last after {seconds:.1} s: {:.0} per second; {} passes, \
+             {} looked at, failed: {}",
             self.tokens as f64 / seconds,
             sum("passes"),
             sum("checked"),
@@ -414,7 +418,8 @@ impl Fixture {
             .map(|wait| wait.as_u64().unwrap())
             .collect();
         println!(
-            "  {} asked, {} not from memory: median {:.2} ms, 99th {:.1} ms, longest {:.0} ms; errors: {}",
+            "  {} asked, {} not from memory: median {:.2} ms, 99th {:.1} ms, longest {:.0} ms; \
+             errors: {}",
             sum("asked"),
             waits.len(),
             percentile(&mut waits, 50.0) as f64 / 1e3,
@@ -516,12 +521,14 @@ impl<'scope> Workload<'scope> {
         let is_over = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&is_over);
         let work = scope.spawn(move || {
-            let minted = |client: &Client| client.stats().unwrap()["tokens"]["minted"].as_u64().unwrap();
+            let minted =
+                |client: &Client| client.stats().unwrap()["tokens"]["minted"].as_u64().unwrap();
             let before = minted(client);
             let met = run_workload(client, &ids_of(client), CALLERS, WORKERS, &end);
             json!({
                 "waits": met.waits, "asked": met.asked, "errors": met.errors, "passes": met.passes,
-                "checked": met.checked, "failed": met.failed, "minted": minted(client) - before, "unsaved": 0,
+                "checked": met.checked, "failed": met.failed, "minted": minted(client) - before,
+                "unsaved": 0,
             })
         });
         Workload::Here(is_over, work)

@@ -73,7 +73,8 @@ fn run(processes: usize) {
         Duration::from_millis(PER_MS) * u32::try_from((admitted - 1) / REQUESTS as usize).unwrap();
     let over = took.as_secs_f64() / dictated.as_secs_f64() * 100.0 - 100.0;
     println!(
-        "{LOCATIONS} locations, {processes} process(es): {took:.2?} for {admitted} requests, {over:.2} % more than the limit dictates; {refused} refused"
+        "{LOCATIONS} locations, {processes} process(es): {took:.2?} for {admitted} requests, \
+         {over:.2} % more than the limit dictates; {refused} refused"
     );
     for report in reports {
         println!(

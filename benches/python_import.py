@@ -22,7 +22,8 @@ before = set(sys.modules)
 begun = time.perf_counter()
 %s
 ended = time.perf_counter()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024)
+unit = 1 if sys.platform == "darwin" else 1 / 1024
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 modules = len(set(sys.modules) - before)
 print(json.dumps([1000 * (ended - begun), peak / 1e6, modules, sys.version.split()[0]]))
 """

@@ -284,7 +284,8 @@ def threads(emulator):
             show(
                 call,
                 program,
-                f"{times[0][program][2] / times[1][program][2]:.2f} times the calls by {THREADS} threads",
+                f"{times[0][program][2] / times[1][program][2]:.2f} times the calls by {THREADS} "
+                "threads",
             )
 
 
@@ -307,7 +308,8 @@ def main():
     wanted = [word for word in sys.argv[1:] if word != "--quick"] or list(sections)
     build()
     print(
-        f"{'':22} {'':8} {'instructions':>12} {'median':>8} {'by all':>8} {'client':>8} {'server':>8} µs a call"
+        f"{'':22} {'':8} {'instructions':>12} {'median':>8} {'by all':>8} {'client':>8} "
+        f"{'server':>8} µs a call"
     )
     emulator = Emulator()
     try:

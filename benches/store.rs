@@ -143,8 +143,10 @@ fn resource_id(index: usize) -> String {
 
 fn json_token(index: usize) -> serde_json::Value {
     json!({
-        "accessToken": format!("{index:0900}"), "refreshToken": format!("{index:0400}"), "expiresAt": now_ms() + 86_400_000,
-        "userType": "Location", "companyId": "company", "locationId": resource_id(index), "scope": "contacts.readonly"
+        "accessToken": format!("{index:0900}"), "refreshToken": format!("{index:0400}"),
+        "expiresAt": now_ms() + 86_400_000,
+        "userType": "Location", "companyId": "company", "locationId": resource_id(index),
+        "scope": "contacts.readonly"
     })
 }
 

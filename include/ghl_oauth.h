@@ -411,7 +411,8 @@ int32_t ghl_set_log_callback(ghl_log_callback callback,
  * ghl_client *client;
  * char *out;
  * if (ghl_client_new("{\"clientId\": \"…\", \"clientSecret\": \"…\","
- *                    " \"store\": {\"kind\": \"sqlite\", \"path\": \"tokens.db\"}}", &client, &out) != GHL_OK) {
+ *                    " \"store\": {\"kind\": \"sqlite\", \"path\": \"tokens.db\"}}",
+ *                    &client, &out) != GHL_OK) {
  *     fprintf(stderr, "%s\n", out);
  * }
  * ghl_string_free(out);
@@ -526,7 +527,8 @@ int32_t ghl_client_new_with_store(const char *config_json,
  *
  * ```c
  * char *link;
- * if (ghl_authorization_url(client, "{\"scopes\": [\"oauth.readonly\", \"oauth.write\"]}", &link) == GHL_OK) {
+ * const char *scopes = "{\"scopes\": [\"oauth.readonly\", \"oauth.write\"]}";
+ * if (ghl_authorization_url(client, scopes, &link) == GHL_OK) {
  *     printf("%s\n", link); // send the user to its "url"
  * }
  * ghl_string_free(link);
@@ -662,7 +664,7 @@ int32_t ghl_access_token(struct ghl_client *client,
  * ```c
  * char token[2048];
  * size_t length = sizeof token;
- * if (ghl_access_token_into(client, "a company id or location id", token, &length, NULL) == GHL_OK) {
+ * if (ghl_access_token_into(client, "a resource ID", token, &length, NULL) == GHL_OK) {
  *     printf("Authorization: Bearer %s\n", token);
  * }
  * ```
@@ -892,7 +894,8 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  *
  * ```c
  * char *report;
- * if (ghl_tokens_mint(client, "{\"companyId\": \"…\", \"installed\": true}", NULL, NULL, &report) == GHL_OK) {
+ * const char *params = "{\"companyId\": \"…\", \"installed\": true}";
+ * if (ghl_tokens_mint(client, params, NULL, NULL, &report) == GHL_OK) {
  *     printf("%s\n", report); // "failed" names the locations without a token
  * }
  * ghl_string_free(report);
@@ -1008,8 +1011,8 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  * Example:
  *
  * ```c
- * const char *request = "{\"method\": \"GET\", \"path\": \"/contacts/\", \"query\": {\"limit\": 20},"
- *                       " \"resourceId\": \"a location id\"}";
+ * const char *request = "{\"method\": \"GET\", \"path\": \"/contacts/\","
+ *                       " \"query\": {\"limit\": 20}, \"resourceId\": \"a location ID\"}";
  * char *response;
  * if (ghl_request(client, request, &response) == GHL_OK) {
  *     printf("%s\n", response); // look at its "status"

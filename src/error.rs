@@ -10,7 +10,10 @@ mod statuses;
 pub(crate) use statuses::{c_enum, statuses};
 
 macro_rules! define_status {
-    ($($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;
+    )+) => {
         /// The kind of a failure, with the number that the C ABI returns for it.
         ///
         /// A released number never changes its meaning. Success (0) is not a `Status`.

@@ -41,7 +41,9 @@ impl Event {
     }
 
     fn to_json(&self, resource_id: &str, at_ms: i64, expires_at: Option<i64>) -> Value {
-        let mut event = json!({"type": self.name(), "resourceId": resource_id, "at": at_ms, "expiresAt": expires_at});
+        let mut event = json!({
+            "type": self.name(), "resourceId": resource_id, "at": at_ms, "expiresAt": expires_at,
+        });
         if let Event::ReauthorizationRequired(error)
         | Event::RefreshFailed(error)
         | Event::Unsaved(error) = self

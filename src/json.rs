@@ -203,8 +203,9 @@ mod tests {
 
     #[test]
     fn newer_casing_wins() {
-        let Value::Object(answer) = json!({"access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a"})
-        else {
+        let Value::Object(answer) = json!({
+            "access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a",
+        }) else {
             unreachable!()
         };
         let mut fields = in_camel_case(answer);

@@ -243,7 +243,7 @@ fn every_connection_accepted_by_the_api_is_held_after_an_agencys_day() {
     );
 }
 
-// ---- Programs against the emulator's program ------------------------------------------------------------------------
+// ---- Programs against the emulator's program ----------------------------------------------------
 
 /// The duration of a program's day in real time.
 const DAY_SECONDS: u64 = 20;

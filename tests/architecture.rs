@@ -196,7 +196,8 @@ fn module_cycles_are_found() {
     let found = circle(arrows(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b"), ("d", "e")]));
     assert_eq!(Vec::from_iter(found.into_keys()), ["b", "c", "d"]);
     let mut of_file = Arrows::new();
-    let code = "use super::{b::B, c};\nfn f() { crate::ffi::d::g() }\n#[cfg(test)]\nmod tests { use super::e; }";
+    let code = "use super::{b::B, c};\nfn f() { crate::ffi::d::g() }\n#[cfg(test)]\n\
+                mod tests { use super::e; }";
     add_arrows(&mut of_file, "a.rs", code, "crate::ffi::");
     assert_eq!(of_file, arrows(&[("a", "b"), ("a", "c"), ("a", "d")]));
     let imports =
@@ -226,7 +227,8 @@ fn only_ffi_contains_unsafe_code() {
 
 #[test]
 fn module_references_are_found_in_every_notation() {
-    let code = "use crate::http::{Bucket, Response};\nuse crate::{\n    panic_scope,\n    json::{read, write}, token::Token,\n};\n\
+    let code = "use crate::http::{Bucket, Response};\nuse crate::{\n    panic_scope,\n    \
+                json::{read, write}, token::Token,\n};\n\
                 fn f() -> crate::error::Result<()> { crate::random::bytes() }";
     let found = used_modules(code);
     assert_eq!(Vec::from_iter(found), ["error", "http", "json", "panic_scope", "random", "token"]);

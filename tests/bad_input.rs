@@ -502,7 +502,10 @@ fn invalid_value_is_refused_by_key_and_not_repeated() {
         ),
         (
             ghl_request,
-            json!({"method": "GET", "path": "/", "resourceId": "x", "headers": {"authorization": secret}}),
+            json!({
+                "method": "GET", "path": "/", "resourceId": "x",
+                "headers": {"authorization": secret},
+            }),
             "headers.authorization",
         ),
         (ghl_request, json!({"method": "GET", "path": "/", "body": {}}), "body"),

@@ -50,11 +50,13 @@ fn whole(block: &str, language: &str) -> String {
         (true, _) => block.to_owned(),
         (false, "c") => format!(
             "#include <stdio.h>\n#include <string.h>\n#include \"ghl_oauth_typed.h\"\n\
-             void block(ghl_client *client);\nvoid block(ghl_client *client) {{\n(void)client;\n{block}\n}}\n"
+             void block(ghl_client *client);\nvoid block(ghl_client *client) {{\
+             \n(void)client;\n{block}\n}}\n"
         ),
         (false, _) => format!(
             "#include <iostream>\n#include \"ghl_oauth.hpp\"\n\
-             void block(const ghl::client &client);\nvoid block(const ghl::client &client) {{\n{block}\n}}\n"
+             void block(const ghl::client &client);\nvoid block(const ghl::client &client) {{\
+             \n{block}\n}}\n"
         ),
     }
 }

@@ -61,11 +61,17 @@ fn redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
         ),
         (
             "a session, and the marketplace's",
-            json!({"redirectUrl": with_parameter(&one, "state", None), "state": state, "allowMissingState": true}),
+            json!({
+                "redirectUrl": with_parameter(&one, "state", None), "state": state,
+                "allowMissingState": true,
+            }),
         ),
         (
             "an unknown one from the marketplace",
-            json!({"redirectUrl": with_parameter(&one, "state", Some("unknown")), "allowMissingState": true}),
+            json!({
+                "redirectUrl": with_parameter(&one, "state", Some("unknown")),
+                "allowMissingState": true,
+            }),
         ),
     ] {
         let error = abi.authorization_complete(params).fails(Status::StateMismatch);

@@ -89,7 +89,8 @@ fn header_compiles_without_warnings_with_gcc_and_clang_as_cpp17_and_cpp20() {
     ] {
         if Command::new(compiler).arg("--version").stdout(Stdio::null()).status().is_err() {
             println!(
-                "skipped: the C++ header with {compiler}, which is not installed (apt-get install g++ clang)"
+                "skipped: the C++ header with {compiler}, which is not installed (apt-get install \
+                 g++ clang)"
             );
             continue;
         }
@@ -228,7 +229,8 @@ fn cpp_configuration_struct_has_every_documented_key() {
             config.store->encryption_keys = {ghl::secret("t"), ghl::secret("u")};
             config.store->ca_bundle_path = config.store->encryption_keys_path = "t";
             config.store->sealed_only = true;
-            config.timeouts.connect = config.timeouts.answer = config.timeouts.total = std::chrono::seconds(2);
+            config.timeouts.connect = std::chrono::seconds(2);
+            config.timeouts.answer = config.timeouts.total = config.timeouts.connect;
             config.retry.max_attempts = 1;
             config.retry.base_delay = config.retry.max_delay = std::chrono::milliseconds(1);
             config.rate_limit.requests = config.rate_limit.per_day = 1;

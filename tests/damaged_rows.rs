@@ -24,9 +24,11 @@ const DAMAGES: [&str; 7] = [
 /// Replaces the strict table by one that accepts values of any type.
 const LENIENT: &str = "
     ALTER TABLE token RENAME TO strict_token;
-    CREATE TABLE token (client_id, resource_id, version, user_type, company_id, renew_at, document, sealed_with,
+    CREATE TABLE token (client_id, resource_id, version, user_type, company_id, renew_at,
+        document, sealed_with,
         PRIMARY KEY (client_id, resource_id));
-    INSERT INTO token SELECT client_id, resource_id, version, user_type, company_id, renew_at, document, sealed_with
+    INSERT INTO token SELECT client_id, resource_id, version, user_type, company_id, renew_at,
+        document, sealed_with
         FROM strict_token;
     DROP TABLE strict_token;";
 

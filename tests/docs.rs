@@ -242,6 +242,28 @@ fn python_code_in_the_readme_is_valid() {
     assert!(parsed.unwrap().success());
 }
 
+#[test]
+fn line_of_101_columns_fails_the_check_of_line_lengths() {
+    let folder = tempfile::tempdir().unwrap();
+    let passes = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/width");
+        let interpreter = std::env::var("GHL_PYTHON").unwrap_or_else(|_| "python3".into());
+        let output = Command::new(interpreter).arg(script).arg(path).output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.status.success()
+    };
+    let line = |columns: usize| format!("{}x\n", &"x ".repeat(columns)[..columns - 1]);
+    for name in ["a.rs", "a.py", "a.hpp", "a.css"] {
+        assert!(passes(name, line(100)), "{name}");
+        assert!(!passes(name, line(101)), "{name}");
+    }
+    assert!(passes("a.md", line(101)));
+    assert!(!passes("a.md", format!("```sh\n{}```\n", line(101))));
+    assert!(passes("a.c", format!("    f(\"{}\");\n", "x".repeat(101))));
+}
+
 /// The files of this repository that a line links to.
 fn links(line: &str) -> impl Iterator<Item = &str> {
     let targets = line.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());

@@ -96,7 +96,10 @@ fn token_request_sends_every_parameter_in_either_encoding() {
                 vec![("grantType", "authorization_code"), ("code", AWKWARD)],
             ),
             (
-                json!({"grantType": "authorization_code", "code": "c", "redirectUri": AWKWARD, "userType": "Location"}),
+                json!({
+                    "grantType": "authorization_code", "code": "c", "redirectUri": AWKWARD,
+                    "userType": "Location",
+                }),
                 vec![
                     ("grantType", "authorization_code"),
                     ("code", "c"),
@@ -105,7 +108,9 @@ fn token_request_sends_every_parameter_in_either_encoding() {
                 ],
             ),
             (
-                json!({"grantType": "refresh_token", "refreshToken": AWKWARD, "userType": "Company"}),
+                json!({
+                    "grantType": "refresh_token", "refreshToken": AWKWARD, "userType": "Company",
+                }),
                 vec![
                     ("grantType", "refresh_token"),
                     ("refreshToken", AWKWARD),
@@ -118,7 +123,10 @@ fn token_request_sends_every_parameter_in_either_encoding() {
             ),
             (json!({"grantType": "client_credentials"}), vec![("grantType", "client_credentials")]),
             (
-                json!({"grantType": "client_credentials", "clientId": AWKWARD_ID, "clientSecret": "other&secret"}),
+                json!({
+                    "grantType": "client_credentials", "clientId": AWKWARD_ID,
+                    "clientSecret": "other&secret",
+                }),
                 vec![
                     ("grantType", "client_credentials"),
                     ("clientId", AWKWARD_ID),
@@ -194,7 +202,8 @@ fn list_sends_every_parameter_and_the_app_id_by_default() {
         ),
         (
             json!({
-                "appId": "a", "pageSize": 7, "pageToken": "next==", "query": AWKWARD, "isInstalled": true,
+                "appId": "a", "pageSize": 7, "pageToken": "next==", "query": AWKWARD,
+                "isInstalled": true,
                 "restrictToUserLocations": false, "versionId": "v", "onTrial": false, "planId": "p",
                 "locationId": "l",
             }),
@@ -294,13 +303,14 @@ fn responses_of_every_shape_are_returned_in_camel_case() {
 
         keys_are(
             &token,
-            "accessToken approveAllLocations companyId expiresAt expiresIn installToFutureLocations \
-             isBulkInstallation refreshToken refreshTokenId scope tokenType traceId userId userType",
+            "accessToken approveAllLocations companyId expiresAt expiresIn \
+             installToFutureLocations isBulkInstallation refreshToken refreshTokenId scope \
+             tokenType traceId userId userType",
         );
         keys_are(
             &minted,
-            "accessToken appId companyId expiresAt expiresIn locationId planId refreshToken refreshTokenId scope \
-             tokenType traceId userId userType versionId",
+            "accessToken appId companyId expiresAt expiresIn locationId planId refreshToken \
+             refreshTokenId scope tokenType traceId userId userType versionId",
         );
         assert_eq!(
             (&token["userType"], &token["companyId"]),
@@ -706,33 +716,47 @@ fn every_shape_of_refusal_is_parsed() {
             400,
             json!({"statusCode": 400, "message": "Invalid parameter: grantType"}).to_string(),
             Status::InvalidRequest,
-            json!({"code": null, "message": "Invalid parameter: grantType", "details": null, "resolution": null}),
+            json!({
+                "code": null, "message": "Invalid parameter: grantType", "details": null,
+                "resolution": null,
+            }),
             Value::Null,
         ),
         (
             400,
             json!({"error": "invalid_grant", "error_description": "It is gone."}).to_string(),
             Status::ReauthorizationRequired,
-            json!({"code": "invalid_grant", "message": "It is gone.", "details": null, "resolution": null}),
+            json!({
+                "code": "invalid_grant", "message": "It is gone.", "details": null,
+                "resolution": null,
+            }),
             Value::Null,
         ),
         (
             400,
-            json!({"statusCode": 400, "message": "Location is not active", "traceId": "t 1"}).to_string(),
+            json!({
+                "statusCode": 400, "message": "Location is not active", "traceId": "t 1",
+            })
+            .to_string(),
             Status::LocationInactive,
-            json!({"code": null, "message": "Location is not active", "details": null, "resolution": null}),
+            json!({
+                "code": null, "message": "Location is not active", "details": null,
+                "resolution": null,
+            }),
             json!("t 1"),
         ),
         (
             404,
             json!({"error": {
-                "code": "RESOURCE_NOT_FOUND", "message": "There is none.", "details": {"resource": ["App"]},
+                "code": "RESOURCE_NOT_FOUND", "message": "There is none.",
+                "details": {"resource": ["App"]},
                 "resolution": "Look again.",
             }})
             .to_string(),
             Status::NotFound,
             json!({
-                "code": "RESOURCE_NOT_FOUND", "message": "There is none.", "details": {"resource": ["App"]},
+                "code": "RESOURCE_NOT_FOUND", "message": "There is none.",
+                "details": {"resource": ["App"]},
                 "resolution": "Look again.",
             }),
             Value::Null,
@@ -804,7 +828,10 @@ fn all_pages_are_returned_as_one_list() {
         assert_eq!(ids, expected);
         assert_eq!(
             list["pagination"],
-            json!({"totalRecords": 95, "currentPageSize": 95, "hasNextPage": false, "hasPrevPage": false})
+            json!({
+                "totalRecords": 95, "currentPageSize": 95, "hasNextPage": false,
+                "hasPrevPage": false,
+            })
         );
         assert_eq!(list["installToFutureLocations"], true);
         assert_eq!(sent(&emulator).len(), requests);
@@ -817,7 +844,9 @@ fn cyclic_page_tokens_end_in_an_error() {
     let abi = Abi::new(&emulator);
     let params = json!({"companyId": "c", "accessToken": "some access token", "all": true});
     for body in [
-        json!({"items": [{"_id": "1"}], "pagination": {"nextPageToken": "again", "hasNextPage": true}}),
+        json!({
+            "items": [{"_id": "1"}], "pagination": {"nextPageToken": "again", "hasNextPage": true},
+        }),
         json!({"pagination": {"nextPageToken": "on"}}),
     ] {
         emulator.inject(Rule::default(), answer(200, body));
@@ -1079,8 +1108,10 @@ fn secrets_echoed_by_the_server_are_not_in_the_error() {
         json!({"statusCode": 400, "message": echo}).to_string(),
         json!({"statusCode": 422, "message": [echo, echo], "error": echo}).to_string(),
         json!({"error": echo, "error_description": echo}).to_string(),
-        json!({"error": {"code": echo, "message": echo, "details": {"a": [echo]}, "resolution": echo}})
-            .to_string(),
+        json!({
+            "error": {"code": echo, "message": echo, "details": {"a": [echo]}, "resolution": echo},
+        })
+        .to_string(),
         json!({"message": {"nested": echo}}).to_string(),
         json!([echo]).to_string(),
         format!("<html>{}{echo}</html>", "x".repeat(450)),

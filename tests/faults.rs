@@ -320,7 +320,8 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
             "A raw refresh",
             vec![token("ghl_oauth_token", GrantType::RefreshToken, |fixture| {
                 fixture.abi.oauth_token(json!({
-                    "grantType": "refresh_token", "refreshToken": fixture.refresh_token, "userType": "Company",
+                    "grantType": "refresh_token", "refreshToken": fixture.refresh_token,
+                    "userType": "Company",
                 }))
             })],
         ),
@@ -328,7 +329,8 @@ fn columns() -> Vec<(&'static str, Vec<Way>)> {
             "A raw mint",
             vec![other("ghl_oauth_location_token", Endpoint::LocationToken, |fixture| {
                 fixture.abi.oauth_location_token(json!({
-                    "companyId": fixture.company, "locationId": fixture.location, "accessToken": fixture.access_token,
+                    "companyId": fixture.company, "locationId": fixture.location,
+                    "accessToken": fixture.access_token,
                 }))
             })],
         ),
@@ -561,7 +563,8 @@ fn every_fault_has_its_documented_outcome_for_every_caller() {
     for (old, new) in old.lines().zip(table.lines()) {
         assert_eq!(
             old, new,
-            "docs/errors.md differs; if the change is intended, run GHL_UPDATE_ERRORS=1 cargo test --test faults"
+            "docs/errors.md differs; if the change is intended, run GHL_UPDATE_ERRORS=1 cargo \
+             test --test faults"
         );
     }
     assert_eq!(old.lines().count(), table.lines().count());

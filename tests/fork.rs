@@ -44,7 +44,8 @@ impl Fixture {
     fn with(store: Value, folder: TempDir) -> Fixture {
         let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let config = json!({
-            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
+            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(),
+            "baseUrl": emulator.base_url(),
             "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
             "scopes": ["oauth.readonly", "oauth.write"],
             "store": store,

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use store_suite::patience;
 use support::{Abi, Outcome, emulator, signed, take};
 
-// ---- A host ---------------------------------------------------------------------------------------------------------
+// ---- A host -------------------------------------------------------------------------------------
 
 /// A callback's forced result: a number, and a text for `load` and `list`.
 type Refusal = (i32, Option<&'static str>);
@@ -254,7 +254,7 @@ fn hosted(emulator: &Emulator, changes: Value) -> (Abi, &'static TestHost) {
     (open(&config, &callbacks(host)).map_err(|error| error.1).unwrap().0, host)
 }
 
-// ---- The store suite ------------------------------------------------------------------------------------------------
+// ---- The store suite ----------------------------------------------------------------------------
 
 /// Refreshes a token while the store starts to refuse saves.
 fn refresh_unsaved(abi: &Abi, emulator: &Emulator, host: &TestHost, resource_id: &str) {
@@ -477,7 +477,7 @@ impl ghl_oauth::internals::store::Host for Honouring {
     }
 }
 
-// ---- Token lifecycle ------------------------------------------------------------------------------------------------
+// ---- Token lifecycle ----------------------------------------------------------------------------
 
 #[test]
 fn host_store_supports_the_whole_flow() {
@@ -809,7 +809,7 @@ fn pages_not_sorted_by_bytes_are_refused() {
     }
 }
 
-// ---- Misuse ---------------------------------------------------------------------------------------------------------
+// ---- Misuse -------------------------------------------------------------------------------------
 
 #[test]
 fn callbacks_are_validated_and_destroy_is_called_once() {

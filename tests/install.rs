@@ -13,12 +13,15 @@ use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
-const C: &str = "#include <stdio.h>\n#include \"ghl_oauth.h\"\nint main(void) {\n    ghl_client *client;\n    \
-    int32_t status = ghl_client_new(\"{\\\"clientId\\\": \\\"a-1\\\", \\\"clientSecret\\\": \\\"s\\\"}\", &client, NULL);\n    \
-    ghl_client_free(client);\n    puts(ghl_version());\n    return status;\n}\n";
+const C: &str = "#include <stdio.h>\n#include \"ghl_oauth.h\"\n\
+                 int main(void) {\n    ghl_client *client;\n    \
+                 int32_t status = ghl_client_new(\"{\\\"clientId\\\": \\\"a-1\\\", \
+                 \\\"clientSecret\\\": \\\"s\\\"}\", &client, NULL);\n    \
+                 ghl_client_free(client);\n    puts(ghl_version());\n    return status;\n}\n";
 
 const CPP: &str = "#include <iostream>\n#include \"ghl_oauth.hpp\"\nint main() {\n    \
-    ghl::client client(ghl::config(\"a-1\", \"s\"));\n    std::cout << client.stats().version << '\\n';\n}\n";
+                   ghl::client client(ghl::config(\"a-1\", \"s\"));\n    \
+                   std::cout << client.stats().version << '\\n';\n}\n";
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\n");
 
@@ -276,7 +279,8 @@ fn library_builds_with_system_sqlite_and_without_sqlite() {
     };
     if !system(&["--exists"]) {
         println!(
-            "skipped: the system's SQLite is not installed (apt-get install libsqlite3-dev pkg-config)"
+            "skipped: the system's SQLite is not installed (apt-get install libsqlite3-dev \
+             pkg-config)"
         );
         return;
     }
@@ -285,7 +289,8 @@ fn library_builds_with_system_sqlite_and_without_sqlite() {
     assert!(private_libraries(&prefix).contains("-lsqlite3"));
     if !is_here("cmake") {
         println!(
-            "skipped: a program with the system's SQLite, CMake is not installed (apt-get install cmake)"
+            "skipped: a program with the system's SQLite, CMake is not installed (apt-get install \
+             cmake)"
         );
         return;
     }

@@ -80,7 +80,10 @@ fn token_requested_under_a_new_client_id_is_not_found_and_the_error_names_the_ol
     let clients = abi.tokens_adopt(json!({})).ok();
     assert_eq!(
         clients,
-        json!({"adopted": 0, "skipped": [], "failed": [], "clients": [{"clientId": OLD_ID, "tokens": 2}]})
+        json!({
+            "adopted": 0, "skipped": [], "failed": [],
+            "clients": [{"clientId": OLD_ID, "tokens": 2}],
+        })
     );
 
     // The error gives no such advice if the store holds no tokens of another client id.

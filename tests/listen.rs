@@ -446,8 +446,9 @@ fn two_simultaneous_listeners_each_accept_only_their_own_redirect() {
             .iter()
             .zip(uris)
             .map(|(port, uri)| {
-                let params =
-                    json!({"port": port, "redirectUri": uri, "timeoutMs": PATIENCE.as_millis() as u64});
+                let params = json!({
+                    "port": port, "redirectUri": uri, "timeoutMs": PATIENCE.as_millis() as u64,
+                });
                 scope.spawn(move || abi.authorization_listen(params).ok())
             })
             .collect();
@@ -510,7 +511,10 @@ fn listener_with_a_host_session_accepts_only_its_own_redirect() {
     let (here, there) = (Abi::new(&emulator), Abi::new(&emulator));
     let port = free_port();
     let own = consented(&here, &emulator);
-    let params = json!({"port": port, "state": query(&own)["state"], "allowMissingState": true, "userType": "Company"});
+    let params = json!({
+        "port": port, "state": query(&own)["state"], "allowMissingState": true,
+        "userType": "Company",
+    });
     // The link was made by another process.
     let foreign = consented(&there, &emulator);
     let stateless = foreign.replace(&format!("&state={}", query(&foreign)["state"]), "");

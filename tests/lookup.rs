@@ -32,7 +32,9 @@ fn work() {
         "token": outcome(abi.access_token(company)),
         "refresh": outcome(abi.token_refresh(company)),
         "mint": outcome(abi.access_token(location)),
-        "mintAll": outcome(abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true)),
+        "mintAll": outcome(abi.tokens_mint(json!({
+            "companyId": company, "installed": true,
+        }), |_| true)),
     });
     println!("\nreport {report}");
 }

@@ -35,7 +35,8 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
         assert_eq!(
             stored,
             json!({
-                "resourceId": company, "userType": "Company", "companyId": company, "locationId": null,
+                "resourceId": company, "userType": "Company", "companyId": company,
+                "locationId": null,
                 "scope": config(&emulator, json!({}))["scopes"].as_array().unwrap().iter()
                     .map(|scope| scope.as_str().unwrap()).collect::<Vec<_>>().join(" "),
                 "expiresAt": expires_at, "refreshable": true, "state": "ok",
@@ -193,7 +194,8 @@ fn each_consent_link_has_a_unique_state() {
 #[test]
 fn consent_link_leads_to_the_configured_page() {
     let app = json!({
-        "clientId": "app-1", "clientSecret": "s", "redirectUri": "https://app.example/", "scopes": ["a.b"],
+        "clientId": "app-1", "clientSecret": "s", "redirectUri": "https://app.example/",
+        "scopes": ["a.b"],
     });
     for (authorize_url, beginning) in [
         (None, "https://marketplace.gohighlevel.com/v2/oauth/chooselocation?"),

@@ -105,7 +105,10 @@ fn refreshed_token_of_another_owner_is_not_returned_to_callers() {
         Endpoint::Token,
         200,
         &[],
-        &json!({"accessToken": "a", "refreshToken": "r", "expiresIn": "soon", "userType": "Location", "companyId": "d"}),
+        &json!({
+            "accessToken": "a", "refreshToken": "r", "expiresIn": "soon", "userType": "Location",
+            "companyId": "d",
+        }),
     );
     let old = client.access_token(&company).text();
     client.token_refresh(&company).fails(Status::Protocol);

@@ -38,7 +38,7 @@ fn company(id: &str) -> Record {
     Record::new(id.to_owned(), token(UserType::Company, id, None))
 }
 
-// ---- Log ------------------------------------------------------------------------------------------------------------
+// ---- Log ----------------------------------------------------------------------------------------
 
 /// The log of this program.
 static LOGGED: Mutex<String> = Mutex::new(String::new());
@@ -73,7 +73,7 @@ fn shows_no_password(text: &str) {
     }
 }
 
-// ---- Store suite ----------------------------------------------------------------------------------------------------
+// ---- Store suite --------------------------------------------------------------------------------
 
 #[test]
 fn postgres_store_passes_the_store_suite() {
@@ -155,7 +155,7 @@ fn tokens_of_another_client_id_in_the_same_database_are_adopted_and_work() {
     }
 }
 
-// ---- Tables -----------------------------------------------------------------------------------------------------
+// ---- Tables -------------------------------------------------------------------------------------
 
 #[test]
 fn processes_that_start_simultaneously_create_the_tables_once() {
@@ -213,7 +213,8 @@ fn role_without_create_permission_works_with_existing_tables() {
     drop(open(&database.url()));
     database.sql(&format!(
         "REVOKE CREATE ON SCHEMA public FROM {ROLE};
-         ALTER TABLE ghl_oauth_schema OWNER TO postgres; ALTER TABLE ghl_oauth_token OWNER TO postgres;
+         ALTER TABLE ghl_oauth_schema OWNER TO postgres;
+         ALTER TABLE ghl_oauth_token OWNER TO postgres;
          ALTER TABLE ghl_oauth_note OWNER TO postgres;
          GRANT SELECT, INSERT, UPDATE, DELETE ON ghl_oauth_token, ghl_oauth_note TO {ROLE};
          GRANT SELECT ON ghl_oauth_schema TO {ROLE}"
@@ -227,7 +228,8 @@ fn ids_are_sorted_by_their_bytes_with_any_database_collation() {
     server.sql(
         "postgres",
         &format!(
-            "CREATE DATABASE in_english OWNER {ROLE} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'"
+            "CREATE DATABASE in_english OWNER {ROLE} TEMPLATE template0 LOCALE_PROVIDER icu \
+             ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'"
         ),
     );
     let store = open(&Database { server, name: "in_english".into() }.url());
@@ -239,7 +241,7 @@ fn ids_are_sorted_by_their_bytes_with_any_database_collation() {
     assert_eq!(ids, ["B", "Z", "a", "b", "ä"]);
 }
 
-// ---- Durability and lost replies ------------------------------------------------------------------------------------
+// ---- Durability and lost replies ----------------------------------------------------------------
 
 #[test]
 fn save_survives_a_server_crash_when_the_role_has_synchronous_commit_off() {
@@ -378,7 +380,8 @@ fn row_with_unexpected_columns_is_one_unreadable_item_that_can_be_deleted_and_re
     let database = server.database();
     let store = open(&database.url());
     database.sql(
-        "ALTER TABLE ghl_oauth_token ALTER COLUMN document DROP NOT NULL, ALTER COLUMN version DROP NOT NULL",
+        "ALTER TABLE ghl_oauth_token ALTER COLUMN document DROP NOT NULL, ALTER COLUMN version \
+         DROP NOT NULL",
     );
     for damage in
         ["document = NULL", "document = ''", "document = 'canary'", "document = '\\x01ff'"]
@@ -441,7 +444,7 @@ fn consent_after_the_deletion_of_a_row_with_a_damaged_version_is_saved() {
     }
 }
 
-// ---- Deadlines ------------------------------------------------------------------------------------------------------
+// ---- Deadlines ----------------------------------------------------------------------------------
 
 type Call = fn(&PostgresStore, &Deadline) -> Result<()>;
 
@@ -549,7 +552,7 @@ fn unavailable_server_is_a_store_error_and_not_a_timeout() {
     }
 }
 
-// ---- Roles with limits ----------------------------------------------------------------------------------------------
+// ---- Roles with limits --------------------------------------------------------------------------
 
 #[test]
 fn wait_for_a_lock_outlasts_the_roles_statement_timeout() {
@@ -626,7 +629,7 @@ fn tables_are_created_by_a_role_with_a_short_statement_timeout() {
     });
 }
 
-// ---- Server failures ------------------------------------------------------------------------------------------------
+// ---- Server failures ----------------------------------------------------------------------------
 
 struct Fixture {
     emulator: Emulator,
@@ -665,7 +668,8 @@ impl Fixture {
 
     fn config(emulator: &Emulator, url: &str) -> Config {
         let config = json!({
-            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
+            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(),
+            "baseUrl": emulator.base_url(),
             "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
             "scopes": ["oauth.readonly", "oauth.write"], "store": {"kind": "postgres", "url": url},
         });
@@ -674,7 +678,8 @@ impl Fixture {
 
     /// Ends the session that holds the refresh lock.
     fn end_lock(&self, server: &Server) {
-        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND granted";
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks \
+                   WHERE locktype = 'advisory' AND granted";
         assert_eq!(server.sql("postgres", end), "1");
     }
 
@@ -951,7 +956,7 @@ fn log_contains_neither_tokens_nor_the_password() {
     }
 }
 
-// ---- A small pooler -------------------------------------------------------------------------------------------------
+// ---- A small pooler -----------------------------------------------------------------------------
 
 #[test]
 fn more_lock_holders_than_pooler_connections_all_finish() {
@@ -1034,7 +1039,7 @@ fn locations_that_fill_a_pooler_leave_a_connection_for_the_company_refresh() {
     assert_eq!(fixture.emulator.refreshes(), 1);
 }
 
-// ---- TLS ------------------------------------------------------------------------------------------------------------
+// ---- TLS ----------------------------------------------------------------------------------------
 
 #[test]
 fn server_certificate_and_host_name_are_verified() {
@@ -1050,8 +1055,8 @@ fn server_certificate_and_host_name_are_verified() {
     fs::write(path("empty.cnf"), "[req]\ndistinguished_name=dn\n[dn]\n").unwrap();
     let authority = |name: &str| {
         format!(
-            "req {key} -config {{}}/empty.cnf -subj /CN={name} -keyout {{}}/{name}.key -out {{}}/{name}.pem \
-             -addext basicConstraints=critical,CA:TRUE"
+            "req {key} -config {{}}/empty.cnf -subj /CN={name} -keyout {{}}/{name}.key -out \
+             {{}}/{name}.pem -addext basicConstraints=critical,CA:TRUE"
         )
     };
     if !openssl(&authority("ca")) || !openssl(&authority("other")) {
@@ -1059,8 +1064,9 @@ fn server_certificate_and_host_name_are_verified() {
         return;
     }
     assert!(openssl(&format!(
-        "req {key} -config {{}}/empty.cnf -subj /CN=server -keyout {{}}/server.key -out {{}}/server.pem \
-         -CA {{}}/ca.pem -CAkey {{}}/ca.key -addext basicConstraints=CA:FALSE -addext subjectAltName=IP:127.0.0.1"
+        "req {key} -config {{}}/empty.cnf -subj /CN=server -keyout {{}}/server.key -out \
+         {{}}/server.pem -CA {{}}/ca.pem -CAkey {{}}/ca.key -addext basicConstraints=CA:FALSE \
+         -addext subjectAltName=IP:127.0.0.1"
     )));
     for name in ["server.key", "server.pem"] {
         let place = server.data().join(name);
@@ -1090,7 +1096,8 @@ fn server_certificate_and_host_name_are_verified() {
     let store = try_open(&bound, Some(&path("ca.pem"))).unwrap();
     assert_store_contract(&store);
     let encrypted = database.sql(&format!(
-        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = '{ROLE}'"
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+         WHERE usename = '{ROLE}'"
     ));
     assert_eq!(encrypted, "t");
 

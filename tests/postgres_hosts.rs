@@ -63,7 +63,8 @@ impl Network {
         let hub = network.host("hub");
         if !run(&["ip", "netns", "add", &hub]) {
             println!(
-                "skipped: hosts in network namespaces (run as root, apt-get install iproute2 iptables)"
+                "skipped: hosts in network namespaces (run as root, apt-get install iproute2 \
+                 iptables)"
             );
             return None;
         }
@@ -166,7 +167,8 @@ fn host_disconnected_during_a_refresh_delays_others_only_briefly_and_loses_no_to
     let api = network.forward(emulator.base_url().rsplit(':').next().unwrap().parse().unwrap());
     let config = |url: &str, api: &str| {
         json!({
-            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": api,
+            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(),
+            "baseUrl": api,
             "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
             "scopes": ["oauth.readonly", "oauth.write"], "http": {"allowInsecureHttp": true},
             "store": {"kind": "postgres", "url": url},

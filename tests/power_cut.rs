@@ -34,7 +34,7 @@ const MARKS: &str = "RECORDER_MARKS";
 const ROOT: &str = "disk";
 const DATABASE: &str = "tokens.db";
 
-// ---- Worker ---------------------------------------------------------------------------------------------------------
+// ---- Worker -------------------------------------------------------------------------------------
 
 /// Not a test: with a configuration in the environment, this process is a worker that executes its
 /// input, and marks in the recorder's log the start and the result of each command.
@@ -164,7 +164,7 @@ impl Held {
     }
 }
 
-// ---- Fixtures -------------------------------------------------------------------------------------------------------
+// ---- Fixtures -----------------------------------------------------------------------------------
 
 /// The recorder, compiled once. Prints a note if there is no compiler.
 fn recorder() -> Option<&'static Path> {
@@ -457,7 +457,7 @@ fn recovery(state: &State) -> History {
     })
 }
 
-// ---- Histories ------------------------------------------------------------------------------------------------------
+// ---- Histories ----------------------------------------------------------------------------------
 
 /// All operations of a store, starting with its creation.
 fn new_database() -> History {
@@ -545,7 +545,8 @@ fn old_database(name: &'static str, with_wal: bool) -> History {
     database.query_row(mode, [], |_| Ok(())).unwrap();
     database.execute_batch(FIRST_SCHEMA).unwrap();
     database.execute("ATTACH ?1 AS now", [now.to_str().unwrap()]).unwrap();
-    let copy = "INSERT INTO main.token SELECT client_id, resource_id, version, user_type, company_id, renew_at, document
+    let copy = "INSERT INTO main.token SELECT client_id, resource_id, version, user_type,
+                company_id, renew_at, document
                 FROM now.token";
     assert_eq!(database.execute(copy, []).unwrap(), 3);
     for ending in ["", "-wal"] {
@@ -575,7 +576,7 @@ fn histories() -> Vec<History> {
     ]
 }
 
-// ---- Tests ----------------------------------------------------------------------------------------------------------
+// ---- Tests --------------------------------------------------------------------------------------
 
 fn depth() -> Depth {
     match env::var_os("GHL_POWER_CUT_LONG") {
@@ -606,7 +607,8 @@ fn power_cut_at_any_point_loses_no_acknowledged_write() {
         }
     }
     println!(
-        "power cuts: {cuts}, including {recoveries} interrupted recoveries; {states} states of the disk, all correct, in {:?}",
+        "power cuts: {cuts}, including {recoveries} interrupted recoveries; {states} states of \
+         the disk, all correct, in {:?}",
         began.elapsed()
     );
 }
@@ -620,4 +622,23 @@ fn power_cut_on_a_disk_that_ignores_syncs_is_detected_as_token_loss() {
         new_database().cut(Depth { changes: 0, namings: 0, every_write: 4 }, true);
     println!("{} of {states} states are wrong on a disk that ignores syncs", wrong.len());
     assert!(wrong.len() > 10, "the check detects the loss");
+}
+
+#[test]
+fn refresh_syncs_the_new_token_and_not_its_intent() {
+    if recorder().is_none() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let history = History::record("one refresh", &fixture, Held::default(), |fixture| {
+        let mut worker = fixture.worker();
+        worker.answer("a open");
+        fixture.consent(&mut worker, "a");
+        worker.answer(&format!("a refresh {}", fixture.emulator.company_id()));
+    });
+    let is_begin = |step: &Step| matches!(step, Step::Mark(mark) if mark == "begin");
+    let refresh = &history.steps[history.steps.iter().rposition(is_begin).unwrap()..];
+    let count = |is: fn(&Step) -> bool| refresh.iter().filter(|step| is(step)).count();
+    assert_eq!(count(|step| matches!(step, Step::Sync { .. })), 1, "syncs of one refresh");
+    assert!(count(|step| matches!(step, Step::Write { .. })) > 1, "the intent is written as well");
 }

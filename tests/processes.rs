@@ -36,7 +36,7 @@ const CONFIG: &str = "GHL_TEST_WORKER";
 /// The error of a worker's wall clock in milliseconds.
 const SKEW: &str = "GHL_TEST_SKEW_MS";
 
-// ---- Worker ---------------------------------------------------------------------------------------------------------
+// ---- Worker -------------------------------------------------------------------------------------
 
 /// Not a test: with a configuration in the environment, this process is a worker that executes its
 /// input.
@@ -158,7 +158,7 @@ fn start_worker_at(config: &Value, skew_ms: i64) -> Worker {
     Worker::start(this.env(CONFIG, config.to_string()).env(SKEW, skew_ms.to_string()))
 }
 
-// ---- Fixtures -------------------------------------------------------------------------------------------------------
+// ---- Fixtures -----------------------------------------------------------------------------------
 
 fn emulator() -> Emulator {
     Emulator::start(Options { locations: 4, rate_limit: None, ..Options::default() }).unwrap()
@@ -219,9 +219,11 @@ fn try_client_on(config: &Value, clock: Arc<dyn Clock>) -> ghl_oauth::Result<Cli
 fn config(emulator: &Emulator, store: &Value) -> Value {
     let configuration: Value = serde_json::from_str(&emulator.configuration()).unwrap();
     json!({
-        "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(), "baseUrl": emulator.base_url(),
+        "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(),
+        "baseUrl": emulator.base_url(),
         "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
-        "scopes": ["oauth.readonly", "oauth.write", "locations.readonly"], "retry": {"baseDelayMs": 5},
+        "scopes": ["oauth.readonly", "oauth.write", "locations.readonly"],
+        "retry": {"baseDelayMs": 5},
         "store": store, "webhook": configuration["webhook"],
     })
 }
@@ -261,7 +263,7 @@ fn refreshes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
 }
 
-// ---- Tests ----------------------------------------------------------------------------------------------------------
+// ---- Tests --------------------------------------------------------------------------------------
 
 #[test]
 fn sixty_four_callers_in_eight_processes_make_one_refresh() {
@@ -552,7 +554,8 @@ impl<'a> History<'a> {
             );
         }
         println!(
-            "{}: seed {seed}, window {} s: {} refreshes, {kills} kills, {pauses} pauses, {visits} uninstallations",
+            "{}: seed {seed}, window {} s: {} refreshes, {kills} kills, {pauses} pauses, {visits} \
+             uninstallations",
             self.store["kind"],
             self.window_seconds,
             emulator.refreshes()
@@ -776,7 +779,7 @@ fn lock_session_ended_during_a_refresh_lets_no_older_token_replace_a_newer_token
     the_lock_is_lost(&store, || server.end_sessions());
 }
 
-// ---- A foreign program ----------------------------------------------------------------------------------------------
+// ---- A foreign program --------------------------------------------------------------------------
 
 /// Runs the statements of each input line in one connection.
 const FOREIGN: &str = "
@@ -953,7 +956,7 @@ fn foreign_locks_and_reads_between_crashes_delay_no_call_and_lose_no_token() {
     History { trouble: Box::new(trouble), ..history }.run();
 }
 
-// ---- A full disk ----------------------------------------------------------------------------------------------------
+// ---- A full disk --------------------------------------------------------------------------------
 
 /// A small file system that a test can fill. SQLite checkpoints the WAL when it has 4 MB.
 struct SmallDisk(tempfile::TempDir);
@@ -1073,7 +1076,7 @@ fn disk_filled_by_another_program_still_serves_refreshes_from_the_wal_space() {
     refresh_in_turn(&mut fixture, &mut other, 150);
 }
 
-// ---- A database server in trouble -----------------------------------------------------------------------------------
+// ---- A database server in trouble ---------------------------------------------------------------
 
 /// After every few refreshes all sessions end, including refresh locks, or the server crashes and
 /// restarts.

@@ -260,7 +260,11 @@ fn holds(acts: &[Act], config: &dyn Fn(&mut Config)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn returned_token_works_and_no_connection_is_lost_without_cause(

@@ -121,7 +121,8 @@ fn statistics_report_the_state_of_the_rate_limiter() {
         list(&abi, &company).ok();
     }
     let expected = json!({
-        "resourceId": company, "inWindow": 3, "requests": 100, "perMs": 600_000, "today": 3, "perDay": 200_000,
+        "resourceId": company, "inWindow": 3, "requests": 100, "perMs": 600_000, "today": 3,
+        "perDay": 200_000,
         "waiting": 0, "heldForMs": null,
     });
     assert_eq!(pace_of(&abi, &company), expected);

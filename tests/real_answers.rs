@@ -232,8 +232,12 @@ fn response_without_a_list_or_its_next_page_is_an_error() {
         json!({"items": null}),
         json!({"items": {"_id": "l1"}}),
         json!({"items": [{"_id": "l1"}], "pagination": {"hasNextPage": true}}),
-        json!({"items": [{"_id": "l1"}], "pagination": {"hasNextPage": "true", "nextPageToken": ""}}),
-        json!({"items": [{"_id": "l1"}], "pagination": {"hasNextPage": true, "nextPageToken": null}}),
+        json!({
+            "items": [{"_id": "l1"}], "pagination": {"hasNextPage": "true", "nextPageToken": ""},
+        }),
+        json!({
+            "items": [{"_id": "l1"}], "pagination": {"hasNextPage": true, "nextPageToken": null},
+        }),
     ] {
         let kind = FaultKind::Status {
             status: 200,

@@ -111,7 +111,8 @@ fn entries(kind: Kind) -> Vec<Entry> {
         vec![
             entry("ghl_oauth_location_token", Endpoint::LocationToken, |fixture| {
                 let params = json!({
-                    "companyId": fixture.company, "locationId": fixture.location, "accessToken": fixture.access_token,
+                    "companyId": fixture.company, "locationId": fixture.location,
+                    "accessToken": fixture.access_token,
                 });
                 said(fixture.abi.oauth_location_token(params))
             }),

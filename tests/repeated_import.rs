@@ -27,7 +27,8 @@ fn forms(answer: &Value) -> Vec<(&'static str, Value)> {
     };
     let snake_case = json!({
         "access_token": answer["accessToken"], "refresh_token": answer["refreshToken"],
-        "expires_in": answer["expiresIn"], "userType": answer["userType"], "companyId": answer["companyId"],
+        "expires_in": answer["expiresIn"], "userType": answer["userType"],
+        "companyId": answer["companyId"],
         "locationId": answer["locationId"],
     });
     vec![
@@ -135,7 +136,8 @@ fn import_without_a_refresh_token_does_not_replace_a_token_that_has_one() {
         let (abi, location) = (fixture.open(), fixture.location(0));
         abi.connect(&fixture.emulator, Decision::Location(location.clone()));
         let minted = json!({
-            "accessToken": "minted elsewhere", "locationId": location, "companyId": fixture.company(),
+            "accessToken": "minted elsewhere", "locationId": location,
+            "companyId": fixture.company(),
             "userType": "Location", "expiresAt": 4_000_000_000_000_i64,
         });
         let reason = import(&abi, &minted, false);
@@ -343,13 +345,14 @@ fn import_of_the_predecessor_of_an_unsaved_token_is_refused() {
     }
 }
 
-// ---- One refresh token under several owners -------------------------------------------------------------------------
+// ---- One refresh token under several owners -----------------------------------------------------
 
 /// Entries of a migrated app with the refresh token of the company under each of these owners.
 fn shared(answer: &Value, owners: &[(&str, Option<&str>)]) -> Vec<Value> {
     let entry = |(company, location): &(&str, Option<&str>)| {
         json!({
-            "accessToken": format!("old token of {location:?}"), "refreshToken": answer["refreshToken"],
+            "accessToken": format!("old token of {location:?}"),
+            "refreshToken": answer["refreshToken"],
             "companyId": company, "locationId": location, "expiresAt": 1_700_000_000_000_i64,
             "userType": if location.is_some() { "Location" } else { "Company" },
         })
@@ -425,8 +428,11 @@ fn refresh_token_repeated_far_apart_in_a_long_import_is_assigned_to_the_company_
                 pair.reverse();
             }
             let between = (0..250).map(|index| {
-                json!({"accessToken": "a", "refreshToken": format!("of {index}"), "locationId": format!("filler{index}"),
-                       "companyId": "elsewhere", "expiresIn": 80_000})
+                json!({
+                    "accessToken": "a", "refreshToken": format!("of {index}"),
+                    "locationId": format!("filler{index}"), "companyId": "elsewhere",
+                    "expiresIn": 80_000,
+                })
             });
             let [first, last] = <[Value; 2]>::try_from(pair).unwrap();
             let entries: Vec<Value> = [first].into_iter().chain(between).chain([last]).collect();
@@ -572,7 +578,8 @@ fn stored_tokens_with_the_same_refresh_token_are_assigned_to_their_owners() {
         let of_company = tokens.iter().find(|token| token["userType"] == "Company").unwrap();
         for token in tokens.iter().filter(|token| token["userType"] == "Location") {
             let changed = fixture.database().execute(
-                "UPDATE token SET document = CAST(replace(CAST(document AS TEXT), ?2, ?3) AS BLOB) WHERE resource_id = ?1",
+                "UPDATE token SET document = CAST(replace(CAST(document AS TEXT), ?2, ?3) AS \
+                 BLOB) WHERE resource_id = ?1",
                 [&token["locationId"], &token["refreshToken"], &of_company["refreshToken"]]
                     .map(|text| text.as_str().unwrap()),
             );
@@ -605,7 +612,10 @@ fn private_integration_token_of_a_location_of_a_connected_company_is_kept() {
             let abi = fixture.open();
             let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
             let token = fixture.emulator.private_token(&location);
-            let mut entry = json!({"accessToken": token, "locationId": location, "companyId": company, "userType": "Location"});
+            let mut entry = json!({
+                "accessToken": token, "locationId": location, "companyId": company,
+                "userType": "Location",
+            });
             entry.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
             assert_eq!(import(&abi, &entry, false), "", "{kind:?}, {changes}");
             for _ in 0..3 {

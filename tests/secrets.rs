@@ -263,7 +263,9 @@ impl Play {
             params
         };
         let exchange = || {
-            let params = json!({"grantType": "authorization_code", "code": code, "clientSecret": GIVEN_SECRET});
+            let params = json!({
+                "grantType": "authorization_code", "code": code, "clientSecret": GIVEN_SECRET,
+            });
             abi.oauth_token(params)
         };
         let repeated = support::query(other);
@@ -271,8 +273,12 @@ impl Play {
             "{other}&error=no&error_description={}+{}",
             repeated["code"], repeated["state"]
         );
-        let session = json!({"access_token": IMPORTED[0], "refreshToken": IMPORTED[1], "companyId": "imported"});
-        let sessions = json!({"tokens": [session, {"accessToken": [IMPORTED[0]]}, {"refreshToken": IMPORTED[1]}]});
+        let session = json!({
+            "access_token": IMPORTED[0], "refreshToken": IMPORTED[1], "companyId": "imported",
+        });
+        let sessions = json!({
+            "tokens": [session, {"accessToken": [IMPORTED[0]]}, {"refreshToken": IMPORTED[1]}],
+        });
         // These results come from the server: only their errors are checked.
         let granting: [(&str, &dyn Fn() -> Outcome); 11] = [
             ("", &|| abi.access_token(&location)),
@@ -294,7 +300,10 @@ impl Play {
             }),
             (GIVEN_TOKEN, &|| {
                 let bearer = format!("Bearer {GIVEN_TOKEN}");
-                abi.request(json!({"method": "POST", "path": "/x", "headers": {"Authorization": bearer}, "body": GIVEN_TOKEN}))
+                abi.request(json!({
+                    "method": "POST", "path": "/x", "headers": {"Authorization": bearer},
+                    "body": GIVEN_TOKEN,
+                }))
             }),
         ];
         let install = self.emulator.webhook(&Notice::Install(location.clone()));

@@ -16,8 +16,16 @@ struct Row {
 }
 
 macro_rules! rows {
-    ($($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
-        [$(Row { doc: concat!($($doc),+), code: $code, name: stringify!($name), class: stringify!($class) }),+]
+    ($(
+        $(#[doc = $doc:literal])+
+        $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;
+    )+) => {
+        [$(Row {
+            doc: concat!($($doc),+),
+            code: $code,
+            name: stringify!($name),
+            class: stringify!($class),
+        }),+]
     };
 }
 
@@ -61,7 +69,8 @@ fn hold(name: &str, expected: impl Fn(&str) -> String) {
     } else if found != expected {
         let missing: Vec<&str> = expected.lines().filter(|line| !found.contains(line)).collect();
         panic!(
-            "{name} does not have the statuses of src/error/statuses.rs, in their order; missing: {missing:#?}\n\
+            "{name} does not have the statuses of src/error/statuses.rs, in their order; missing: \
+             {missing:#?}\n\
              run GHL_UPDATE_STATUSES=1 cargo test --test statuses"
         );
     }

@@ -29,7 +29,7 @@ fn sqlite_store_passes_the_store_suite() {
     );
 }
 
-// ---- SQLite only ----------------------------------------------------------------------------------------------------
+// ---- SQLite only --------------------------------------------------------------------------------
 
 #[test]
 fn apps_sharing_a_file_see_only_their_own_records() {
@@ -178,7 +178,7 @@ fn replaced_token_is_overwritten_in_the_file() {
     assert!(found(b"short") && !found(b"the-first-of-two-tokens"));
 }
 
-// ---- Store failures -------------------------------------------------------------------------------------------------
+// ---- Store failures -----------------------------------------------------------------------------
 
 /// A connected company whose store can be made to fail.
 struct Fixture {

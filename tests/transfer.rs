@@ -22,14 +22,17 @@ fn tokens(companies: usize, locations: usize) -> Vec<Value> {
     for company in 0..companies {
         let company = format!("company{company}");
         tokens.push(json!({
-            "accessToken": format!("access of {company}"), "refreshToken": format!("refresh of {company}"),
+            "accessToken": format!("access of {company}"),
+            "refreshToken": format!("refresh of {company}"),
             "expiresIn": 86399, "userType": "Company", "companyId": company,
         }));
         for location in 0..locations {
             let location = format!("{company}location{location}");
             tokens.push(json!({
-                "accessToken": format!("access of {location}"), "refreshToken": format!("refresh of {location}"),
-                "expiresIn": 86399, "userType": "Location", "companyId": company, "locationId": location,
+                "accessToken": format!("access of {location}"),
+                "refreshToken": format!("refresh of {location}"),
+                "expiresIn": 86399, "userType": "Location", "companyId": company,
+                "locationId": location,
             }));
         }
     }
@@ -226,7 +229,10 @@ fn older_token_replaces_a_newer_token_only_with_replace() {
     let abi = offline();
     let token = |access: &str, expires_in: i64| {
         let expires_at = wall_ms() + 1000 * expires_in;
-        json!({"accessToken": access, "refreshToken": access, "companyId": "c", "expiresAt": expires_at})
+        json!({
+            "accessToken": access, "refreshToken": access, "companyId": "c",
+            "expiresAt": expires_at,
+        })
     };
     let held = |abi: &Abi| abi.access_token("c").text();
     let import = |abi: &Abi, token: Value, replace: Option<bool>| {
@@ -314,7 +320,10 @@ fn token_of_unknown_age_is_refreshed_at_its_first_use() {
         (json!({"refreshToken": refresh}), 1),
         (json!({"accessToken": "long dead", "refreshToken": refresh}), 1),
         (
-            json!({"accessToken": "long dead", "refreshToken": refresh, "expiresAt": 1_700_000_000_000_i64}),
+            json!({
+                "accessToken": "long dead", "refreshToken": refresh,
+                "expiresAt": 1_700_000_000_000_i64,
+            }),
             1,
         ),
         (json!({"accessToken": access}), 0),
@@ -343,7 +352,9 @@ fn location_whose_company_is_not_connected_is_not_minted_from_another() {
             "accessToken": "a", "locationId": first, "companyId": company, "userType": "Location",
             "expiresAt": 1_700_000_000_000_i64,
         });
-        let other = json!({"accessToken": "b", "locationId": second, "companyId": first, "expiresIn": 80_000});
+        let other = json!({
+            "accessToken": "b", "locationId": second, "companyId": first, "expiresIn": 80_000,
+        });
         abi.tokens_import(json!({"tokens": [dead, other]})).ok();
         sent(&emulator);
         let error = abi.access_token(&first).fails(Status::NotFound);

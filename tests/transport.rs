@@ -116,7 +116,8 @@ fn untrusted_certificate_ends_the_call_before_any_request() {
                 let message = error["message"].as_str().unwrap();
                 assert!(
                     message.starts_with(
-                        "the certificate of 127.0.0.1 is not trusted, nothing was sent: invalid peer certificate"
+                        "the certificate of 127.0.0.1 is not trusted, nothing was sent: invalid \
+                         peer certificate"
                     ),
                     "{certificate:?}: {message}"
                 );
@@ -278,7 +279,8 @@ fn refusing_proxy_is_named_and_retried_only_if_that_may_help() {
                 let error = call(&abi).fails(Status::Network);
                 let address = proxy.address();
                 let expected = format!(
-                    "the proxy {address} refused to connect to 127.0.0.1 with {status}, nothing was sent"
+                    "the proxy {address} refused to connect to 127.0.0.1 with {status}, nothing \
+                     was sent"
                 );
                 assert_eq!(error["message"], expected);
                 assert!(error["help"].as_str().unwrap().contains(help), "{error}");

@@ -139,9 +139,10 @@ fn calls_with_a_valid_token_do_not_wait_for_the_refresh_of_another_client() {
     type Use = fn(&Abi, &str, &str) -> bool;
     let uses: [(&str, Use); 5] = [
         ("ghl_request", |abi, company, location| {
-            abi.request(
-                json!({"resourceId": company, "method": "GET", "path": format!("/locations/{location}")}),
-            )
+            abi.request(json!({
+                "resourceId": company, "method": "GET",
+                "path": format!("/locations/{location}"),
+            }))
             .0 == 0
         }),
         ("ghl_oauth_installed_locations", |abi, company, _| {
@@ -240,7 +241,7 @@ fn refreshing_caller_gives_up_in_time_and_uses_the_valid_token() {
     hold.release();
 }
 
-// ---- Wrong clocks ---------------------------------------------------------------------------------------------------
+// ---- Wrong clocks -------------------------------------------------------------------------------
 
 const YEAR_MS: i64 = 365 * 86_400_000;
 

@@ -28,8 +28,8 @@ impl Mock {
         let (Some(prism), Some(description)) = (env::var_os(PRISM), env::var_os(DESCRIPTION))
         else {
             println!(
-                "skipped: the vendor's description as a mock; npm install @stoplight/prism-cli, then set {PRISM} to its \
-                 program and {DESCRIPTION} to oauth-v3.json"
+                "skipped: the vendor's description as a mock; npm install @stoplight/prism-cli, \
+                 then set {PRISM} to its program and {DESCRIPTION} to oauth-v3.json"
             );
             return None;
         };
@@ -71,7 +71,10 @@ fn vendors_description_accepts_every_request() {
     for encoding in [Encoding::Form, Encoding::Json] {
         let client = mock.client(encoding);
         for params in [
-            json!({"grantType": "authorization_code", "code": "c & d+e", "redirectUri": "https://app.example/callback?a=b"}),
+            json!({
+                "grantType": "authorization_code", "code": "c & d+e",
+                "redirectUri": "https://app.example/callback?a=b",
+            }),
             json!({"grantType": "authorization_code", "code": "c", "userType": "Location"}),
             json!({"grantType": "refresh_token", "refreshToken": "r.s-t_u", "userType": "Company"}),
             json!({"grantType": "refresh_token", "refreshToken": "r"}),
@@ -83,14 +86,19 @@ fn vendors_description_accepts_every_request() {
         }
     }
     let client = mock.client(Encoding::Form);
-    let mint = json!({"companyId": "tDtDnQdgm2LXpyiqYvZ6", "locationId": "l1C08ntBrFjLS0elLIYU", "accessToken": "a"});
+    let mint = json!({
+        "companyId": "tDtDnQdgm2LXpyiqYvZ6", "locationId": "l1C08ntBrFjLS0elLIYU",
+        "accessToken": "a",
+    });
     let minted =
         client.oauth_location_token(&serde_json::from_value::<LocationTokenParams>(mint).unwrap());
     assert!(minted.is_ok(), "{minted:?}");
 
     let everything = json!({
-        "companyId": "tDtDnQdgm2LXpyiqYvZ6", "appId": "a", "pageSize": 100, "pageToken": "eyJza2lwIjoyMH0", "query": "Ö & o",
-        "isInstalled": true, "restrictToUserLocations": false, "versionId": "v", "onTrial": true, "planId": "p",
+        "companyId": "tDtDnQdgm2LXpyiqYvZ6", "appId": "a", "pageSize": 100,
+        "pageToken": "eyJza2lwIjoyMH0", "query": "Ö & o",
+        "isInstalled": true, "restrictToUserLocations": false, "versionId": "v", "onTrial": true,
+        "planId": "p",
         "locationId": "1245", "accessToken": "a"
     });
     for params in [json!({"companyId": "c", "accessToken": "a"}), everything] {

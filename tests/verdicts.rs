@@ -236,7 +236,7 @@ fn paused_location_is_queried_only_by_an_explicit_refresh() {
     }
 }
 
-// ---- Owner of a token -----------------------------------------------------------------------------------------------
+// ---- Owner of a token ---------------------------------------------------------------------------
 
 /// Replaces the response to the next refresh of a resource after the refresh token was spent.
 fn answer_refresh(emulator: &Emulator, resource_id: &str, document: &Value) {
@@ -497,7 +497,7 @@ fn minted_token_of_another_owner_is_not_returned_to_callers() {
     }
 }
 
-// ---- Backoff --------------------------------------------------------------------------------------------------------
+// ---- Backoff ------------------------------------------------------------------------------------
 
 /// The duration of the calls by the clocks of the library.
 const SECONDS: usize = 30;

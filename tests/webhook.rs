@@ -94,18 +94,20 @@ fn refused(abi: &Abi, body: &[u8], headers: &Value) -> Value {
     error
 }
 
-// ---- Verification ---------------------------------------------------------------------------------------------------
+// ---- Verification -------------------------------------------------------------------------------
 
 #[test]
 fn signed_delivery_of_any_type_is_verified_and_parsed() {
     let emulator = emulator(1);
     let abi = Abi::new(&emulator);
-    let body = r#"{"type": "ContactCreate", "webhookId": "w-1", "id": "ü", "timestamp": "2025-06-25T06:57:06.225Z"}"#;
+    let body = r#"{"type": "ContactCreate", "webhookId": "w-1", "id": "ü",
+        "timestamp": "2025-06-25T06:57:06.225Z"}"#;
     let verified = abi
         .webhook_verify(body.as_bytes(), &signed(&emulator, body.as_bytes(), Signature::Both))
         .ok();
     let expected = json!({
-        "type": "ContactCreate", "webhookId": "w-1", "timestampMs": 1_750_834_626_225_i64, "scheme": "ed25519",
+        "type": "ContactCreate", "webhookId": "w-1", "timestampMs": 1_750_834_626_225_i64,
+        "scheme": "ed25519",
         "keyIndex": 0, "payload": serde_json::from_str::<Value>(body).unwrap(),
     });
     assert_eq!(verified, expected);
@@ -215,7 +217,10 @@ fn header_names_in_any_case_and_signatures_in_either_base64_alphabet_are_accepte
         json!({"x-ghl-signature": [signature]}),
         json!({"x-ghl-signature": signature.trim_end_matches('=')}),
         json!({"x-ghl-signature": url_safe}),
-        json!({"x-ghl-signature": signature, "x-wh-signature": "nonsense", "accept": ["a", 1, null], "n": 1}),
+        json!({
+            "x-ghl-signature": signature, "x-wh-signature": "nonsense", "accept": ["a", 1, null],
+            "n": 1,
+        }),
     ] {
         abi.webhook_verify(body, &headers).ok();
     }
@@ -343,7 +348,7 @@ fn delivery_older_than_the_configured_maximum_is_refused() {
     }
 }
 
-// ---- Effect on tokens -----------------------------------------------------------------------------------------------
+// ---- Effect on tokens ---------------------------------------------------------------------------
 
 #[test]
 fn install_mints_at_once_if_the_company_token_is_stored() {
@@ -534,7 +539,10 @@ fn imported_token_of_unknown_age_is_dated_by_its_expiry() {
     let location = emulator.location_ids()[0].clone();
     let body = emulator.webhook(&uninstall(&location));
     let import = |expires_at: i64| {
-        let token = json!({"accessToken": "a", "refreshToken": "r", "locationId": location, "expiresAt": expires_at});
+        let token = json!({
+            "accessToken": "a", "refreshToken": "r", "locationId": location,
+            "expiresAt": expires_at,
+        });
         abi.tokens_import(json!({"tokens": [token], "replace": true})).ok();
     };
     let now = emulator.clock().now_ms();
@@ -558,7 +566,9 @@ fn company_uninstall_deletes_only_the_tokens_of_its_locations() {
         let now = emulator.clock().now_ms();
         let token = |company: &str, location: Option<&String>, granted: i64| {
             let owner = location.map_or(company, String::as_str);
-            json!({"accessToken": "a", "refreshToken": owner, "companyId": company, "locationId": location,
+            json!({
+                "accessToken": "a", "refreshToken": owner,
+                "companyId": company, "locationId": location,
                    "expiresAt": granted + 86_400_000})
         };
         let mut tokens: Vec<Value> =
@@ -810,7 +820,7 @@ fn uninstall_waits_for_a_refresh_in_progress() {
     assert_eq!(held(&two), [""; 0], "the refresh did not restore the token");
 }
 
-// ---- Any order and number -------------------------------------------------------------------------------------------
+// ---- Any order and number -----------------------------------------------------------------------
 
 /// Events at the vendor, a second apart. The host sees only their webhooks.
 #[derive(Debug, Clone)]
@@ -838,7 +848,11 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 40,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// The second number of each act decides when its webhooks arrive: if it is odd, at once as
     /// well. In the end all of them are delivered again, sorted by these numbers.
@@ -851,7 +865,9 @@ proptest! {
         let emulator = emulator(3);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
-        let store = if shared { json!({"kind": "sqlite", "path": path}) } else { json!({"kind": "memory"}) };
+        let store = if shared { json!({
+            "kind": "sqlite", "path": path,
+        }) } else { json!({"kind": "memory"}) };
         let first = Abi::with(&emulator, json!({"store": store}));
         let other = shared.then(|| Abi::with(&emulator, json!({"store": store})));
         let host = |turn: usize| other.as_ref().filter(|_| turn % 2 == 1).unwrap_or(&first);
@@ -902,12 +918,19 @@ proptest! {
         prop_assert_eq!(&report["failed"], &json!([]));
 
         let mut expected: Vec<&String> =
-            locations.iter().zip(installed).filter(|(_, here)| *here && consented).map(|(id, _)| id).collect();
+            locations
+                .iter()
+                .zip(installed)
+                .filter(|(_, here)| *here && consented)
+                .map(|(id, _)| id)
+                .collect();
         expected.extend(consented.then_some(&company));
         expected.sort();
         let tokens = first.tokens_export(json!({})).ok();
         let tokens = tokens["tokens"].as_array().unwrap();
-        let id = |token: &Value| token.get("locationId").unwrap_or(&token["companyId"]).as_str().unwrap().to_owned();
+        let id = |token: &Value| {
+            token.get("locationId").unwrap_or(&token["companyId"]).as_str().unwrap().to_owned()
+        };
         let mut found: Vec<String> = tokens.iter().map(id).collect();
         found.sort();
         prop_assert_eq!(found.iter().collect::<Vec<_>>(), expected);
@@ -918,7 +941,7 @@ proptest! {
     }
 }
 
-// ---- Webhooks sent by the emulator ----------------------------------------------------------------------------------
+// ---- Webhooks sent by the emulator --------------------------------------------------------------
 
 /// A receiver for `count` webhooks, which responds to each after `receive` has handled it.
 fn receiver(

@@ -21,7 +21,8 @@ static void check(const char *what, int32_t status) {
 static void into(void) {
     char buffer[2048];
     size_t length = sizeof buffer;
-    check("ghl_access_token_into", ghl_access_token_into(client, resource_id, buffer, &length, &json));
+    check("ghl_access_token_into",
+          ghl_access_token_into(client, resource_id, buffer, &length, &json));
 }
 
 static void owned(void) {
@@ -50,7 +51,8 @@ int main(int count, char **words) {
     snprintf(tokens, sizeof tokens, "{\"tokens\":[%s]}", words[5]);
     check("ghl_tokens_import", ghl_tokens_import(client, tokens, &json));
     for (size_t kind = 0; kind < sizeof KINDS / sizeof *KINDS; kind++) {
-        for (long calls = strcmp(KINDS[kind].name, words[1]) == 0 ? atol(words[2]) : 0; calls > 0; calls--) {
+        for (long calls = strcmp(KINDS[kind].name, words[1]) == 0 ? atol(words[2]) : 0; calls > 0;
+             calls--) {
             KINDS[kind].call();
         }
     }

@@ -292,7 +292,7 @@ def in_turns(measures):
     return {name: statistics.median(values) for name, values in results.items()}
 
 
-# ---- The questions ---------------------------------------------------------------------------------------------------
+# ---- The questions -------------------------------------------------------------------------------
 
 
 def live(_):
@@ -529,7 +529,8 @@ def mint(arguments):
                 )
     head = ["", "minted", "refused (429)", "time", "the limit's = 1"]
     table(
-        f"{count} locations minted, {requests} requests in {per_ms} ms, a server that takes 0 or 5 ms",
+        f"{count} locations minted, {requests} requests in {per_ms} ms, a server that takes 0 or 5 "
+        "ms",
         head,
         rows,
     )
@@ -644,7 +645,9 @@ def installed():
         OURS_C.name: f"1 library, {megabytes([LIBRARY]):.1f} MB",
         OURS_PYTHON.name: f"1 package, {megabytes([LIBRARY, BINDING / 'ghl_oauth']):.1f} MB",
         VENDOR_PYTHON.name: f"{len(distributions)} packages, {megabytes(packages):.1f} MB",
-        VENDOR_TYPESCRIPT.name: f"{len(lock['packages']) - 1} packages, {megabytes([modules]):.1f} MB",
+        VENDOR_TYPESCRIPT.name: (
+            f"{len(lock['packages']) - 1} packages, {megabytes([modules]):.1f} MB"
+        ),
         GHL_SDK.name: f"1 program, {stripped(RUST / 'ghl-sdk-peer'):.1f} MB",
         GO.name: f"1 program, {stripped(BUILT / 'oauth2'):.1f} MB",
         LIBCURL.name: f"{len(loaded)} libraries, {megabytes(loaded):.1f} MB",

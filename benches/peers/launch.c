@@ -27,7 +27,8 @@ int main(int count, char **words) {
         return 1;
     }
     clock_gettime(CLOCK_MONOTONIC, &ended);
-    double milliseconds = (double)(ended.tv_sec - began.tv_sec) * 1e3 + (double)(ended.tv_nsec - began.tv_nsec) / 1e6;
+    double milliseconds =
+        (double)(ended.tv_sec - began.tv_sec) * 1e3 + (double)(ended.tv_nsec - began.tv_nsec) / 1e6;
     printf("{\"ms\": %.3f, \"kilobytes\": %ld}\n", milliseconds, usage.ru_maxrss);
     return 0;
 }

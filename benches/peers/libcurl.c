@@ -60,16 +60,18 @@ static void save(void) {
     if (file == NULL) {
         die("store", temporary);
     }
-    fprintf(file, "{\"accessToken\": \"%s\", \"refreshToken\": \"%s\", \"expiresAt\": %.0f}", access_token, refresh_token,
-            expires_at);
-    if (fflush(file) != 0 || fsync(fileno(file)) != 0 || fclose(file) != 0 || rename(temporary, store) != 0) {
+    fprintf(file, "{\"accessToken\": \"%s\", \"refreshToken\": \"%s\", \"expiresAt\": %.0f}",
+            access_token, refresh_token, expires_at);
+    if (fflush(file) != 0 || fsync(fileno(file)) != 0 || fclose(file) != 0 ||
+        rename(temporary, store) != 0) {
         die("store", temporary);
     }
 }
 
 static int refresh(void) {
     const char *names[] = {"clientId", "clientSecret", "grantType", "refreshToken"};
-    const char *values[] = {text(task, "clientId"), text(task, "clientSecret"), "refresh_token", refresh_token};
+    const char *values[] = {text(task, "clientId"), text(task, "clientSecret"), "refresh_token",
+                            refresh_token};
     char form[2 * TOKEN_SIZE], url[512];
     struct answer answer = {NULL, 0};
     struct curl_slist *headers = curl_slist_append(NULL, "Version: v3");
@@ -77,7 +79,8 @@ static int refresh(void) {
     long status = 0;
     for (int i = 0; i < 4; i++) {
         char *escaped = curl_easy_escape(curl, values[i], 0);
-        length += (size_t)snprintf(form + length, sizeof form - length, "%s%s=%s", i == 0 ? "" : "&", names[i], escaped);
+        length += (size_t)snprintf(form + length, sizeof form - length, "%s%s=%s",
+                                   i == 0 ? "" : "&", names[i], escaped);
         curl_free(escaped);
     }
     snprintf(url, sizeof url, "%s/oauth/token", text(task, "baseUrl"));
@@ -92,7 +95,9 @@ static int refresh(void) {
     CURLcode code = curl_easy_perform(curl);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     curl_slist_free_all(headers);
-    cJSON *token = code == CURLE_OK && status == 200 ? cJSON_ParseWithLength(answer.bytes, answer.length) : NULL;
+    cJSON *token = code == CURLE_OK && status == 200
+                       ? cJSON_ParseWithLength(answer.bytes, answer.length)
+                       : NULL;
     free(answer.bytes);
     if (token == NULL) {
         return 0;

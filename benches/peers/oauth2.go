@@ -1,5 +1,5 @@
-// Go's golang.org/x/oauth2, measured by compare.py: oauth2 QUESTION TASK. It uses the field names of RFC 6749, like the
-// API version before v3.
+// Measures golang.org/x/oauth2 for compare.py: oauth2 QUESTION TASK. It uses the field names of
+// RFC 6749, like the API versions before v3.
 package main
 
 import (
@@ -74,7 +74,10 @@ func (token stored) token() *oauth2.Token {
 }
 
 func (task task) config() *oauth2.Config {
-	endpoint := oauth2.Endpoint{TokenURL: task.BaseURL + "/oauth/token", AuthStyle: oauth2.AuthStyleInParams}
+	endpoint := oauth2.Endpoint{
+		TokenURL:  task.BaseURL + "/oauth/token",
+		AuthStyle: oauth2.AuthStyleInParams,
+	}
 	return &oauth2.Config{ClientID: task.ClientID, ClientSecret: task.ClientSecret, Endpoint: endpoint}
 }
 
@@ -169,6 +172,8 @@ func check(err error) {
 func main() {
 	var task task
 	check(json.Unmarshal([]byte(os.Args[2]), &task))
-	questions := map[string]func(){"ask": task.ask, "live": task.live, "refresh": task.refresh, "start": task.start}
+	questions := map[string]func(){
+		"ask": task.ask, "live": task.live, "refresh": task.refresh, "start": task.start,
+	}
 	questions[os.Args[1]]()
 }

@@ -47,7 +47,8 @@ static void list(void) {
 
 static void mint(void) {
     char *json, params[256];
-    snprintf(params, sizeof params, "{\"companyId\":\"%s\",\"installed\":true,\"concurrency\":4}", company_id);
+    snprintf(params, sizeof params, "{\"companyId\":\"%s\",\"installed\":true,\"concurrency\":4}",
+             company_id);
     double began = seconds();
     int32_t status = ghl_tokens_mint(client, params, NULL, NULL, &json);
     double took = seconds() - began;

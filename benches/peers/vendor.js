@@ -60,7 +60,8 @@ const sdk = new HighLevel({ clientId, clientSecret, sessionStorage: storage });
 
 /** The token lookup that each call of the SDK does before its request. */
 async function token() {
-  return (await sdk.getTokenForSecurity(["Agency-Access-Only"], {}, { companyId })).replace(/^Bearer /, "");
+  const header = await sdk.getTokenForSecurity(["Agency-Access-Only"], {}, { companyId });
+  return header.replace(/^Bearer /, "");
 }
 
 function session(token) {

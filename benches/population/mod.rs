@@ -14,7 +14,8 @@ pub fn token(index: usize, now: i64) -> serde_json::Map<String, Value> {
     let is_company = index.is_multiple_of(1000);
     let expires_at = if index % DUE == 1 { now + DAY_MS / 10 } else { now + DAY_MS };
     let token = json!({
-        "accessToken": format!("{index:0>900}"), "refreshToken": format!("{index:0>400}"), "expiresAt": expires_at,
+        "accessToken": format!("{index:0>900}"), "refreshToken": format!("{index:0>400}"),
+        "expiresAt": expires_at,
         "userType": if is_company { "Company" } else { "Location" }, "companyId": company_id(index),
         "locationId": if is_company { Value::Null } else { location_id(index).into() },
         "scope": "contacts.readonly contacts.write locations.readonly",

@@ -37,7 +37,8 @@ static inline struct task task(int count, char **words) {
     if (count < 8 || atoi(words[3]) < 1 || atoi(words[3]) > count - 7) {
         die("usage", "PROGRAM CALL CALLS THREADS CONFIGURATION TOKENS COMPANY_ID LOCATION_ID...");
     }
-    return (struct task){words[1], atol(words[2]), atoi(words[3]), words[4], words[5], words[6], words + 7, count - 7};
+    return (struct task){words[1], atol(words[2]), atoi(words[3]), words[4],
+                         words[5], words[6],       words + 7,      count - 7};
 }
 
 static inline double microseconds(clockid_t clock) {
@@ -84,11 +85,13 @@ static inline void repeat(const struct task *task) {
     double *times = calloc((size_t)all, sizeof *times);
     struct thread *threads = calloc((size_t)task->threads, sizeof *threads);
     pthread_barrier_t ready;
-    if (times == NULL || threads == NULL || pthread_barrier_init(&ready, NULL, (unsigned)task->threads + 1) != 0) {
+    if (times == NULL || threads == NULL ||
+        pthread_barrier_init(&ready, NULL, (unsigned)task->threads + 1) != 0) {
         die("memory", NULL);
     }
     for (int i = 0; i < task->threads; i++) {
-        threads[i] = (struct thread){.task = task, .number = i, .times = times + i * task->calls, .ready = &ready};
+        threads[i] = (struct thread){
+            .task = task, .number = i, .times = times + i * task->calls, .ready = &ready};
         if (pthread_create(&threads[i].id, NULL, make_calls, &threads[i]) != 0) {
             die("pthread_create", NULL);
         }

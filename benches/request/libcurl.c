@@ -79,12 +79,14 @@ static struct curl_slist *bearer(const struct caller *caller) {
 }
 
 /* Writes a form with `count` fields. The handle does not copy it. */
-static void set_form(const struct caller *caller, char form[8192], int fields, const char **names, const char **values) {
+static void set_form(const struct caller *caller, char form[8192], int fields, const char **names,
+                     const char **values) {
     size_t length = 0;
     for (int i = 0; i < fields; i++) {
         char *escaped = caller->escapes ? curl_easy_escape(caller->curl, values[i], 0) : NULL;
         const char *value = caller->escapes ? escaped : values[i];
-        length += (size_t)snprintf(form + length, 8192 - length, "%s%s=%s", i == 0 ? "" : "&", names[i], value);
+        length += (size_t)snprintf(form + length, 8192 - length, "%s%s=%s", i == 0 ? "" : "&",
+                                   names[i], value);
         curl_free(escaped);
     }
     curl_easy_setopt(caller->curl, CURLOPT_POSTFIELDS, form);
@@ -100,7 +102,8 @@ static void send_request(struct caller *caller) {
 
 static void keep(struct caller *caller, const cJSON *token) {
     snprintf(caller->access_token, sizeof caller->access_token, "%s", member(token, "accessToken"));
-    const char *refresh_token = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(token, "refreshToken"));
+    const char *refresh_token =
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(token, "refreshToken"));
     if (refresh_token != NULL) {
         snprintf(caller->refresh_token, sizeof caller->refresh_token, "%s", refresh_token);
     }
@@ -108,7 +111,8 @@ static void keep(struct caller *caller, const cJSON *token) {
 
 static void refresh(struct caller *caller) {
     const char *names[] = {"clientId", "clientSecret", "grantType", "refreshToken", "userType"};
-    const char *values[] = {member(caller->config, "clientId"), member(caller->config, "clientSecret"), "refresh_token",
+    const char *values[] = {member(caller->config, "clientId"),
+                            member(caller->config, "clientSecret"), "refresh_token",
                             caller->refresh_token, "Location"};
     char form[8192];
     set_form(caller, form, 5, names, values);

@@ -48,12 +48,13 @@ static struct caller *caller_new(const struct task *task, int number) {
     caller->location_id = task->location_ids[number];
     if (strcmp(task->call, "request") == 0) {
         caller->call = send_request;
-        snprintf(caller->parameters, 512, "{\"method\":\"GET\",\"path\":\"/locations/%s\",\"resourceId\":\"%s\"}",
+        snprintf(caller->parameters, 512,
+                 "{\"method\":\"GET\",\"path\":\"/locations/%s\",\"resourceId\":\"%s\"}",
                  caller->location_id, caller->location_id);
     } else if (strcmp(task->call, "mint") == 0) {
         caller->call = mint;
-        snprintf(caller->parameters, 512, "{\"companyId\":\"%s\",\"locationId\":\"%s\"}", task->company_id,
-                 caller->location_id);
+        snprintf(caller->parameters, 512, "{\"companyId\":\"%s\",\"locationId\":\"%s\"}",
+                 task->company_id, caller->location_id);
     } else {
         caller->call = refresh;
     }
@@ -74,11 +75,13 @@ static void mint_many(const struct task *task) {
     if (parameters == NULL || task->calls > task->locations) {
         die("usage", "a location for each mint");
     }
-    int length = snprintf(parameters, room, "{\"companyId\":\"%s\",\"concurrency\":%d,\"force\":true,\"locationIds\":[",
-                          task->company_id, task->threads);
+    int length =
+        snprintf(parameters, room,
+                 "{\"companyId\":\"%s\",\"concurrency\":%d,\"force\":true,\"locationIds\":[",
+                 task->company_id, task->threads);
     for (long i = 0; i < task->calls; i++) {
-        length += snprintf(parameters + length, room - (size_t)length, "%s\"%s\"", i == 0 ? "" : ",",
-                           task->location_ids[i]);
+        length += snprintf(parameters + length, room - (size_t)length, "%s\"%s\"",
+                           i == 0 ? "" : ",", task->location_ids[i]);
     }
     snprintf(parameters + length, room - (size_t)length, "]}");
     double began = microseconds(CLOCK_MONOTONIC), worked = microseconds(CLOCK_PROCESS_CPUTIME_ID);

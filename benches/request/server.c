@@ -63,7 +63,8 @@ static int receive(struct connection *connection, char *bytes, int room) {
 
 static bool send_all(struct connection *connection, const struct answer *answer) {
     return connection->ssl == NULL
-               ? send(connection->socket, answer->bytes, (size_t)answer->length, MSG_NOSIGNAL) == answer->length
+               ? send(connection->socket, answer->bytes, (size_t)answer->length, MSG_NOSIGNAL) ==
+                     answer->length
                : SSL_write(connection->ssl, answer->bytes, answer->length) == answer->length;
 }
 
@@ -102,7 +103,10 @@ static void *serve(void *of) {
         const char *path = strchr(request, ' ');
         bool mints = path != NULL && strncmp(path, " /oauth/location-token ", 23) == 0;
         bool grants = path != NULL && strncmp(path, " /oauth/token ", 14) == 0;
-        goes_on = send_all(&connection, mints ? &location_token : grants ? &token : &location) && !closes;
+        goes_on = send_all(&connection, mints    ? &location_token
+                                        : grants ? &token
+                                                 : &location) &&
+                  !closes;
     }
     if (connection.ssl != NULL) {
         SSL_shutdown(connection.ssl);
@@ -118,7 +122,8 @@ static void *report(void *unused) {
         if (character == '\n') {
             struct timespec worked;
             clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &worked);
-            printf("%ld %ld %ld\n", connections, resumed, worked.tv_sec * 1000000L + worked.tv_nsec / 1000);
+            printf("%ld %ld %ld\n", connections, resumed,
+                   worked.tv_sec * 1000000L + worked.tv_nsec / 1000);
             fflush(stdout);
         }
     }
@@ -153,7 +158,8 @@ int main(int count, char **words) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
     int listener = socket(AF_INET, SOCK_STREAM, 0);
-    if (listener < 0 || bind(listener, (struct sockaddr *)&address, size) != 0 || listen(listener, 128) != 0 ||
+    if (listener < 0 || bind(listener, (struct sockaddr *)&address, size) != 0 ||
+        listen(listener, 128) != 0 ||
         getsockname(listener, (struct sockaddr *)&address, &size) != 0) {
         die("socket");
     }

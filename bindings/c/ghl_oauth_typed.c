@@ -197,7 +197,8 @@ static char *read_list(char *at, const json_member *list, void *target) {
         }
         if (fits) {
             char *item = memset(items + count * list->size, 0, list->size);
-            at = list->kind == MAP ? read_header(at, (ghl_header *)(void *)item) : read_object(at, list->inner, item);
+            at = list->kind == MAP ? read_header(at, (ghl_header *)(void *)item)
+                                   : read_object(at, list->inner, item);
             count++;
         } else {
             at = skip_value(at);
@@ -328,11 +329,11 @@ static const json_member MAINTAIN_FAILURE_MEMBERS[] = {
 };
 
 static const json_member TOKEN_INFO_PAGE_DOCUMENT[] = {
-    {"items", LIST, offsetof(ghl_token_info_page, items), TOKEN_INFO_DOCUMENT, sizeof(ghl_token_info),
-     offsetof(ghl_token_info_page, count)},
+    {"items", LIST, offsetof(ghl_token_info_page, items), TOKEN_INFO_DOCUMENT,
+     sizeof(ghl_token_info), offsetof(ghl_token_info_page, count)},
     FIELD(ghl_token_info_page, TEXT, "nextPageToken", next_page_token),
-    {"failed", LIST, offsetof(ghl_token_info_page, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
-     offsetof(ghl_token_info_page, failed_count)},
+    {"failed", LIST, offsetof(ghl_token_info_page, failed), MAINTAIN_FAILURE_MEMBERS,
+     sizeof(ghl_maintain_failure), offsetof(ghl_token_info_page, failed_count)},
     LAST,
 };
 
@@ -348,10 +349,11 @@ static const json_member TOKEN_DOCUMENT[] = {
 };
 
 static const json_member TOKEN_PAGE_DOCUMENT[] = {
-    {"tokens", LIST, offsetof(ghl_token_page, items), TOKEN_DOCUMENT, sizeof(ghl_token), offsetof(ghl_token_page, count)},
+    {"tokens", LIST, offsetof(ghl_token_page, items), TOKEN_DOCUMENT, sizeof(ghl_token),
+     offsetof(ghl_token_page, count)},
     FIELD(ghl_token_page, TEXT, "nextPageToken", next_page_token),
-    {"failed", LIST, offsetof(ghl_token_page, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
-     offsetof(ghl_token_page, failed_count)},
+    {"failed", LIST, offsetof(ghl_token_page, failed), MAINTAIN_FAILURE_MEMBERS,
+     sizeof(ghl_maintain_failure), offsetof(ghl_token_page, failed_count)},
     LAST,
 };
 
@@ -364,8 +366,8 @@ static const json_member SKIPPED_MEMBERS[] = {
 
 static const json_member IMPORT_REPORT_DOCUMENT[] = {
     FIELD(ghl_import_report, INTEGER, "imported", imported),
-    {"skipped", LIST, offsetof(ghl_import_report, skipped), SKIPPED_MEMBERS, sizeof(ghl_skipped_token),
-     offsetof(ghl_import_report, skipped_count)},
+    {"skipped", LIST, offsetof(ghl_import_report, skipped), SKIPPED_MEMBERS,
+     sizeof(ghl_skipped_token), offsetof(ghl_import_report, skipped_count)},
     LAST,
 };
 
@@ -377,12 +379,12 @@ static const json_member OTHER_CLIENT_MEMBERS[] = {
 
 static const json_member ADOPT_REPORT_DOCUMENT[] = {
     FIELD(ghl_adopt_report, INTEGER, "adopted", adopted),
-    {"skipped", LIST, offsetof(ghl_adopt_report, skipped), SKIPPED_MEMBERS, sizeof(ghl_skipped_token),
-     offsetof(ghl_adopt_report, skipped_count)},
-    {"failed", LIST, offsetof(ghl_adopt_report, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
-     offsetof(ghl_adopt_report, failed_count)},
-    {"clients", LIST, offsetof(ghl_adopt_report, clients), OTHER_CLIENT_MEMBERS, sizeof(ghl_other_client),
-     offsetof(ghl_adopt_report, client_count)},
+    {"skipped", LIST, offsetof(ghl_adopt_report, skipped), SKIPPED_MEMBERS,
+     sizeof(ghl_skipped_token), offsetof(ghl_adopt_report, skipped_count)},
+    {"failed", LIST, offsetof(ghl_adopt_report, failed), MAINTAIN_FAILURE_MEMBERS,
+     sizeof(ghl_maintain_failure), offsetof(ghl_adopt_report, failed_count)},
+    {"clients", LIST, offsetof(ghl_adopt_report, clients), OTHER_CLIENT_MEMBERS,
+     sizeof(ghl_other_client), offsetof(ghl_adopt_report, client_count)},
     LAST,
 };
 
@@ -392,8 +394,8 @@ static const json_member MAINTAIN_REPORT_DOCUMENT[] = {
     FIELD(ghl_maintain_report, INTEGER, "resealed", resealed),
     FIELD(ghl_maintain_report, INTEGER, "unsealed", unsealed),
     FIELD(ghl_maintain_report, INTEGER, "nextDueAt", next_due_at),
-    {"failed", LIST, offsetof(ghl_maintain_report, failed), MAINTAIN_FAILURE_MEMBERS, sizeof(ghl_maintain_failure),
-     offsetof(ghl_maintain_report, failed_count)},
+    {"failed", LIST, offsetof(ghl_maintain_report, failed), MAINTAIN_FAILURE_MEMBERS,
+     sizeof(ghl_maintain_failure), offsetof(ghl_maintain_report, failed_count)},
     LAST,
 };
 
@@ -445,8 +447,8 @@ static const json_member MINT_REPORT_DOCUMENT[] = {
     FIELD(ghl_mint_report, INTEGER, "total", total),
     FIELD(ghl_mint_report, INTEGER, "minted", minted),
     FIELD(ghl_mint_report, INTEGER, "fresh", fresh),
-    {"failed", LIST, offsetof(ghl_mint_report, failed), MINT_FAILURE_MEMBERS, sizeof(ghl_mint_failure),
-     offsetof(ghl_mint_report, failed_count)},
+    {"failed", LIST, offsetof(ghl_mint_report, failed), MINT_FAILURE_MEMBERS,
+     sizeof(ghl_mint_failure), offsetof(ghl_mint_report, failed_count)},
     LAST,
 };
 
@@ -653,8 +655,10 @@ static void put_base64(writer *out, const char *name, const void *bytes, size_t 
     put(out, "\"", 1);
     for (size_t at = 0; at < count; at += 3) {
         size_t left = count - at;
-        uint32_t group = (uint32_t)byte[at] << 16 | (left > 1 ? (uint32_t)byte[at + 1] << 8 : 0) | (left > 2 ? byte[at + 2] : 0);
-        char digits[4] = {DIGITS[group >> 18], DIGITS[group >> 12 & 63], left > 1 ? DIGITS[group >> 6 & 63] : '=',
+        uint32_t group = (uint32_t)byte[at] << 16 | (left > 1 ? (uint32_t)byte[at + 1] << 8 : 0) |
+                         (left > 2 ? byte[at + 2] : 0);
+        char digits[4] = {DIGITS[group >> 18], DIGITS[group >> 12 & 63],
+                          left > 1 ? DIGITS[group >> 6 & 63] : '=',
                           left > 2 ? DIGITS[group & 63] : '='};
         put(out, digits, 4);
     }
@@ -741,12 +745,13 @@ static int32_t settle(int32_t status, char *document, destination into, ghl_erro
 }
 
 typedef int32_t (*with_params)(ghl_client *client, const char *params_json, char **out_json);
-typedef int32_t (*with_progress)(ghl_client *client, const char *params_json, ghl_progress_callback progress,
-                                 void *context, char **out_json);
+typedef int32_t (*with_progress)(ghl_client *client, const char *params_json,
+                                 ghl_progress_callback progress, void *context, char **out_json);
 typedef int32_t (*about_resource)(ghl_client *client, const char *resource_id, char **out_json);
 
 /* Closes the parameters, makes the call and wipes them. */
-static int32_t call(with_params function, ghl_client *client, writer *params, destination into, ghl_error *error) {
+static int32_t call(with_params function, ghl_client *client, writer *params, destination into,
+                    ghl_error *error) {
     int32_t status;
     if (end(params)) {
         char *document;
@@ -782,7 +787,8 @@ int32_t ghl_typed_authorization_url(ghl_client *client, const ghl_authorization_
 }
 
 int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url,
-                                         const ghl_completion_options *options, ghl_token_info *out, ghl_error *error) {
+                                         const ghl_completion_options *options, ghl_token_info *out,
+                                         ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "redirectUrl", redirect_url);
@@ -795,8 +801,8 @@ int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirec
     return call(ghl_authorization_complete, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_options *options, ghl_token_info *out,
-                                       ghl_error *error) {
+int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_options *options,
+                                       ghl_token_info *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     if (options != NULL) {
@@ -810,7 +816,8 @@ int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_opti
     return call(ghl_authorization_listen, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token, ghl_error *error) {
+int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token,
+                               ghl_error *error) {
     char *document;
     begin(out_token, sizeof *out_token, error);
     int32_t status = ghl_access_token(client, resource_id, out_token, &document);
@@ -820,19 +827,21 @@ int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char
     return status;
 }
 
-static int32_t about(about_resource function, ghl_client *client, const char *resource_id, ghl_token_info *out,
-                     ghl_error *error) {
+static int32_t about(about_resource function, ghl_client *client, const char *resource_id,
+                     ghl_token_info *out, ghl_error *error) {
     char *document;
     begin(out, sizeof *out, error);
     int32_t status = function(client, resource_id, &document);
     return settle(status, document, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error) {
+int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl_token_info *out,
+                                ghl_error *error) {
     return about(ghl_token_refresh, client, resource_id, out, error);
 }
 
-int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error) {
+int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_token_info *out,
+                               ghl_error *error) {
     return about(ghl_token_delete, client, resource_id, out, error);
 }
 
@@ -846,24 +855,24 @@ static void put_query(writer *params, const ghl_token_query *query) {
     }
 }
 
-int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query, ghl_token_info_page *out,
-                              ghl_error *error) {
+int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query,
+                              ghl_token_info_page *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_query(&params, query);
     return call(ghl_tokens_list, client, &params, INTO(TOKEN_INFO_PAGE_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query, ghl_token_page *out,
-                                ghl_error *error) {
+int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query,
+                                ghl_token_page *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_query(&params, query);
     return call(ghl_tokens_export, client, &params, INTO(TOKEN_PAGE_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count, bool replace,
-                                ghl_import_report *out, ghl_error *error) {
+int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count,
+                                bool replace, ghl_import_report *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_flag(&params, "replace", replace);
@@ -885,8 +894,8 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
     return call(ghl_tokens_import, client, &params, INTO(IMPORT_REPORT_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id, bool dry_run,
-                               ghl_adopt_report *out, ghl_error *error) {
+int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id,
+                               bool dry_run, ghl_adopt_report *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "clientId", client_id);
@@ -896,8 +905,9 @@ int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const 
 }
 
 /* As call, for a function that reports progress. */
-static int32_t call_long(with_progress function, ghl_client *client, writer *params, ghl_progress_callback progress,
-                         void *context, destination into, ghl_error *error) {
+static int32_t call_long(with_progress function, ghl_client *client, writer *params,
+                         ghl_progress_callback progress, void *context, destination into,
+                         ghl_error *error) {
     int32_t status;
     if (end(params)) {
         char *document;
@@ -911,16 +921,18 @@ static int32_t call_long(with_progress function, ghl_client *client, writer *par
 }
 
 int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, int64_t concurrency,
-                                  ghl_progress_callback progress, void *context, ghl_maintain_report *out,
-                                  ghl_error *error) {
+                                  ghl_progress_callback progress, void *context,
+                                  ghl_maintain_report *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "companyId", company_id);
     put_number(&params, "concurrency", concurrency);
-    return call_long(ghl_tokens_maintain, client, &params, progress, context, INTO(MAINTAIN_REPORT_DOCUMENT, out), error);
+    return call_long(ghl_tokens_maintain, client, &params, progress, context,
+                     INTO(MAINTAIN_REPORT_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out, ghl_error *error) {
+int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out,
+                              ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "grantType", request->grant_type);
@@ -933,8 +945,9 @@ int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *reque
     return call(ghl_oauth_token, client, &params, INTO(TOKEN_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id, const char *location_id,
-                                       const char *access_token, ghl_token *out, ghl_error *error) {
+int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id,
+                                       const char *location_id, const char *access_token,
+                                       ghl_token *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "companyId", company_id);
@@ -943,8 +956,8 @@ int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_i
     return call(ghl_oauth_location_token, client, &params, INTO(TOKEN_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query, ghl_location_page *out,
-                                      ghl_error *error) {
+int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query,
+                                      ghl_location_page *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "companyId", query->company_id);
@@ -980,8 +993,9 @@ int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_que
     return status;
 }
 
-int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request, ghl_progress_callback progress,
-                              void *context, ghl_mint_report *out, ghl_error *error) {
+int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request,
+                              ghl_progress_callback progress, void *context, ghl_mint_report *out,
+                              ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "companyId", request->company_id);
@@ -998,10 +1012,12 @@ int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *reques
     put_text(&params, "appId", request->app_id);
     put_flag(&params, "force", request->force);
     put_number(&params, "concurrency", request->concurrency);
-    return call_long(ghl_tokens_mint, client, &params, progress, context, INTO(MINT_REPORT_DOCUMENT, out), error);
+    return call_long(ghl_tokens_mint, client, &params, progress, context,
+                     INTO(MINT_REPORT_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, ghl_api_response *out, ghl_error *error) {
+int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, ghl_api_response *out,
+                          ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_text(&params, "method", request->method);
@@ -1017,8 +1033,9 @@ int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, gh
     return call(ghl_request, client, &params, INTO(RESPONSE_DOCUMENT, out), error);
 }
 
-int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length, const ghl_header *headers,
-                                size_t header_count, ghl_webhook_outcome *out, ghl_error *error) {
+int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length,
+                                const ghl_header *headers, size_t header_count,
+                                ghl_webhook_outcome *out, ghl_error *error) {
     writer given = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put(&given, "{", header_count > 0 ? 1 : 0);

@@ -335,78 +335,87 @@ int32_t ghl_typed_authorization_url(ghl_client *client, const ghl_authorization_
  * options may be NULL.
  */
 int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirect_url,
-                                         const ghl_completion_options *options, ghl_token_info *out, ghl_error *error);
+                                         const ghl_completion_options *options, ghl_token_info *out,
+                                         ghl_error *error);
 
 /* ghl_authorization_listen. options may be NULL. */
-int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_options *options, ghl_token_info *out,
-                                       ghl_error *error);
+int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_options *options,
+                                       ghl_token_info *out, ghl_error *error);
 
 /* ghl_access_token. *out_token: the token, to be freed with ghl_string_free; NULL on error. */
-int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token, ghl_error *error);
+int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token,
+                               ghl_error *error);
 
 /* ghl_token_refresh and ghl_token_delete. */
-int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error);
-int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_token_info *out, ghl_error *error);
+int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl_token_info *out,
+                                ghl_error *error);
+int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_token_info *out,
+                               ghl_error *error);
 
 /* ghl_tokens_list. query may be NULL. */
-int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query, ghl_token_info_page *out,
-                              ghl_error *error);
+int32_t ghl_typed_tokens_list(ghl_client *client, const ghl_token_query *query,
+                              ghl_token_info_page *out, ghl_error *error);
 
 /*
  * ghl_oauth_token and ghl_oauth_location_token, without token management. access_token: the
  * company's; NULL: the stored one.
  */
-int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out, ghl_error *error);
-int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id, const char *location_id,
-                                       const char *access_token, ghl_token *out, ghl_error *error);
+int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *request, ghl_token *out,
+                              ghl_error *error);
+int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id,
+                                       const char *location_id, const char *access_token,
+                                       ghl_token *out, ghl_error *error);
 /*
  * ghl_oauth_installed_locations. Items that are not objects or have no ID are skipped;
  * ghl_oauth_installed_locations itself returns all items.
  */
-int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query, ghl_location_page *out,
-                                      ghl_error *error);
+int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_query *query,
+                                      ghl_location_page *out, ghl_error *error);
 
 /* ghl_tokens_export. query may be NULL. Clearing the page wipes its secrets. */
-int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query, ghl_token_page *out,
-                                ghl_error *error);
+int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query,
+                                ghl_token_page *out, ghl_error *error);
 
 /*
  * ghl_tokens_import. Fields that are NULL or 0 are omitted. replace: allow an older token to
  * replace a newer one. ghl_token lacks some API fields; to keep them, pass the JSON of
  * ghl_tokens_export to ghl_tokens_import.
  */
-int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count, bool replace,
-                                ghl_import_report *out, ghl_error *error);
+int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count,
+                                bool replace, ghl_import_report *out, ghl_error *error);
 
 /*
  * ghl_tokens_adopt. client_id: the other client id; NULL: adopts nothing, and reports the client
  * ids that have tokens. resource_id: only this company or location; NULL: all. dry_run: only
  * report.
  */
-int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id, bool dry_run,
-                               ghl_adopt_report *out, ghl_error *error);
+int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id,
+                               bool dry_run, ghl_adopt_report *out, ghl_error *error);
 
 /*
  * ghl_tokens_maintain. company_id: only this company; NULL: all. concurrency: concurrent refreshes,
  * 1 to 64; 0: 1. progress receives the JSON described in ghl_oauth.h; it may be NULL.
  */
 int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, int64_t concurrency,
-                                  ghl_progress_callback progress, void *context, ghl_maintain_report *out,
-                                  ghl_error *error);
+                                  ghl_progress_callback progress, void *context,
+                                  ghl_maintain_report *out, ghl_error *error);
 
 /* ghl_tokens_mint. progress receives the JSON described in ghl_oauth.h; it may be NULL. */
-int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request, ghl_progress_callback progress,
-                              void *context, ghl_mint_report *out, ghl_error *error);
+int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request,
+                              ghl_progress_callback progress, void *context, ghl_mint_report *out,
+                              ghl_error *error);
 
 /* ghl_request. */
-int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, ghl_api_response *out, ghl_error *error);
+int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, ghl_api_response *out,
+                          ghl_error *error);
 
 /*
  * ghl_webhook_apply. body: the raw bytes; may be NULL if body_length is 0. headers: all headers as
  * received.
  */
-int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length, const ghl_header *headers,
-                                size_t header_count, ghl_webhook_outcome *out, ghl_error *error);
+int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length,
+                                const ghl_header *headers, size_t header_count,
+                                ghl_webhook_outcome *out, ghl_error *error);
 
 void ghl_typed_error_clear(ghl_error *error);
 void ghl_typed_link_clear(ghl_authorization_link *link);

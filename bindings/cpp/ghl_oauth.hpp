@@ -73,8 +73,9 @@
 #define GHL_OAUTH_NAMESPACE \
     GHL_OAUTH_JOIN(GHL_OAUTH_VERSION_MAJOR, GHL_OAUTH_VERSION_MINOR, GHL_OAUTH_VERSION_PATCH, )
 #else
-#define GHL_OAUTH_NAMESPACE \
-    GHL_OAUTH_JOIN(GHL_OAUTH_VERSION_MAJOR, GHL_OAUTH_VERSION_MINOR, GHL_OAUTH_VERSION_PATCH, _unthrown)
+#define GHL_OAUTH_NAMESPACE                                                                   \
+    GHL_OAUTH_JOIN(GHL_OAUTH_VERSION_MAJOR, GHL_OAUTH_VERSION_MINOR, GHL_OAUTH_VERSION_PATCH, \
+                   _unthrown)
 #endif
 
 namespace ghl {
@@ -104,7 +105,8 @@ public:
     wiped_text() noexcept = default;
     wiped_text(const wiped_text &other) { append(other.view()); }
     wiped_text(wiped_text &&other) noexcept
-        : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)), room_(std::exchange(other.room_, 0)) {}
+        : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)),
+          room_(std::exchange(other.room_, 0)) {}
     wiped_text &operator=(wiped_text other) noexcept {
         std::swap(bytes_, other.bytes_);
         std::swap(size_, other.size_);
@@ -223,7 +225,9 @@ enum class status : std::int32_t {
 };
 
 // The name of a status, such as "GHL_ERR_RATE_LIMITED".
-inline const char *status_name(status code) noexcept { return ghl_status_name(static_cast<std::int32_t>(code)); }
+inline const char *status_name(status code) noexcept {
+    return ghl_status_name(static_cast<std::int32_t>(code));
+}
 
 // The error details from the API's response.
 struct api_failure {
@@ -273,7 +277,9 @@ public:
     const std::optional<std::string> &help() const noexcept { return failure().help; }
     const std::optional<std::string> &parameter() const noexcept { return failure().parameter; }
     bool retryable() const noexcept { return failure().retryable; }
-    std::optional<std::chrono::milliseconds> retry_after() const noexcept { return failure().retry_after; }
+    std::optional<std::chrono::milliseconds> retry_after() const noexcept {
+        return failure().retry_after;
+    }
     const std::optional<std::string> &resource_id() const noexcept { return failure().resource_id; }
     std::optional<int> http_status() const noexcept { return failure().http_status; }
     const std::optional<std::string> &trace_id() const noexcept { return failure().trace_id; }
@@ -318,7 +324,8 @@ using conflict = error_of<status::conflict>;
 namespace detail {
 
 #if GHL_OAUTH_EXCEPTIONS
-template <std::int32_t... Codes> [[noreturn]] void raise_as(failure what, std::integer_sequence<std::int32_t, Codes...>) {
+template <std::int32_t... Codes>
+[[noreturn]] void raise_as(failure what, std::integer_sequence<std::int32_t, Codes...>) {
     const auto code = static_cast<std::int32_t>(what.status);
     ((code == Codes ? throw error_of<static_cast<status>(Codes)>(std::move(what)) : void()), ...);
     throw error(std::move(what));
@@ -341,7 +348,8 @@ public:
     result(failure why) : either_(std::in_place_index<1>, std::move(why)) {}
     // Converts from types that convert to T, such as a string or std::nullopt for
     // result<std::optional<std::string>>.
-    template <class From, class = std::enable_if_t<std::is_convertible_v<From, T> && !std::is_convertible_v<From, failure> &&
+    template <class From, class = std::enable_if_t<std::is_convertible_v<From, T> &&
+                                                   !std::is_convertible_v<From, failure> &&
                                                    !std::is_same_v<std::decay_t<From>, result>>>
     result(From &&value) : either_(std::in_place_index<0>, std::forward<From>(value)) {}
 
@@ -451,7 +459,8 @@ public:
     // record), otherwise returns store_conflict(). The comparison and the write must be atomic
     // across threads and processes, and the record must be durable when the function returns,
     // because the token that it replaces is no longer valid.
-    virtual result<void> save(std::string_view id, std::string_view record, std::uint64_t expected_version) = 0;
+    virtual result<void> save(std::string_view id, std::string_view record,
+                              std::uint64_t expected_version) = 0;
 
     // Removes a record; succeeds even if it does not exist.
     virtual result<void> remove(std::string_view id) = 0;
@@ -503,7 +512,9 @@ private:
     // Copies a string for the library, which frees it with free_string. Strings with a NUL are
     // refused.
     static std::int32_t hand_out(std::string_view text, char **out) noexcept {
-        char *const copy = text.find('\0') == std::string_view::npos ? new (std::nothrow) char[text.size() + 1] : nullptr;
+        char *const copy = text.find('\0') == std::string_view::npos
+                               ? new (std::nothrow) char[text.size() + 1]
+                               : nullptr;
         if (copy == nullptr) {
             return GHL_ERR_STORE;
         }
@@ -558,7 +569,8 @@ private:
             return *record ? hand_out(std::move(**record), out) : GHL_OK;
         });
     }
-    static std::int32_t save(void *context, const char *id, const char *record, std::uint64_t expected_version) noexcept {
+    static std::int32_t save(void *context, const char *id, const char *record,
+                             std::uint64_t expected_version) noexcept {
         return guarded(nullptr, [&]() -> std::int32_t {
             const result<void> saved = own(context).save(id, record, expected_version);
             return saved ? GHL_OK : failed(saved.error(), nullptr);
@@ -750,14 +762,17 @@ public:
     headers() = default;
     headers(std::initializer_list<pair> pairs) : pairs_(pairs) {}
     // From a map, a multimap, or another range of string pairs.
-    template <class Pairs, class = decltype(std::string(std::begin(std::declval<const Pairs &>())->second))>
+    template <class Pairs,
+              class = decltype(std::string(std::begin(std::declval<const Pairs &>())->second))>
     headers(const Pairs &pairs) {
         for (const auto &[name, value] : pairs) {
             add(std::string(name), std::string(value));
         }
     }
 
-    void add(std::string name, std::string value) { pairs_.emplace_back(std::move(name), std::move(value)); }
+    void add(std::string name, std::string value) {
+        pairs_.emplace_back(std::move(name), std::move(value));
+    }
     // The first value of a name.
     std::optional<std::string> find(std::string_view name) const {
         for (const pair &header : pairs_) {
@@ -772,7 +787,9 @@ public:
     std::size_t size() const noexcept { return pairs_.size(); }
 
     static bool same(std::string_view one, std::string_view other) noexcept {
-        const auto lower = [](char byte) { return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte + 32) : byte; };
+        const auto lower = [](char byte) {
+            return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte + 32) : byte;
+        };
         return std::equal(one.begin(), one.end(), other.begin(), other.end(),
                           [&](char a, char b) { return lower(a) == lower(b); });
     }
@@ -884,7 +901,8 @@ inline store_options postgres_store(std::string_view url) {
 // The configuration; docs/configuration.md describes each key.
 struct config {
     config() = default;
-    config(std::string_view id, std::string_view its_secret) : client_id(id), client_secret(its_secret) {}
+    config(std::string_view id, std::string_view its_secret)
+        : client_id(id), client_secret(its_secret) {}
 
     std::string client_id;
     secret client_secret;
@@ -1004,7 +1022,8 @@ struct mint_options {
 struct api_request {
     api_request() = default;
     api_request(std::string its_method, std::string its_path, std::string whose_token = {})
-        : method(std::move(its_method)), path(std::move(its_path)), resource_id(std::move(whose_token)) {}
+        : method(std::move(its_method)), path(std::move(its_path)),
+          resource_id(std::move(whose_token)) {}
 
     std::string method; // "GET", "POST", …
     std::string path;   // begins with '/'
@@ -1037,7 +1056,8 @@ namespace detail {
 constexpr std::size_t depth_limit = 256;
 
 inline void skip_space(std::string_view &rest) noexcept {
-    while (!rest.empty() && (rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\n' || rest[0] == '\r')) {
+    while (!rest.empty() &&
+           (rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\n' || rest[0] == '\r')) {
         rest.remove_prefix(1);
     }
 }
@@ -1211,7 +1231,8 @@ public:
 
     // Empty if the value is not an integer of 64 bits.
     std::optional<std::int64_t> integer() const noexcept {
-        constexpr auto most = static_cast<std::uint64_t>((std::numeric_limits<std::int64_t>::max)());
+        constexpr auto most =
+            static_cast<std::uint64_t>((std::numeric_limits<std::int64_t>::max)());
         const bool negative = begins('-');
         const std::string_view digits = text_.substr(negative ? 1 : 0);
         std::uint64_t number = 0;
@@ -1225,7 +1246,8 @@ public:
         if (digits.empty() || (!negative && number > most)) {
             return std::nullopt;
         }
-        return negative ? -static_cast<std::int64_t>(number - (number > most ? 1 : 0)) - (number > most ? 1 : 0)
+        return negative ? -static_cast<std::int64_t>(number - (number > most ? 1 : 0)) -
+                              (number > most ? 1 : 0)
                         : static_cast<std::int64_t>(number);
     }
 
@@ -1238,7 +1260,8 @@ public:
         double sum = 0;
         int exponent = 0;
         bool fraction = false;
-        for (; !rest.empty() && ((rest[0] >= '0' && rest[0] <= '9') || rest[0] == '.'); rest.remove_prefix(1)) {
+        for (; !rest.empty() && ((rest[0] >= '0' && rest[0] <= '9') || rest[0] == '.');
+             rest.remove_prefix(1)) {
             if (rest[0] == '.') {
                 fraction = true;
             } else {
@@ -1247,8 +1270,10 @@ public:
             }
         }
         if (!rest.empty()) {
-            const std::string_view shift = rest.substr(1, 1) == "+" ? rest.substr(2) : rest.substr(1);
-            exponent += static_cast<int>(std::clamp<std::int64_t>(value(shift).integer().value_or(0), -400, 400));
+            const std::string_view shift =
+                rest.substr(1, 1) == "+" ? rest.substr(2) : rest.substr(1);
+            exponent += static_cast<int>(
+                std::clamp<std::int64_t>(value(shift).integer().value_or(0), -400, 400));
         }
         for (; exponent > 0; --exponent) {
             sum *= 10;
@@ -1370,12 +1395,22 @@ public:
     }
 
     // Object members; empty values are omitted.
-    writer &member(std::string_view key, std::string_view value) { return value.empty() ? *this : name(key).text(value); }
+    writer &member(std::string_view key, std::string_view value) {
+        return value.empty() ? *this : name(key).text(value);
+    }
     writer &member(std::string_view key, const secret &value) { return member(key, value.view()); }
-    writer &member(std::string_view key, const std::string &value) { return member(key, std::string_view(value)); }
-    writer &member(std::string_view key, const char *value) { return member(key, std::string_view(value)); }
-    writer &member(std::string_view key, bool value) { return name(key).raw(value ? "true" : "false"); }
-    writer &member(std::string_view key, std::int64_t value) { return name(key).raw(std::to_string(value)); }
+    writer &member(std::string_view key, const std::string &value) {
+        return member(key, std::string_view(value));
+    }
+    writer &member(std::string_view key, const char *value) {
+        return member(key, std::string_view(value));
+    }
+    writer &member(std::string_view key, bool value) {
+        return name(key).raw(value ? "true" : "false");
+    }
+    writer &member(std::string_view key, std::int64_t value) {
+        return name(key).raw(std::to_string(value));
+    }
     writer &member(std::string_view key, int value) { return member(key, std::int64_t{value}); }
     template <class Period>
     writer &member(std::string_view key, std::chrono::duration<std::int64_t, Period> value) {
@@ -1385,14 +1420,16 @@ public:
         return value ? member(key, *value) : *this;
     }
     writer &flag(std::string_view key, bool value) { return value ? member(key, true) : *this; }
-    template <class Text = std::string> writer &list(std::string_view key, const std::vector<Text> &texts) {
+    template <class Text = std::string>
+    writer &list(std::string_view key, const std::vector<Text> &texts) {
         name(key).open('[');
         for (const Text &one : texts) {
             text(one);
         }
         return close(']');
     }
-    template <class Text = std::string> writer &words(std::string_view key, const std::vector<Text> &texts) {
+    template <class Text = std::string>
+    writer &words(std::string_view key, const std::vector<Text> &texts) {
         return texts.empty() ? *this : list(key, texts);
     }
 
@@ -1425,7 +1462,8 @@ private:
     // precedes.
     void separate() {
         const std::string_view so_far = out_.view();
-        if (!so_far.empty() && so_far.back() != '{' && so_far.back() != '[' && so_far.back() != ':') {
+        if (!so_far.empty() && so_far.back() != '{' && so_far.back() != '[' &&
+            so_far.back() != ':') {
             out_.push_back(',');
         }
     }
@@ -1433,11 +1471,13 @@ private:
 };
 
 template <class Text> void write_base64(std::string_view bytes, Text &out) {
-    static constexpr char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static constexpr char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (std::size_t at = 0; at < bytes.size(); at += 3) {
         std::uint32_t group = 0;
         for (std::size_t i = 0; i < 3; ++i) {
-            group = group << 8 | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
+            group = group << 8 |
+                    (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
         }
         for (std::size_t i = 0; i < 4; ++i) {
             out.push_back(at + i > bytes.size() ? '=' : digits[group >> (18 - 6 * i) & 63]);
@@ -1516,7 +1556,8 @@ inline bool read(value from, std::int64_t &to) noexcept {
 
 inline bool read(value from, int &to) noexcept {
     const std::int64_t number = from.integer().value_or(to);
-    to = static_cast<int>(std::clamp<std::int64_t>(number, (std::numeric_limits<int>::min)(), (std::numeric_limits<int>::max)()));
+    to = static_cast<int>(std::clamp<std::int64_t>(number, (std::numeric_limits<int>::min)(),
+                                                   (std::numeric_limits<int>::max)()));
     return true;
 }
 
@@ -1531,7 +1572,8 @@ inline bool read(value from, bool &to) noexcept {
     return true;
 }
 
-template <class Period> bool read(value from, std::chrono::duration<std::int64_t, Period> &to) noexcept {
+template <class Period>
+bool read(value from, std::chrono::duration<std::int64_t, Period> &to) noexcept {
     to = std::chrono::duration<std::int64_t, Period>(from.integer().value_or(to.count()));
     return true;
 }
@@ -1539,7 +1581,8 @@ template <class Period> bool read(value from, std::chrono::duration<std::int64_t
 inline bool read(value from, time_point &to) noexcept {
     using limits = std::numeric_limits<std::chrono::system_clock::rep>;
     using clock = std::chrono::system_clock::duration;
-    const auto first = std::chrono::duration_cast<std::chrono::milliseconds>(clock((limits::min)()));
+    const auto first =
+        std::chrono::duration_cast<std::chrono::milliseconds>(clock((limits::min)()));
     const auto last = std::chrono::duration_cast<std::chrono::milliseconds>(clock((limits::max)()));
     if (const auto number = from.integer()) {
         to = time_point(std::clamp(std::chrono::milliseconds(*number), first, last));
@@ -1553,8 +1596,9 @@ template <class T> bool read(value from, std::optional<T> &to) {
             return true;
         }
     }
-    if constexpr (std::is_same_v<T, int> || std::is_same_v<T, std::int64_t> || std::is_same_v<T, time_point> ||
-                  std::is_same_v<T, std::chrono::milliseconds> || std::is_same_v<T, std::chrono::seconds>) {
+    if constexpr (std::is_same_v<T, int> || std::is_same_v<T, std::int64_t> ||
+                  std::is_same_v<T, time_point> || std::is_same_v<T, std::chrono::milliseconds> ||
+                  std::is_same_v<T, std::chrono::seconds>) {
         if (!from.integer()) {
             return true;
         }
@@ -1563,7 +1607,8 @@ template <class T> bool read(value from, std::optional<T> &to) {
 }
 
 template <class T> bool read(value from, std::vector<T> &to) {
-    return !from.begins('[') || from.items([&](value item) { return read(item, to.emplace_back()); });
+    return !from.begins('[') ||
+           from.items([&](value item) { return read(item, to.emplace_back()); });
 }
 
 // JSON, unparsed.
@@ -1594,7 +1639,8 @@ inline bool match(std::string_view, value) noexcept { return true; }
 // Reads a member into the field that follows its name in the arguments.
 template <class Field, class... Others>
 bool match(std::string_view name, value from, const char *key, Field &&field, Others &&...others) {
-    return name == key ? read(from, std::forward<Field>(field)) : match(name, from, std::forward<Others>(others)...);
+    return name == key ? read(from, std::forward<Field>(field))
+                       : match(name, from, std::forward<Others>(others)...);
 }
 
 template <class... Fields> bool read_object(value from, Fields &&...fields) {
@@ -1613,16 +1659,17 @@ inline status status_of(std::string_view name) noexcept {
 }
 
 inline bool read(value from, api_failure &to) {
-    return read_object(from, "code", as_any{to.code}, "message", as_any{to.message}, "details", as_any{to.details},
-                       "resolution", as_any{to.resolution});
+    return read_object(from, "code", as_any{to.code}, "message", as_any{to.message}, "details",
+                       as_any{to.details}, "resolution", as_any{to.resolution});
 }
 
 inline bool read(value from, failure &to) {
     std::string status;
     to.raw = from.raw();
-    const bool whole = read_object(from, "status", status, "message", to.message, "help", to.help, "parameter", to.parameter,
-                                   "retryable", to.retryable, "retryAfterMs", to.retry_after, "resourceId", to.resource_id,
-                                   "httpStatus", to.http_status, "traceId", to.trace_id, "api", to.api);
+    const bool whole = read_object(
+        from, "status", status, "message", to.message, "help", to.help, "parameter", to.parameter,
+        "retryable", to.retryable, "retryAfterMs", to.retry_after, "resourceId", to.resource_id,
+        "httpStatus", to.http_status, "traceId", to.trace_id, "api", to.api);
     to.status = status_of(status);
     return whole;
 }
@@ -1634,22 +1681,23 @@ inline bool read(value from, authorization_link &to) {
 
 inline bool read(value from, token_info &to) {
     to.raw = from.raw();
-    return read_object(from, "resourceId", to.resource_id, "userType", to.user_type, "companyId", to.company_id,
-                       "locationId", to.location_id, "scope", to.scope, "expiresAt", to.expires_at, "refreshable",
-                       to.refreshable, "state", to.state);
+    return read_object(from, "resourceId", to.resource_id, "userType", to.user_type, "companyId",
+                       to.company_id, "locationId", to.location_id, "scope", to.scope, "expiresAt",
+                       to.expires_at, "refreshable", to.refreshable, "state", to.state);
 }
 
 inline bool read(value from, token &to) {
     to.raw = from.raw();
-    return read_object(from, "accessToken", to.access_token, "refreshToken", to.refresh_token, "expiresAt", to.expires_at,
-                       "userType", to.user_type, "companyId", to.company_id, "locationId", to.location_id, "scope",
-                       to.scope);
+    return read_object(from, "accessToken", to.access_token, "refreshToken", to.refresh_token,
+                       "expiresAt", to.expires_at, "userType", to.user_type, "companyId",
+                       to.company_id, "locationId", to.location_id, "scope", to.scope);
 }
 
 inline bool read(value from, location &to) {
     to.raw = from.raw();
-    return read_object(from, "_id", to.id, "name", to.name, "address", to.address, "versionId", to.version_id,
-                       "installedAt", to.installed_at, "isInstalled", to.is_installed);
+    return read_object(from, "_id", to.id, "name", to.name, "address", to.address, "versionId",
+                       to.version_id, "installedAt", to.installed_at, "isInstalled",
+                       to.is_installed);
 }
 
 // Skips items that are not objects or have no ID.
@@ -1669,15 +1717,15 @@ struct pagination {
     std::optional<bool> has_next_page;
 };
 inline bool read(value from, pagination &to) {
-    return read_object(from, "nextPageToken", to.next_page_token, "totalRecords", to.total, "hasNextPage",
-                       to.has_next_page);
+    return read_object(from, "nextPageToken", to.next_page_token, "totalRecords", to.total,
+                       "hasNextPage", to.has_next_page);
 }
 
 template <class T> bool read(value from, page<T> &to) {
     pagination of_locations;
     to.raw = from.raw();
-    if (!read_object(from, "items", to.items, "tokens", to.items, "failed", to.failed, "nextPageToken",
-                     to.next_page_token, "pagination", of_locations)) {
+    if (!read_object(from, "items", to.items, "tokens", to.items, "failed", to.failed,
+                     "nextPageToken", to.next_page_token, "pagination", of_locations)) {
         return false;
     }
     if (of_locations.next_page_token && of_locations.has_next_page.value_or(true)) {
@@ -1700,7 +1748,8 @@ inline bool read(value from, import_report &to) {
 }
 
 inline bool read(value from, failed_token &to) {
-    return read_object(from, "resourceId", to.resource_id, "locationId", to.resource_id, "error", to.error);
+    return read_object(from, "resourceId", to.resource_id, "locationId", to.resource_id, "error",
+                       to.error);
 }
 
 inline bool read(value from, other_client &to) {
@@ -1713,7 +1762,8 @@ inline bool read(value from, unadopted_token &to) {
 
 inline bool read(value from, adoption_report &to) {
     to.raw = from.raw();
-    return read_object(from, "adopted", to.adopted, "skipped", to.skipped, "failed", to.failed, "clients", to.clients);
+    return read_object(from, "adopted", to.adopted, "skipped", to.skipped, "failed", to.failed,
+                       "clients", to.clients);
 }
 
 inline bool read(value from, maintenance_failure &to) {
@@ -1722,24 +1772,27 @@ inline bool read(value from, maintenance_failure &to) {
 
 inline bool read(value from, maintenance_progress &to) {
     to.raw = from.raw();
-    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "resealed", to.resealed, "failed", to.failed);
+    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "resealed",
+                       to.resealed, "failed", to.failed);
 }
 
 inline bool read(value from, maintenance_report &to) {
     to.raw = from.raw();
-    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "resealed", to.resealed, "unsealed",
-                       to.unsealed, "failed", to.failed, "nextDueAt", to.next_due_at);
+    return read_object(from, "checked", to.checked, "refreshed", to.refreshed, "resealed",
+                       to.resealed, "unsealed", to.unsealed, "failed", to.failed, "nextDueAt",
+                       to.next_due_at);
 }
 
 inline bool read(value from, mint_progress &to) {
     to.raw = from.raw();
-    return read_object(from, "done", to.done, "failed", to.failed, "total", to.total, "perSecond", to.per_second,
-                       "secondsLeft", to.time_left);
+    return read_object(from, "done", to.done, "failed", to.failed, "total", to.total, "perSecond",
+                       to.per_second, "secondsLeft", to.time_left);
 }
 
 inline bool read(value from, mint_report &to) {
     to.raw = from.raw();
-    return read_object(from, "total", to.total, "minted", to.minted, "fresh", to.fresh, "failed", to.failed);
+    return read_object(from, "total", to.total, "minted", to.minted, "fresh", to.fresh, "failed",
+                       to.failed);
 }
 
 inline bool read(value from, headers &to) {
@@ -1758,8 +1811,8 @@ inline bool read(value from, api_response &to) {
     bool text = false;
     const bool whole = from.members([&](std::string_view name, value member) {
         text = text || (name == "body" && member.begins('"'));
-        return match(name, member, "status", to.status, "headers", to.headers, "body", as_any{body}, "bodyEncoding",
-                     encoding);
+        return match(name, member, "status", to.status, "headers", to.headers, "body", as_any{body},
+                     "bodyEncoding", encoding);
     });
     if (!whole) {
         return false;
@@ -1768,7 +1821,8 @@ inline bool read(value from, api_response &to) {
         to.body_encoding = api_response::encoding::bytes;
         return read_base64(body.value_or(""), to.body);
     }
-    to.body_encoding = encoding == "json" ? api_response::encoding::json : api_response::encoding::text;
+    to.body_encoding =
+        encoding == "json" ? api_response::encoding::json : api_response::encoding::text;
     to.body = body.value_or("");
     if (encoding == "json" && (text || !body)) {
         // A payload that is a JSON string or null keeps its JSON form, including the quotes.
@@ -1781,40 +1835,44 @@ inline bool read(value from, api_response &to) {
 
 inline bool read(value from, webhook &to) {
     to.raw = from.raw();
-    return read_object(from, "type", to.type, "webhookId", to.webhook_id, "timestampMs", to.timestamp, "scheme", to.scheme,
-                       "keyIndex", to.key_index, "payload", as_json{to.payload});
+    return read_object(from, "type", to.type, "webhookId", to.webhook_id, "timestampMs",
+                       to.timestamp, "scheme", to.scheme, "keyIndex", to.key_index, "payload",
+                       as_json{to.payload});
 }
 
 inline bool read(value from, webhook_outcome &to) {
     to.raw = from.raw();
-    return read_object(from, "type", to.type, "resourceId", to.resource_id, "applied", to.applied, "reason", to.reason);
+    return read_object(from, "type", to.type, "resourceId", to.resource_id, "applied", to.applied,
+                       "reason", to.reason);
 }
 
 inline bool read(value from, event &to) {
     to.raw = from.raw();
-    return read_object(from, "type", to.type, "resourceId", to.resource_id, "at", to.at, "expiresAt", to.expires_at, "error",
-                       to.error);
+    return read_object(from, "type", to.type, "resourceId", to.resource_id, "at", to.at,
+                       "expiresAt", to.expires_at, "error", to.error);
 }
 
 inline bool read(value from, statistics::busy_resource &to) {
-    return read_object(from, "resourceId", to.resource_id, "inWindow", to.in_window, "requests", to.requests, "perMs",
-                       to.window, "today", to.today, "perDay", to.per_day, "waiting", to.waiting, "heldForMs", to.held_for);
+    return read_object(from, "resourceId", to.resource_id, "inWindow", to.in_window, "requests",
+                       to.requests, "perMs", to.window, "today", to.today, "perDay", to.per_day,
+                       "waiting", to.waiting, "heldForMs", to.held_for);
 }
 
 inline bool read(value from, statistics &to) {
     to.raw = from.raw();
     return from.members([&](std::string_view name, value member) {
         if (name == "requests") {
-            return read_object(member, "sent", to.requests.sent, "repeated", to.requests.repeated, "unanswered",
-                               to.requests.unanswered);
+            return read_object(member, "sent", to.requests.sent, "repeated", to.requests.repeated,
+                               "unanswered", to.requests.unanswered);
         }
         if (name == "tokens") {
-            return read_object(member, "inMemory", to.tokens.in_memory, "unsaved", to.tokens.unsaved, "refreshed",
-                               to.tokens.refreshed, "minted", to.tokens.minted, "failed", to.tokens.failed);
+            return read_object(member, "inMemory", to.tokens.in_memory, "unsaved",
+                               to.tokens.unsaved, "refreshed", to.tokens.refreshed, "minted",
+                               to.tokens.minted, "failed", to.tokens.failed);
         }
         if (name == "pace") {
-            return read_object(member, "resources", to.pace.resources, "waiting", to.pace.waiting, "held", to.pace.held,
-                               "busiest", to.pace.busiest);
+            return read_object(member, "resources", to.pace.resources, "waiting", to.pace.waiting,
+                               "held", to.pace.held, "busiest", to.pace.busiest);
         }
         return match(name, member, "version", to.version);
     });
@@ -1827,7 +1885,8 @@ struct free_text {
 };
 using owned_text = std::unique_ptr<char, free_text>;
 
-inline failure own_failure(status code, std::string message, std::optional<std::string> parameter = {}) {
+inline failure own_failure(status code, std::string message,
+                           std::optional<std::string> parameter = {}) {
     failure why;
     why.status = code;
     why.message = std::move(message);
@@ -1840,7 +1899,9 @@ inline failure failure_from(std::int32_t code, const char *document) {
     failure why;
     const auto whole = document == nullptr ? std::nullopt : value::document(document);
     if (whole) {
-        whole->members([&](std::string_view name, value inner) { return name != "error" || read(inner, why); });
+        whole->members([&](std::string_view name, value inner) {
+            return name != "error" || read(inner, why);
+        });
     }
     why.status = static_cast<status>(code);
     if (why.message.empty()) {
@@ -1901,7 +1962,9 @@ struct running {
         thread_local const running *here = nullptr;
         return here;
     }
-    explicit running(const void *of) noexcept : owner(of), outer(innermost()) { innermost() = this; }
+    explicit running(const void *of) noexcept : owner(of), outer(innermost()) {
+        innermost() = this;
+    }
     ~running() { innermost() = outer; }
     running(const running &) = delete;
     running &operator=(const running &) = delete;
@@ -1950,7 +2013,8 @@ public:
     using function = std::function<void(Arguments...)>;
     template <class Set> result<void> replace(function next, error_handler on_error, Set set) {
         if (running::here(this)) {
-            return own_failure(status::invalid_argument, "a listener cannot be replaced from inside itself", "listener");
+            return own_failure(status::invalid_argument,
+                               "a listener cannot be replaced from inside itself", "listener");
         }
         using made = listener<Arguments...>;
         std::unique_ptr<made> heir;
@@ -1960,7 +2024,8 @@ public:
         const std::lock_guard<std::mutex> one_at_a_time(replacing_);
         const std::int32_t code = set(heir.get());
         if (code != GHL_OK) {
-            return own_failure(static_cast<status>(code), "the library refuses the listener", "listener");
+            return own_failure(static_cast<status>(code), "the library refuses the listener",
+                               "listener");
         }
         current_ = std::move(heir);
         return {};
@@ -2050,7 +2115,9 @@ struct throwing {
 struct checked {
     template <class T> using returns = result<T>;
     template <class T> static result<T> give(result<T> made) { return made; }
-    template <class T> static void fail(std::optional<T> &item, failure why) { item.emplace(std::move(why)); }
+    template <class T> static void fail(std::optional<T> &item, failure why) {
+        item.emplace(std::move(why));
+    }
 };
 
 } // namespace detail
@@ -2062,23 +2129,46 @@ inline secret config::json() const {
     out.member("authorizeUrl", authorize_url).member("apiVersion", api_version);
     out.member("tokenRequestEncoding", token_request_encoding);
     if (store) {
-        out.name("store").open('{').member("kind", store->kind).member("path", store->path).member("url", store->url);
-        out.member("caBundlePath", store->ca_bundle_path).words("encryptionKeys", store->encryption_keys);
-        out.member("encryptionKeysPath", store->encryption_keys_path).flag("sealedOnly", store->sealed_only).close('}');
+        out.name("store")
+            .open('{')
+            .member("kind", store->kind)
+            .member("path", store->path)
+            .member("url", store->url);
+        out.member("caBundlePath", store->ca_bundle_path)
+            .words("encryptionKeys", store->encryption_keys);
+        out.member("encryptionKeysPath", store->encryption_keys_path)
+            .flag("sealedOnly", store->sealed_only)
+            .close('}');
     }
-    out.name("timeouts").open('{').member("connectMs", timeouts.connect).member("answerMs", timeouts.answer);
+    out.name("timeouts")
+        .open('{')
+        .member("connectMs", timeouts.connect)
+        .member("answerMs", timeouts.answer);
     out.member("totalMs", timeouts.total).close('}');
-    out.name("retry").open('{').member("maxAttempts", retry.max_attempts).member("baseDelayMs", retry.base_delay);
+    out.name("retry")
+        .open('{')
+        .member("maxAttempts", retry.max_attempts)
+        .member("baseDelayMs", retry.base_delay);
     out.member("maxDelayMs", retry.max_delay).close('}');
-    out.name("rateLimit").open('{').member("requests", rate_limit.requests).member("perMs", rate_limit.per);
+    out.name("rateLimit")
+        .open('{')
+        .member("requests", rate_limit.requests)
+        .member("perMs", rate_limit.per);
     out.member("perDay", rate_limit.per_day).close('}');
     out.name("refresh").open('{').member("marginSeconds", refresh.margin);
     out.member("runwayPercent", refresh.runway_percent).close('}');
     out.name("limits").open('{').member("responseBytes", limits.response_bytes).close('}');
-    out.name("http").open('{').member("proxy", http.proxy).member("caBundlePath", http.ca_bundle_path);
-    out.member("userAgentSuffix", http.user_agent_suffix).flag("allowInsecureHttp", http.allow_insecure_http).close('}');
+    out.name("http")
+        .open('{')
+        .member("proxy", http.proxy)
+        .member("caBundlePath", http.ca_bundle_path);
+    out.member("userAgentSuffix", http.user_agent_suffix)
+        .flag("allowInsecureHttp", http.allow_insecure_http)
+        .close('}');
     out.name("webhook").open('{').words("ed25519PublicKeys", webhook.ed25519_public_keys);
-    out.words("rsaPublicKeys", webhook.rsa_public_keys).member("maxAgeSeconds", webhook.max_age).close('}');
+    out.words("rsaPublicKeys", webhook.rsa_public_keys)
+        .member("maxAgeSeconds", webhook.max_age)
+        .close('}');
     out.close('}');
     return detail::access::own(out.take());
 }
@@ -2123,8 +2213,12 @@ public:
             ++*this;
             return before;
         }
-        friend bool operator==(const iterator &a, const iterator &b) noexcept { return a.owner_ == b.owner_; }
-        friend bool operator!=(const iterator &a, const iterator &b) noexcept { return a.owner_ != b.owner_; }
+        friend bool operator==(const iterator &a, const iterator &b) noexcept {
+            return a.owner_ == b.owner_;
+        }
+        friend bool operator!=(const iterator &a, const iterator &b) noexcept {
+            return a.owner_ != b.owner_;
+        }
 
     private:
         friend class pages;
@@ -2133,7 +2227,8 @@ public:
     };
 
     using fetch = std::function<result<page<T>>(const std::string &page_token)>;
-    pages(fetch from, std::string page_token) : fetch_(std::move(from)), next_(std::move(page_token)) {}
+    pages(fetch from, std::string page_token)
+        : fetch_(std::move(from)), next_(std::move(page_token)) {}
 
     iterator begin() {
         if (!current_) {
@@ -2168,7 +2263,8 @@ private:
         current_.reset();
         failed_ = false;
         for (;;) {
-            std::move(items_.begin() + static_cast<std::ptrdiff_t>(at_), items_.end(), std::back_inserter(all));
+            std::move(items_.begin() + static_cast<std::ptrdiff_t>(at_), items_.end(),
+                      std::back_inserter(all));
             items_.clear();
             at_ = 0;
             if (last_) {
@@ -2205,7 +2301,8 @@ private:
         }
         const std::string following = fetched->next_page_token.value_or("");
         if (!following.empty() && following == next_) {
-            return detail::own_failure(status::protocol, "the page tokens of the list form a cycle");
+            return detail::own_failure(status::protocol,
+                                       "the page tokens of the list form a cycle");
         }
         items_ = std::move(fetched->items);
         std::move(fetched->failed.begin(), fetched->failed.end(), std::back_inserter(unreadable_));
@@ -2233,20 +2330,26 @@ public:
     template <class T> using returns = typename Mode::template returns<T>;
 
     // The same calls, returning ghl::result instead of throwing.
-    basic_calls<detail::checked> checked() const noexcept { return basic_calls<detail::checked>(state_); }
+    basic_calls<detail::checked> checked() const noexcept {
+        return basic_calls<detail::checked>(state_);
+    }
 
     // Authorization code flow.
 
     returns<authorization_link> authorization_url(const authorization_options &options = {}) const {
         detail::writer params;
-        params.open('{').words("scopes", options.scopes).member("redirectUri", options.redirect_uri);
-        params.member("versionId", options.version_id).flag("loginInSameTab", options.login_in_same_tab);
+        params.open('{')
+            .words("scopes", options.scopes)
+            .member("redirectUri", options.redirect_uri);
+        params.member("versionId", options.version_id)
+            .flag("loginInSameTab", options.login_in_same_tab);
         params.member("state", options.state).close('}');
         return call<authorization_link>(ghl_authorization_url, params);
     }
 
     // redirect_url: the complete URL that the browser was redirected to.
-    returns<token_info> authorization_complete(std::string_view redirect_url, const completion_options &options = {}) const {
+    returns<token_info> authorization_complete(std::string_view redirect_url,
+                                               const completion_options &options = {}) const {
         detail::writer params;
         complete(params.open('{').name("redirectUrl").text(redirect_url), options).close('}');
         return call<token_info>(ghl_authorization_complete, params);
@@ -2255,7 +2358,9 @@ public:
     // Waits for the redirect on a loopback port.
     returns<token_info> authorization_listen(const listen_options &options = {}) const {
         detail::writer params;
-        complete(params.open('{').member("port", options.port).member("timeoutMs", options.timeout), options).close('}');
+        complete(params.open('{').member("port", options.port).member("timeoutMs", options.timeout),
+                 options)
+            .close('}');
         return call<token_info>(ghl_authorization_listen, params);
     }
 
@@ -2266,7 +2371,8 @@ public:
     returns<secret> access_token(std::string_view resource_id) const {
         secret token;
         result<void> done = fill(resource_id, token);
-        return Mode::give(done ? result<secret>(std::move(token)) : result<secret>(std::move(done).error()));
+        return Mode::give(done ? result<secret>(std::move(token))
+                               : result<secret>(std::move(done).error()));
     }
 
     // The same into an existing secret: no allocation if the token is cached. Empty on error.
@@ -2277,34 +2383,41 @@ public:
     // The same into the caller's buffer, NUL-terminated; empty on error. Returns the token's
     // length. The caller wipes the buffer. If it is too small, fails with status::buffer_too_small
     // and stores the required size in *needed, if given.
-    returns<std::size_t> access_token_into(std::string_view resource_id, char *buffer, std::size_t size,
-                                           std::size_t *needed = nullptr) const {
+    returns<std::size_t> access_token_into(std::string_view resource_id, char *buffer,
+                                           std::size_t size, std::size_t *needed = nullptr) const {
         return Mode::give(fill(resource_id, buffer, size, needed));
     }
 
     // Refreshes a token now, even if it is not due.
-    returns<token_info> token_refresh(std::string_view resource_id) const { return about(ghl_token_refresh, resource_id); }
+    returns<token_info> token_refresh(std::string_view resource_id) const {
+        return about(ghl_token_refresh, resource_id);
+    }
 
     // Deletes a token and returns its information. The app stays installed.
-    returns<token_info> token_delete(std::string_view resource_id) const { return about(ghl_token_delete, resource_id); }
+    returns<token_info> token_delete(std::string_view resource_id) const {
+        return about(ghl_token_delete, resource_id);
+    }
 
     // Lists the stored tokens, without or with secrets: as a range, or one page.
     pages<Mode, token_info> tokens_list(token_filter filter = {}) const {
         return ranged<token_info>(ghl_tokens_list, std::move(filter), write_token_filter);
     }
     returns<page<token_info>> tokens_list_page(const token_filter &filter = {}) const {
-        return Mode::give(fetch<token_info>(state_, ghl_tokens_list, filter, write_token_filter, filter.page_token));
+        return Mode::give(fetch<token_info>(state_, ghl_tokens_list, filter, write_token_filter,
+                                            filter.page_token));
     }
     pages<Mode, token> tokens_export(token_filter filter = {}) const {
         return ranged<token>(ghl_tokens_export, std::move(filter), write_token_filter);
     }
     returns<page<token>> tokens_export_page(const token_filter &filter = {}) const {
-        return Mode::give(fetch<token>(state_, ghl_tokens_export, filter, write_token_filter, filter.page_token));
+        return Mode::give(
+            fetch<token>(state_, ghl_tokens_export, filter, write_token_filter, filter.page_token));
     }
 
     // Imports tokens, from an export or other sources. `replace` allows an older token to replace a
     // newer one.
-    returns<import_report> tokens_import(const std::vector<token> &tokens, bool replace = false) const {
+    returns<import_report> tokens_import(const std::vector<token> &tokens,
+                                         bool replace = false) const {
         detail::writer params;
         params.open('{').name("tokens").open('[');
         for (const token &one : tokens) {
@@ -2324,10 +2437,15 @@ public:
     // Moves the tokens of another client id in the same database to this one, after a key rotation.
     // client_id: the other client id; if empty, adopts nothing and reports the client ids that have
     // tokens. resource_id: only this company or location, or empty for all. dry_run: only report.
-    returns<adoption_report> tokens_adopt(std::string_view client_id = {}, std::string_view resource_id = {},
+    returns<adoption_report> tokens_adopt(std::string_view client_id = {},
+                                          std::string_view resource_id = {},
                                           bool dry_run = false) const {
         detail::writer params;
-        params.open('{').member("clientId", client_id).member("resourceId", resource_id).flag("dryRun", dry_run).close('}');
+        params.open('{')
+            .member("clientId", client_id)
+            .member("resourceId", resource_id)
+            .flag("dryRun", dry_run)
+            .close('}');
         return call<adoption_report>(ghl_tokens_adopt, params);
     }
 
@@ -2339,25 +2457,34 @@ public:
                                                 const maintenance_options &options = {}) const {
         return tokens_maintain(company_id, options, [](const maintenance_progress &) {});
     }
-    template <class Listener, class = std::enable_if_t<std::is_invocable_v<Listener &, const maintenance_progress &>>>
-    returns<maintenance_report> tokens_maintain(std::string_view company_id, Listener &&progress) const {
+    template <class Listener, class = std::enable_if_t<
+                                  std::is_invocable_v<Listener &, const maintenance_progress &>>>
+    returns<maintenance_report> tokens_maintain(std::string_view company_id,
+                                                Listener &&progress) const {
         return tokens_maintain(company_id, maintenance_options(), progress);
     }
     template <class Listener>
-    returns<maintenance_report> tokens_maintain(std::string_view company_id, const maintenance_options &options,
+    returns<maintenance_report> tokens_maintain(std::string_view company_id,
+                                                const maintenance_options &options,
                                                 Listener &&progress) const {
         detail::writer params;
-        params.open('{').member("companyId", company_id).member("concurrency", options.concurrency).close('}');
-        return watched<maintenance_report, maintenance_progress>(ghl_tokens_maintain, params, progress);
+        params.open('{')
+            .member("companyId", company_id)
+            .member("concurrency", options.concurrency)
+            .close('}');
+        return watched<maintenance_report, maintenance_progress>(ghl_tokens_maintain, params,
+                                                                 progress);
     }
 
     // Mints tokens for many locations of a company, as fast as its rate limit allows. progress:
     // called with a mint_progress, as in tokens_maintain.
-    returns<mint_report> tokens_mint(std::string_view company_id, const mint_options &options = {}) const {
+    returns<mint_report> tokens_mint(std::string_view company_id,
+                                     const mint_options &options = {}) const {
         return tokens_mint(company_id, options, [](const mint_progress &) {});
     }
     template <class Listener>
-    returns<mint_report> tokens_mint(std::string_view company_id, const mint_options &options, Listener &&progress) const {
+    returns<mint_report> tokens_mint(std::string_view company_id, const mint_options &options,
+                                     Listener &&progress) const {
         detail::writer params;
         params.open('{').name("companyId").text(company_id);
         if (options.location_ids) {
@@ -2365,7 +2492,9 @@ public:
         } else {
             params.member("installed", true);
         }
-        params.member("appId", options.app_id).flag("force", options.force).member("concurrency", options.concurrency);
+        params.member("appId", options.app_id)
+            .flag("force", options.force)
+            .member("concurrency", options.concurrency);
         params.close('}');
         return watched<mint_report, mint_progress>(ghl_tokens_mint, params, progress);
     }
@@ -2426,7 +2555,8 @@ public:
 
     // A company's locations: as a range, or one page. Items that are not objects or have no ID are
     // skipped; the page's raw contains all items.
-    pages<Mode, location> installed_locations(std::string_view company_id, location_filter filter = {}) const {
+    pages<Mode, location> installed_locations(std::string_view company_id,
+                                              location_filter filter = {}) const {
         of_company wanted{std::string(company_id), std::move(filter)};
         std::string first = wanted.page_token;
         return {[state = state_, wanted = std::move(wanted)](const std::string &page_token) {
@@ -2434,8 +2564,10 @@ public:
                 },
                 std::move(first)};
     }
-    returns<page<location>> installed_locations_page(std::string_view company_id, const location_filter &filter = {}) const {
-        return Mode::give(fetch_locations(state_, of_company{std::string(company_id), filter}, filter.page_token));
+    returns<page<location>> installed_locations_page(std::string_view company_id,
+                                                     const location_filter &filter = {}) const {
+        return Mode::give(fetch_locations(state_, of_company{std::string(company_id), filter},
+                                          filter.page_token));
     }
 
     // Client operations.
@@ -2452,14 +2584,18 @@ public:
     // Sets the listener for this client's events; nullptr removes it. Returns when the previous
     // listener no longer runs, so do not call it from a listener. The listener runs on any thread
     // that is inside a call. on_error receives its exceptions.
-    returns<void> on_event(std::function<void(const event &)> listener, detail::error_handler on_error = {}) const {
+    returns<void> on_event(std::function<void(const event &)> listener,
+                           detail::error_handler on_error = {}) const {
         if (state_ == nullptr) {
-            return Mode::give(result<void>(detail::own_failure(status::invalid_argument, "the client was moved from", "client")));
+            return Mode::give(result<void>(detail::own_failure(
+                status::invalid_argument, "the client was moved from", "client")));
         }
         ghl_client *const client = state_->handle;
-        return Mode::give(state_->events.replace(std::move(listener), std::move(on_error), [client](auto *next) {
-            return ghl_client_on_event(client, next == nullptr ? nullptr : detail::on_event, next);
-        }));
+        return Mode::give(
+            state_->events.replace(std::move(listener), std::move(on_error), [client](auto *next) {
+                return ghl_client_on_event(client, next == nullptr ? nullptr : detail::on_event,
+                                           next);
+            }));
     }
 
     // The handle for functions of ghl_oauth.h; owned by this client.
@@ -2472,16 +2608,23 @@ protected:
 
 private:
     using with_params = std::int32_t (*)(ghl_client *, const char *, char **);
-    using with_progress = std::int32_t (*)(ghl_client *, const char *, ghl_progress_callback, void *, char **);
-    using with_body = std::int32_t (*)(ghl_client *, const std::uint8_t *, std::size_t, const char *, char **);
+    using with_progress = std::int32_t (*)(ghl_client *, const char *, ghl_progress_callback,
+                                           void *, char **);
+    using with_body = std::int32_t (*)(ghl_client *, const std::uint8_t *, std::size_t,
+                                       const char *, char **);
 
     // Null if the client was moved from; the library refuses a null handle.
-    static ghl_client *handle(detail::state *state) noexcept { return state == nullptr ? nullptr : state->handle; }
+    static ghl_client *handle(detail::state *state) noexcept {
+        return state == nullptr ? nullptr : state->handle;
+    }
 
-    template <class T> static result<T> made(detail::state *state, with_params function, const detail::writer &params) {
+    template <class T>
+    static result<T> made(detail::state *state, with_params function,
+                          const detail::writer &params) {
         // A NUL would truncate the parameters.
         if (params.view().find('\0') != std::string_view::npos) {
-            return detail::own_failure(status::invalid_argument, "the JSON contains a NUL", "params_json");
+            return detail::own_failure(status::invalid_argument, "the JSON contains a NUL",
+                                       "params_json");
         }
         char *out = nullptr;
         const std::int32_t code = function(handle(state), params.c_str(), &out);
@@ -2492,7 +2635,8 @@ private:
     }
 
     static failure cut_short() {
-        return detail::own_failure(status::invalid_argument, "the ID contains a NUL", "resource_id");
+        return detail::own_failure(status::invalid_argument, "the ID contains a NUL",
+                                   "resource_id");
     }
 
     returns<token_info> about(with_params function, std::string_view resource_id) const {
@@ -2505,7 +2649,8 @@ private:
         return Mode::give(detail::settle<token_info>(code, out));
     }
 
-    result<std::size_t> fill(std::string_view resource_id, char *buffer, std::size_t size, std::size_t *needed) const {
+    result<std::size_t> fill(std::string_view resource_id, char *buffer, std::size_t size,
+                             std::size_t *needed) const {
         if (size > 0 && buffer != nullptr) {
             buffer[0] = '\0';
         }
@@ -2513,7 +2658,8 @@ private:
         std::size_t length = id.whole() ? size : 0;
         char *out = nullptr;
         const std::int32_t code =
-            id.whole() ? ghl_access_token_into(handle(state_), id.get(), buffer, &length, &out) : GHL_OK;
+            id.whole() ? ghl_access_token_into(handle(state_), id.get(), buffer, &length, &out)
+                       : GHL_OK;
         const detail::owned_text document(out);
         if (needed != nullptr) {
             *needed = length;
@@ -2521,7 +2667,8 @@ private:
         if (!id.whole()) {
             return cut_short();
         }
-        return code == GHL_OK ? result<std::size_t>(length - 1) : result<std::size_t>(detail::failure_from(code, out));
+        return code == GHL_OK ? result<std::size_t>(length - 1)
+                              : result<std::size_t>(detail::failure_from(code, out));
     }
 
     result<void> fill(std::string_view resource_id, secret &into) const {
@@ -2544,18 +2691,22 @@ private:
     }
 
     template <class Report, class Progress, class Listener>
-    returns<Report> watched(with_progress function, const detail::writer &params, Listener &listener) const {
+    returns<Report> watched(with_progress function, const detail::writer &params,
+                            Listener &listener) const {
         detail::relay<Progress, Listener> relay(listener);
         char *out = nullptr;
-        const std::int32_t code = function(handle(state_), params.c_str(), relay.call, &relay, &out);
+        const std::int32_t code =
+            function(handle(state_), params.c_str(), relay.call, &relay, &out);
         result<Report> report = detail::settle<Report>(code, out);
         relay.rethrow();
         return Mode::give(std::move(report));
     }
 
-    template <class T> returns<T> delivered(with_body function, std::string_view body, const headers &all) const {
+    template <class T>
+    returns<T> delivered(with_body function, std::string_view body, const headers &all) const {
         detail::writer given;
-        given.grouped(all, [](std::string_view a, std::string_view b) { return headers::same(a, b); });
+        given.grouped(all,
+                      [](std::string_view a, std::string_view b) { return headers::same(a, b); });
         char *out = nullptr;
         const auto *bytes = reinterpret_cast<const std::uint8_t *>(body.data());
         const std::int32_t code = function(handle(state_), bytes, body.size(), given.c_str(), &out);
@@ -2563,8 +2714,10 @@ private:
     }
 
     static detail::writer &complete(detail::writer &params, const completion_options &options) {
-        params.member("state", options.state).flag("allowMissingState", options.allow_missing_state);
-        return params.member("redirectUri", options.redirect_uri).member("userType", options.user_type);
+        params.member("state", options.state)
+            .flag("allowMissingState", options.allow_missing_state);
+        return params.member("redirectUri", options.redirect_uri)
+            .member("userType", options.user_type);
     }
 
     static void write_token_filter(detail::writer &params, const token_filter &filter) {
@@ -2573,21 +2726,26 @@ private:
     }
 
     struct of_company : location_filter {
-        of_company(std::string id, location_filter filter) : location_filter(std::move(filter)), company_id(std::move(id)) {}
+        of_company(std::string id, location_filter filter)
+            : location_filter(std::move(filter)), company_id(std::move(id)) {}
         std::string company_id;
     };
     static void write_location_filter(detail::writer &params, const of_company &filter) {
         params.name("companyId").text(filter.company_id).member("appId", filter.app_id);
         params.member("pageSize", filter.page_size).member("query", filter.query);
-        params.member("isInstalled", filter.installed ? std::optional<bool>(true) : filter.is_installed);
+        params.member("isInstalled",
+                      filter.installed ? std::optional<bool>(true) : filter.is_installed);
         params.member("restrictToUserLocations", filter.restrict_to_user_locations);
-        params.member("versionId", filter.version_id).member("onTrial", filter.on_trial).member("planId", filter.plan_id);
+        params.member("versionId", filter.version_id)
+            .member("onTrial", filter.on_trial)
+            .member("planId", filter.plan_id);
         params.member("locationId", filter.location_id).member("accessToken", filter.access_token);
     }
 
     template <class T, class Filter>
     static result<page<T>> fetch(detail::state *state, with_params function, const Filter &filter,
-                                 void (*put)(detail::writer &, const Filter &), const std::string &page_token) {
+                                 void (*put)(detail::writer &, const Filter &),
+                                 const std::string &page_token) {
         detail::writer params;
         params.open('{');
         put(params, filter);
@@ -2597,7 +2755,8 @@ private:
 
     static result<page<location>> fetch_locations(detail::state *state, const of_company &filter,
                                                   const std::string &page_token) {
-        auto fetched = fetch<location>(state, ghl_oauth_installed_locations, filter, write_location_filter, page_token);
+        auto fetched = fetch<location>(state, ghl_oauth_installed_locations, filter,
+                                       write_location_filter, page_token);
         if (fetched && filter.installed) {
             auto &items = fetched->items;
             const auto lacks_app = [](const location &one) { return one.is_installed == false; };
@@ -2607,9 +2766,11 @@ private:
     }
 
     template <class T, class Filter>
-    pages<Mode, T> ranged(with_params function, Filter filter, void (*put)(detail::writer &, const Filter &)) const {
+    pages<Mode, T> ranged(with_params function, Filter filter,
+                          void (*put)(detail::writer &, const Filter &)) const {
         std::string first = filter.page_token;
-        return {[state = state_, function, put, filter = std::move(filter)](const std::string &page_token) {
+        return {[state = state_, function, put,
+                 filter = std::move(filter)](const std::string &page_token) {
                     return fetch<T>(state, function, filter, put, page_token);
                 },
                 std::move(first)};
@@ -2617,8 +2778,9 @@ private:
 
     // The token's fields override its raw JSON.
     static void write(detail::writer &params, const token &one) {
-        static constexpr std::string_view own[] = {"accessToken", "refreshToken", "expiresAt", "userType",
-                                                   "companyId",   "locationId",   "scope"};
+        static constexpr std::string_view own[] = {"accessToken", "refreshToken", "expiresAt",
+                                                   "userType",    "companyId",    "locationId",
+                                                   "scope"};
         params.open('{');
         if (const auto whole = detail::value::document(one.raw)) {
             whole->members([&](std::string_view name, detail::value member) {
@@ -2651,14 +2813,16 @@ public:
 
     // The same with a custom store, which the client owns from then on. config.store may be empty
     // or have only encryption keys; in JSON, its kind is "callbacks".
-    static typename Mode::template returns<basic_client> open(config config, std::unique_ptr<store> own) {
+    static typename Mode::template returns<basic_client> open(config config,
+                                                              std::unique_ptr<store> own) {
         if (config.store && config.store->kind.empty()) {
             config.store->kind = "callbacks";
         }
         const secret json = config.json();
         return open(json.view(), std::move(own));
     }
-    static typename Mode::template returns<basic_client> open(std::string_view config_json, std::unique_ptr<store> own) {
+    static typename Mode::template returns<basic_client> open(std::string_view config_json,
+                                                              std::unique_ptr<store> own) {
         return Mode::give(make(config_json, &own));
     }
 
@@ -2669,14 +2833,16 @@ public:
     template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
     explicit basic_client(std::string_view config_json) : basic_client(open(config_json)) {}
     template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
-    basic_client(const config &config, std::unique_ptr<store> own) : basic_client(open(config, std::move(own))) {}
+    basic_client(const config &config, std::unique_ptr<store> own)
+        : basic_client(open(config, std::move(own))) {}
     template <class Of = Mode, class = std::enable_if_t<std::is_same_v<Of, detail::throwing>>>
     basic_client(std::string_view config_json, std::unique_ptr<store> own)
         : basic_client(open(config_json, std::move(own))) {}
 #endif
 
     basic_client(basic_client &&other) noexcept
-        : basic_calls<Mode>(std::exchange(other.state_, nullptr)), owned_(std::move(other.owned_)) {}
+        : basic_calls<Mode>(std::exchange(other.state_, nullptr)), owned_(std::move(other.owned_)) {
+    }
     basic_client &operator=(basic_client &&other) noexcept {
         owned_ = std::move(other.owned_);
         other.state_ = nullptr;
@@ -2692,10 +2858,12 @@ private:
         detail::writer config;
         config.raw(config_json);
         if (config_json.find('\0') != std::string_view::npos) {
-            return detail::own_failure(status::invalid_argument, "the configuration contains a NUL", "config_json");
+            return detail::own_failure(status::invalid_argument, "the configuration contains a NUL",
+                                       "config_json");
         }
         if (own != nullptr && *own == nullptr) {
-            return detail::own_failure(status::invalid_argument, "the store is a null pointer", "store");
+            return detail::own_failure(status::invalid_argument, "the store is a null pointer",
+                                       "store");
         }
         auto owned = std::make_unique<detail::state>();
         char *out = nullptr;
@@ -2734,7 +2902,14 @@ inline const char *version() noexcept { return ghl_version(); }
 // The library's ABI version.
 inline std::uint32_t abi_version() noexcept { return ghl_abi_version(); }
 
-enum class log_level : std::int32_t { off = 0, error = 1, warning = 2, information = 3, debug = 4, trace = 5 };
+enum class log_level : std::int32_t {
+    off = 0,
+    error = 1,
+    warning = 2,
+    information = 3,
+    debug = 4,
+    trace = 5
+};
 
 namespace detail {
 
@@ -2758,17 +2933,20 @@ inline void on_log(std::int32_t level, const char *message, void *context) noexc
 // Returns when the previous listener no longer runs, so do not call it from a listener. on_error
 // receives its exceptions.
 inline result<void> try_on_log(std::function<void(log_level, std::string_view)> listener,
-                               log_level most = log_level::information, detail::error_handler on_error = {}) {
-    return detail::log_listeners().replace(std::move(listener), std::move(on_error), [most](auto *next) {
-        return next == nullptr ? ghl_set_log_callback(nullptr, nullptr, 0)
-                               : ghl_set_log_callback(detail::on_log, next, static_cast<std::int32_t>(most));
-    });
+                               log_level most = log_level::information,
+                               detail::error_handler on_error = {}) {
+    return detail::log_listeners().replace(
+        std::move(listener), std::move(on_error), [most](auto *next) {
+            return next == nullptr ? ghl_set_log_callback(nullptr, nullptr, 0)
+                                   : ghl_set_log_callback(detail::on_log, next,
+                                                          static_cast<std::int32_t>(most));
+        });
 }
 
 #if GHL_OAUTH_EXCEPTIONS
 // The same, but throws ghl::error.
-inline void on_log(std::function<void(log_level, std::string_view)> listener, log_level most = log_level::information,
-                   detail::error_handler on_error = {}) {
+inline void on_log(std::function<void(log_level, std::string_view)> listener,
+                   log_level most = log_level::information, detail::error_handler on_error = {}) {
     try_on_log(std::move(listener), most, std::move(on_error)).value();
 }
 #endif

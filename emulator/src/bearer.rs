@@ -32,7 +32,8 @@ pub(crate) fn require_company(grant: &Grant, scope: &str) -> Result<(), Answer> 
     if grant.user_type != UserType::Company {
         return Err(Answer::refusal(
             401,
-            "This authClass type is not allowed to access this scope. Please use a Company token for this request.",
+            "This authClass type is not allowed to access this scope. Please use a Company token \
+             for this request.",
         ));
     }
     require_scope(grant, scope)

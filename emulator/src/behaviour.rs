@@ -173,7 +173,8 @@ pub const BEHAVIOURS: [BehaviourInfo; 8] = [
         option: "--list-delay-seconds",
         values: &[],
         default: "0",
-        what: "the list of locations omits an installation for this time; after a company's installation it is empty",
+        what: "the list of locations omits an installation for this time; after a company's \
+               installation it is empty",
     },
     switch(
         "bulkInstallWebhooks",
@@ -190,13 +191,15 @@ pub const BEHAVIOURS: [BehaviourInfo; 8] = [
         "dailyReset",
         "--daily-reset",
         &["absent", "milliseconds", "seconds"],
-        "`X-RateLimit-Daily-Reset`, on every second response and on each 429 after the daily quota is used up",
+        "`X-RateLimit-Daily-Reset`, on every second response and on each 429 after the daily \
+         quota is used up",
     ),
     choice(
         "fieldNames",
         "--field-names",
         &["camelCase", "snake_case", "snake_case-lenient"],
-        "the field names of the token endpoints; others give 422 `property … should not exist`, with `-lenient` `Missing parameter: …`",
+        "the field names of the token endpoints; others give 422 `property … should not exist`, \
+         with `-lenient` `Missing parameter: …`",
     ),
 ];
 

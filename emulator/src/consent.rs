@@ -69,7 +69,8 @@ impl AuthorizationRequest {
             // The error page for a draft or private app.
             None if app.require_version_id => {
                 return Err(format!(
-                    "error.noAppVersionIdFound: No integration found with the id: {} (version_id is missing).",
+                    "error.noAppVersionIdFound: No integration found with the id: {} (version_id \
+                     is missing).",
                     app.client_id
                 ));
             }

@@ -146,7 +146,8 @@ fn refuse(complaint: &str) -> Page<'static> {
 fn page(title: &'static str, main: &str) -> Page<'static> {
     let body = format!(
         "<main>\n<div class=\"sheet\">\n{main}</div>\n\
-         <footer><span>GHL OAuth emulator, not the real service</span><a href=\"{PATH}\">Dashboard</a></footer>\n\
+         <footer><span>GHL OAuth emulator, not the real service</span>\
+         <a href=\"{PATH}\">Dashboard</a></footer>\n\
          </main>\n"
     );
     Page { title, class: "consent", style: STYLE, script: "", body }

@@ -73,7 +73,8 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ("GET /_emulator/tokens", "the valid refresh tokens"),
     (
         "GET /_emulator/tokens/ledger",
-        "the state of every code and token, newest first, by fingerprint: the first digits of its SHA-256",
+        "the state of every code and token, newest first, by fingerprint: the first digits of its \
+         SHA-256",
     ),
     ("POST /_emulator/tokens/expire", "{}: expires every access token"),
     ("POST /_emulator/tokens/revoke", r#"{"resourceId"}: revokes its refresh tokens"#),
@@ -88,12 +89,15 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ("GET /_emulator/settings", "the settings"),
     (
         "POST /_emulator/settings",
-        "changes accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, rateLimit, latencyMs, acceptDelayMs, \
-         webhookUrl, and the behaviours",
+        "changes accessTokenSeconds, expiresIn, reuseWindowSeconds, locationRefreshTokens, \
+         rateLimit, latencyMs, acceptDelayMs, webhookUrl, and the behaviours",
     ),
     (
         "POST /_emulator/locations/{id}",
-        r#"{"active"?: bool, "installed"?: bool, "companyId"?: moves it there, "reinstallAfterSeconds"?: n}"#,
+        concat!(
+            r#"{"active"?: bool, "installed"?: bool, "companyId"?: moves it there, "#,
+            r#""reinstallAfterSeconds"?: n}"#
+        ),
     ),
     ("POST /_emulator/companies/{id}", r#"{"installed": false}"#),
     ("POST /_emulator/companies/{id}/locations", r#"{}: creates a location -> {"id"}"#),
@@ -104,7 +108,11 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ),
     (
         "POST /_emulator/webhooks",
-        r#"{"install" | "uninstall": resource ID, "locationIds"?: for the install of a company; or "id": repeat this webhook, or "body"; "signature"?, "url"?: send it to this URL, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#,
+        concat!(
+            r#"{"install" | "uninstall": resource ID, "locationIds"?: for the install of a "#,
+            r#"company; or "id": repeat this webhook, or "body"; "signature"?, "url"?: send it "#,
+            r#"to this URL, or "deliver": true: to webhookUrl} -> {"body", "headers", "status"?}"#
+        ),
     ),
     (
         "GET /_emulator/installations",
@@ -112,11 +120,15 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ),
     (
         "GET /_emulator/scenario",
-        "the progress of the scenario, its events, and, when it has finished, the installation status",
+        "the progress of the scenario, its events, and, when it has finished, the installation \
+         status",
     ),
     (
         "POST /_emulator/scenario",
-        r#"{"name" [, "daySeconds": the real time that the day takes]}: starts a scenario; without daySeconds, step it"#,
+        concat!(
+            r#"{"name" [, "daySeconds": the real time that the day takes]}: starts a scenario; "#,
+            "without daySeconds, step it"
+        ),
     ),
     (
         "POST /_emulator/scenario/step",
@@ -128,7 +140,10 @@ pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
     ),
     (
         "POST /_emulator/faults",
-        r#"{"kind", parameters of the kind, "endpoint"?, "grantType"?, "resourceId"?, "skip"?, "count"?, "probability"?} -> {"id"}"#,
+        concat!(
+            r#"{"kind", parameters of the kind, "endpoint"?, "grantType"?, "resourceId"?, "#,
+            r#""skip"?, "count"?, "probability"?} -> {"id"}"#
+        ),
     ),
     ("GET /_emulator/faults/kinds", "the kinds of faults, and their parameters"),
     ("DELETE /_emulator/faults", "removes every fault"),

@@ -127,7 +127,8 @@ impl Button<'_> {
         let Button { method, path, body, done, text, about } = self;
         put!(
             page,
-            "<button type=\"button\" class=\"act\" data-method=\"{method}\" data-path=\"{}\" data-body=\"{}\" \
+            "<button type=\"button\" class=\"act\" data-method=\"{method}\" data-path=\"{}\" \
+             data-body=\"{}\" \
              data-done=\"{}\">{}",
             Escaped(path),
             Escaped(body),
@@ -148,9 +149,11 @@ fn masthead(page: &mut String, state: &State) {
     put!(
         page,
         "<header>\n<div class=\"name\"><h1>GHL OAuth emulator</h1><p class=\"id\">{}</p></div>\n\
-         <section class=\"clock\" aria-labelledby=\"clock\">\n<h2 id=\"clock\" class=\"unseen\">Clock</h2>\n\
+         <section class=\"clock\" aria-labelledby=\"clock\">\n\
+         <h2 id=\"clock\" class=\"unseen\">Clock</h2>\n\
          <div id=\"live-clock\" data-live>\n\
-         <p class=\"now\"><time datetime=\"{now}\"><span>{}</span> {}</time> <span class=\"zone\">UTC</span></p>\n",
+         <p class=\"now\"><time datetime=\"{now}\">\
+         <span>{}</span> {}</time> <span class=\"zone\">UTC</span></p>\n",
         Escaped(&state.base_url),
         &now[..10.min(now.len())],
         now.get(11..19).unwrap_or_default(),
@@ -204,7 +207,8 @@ fn app(page: &mut String, state: &State) {
     }
     put!(
         page,
-        "<dt>Client secret</dt><dd><code>{}…</code> <span class=\"soft\">in full at <a href=\"/_emulator\">/_emulator</a></span></dd>\n",
+        "<dt>Client secret</dt><dd><code>{}…</code> <span class=\"soft\">in full at <a \
+         href=\"/_emulator\">/_emulator</a></span></dd>\n",
         Escaped(secret)
     );
     for redirect_uri in &app.redirect_uris {
@@ -264,7 +268,8 @@ fn tokens(page: &mut String, state: &State, wish: &Wish) {
     page.push_str("<div id=\"live-tokens\" data-live>\n");
     if ledger.entries().len() == 0 {
         page.push_str(
-            "<p class=\"empty\">None yet. A consent creates a code, which is exchanged for tokens.</p>\n",
+            "<p class=\"empty\">None yet. A consent creates a code, which is exchanged for \
+             tokens.</p>\n",
         );
     } else {
         let all = [EntryState::Live, EntryState::Spent, EntryState::Expired, EntryState::Revoked];
@@ -282,7 +287,8 @@ fn tokens(page: &mut String, state: &State, wish: &Wish) {
         let total = ledger.entries().len();
         page.push_str(
             "</p>\n<table>\n<caption class=\"unseen\">Codes and tokens, newest first</caption>\n\
-             <thead><tr><th scope=\"col\">Token</th><th scope=\"col\">Owner</th><th scope=\"col\">State</th></tr></thead>\n\
+             <thead><tr><th scope=\"col\">Token</th><th scope=\"col\">Owner</th>\
+             <th scope=\"col\">State</th></tr></thead>\n\
              <tbody>\n",
         );
         for (index, entry) in ledger.entries().take(wish.rows(TOKENS)).enumerate() {
@@ -292,7 +298,8 @@ fn tokens(page: &mut String, state: &State, wish: &Wish) {
         newest(page, wish.rows(TOKENS), total);
     }
     page.push_str(
-        "</div>\n<p class=\"soft note\">Identified by the first digits of their SHA-256; tokens are never shown.</p>\n</section>\n",
+        "</div>\n<p class=\"soft note\">Identified by the first digits of their SHA-256; tokens \
+         are never shown.</p>\n</section>\n",
     );
 }
 
@@ -301,7 +308,8 @@ fn newest(page: &mut String, shown: usize, total: usize) {
     if shown < total {
         put!(
             page,
-            "<p class=\"soft note\">Newest {shown} of {total}. <a href=\"{PATH}?all\">Show all</a></p>\n"
+            "<p class=\"soft note\">Newest {shown} of {total}. <a href=\"{PATH}?all\">Show all</a>\
+             </p>\n"
         );
     }
 }
@@ -310,7 +318,8 @@ fn token(page: &mut String, state: &State, entry: &Entry, number: usize, now_ms:
     let state_now = entry.state(now_ms);
     put!(
         page,
-        "<tr id=\"token-{number}\"><td>{} <code class=\"soft\">{}</code></td><td>{}</td><td>{} <span class=\"soft\">",
+        "<tr id=\"token-{number}\"><td>{} <code class=\"soft\">{}</code></td><td>{}</td>\
+         <td>{} <span class=\"soft\">",
         word(entry.kind),
         entry.fingerprint(),
         Escaped(name_of(state, entry.grant.resource_id())),
@@ -360,7 +369,8 @@ fn requests(page: &mut String, state: &State, wish: &Wish) {
     } else {
         page.push_str(
             "<table>\n<caption class=\"unseen\">Requests, newest first</caption>\n\
-             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Request</th><th scope=\"col\">Response</th></tr></thead>\n\
+             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Request</th>\
+             <th scope=\"col\">Response</th></tr></thead>\n\
              <tbody>\n",
         );
         for (index, request) in latest.take(wish.rows(REQUESTS)).enumerate() {
@@ -376,7 +386,8 @@ fn recorded(page: &mut String, state: &State, request: &RecordedRequest, number:
     let at = iso8601(request.at_ms);
     put!(
         page,
-        "<tr id=\"request-{number}\"><td class=\"at\"><time datetime=\"{at}\"><span class=\"soft\">{}</span> {}</time></td>\
+        "<tr id=\"request-{number}\"><td class=\"at\"><time datetime=\"{at}\">\
+         <span class=\"soft\">{}</span> {}</time></td>\
          <td><code><b>{}</b> {}</code>",
         at.get(5..10).unwrap_or_default(),
         at.get(11..19).unwrap_or_default(),
@@ -428,7 +439,8 @@ fn scenario(page: &mut String, state: &State) {
     if total > 0 {
         put!(
             page,
-            "</p>\n<p><progress max=\"{total}\" value=\"{played}\" aria-label=\"Events played\"></progress> \
+            "</p>\n<p><progress max=\"{total}\" value=\"{played}\" aria-label=\"Events played\">\
+             </progress> \
              <span class=\"soft\">{played} of {total} events</span>",
         );
     }
@@ -448,7 +460,8 @@ fn scenario(page: &mut String, state: &State) {
     if played > 0 {
         page.push_str(
             "<table>\n<caption class=\"unseen\">Events, newest first</caption>\n\
-             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Event</th><th scope=\"col\">Resource</th></tr></thead>\n\
+             <thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Event</th>\
+             <th scope=\"col\">Resource</th></tr></thead>\n\
              <tbody>\n",
         );
         for happening in run.latest().take(WEBHOOKS) {
@@ -456,7 +469,8 @@ fn scenario(page: &mut String, state: &State) {
             let what = json!(happening.what);
             put!(
                 page,
-                "<tr><td class=\"at\"><time datetime=\"{at}\">{}</time></td><td>{}</td><td class=\"soft\">{}</td></tr>\n",
+                "<tr><td class=\"at\"><time datetime=\"{at}\">{}</time></td><td>{}</td>\
+                 <td class=\"soft\">{}</td></tr>\n",
                 at.get(11..19).unwrap_or_default(),
                 what.as_str().unwrap_or_default(),
                 Escaped(happening.resource_id.as_deref().map_or("any", |id| name_of(state, id))),
@@ -487,8 +501,10 @@ fn faults(page: &mut String, state: &State) {
         page.push_str("<p class=\"empty\">None. All requests are processed normally.</p>\n");
     } else {
         page.push_str(
-            "<table>\n<caption class=\"unseen\">Faults, in the order in which they are matched</caption>\n\
-             <thead><tr><th scope=\"col\">Fault</th><th scope=\"col\">Applies to</th><th scope=\"col\">Applied</th>\
+            "<table>\n<caption class=\"unseen\">Faults, in the order in which they are \
+             matched</caption>\n\
+             <thead><tr><th scope=\"col\">Fault</th><th scope=\"col\">Applies to</th>\
+             <th scope=\"col\">Applied</th>\
              <th scope=\"col\"><span class=\"unseen\">Switch</span></th></tr></thead>\n<tbody>\n",
         );
         for fault in injected {
@@ -586,7 +602,8 @@ fn fault_form(page: &mut String) {
     page.push_str(
         "<form class=\"act\" data-path=\"/faults\" data-done=\"Fault {id} was added.\">\n\
          <h3>Add a fault</h3>\n<div class=\"fields\">\n\
-         <div class=\"wide\"><label for=\"kind\">Kind</label>\n<select id=\"kind\" name=\"kind\" data-chooses>\n",
+         <div class=\"wide\"><label for=\"kind\">Kind</label>\n\
+         <select id=\"kind\" name=\"kind\" data-chooses>\n",
     );
     for info in &FAULT_KINDS {
         put!(
@@ -602,7 +619,8 @@ fn fault_form(page: &mut String) {
     {
         put!(
             page,
-            "<fieldset class=\"wide\" data-of=\"{0}\"{1}><legend class=\"unseen\">Parameters of {0}</legend>\n\
+            "<fieldset class=\"wide\" data-of=\"{0}\"{1}>\
+             <legend class=\"unseen\">Parameters of {0}</legend>\n\
              <div class=\"fields\">\n",
             info.kind,
             if index == 0 { "" } else { " hidden disabled" },
@@ -613,7 +631,8 @@ fn fault_form(page: &mut String) {
         page.push_str("</div></fieldset>\n");
     }
     page.push_str(
-        "<div><label for=\"endpoint\">Endpoint</label>\n<select id=\"endpoint\" name=\"endpoint\">\n",
+        "<div><label for=\"endpoint\">Endpoint</label>\n\
+         <select id=\"endpoint\" name=\"endpoint\">\n",
     );
     for endpoint in ["any", "token", "location-token", "installed-locations", "location"] {
         put!(page, "<option>{endpoint}</option>");
@@ -621,21 +640,29 @@ fn fault_form(page: &mut String) {
     page.push_str(
         "</select></div>\n\
          <div><label for=\"count\">How often</label>\n\
-         <input id=\"count\" name=\"count\" type=\"number\" min=\"1\" value=\"1\" placeholder=\"always\" data-type=\"number\"></div>\n\
+         <input id=\"count\" name=\"count\" type=\"number\" min=\"1\" value=\"1\" \
+         placeholder=\"always\" data-type=\"number\"></div>\n\
          </div>\n<details><summary>More conditions</summary>\n<div class=\"fields\">\n\
-         <div><label for=\"grantType\">Grant type</label>\n<select id=\"grantType\" name=\"grantType\">\n\
-         <option value=\"\">any</option><option>authorization_code</option><option>refresh_token</option>\
+         <div><label for=\"grantType\">Grant type</label>\n\
+         <select id=\"grantType\" name=\"grantType\">\n\
+         <option value=\"\">any</option><option>authorization_code</option>\
+         <option>refresh_token</option>\
          <option>client_credentials</option></select></div>\n\
          <div><label for=\"resourceId\">Company or location</label>\n\
-         <input id=\"resourceId\" name=\"resourceId\" list=\"places-list\" placeholder=\"any\" autocomplete=\"off\"></div>\n\
+         <input id=\"resourceId\" name=\"resourceId\" list=\"places-list\" placeholder=\"any\" \
+         autocomplete=\"off\"></div>\n\
          <div><label for=\"skip\">Skip the first</label>\n\
-         <input id=\"skip\" name=\"skip\" type=\"number\" min=\"0\" placeholder=\"0\" data-type=\"number\"></div>\n\
+         <input id=\"skip\" name=\"skip\" type=\"number\" min=\"0\" placeholder=\"0\" \
+         data-type=\"number\"></div>\n\
          <div><label for=\"probability\">Probability</label>\n\
-         <input id=\"probability\" name=\"probability\" type=\"number\" min=\"0\" max=\"1\" step=\"any\" placeholder=\"1\" \
+         <input id=\"probability\" name=\"probability\" type=\"number\" min=\"0\" max=\"1\" \
+         step=\"any\" placeholder=\"1\" \
          data-type=\"number\"></div>\n\
          <div><label for=\"inFlight\">Requests in flight</label>\n\
-         <input id=\"inFlight\" name=\"inFlight\" type=\"number\" min=\"1\" placeholder=\"any\" data-type=\"number\"></div>\n\
-         </div></details>\n<p class=\"row\"><button class=\"main\">Add fault</button></p>\n</form>\n",
+         <input id=\"inFlight\" name=\"inFlight\" type=\"number\" min=\"1\" placeholder=\"any\" \
+         data-type=\"number\"></div>\n\
+         </div></details>\n<p class=\"row\"><button class=\"main\">Add fault</button></p>\n\
+         </form>\n",
     );
 }
 
@@ -646,7 +673,8 @@ fn parameter_field(page: &mut String, kind: &str, parameter: &FaultParameter) {
     if form == ParameterForm::Switch {
         put!(
             page,
-            "<div class=\"switch\"><input type=\"checkbox\" id=\"{id}\" name=\"{name}\"><label for=\"{id}\">{name}</label></div>\n"
+            "<div class=\"switch\"><input type=\"checkbox\" id=\"{id}\" name=\"{name}\">\
+             <label for=\"{id}\">{name}</label></div>\n"
         );
         return;
     }
@@ -661,7 +689,8 @@ fn parameter_field(page: &mut String, kind: &str, parameter: &FaultParameter) {
     match form {
         ParameterForm::Number => put!(
             page,
-            "<input id=\"{id}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" data-type=\"number\"{needed}>"
+            "<input id=\"{id}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" \
+             data-type=\"number\"{needed}>"
         ),
         ParameterForm::Stage => choice(page, &["beforeProcessing", "afterProcessing"]),
         ParameterForm::LateStage => choice(page, &["afterProcessing", "beforeProcessing"]),
@@ -682,7 +711,8 @@ fn parameter_field(page: &mut String, kind: &str, parameter: &FaultParameter) {
         }
         ParameterForm::Headers => put!(
             page,
-            "<textarea id=\"{id}\" name=\"{name}\" rows=\"2\" placeholder=\"retry-after: 1\" data-type=\"headers\"></textarea>"
+            "<textarea id=\"{id}\" name=\"{name}\" rows=\"2\" placeholder=\"retry-after: 1\" \
+             data-type=\"headers\"></textarea>"
         ),
         _ => put!(
             page,
@@ -697,19 +727,27 @@ fn webhooks(page: &mut String, state: &State) {
     section(page, "webhooks", "Webhooks", |_| {});
     put!(
         page,
-        "<form class=\"act\" data-path=\"/settings\" data-done=\"Webhooks are sent to: {{webhookUrl}}.\">\n<div class=\"fields\">\n\
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Webhooks are sent to: \
+         {{webhookUrl}}.\">\n<div class=\"fields\">\n\
          <div class=\"most\"><label for=\"webhookUrl\">Receiver</label>\n\
-         <input id=\"webhookUrl\" name=\"webhookUrl\" value=\"{}\" placeholder=\"http://127.0.0.1:5000/webhooks\" \
+         <input id=\"webhookUrl\" name=\"webhookUrl\" value=\"{}\" \
+         placeholder=\"http://127.0.0.1:5000/webhooks\" \
          autocomplete=\"off\" data-type=\"nullable\"></div>\n\
          <div class=\"end\"><button>Set</button></div>\n</div></form>\n\
-         <form class=\"act\" data-path=\"/webhooks\" data-done=\"The receiver responded with {{status}}.\">\n\
+         <form class=\"act\" data-path=\"/webhooks\" data-done=\"The receiver responded with \
+         {{status}}.\">\n\
          <h3>Send a test webhook</h3>\n<div class=\"fields\">\n\
          <div><label for=\"place\">Company or location</label>\n\
-         <input id=\"place\" data-named-by-button list=\"places-list\" required autocomplete=\"off\"></div>\n\
-         <div><label for=\"signature\">Signature</label>\n<select id=\"signature\" name=\"signature\">\n\
-         <option>ed25519</option><option>both</option><option>legacy</option><option>notAvailable</option>\
-         <option>wrong</option></select></div>\n</div>\n<input type=\"hidden\" name=\"deliver\" value=\"true\" data-type=\"json\">\n\
-         <p class=\"row\"><button value=\"install\">Send INSTALL</button><button value=\"uninstall\">Send UNINSTALL</button></p>\n\
+         <input id=\"place\" data-named-by-button list=\"places-list\" required \
+         autocomplete=\"off\"></div>\n\
+         <div><label for=\"signature\">Signature</label>\n\
+         <select id=\"signature\" name=\"signature\">\n\
+         <option>ed25519</option><option>both</option><option>legacy</option>\
+         <option>notAvailable</option>\
+         <option>wrong</option></select></div>\n</div>\n\
+         <input type=\"hidden\" name=\"deliver\" value=\"true\" data-type=\"json\">\n\
+         <p class=\"row\"><button value=\"install\">Send INSTALL</button>\
+         <button value=\"uninstall\">Send UNINSTALL</button></p>\n\
          </form>\n<div id=\"live-webhooks\" data-live>\n",
         Escaped(state.settings.webhook_url.as_deref().unwrap_or_default()),
     );
@@ -735,7 +773,8 @@ fn deliveries(page: &mut String, state: &State) {
         return;
     }
     page.push_str(
-        "<h3>Latest deliveries</h3>\n<table>\n<thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Webhook</th>\
+        "<h3>Latest deliveries</h3>\n<table>\n<thead><tr><th scope=\"col\">Time</th>\
+         <th scope=\"col\">Webhook</th>\
          <th scope=\"col\">Response</th></tr></thead>\n<tbody>\n",
     );
     for delivery in latest.iter().rev().take(WEBHOOKS) {
@@ -743,7 +782,8 @@ fn deliveries(page: &mut String, state: &State) {
         let at = iso8601(delivery.at_ms);
         put!(
             page,
-            "<tr><td class=\"at\"><time datetime=\"{at}\">{}</time></td><td>{} <span class=\"soft\">{}</span></td><td>",
+            "<tr><td class=\"at\"><time datetime=\"{at}\">{}</time></td>\
+             <td>{} <span class=\"soft\">{}</span></td><td>",
             at.get(11..19).unwrap_or_default(),
             Escaped(kind),
             Escaped(name),
@@ -773,7 +813,8 @@ fn caused(page: &mut String, state: &State) {
     caused.reverse();
     page.push_str(
         "<h3>Triggered by events</h3>\n<table>\n<thead><tr><th scope=\"col\">Webhook</th>\
-         <th scope=\"col\">Response</th><th scope=\"col\"><span class=\"unseen\">Again</span></th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">Response</th><th scope=\"col\"><span class=\"unseen\">Again</span></th>\
+         </tr></thead>\n<tbody>\n",
     );
     for one in caused.iter().take(WEBHOOKS) {
         let (kind, name) = told(state, &one.body);
@@ -783,7 +824,8 @@ fn caused(page: &mut String, state: &State) {
         };
         put!(
             page,
-            "<tr id=\"webhook-{0}\"><td>{0}: {1} <span class=\"soft\">{2}</span></td><td>{status}</td><td class=\"row\">",
+            "<tr id=\"webhook-{0}\"><td>{0}: {1} <span class=\"soft\">{2}</span></td>\
+             <td>{status}</td><td class=\"row\">",
             one.id,
             Escaped(kind),
             Escaped(name),
@@ -809,9 +851,11 @@ fn places(page: &mut String, state: &State, wish: &Wish) {
         page,
         "<form method=\"get\" action=\"{PATH}#places\" role=\"search\"><div class=\"fields\">\n\
          <div class=\"most\"><label for=\"find\">Name or ID</label>\n\
-         <input id=\"find\" name=\"find\" type=\"search\" value=\"{}\" autocomplete=\"off\"></div>\n\
+         <input id=\"find\" name=\"find\" type=\"search\" value=\"{}\" autocomplete=\"off\">\
+         </div>\n\
          <div class=\"end\"><button>Find</button></div>\n</div></form>\n\
-         <div id=\"live-places\" data-live>\n<table>\n<thead><tr><th scope=\"col\">Company or location</th><th scope=\"col\">App</th>\
+         <div id=\"live-places\" data-live>\n<table>\n<thead><tr>\
+         <th scope=\"col\">Company or location</th><th scope=\"col\">App</th>\
          <th scope=\"col\"><span class=\"unseen\">Changes</span></th></tr></thead>\n<tbody>\n",
         Escaped(find),
     );
@@ -841,11 +885,13 @@ fn places(page: &mut String, state: &State, wish: &Wish) {
     if found > limit {
         put!(
             page,
-            "<p class=\"soft note\">{limit} of {found} locations. <a href=\"{PATH}?all\">Show all</a></p>\n"
+            "<p class=\"soft note\">{limit} of {found} locations. <a href=\"{PATH}?all\">Show \
+             all</a></p>\n"
         );
     }
     page.push_str(
-        "<p class=\"soft note\">Revoke affects only the refresh tokens of a company or location.</p>\n",
+        "<p class=\"soft note\">Revoke affects only the refresh tokens of a company or \
+         location.</p>\n",
     );
     page.push_str("</div>\n<datalist id=\"places-list\">\n");
     let companies = state.directory.companies.iter().map(|company| (&company.id, &company.name));
@@ -863,7 +909,8 @@ fn company_row(page: &mut String, state: &State, company: &Company) {
     });
     put!(
         page,
-        "<tr id=\"place-{0}\"><th scope=\"row\">{1}<br><code class=\"soft\">{0}</code></th><td>{2}</td><td class=\"row\">",
+        "<tr id=\"place-{0}\"><th scope=\"row\">{1}<br><code class=\"soft\">{0}</code></th>\
+         <td>{2}</td><td class=\"row\">",
         Escaped(&company.id),
         Escaped(&company.name),
         chip(if installed > 0 { "live" } else { "expired" }, &format!("on {installed} of {all}")),
@@ -936,7 +983,8 @@ fn revoke(page: &mut String, id: &str, name: &str) {
 fn settings(page: &mut String, state: &State) {
     section(page, "settings", "Settings", |_| {});
     page.push_str(
-        "<form class=\"act\" data-path=\"/settings\" data-done=\"Saved.\">\n<div class=\"fields three\">\n",
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Saved.\">\n\
+         <div class=\"fields three\">\n",
     );
     let settings = &state.settings;
     for (name, label, value) in [
@@ -947,7 +995,8 @@ fn settings(page: &mut String, state: &State) {
         put!(
             page,
             "<div><label for=\"{name}\">{label}</label>\n\
-             <input id=\"{name}\" name=\"{name}\" type=\"number\" value=\"{value}\" data-type=\"number\"></div>\n"
+             <input id=\"{name}\" name=\"{name}\" type=\"number\" value=\"{value}\" \
+             data-type=\"number\"></div>\n"
         );
     }
     page.push_str("</div>\n<p class=\"row\"><button>Set</button></p>\n</form>\n");
@@ -958,7 +1007,8 @@ fn settings(page: &mut String, state: &State) {
 /// The observed behaviours that differ from the API description.
 fn behaviours(page: &mut String, behaviour: &Behaviour) {
     page.push_str(
-        "<form class=\"act\" data-path=\"/settings\" data-done=\"Saved.\">\n<details><summary>Behaviours</summary>\n\
+        "<form class=\"act\" data-path=\"/settings\" data-done=\"Saved.\">\n<details>\
+         <summary>Behaviours</summary>\n\
          <div class=\"fields\">\n",
     );
     let chosen = json!(behaviour);
@@ -971,7 +1021,8 @@ fn behaviours(page: &mut String, behaviour: &Behaviour) {
         if options.is_empty() {
             put!(
                 page,
-                "<input id=\"{name}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" data-type=\"number\">"
+                "<input id=\"{name}\" name=\"{name}\" type=\"number\" min=\"0\" value=\"{value}\" \
+                 data-type=\"number\">"
             );
         } else {
             // Values that are JSON are sent as JSON; names are sent as strings.
@@ -1055,9 +1106,9 @@ mod tests {
             "everyMs 50, bodyOnly true"
         );
         assert_eq!(
-            of(
-                json!({"kind": "status", "status": 429, "headers": [["retry-after", "2"], ["a", "b"]]})
-            ),
+            of(json!({
+                "kind": "status", "status": 429, "headers": [["retry-after", "2"], ["a", "b"]],
+            })),
             "status 429, headers retry-after: 2; a: b"
         );
     }

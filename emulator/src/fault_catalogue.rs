@@ -136,7 +136,8 @@ pub const FAULT_KINDS: [FaultKindInfo; 22] = [
     ),
     kind(
         "commandTimedOut",
-        "a transient 401 `Command timed out`; with `asObject` its `message` is an object that contains the text",
+        "a transient 401 `Command timed out`; with `asObject` its `message` is an object that \
+         contains the text",
         &[STAGE, optional("asObject", Switch, "false")],
     ),
     kind(
@@ -146,7 +147,8 @@ pub const FAULT_KINDS: [FaultKindInfo; 22] = [
     ),
     kind(
         "otherOwner",
-        "processed; a refresh, code or mint returns the token of another owner, by default the location's company",
+        "processed; a refresh, code or mint returns the token of another owner, by default the \
+         location's company",
         &[optional("ownerId", Text, "")],
     ),
     kind(

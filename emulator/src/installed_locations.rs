@@ -91,7 +91,9 @@ pub(crate) fn answer(state: &State, call: &Call, caller: &Grant) -> Result<Answe
         &json!({
             "items": items,
             "pagination": pagination,
-            "metadata": {"filterApplied": parameters.filters, "sortApplied": {"installedAt": "desc"}},
+            "metadata": {
+                "filterApplied": parameters.filters, "sortApplied": {"installedAt": "desc"},
+            },
             "installToFutureLocations": future,
         }),
     ))

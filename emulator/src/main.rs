@@ -32,33 +32,38 @@ Options:
       --redirect-uri URL          A redirect URI registered for the app; may be repeated
                                   [default: https://app.example/oauth/callback]
       --allow-loopback-redirects  Accept http://localhost and http://127.0.0.1 unregistered
-      --portal-redirect-rules     Refuse redirect URIs that contain ghl or highlevel, as the portal does
-      --scope SCOPE               A scope registered for the app; may be repeated [default: fifteen, of
-                                  oauth, locations, contacts, calendars and others]
-      --require-version-id        Require version_id in authorization URLs, as for draft and private apps
+      --portal-redirect-rules     Refuse redirect URIs that contain ghl or highlevel, as in the
+                                  portal
+      --scope SCOPE               A scope registered for the app; may be repeated [default:
+                                  fifteen, of oauth, locations, contacts, calendars and others]
+      --require-version-id        Require version_id in authorization URLs, as for draft and
+                                  private apps
       --no-location-refresh-tokens
                                   Mint location tokens without refresh tokens
       --webhook-url URL           Receiver of INSTALL and UNINSTALL webhooks, http://HOST:PORT/PATH
-      --name-wrong-credentials    Answer a wrong client ID or secret with 401 Invalid client credentials
+      --name-wrong-credentials    Answer a wrong client ID or secret with 401 Invalid client
+                                  credentials
       --inactive-status STATUS    Status of Location is not active, 400 or 401 [default: 400]
       --ignore-installed-filter   Ignore isInstalled: list locations without the app as well
       --list-delay-seconds N      How long the list of locations omits an installation [default: 0]
       --bulk-install-webhooks     Send one INSTALL with locationIds for a company's consent
       --webhook-retries RULE      Failed deliveries to retry: none, generation1 (408, 429, 5xx),
-                                  generation2 (only 429) or generation3 (any non-2xx) [default: none]
-      --daily-reset UNIT          X-RateLimit-Daily-Reset: absent, milliseconds or seconds [default: absent]
+                                  generation2 (only 429) or generation3 (any non-2xx)
+                                  [default: none]
+      --daily-reset UNIT          X-RateLimit-Daily-Reset: absent, milliseconds or seconds
+                                  [default: absent]
       --field-names CASING        Field names of the token endpoints: camelCase, snake_case or
                                   snake_case-lenient [default: camelCase]
-      --scenario NAME             Play a scenario once the first company is connected: agency-day, a day of an
-                                  agency with 500 locations
+      --scenario NAME             Play a scenario once the first company is connected:
+                                  agency-day, a day of an agency with 500 locations
       --day-seconds N             Real time that the scenario's day takes [default: 300]
-      --seed N                    Seed of the IDs, the client secret, random choices and the scenario
-                                  [default: 1]
+      --seed N                    Seed of the IDs, the client secret, random choices and the
+                                  scenario [default: 1]
   -h, --help                      Print this help
   -V, --version                   Print the version
 
-It listens on loopback only and keeps everything in memory. Open /dashboard in a browser to inspect and
-control it; GET /_emulator lists the control API for programs. The manual is docs/emulator.md.
+It listens on loopback only and keeps everything in memory. Open /dashboard in a browser to inspect
+and control it; GET /_emulator lists the control API for programs. The manual is docs/emulator.md.
 ";
 
 const VERSION: &str = concat!("ghl-oauth-emulator ", env!("CARGO_PKG_VERSION"), "\n");

@@ -10,9 +10,11 @@ use std::fmt::{self, Write};
 const STYLE: &str = include_str!("page/page.css");
 
 /// An inline icon, so that browsers do not request `/favicon.ico` and add to the request log.
-const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' \
+                    viewBox='0 0 16 16'%3E\
                     %3Crect width='16' height='16' rx='3' fill='%230b5c6b'/%3E\
-                    %3Cpath d='M4 8h5m0-3v6M9 8h3' stroke='%23fff' stroke-width='1.6' fill='none'/%3E%3C/svg%3E";
+                    %3Cpath d='M4 8h5m0-3v6M9 8h3' stroke='%23fff' stroke-width='1.6' \
+                    fill='none'/%3E%3C/svg%3E";
 
 /// A page before it is rendered.
 #[derive(Debug, Default)]
@@ -33,7 +35,8 @@ impl Page<'_> {
         let Page { title, class, style, script, body } = self;
         let style = format!("{STYLE}{style}");
         let mut policy = format!(
-            "default-src 'none'; style-src {}; img-src data:; base-uri 'none'; frame-ancestors 'none'",
+            "default-src 'none'; style-src {}; img-src data:; base-uri 'none'; \
+             frame-ancestors 'none'",
             source(&style)
         );
         let mut element = String::new();

@@ -115,7 +115,10 @@ impl Refusal {
             }
             Refusal::CodeNotFound => json!({"error": "UnAuthorized!", "error_description": words}),
             Refusal::ResourceNotFound => json!({
-                "error": {"code": "RESOURCE_NOT_FOUND", "message": words, "details": {}, "resolution": "Check the id."},
+                "error": {
+                    "code": "RESOURCE_NOT_FOUND", "message": words, "details": {},
+                    "resolution": "Check the id.",
+                },
                 "traceId": trace_id,
             }),
             Refusal::Unprocessable | Refusal::FieldNameUnknown => json!({
@@ -128,10 +131,16 @@ impl Refusal {
             | Refusal::PrivateTokenInvalid
             | Refusal::AuthClassUnsupported
             | Refusal::IamUnsupported => {
-                json!({"statusCode": status, "message": words, "error": "Unauthorized", "traceId": trace_id})
+                json!({
+                    "statusCode": status, "message": words, "error": "Unauthorized",
+                    "traceId": trace_id,
+                })
             }
             Refusal::RemovedEndpoint => {
-                json!({"statusCode": status, "message": words, "error": "Bad Request", "traceId": trace_id})
+                json!({
+                    "statusCode": status, "message": words, "error": "Bad Request",
+                    "traceId": trace_id,
+                })
             }
             _ => json!({"statusCode": status, "message": words, "traceId": trace_id}),
         };
@@ -187,7 +196,8 @@ impl Refusal {
             Refusal::AuthClassUnsupported => (401, "E-102. This AuthClass is not yet supported!"),
             Refusal::IamUnsupported => (
                 401,
-                "This route is not yet supported by the IAM Service. Please update your IAM config.",
+                "This route is not yet supported by the IAM Service. Please update your IAM \
+                 config.",
             ),
             Refusal::FieldNameUnknown => (422, "property client_id should not exist"),
         }

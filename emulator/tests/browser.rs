@@ -64,7 +64,8 @@ fn member(query: &str, name: &str) -> String {
 /// A script: whether a row of the tokens table contains all of these texts.
 fn row_says(table: &str, words: &[&str]) -> String {
     format!(
-        "return [...document.querySelectorAll('#live-{table} tbody tr')].some((row) => {}.every((word) => row.innerText.includes(word)))",
+        "return [...document.querySelectorAll('#live-{table} tbody tr')].some((row) => \
+         {}.every((word) => row.innerText.includes(word)))",
         json!(words)
     )
 }
@@ -235,7 +236,8 @@ fn page_of_another_origin_cannot_operate_the_dashboard() {
     let attempt = |path: &str, rest: &str| {
         let url = format!("{}{path}", emulator.base_url());
         browser.run_async(&format!(
-            "const done = arguments[0]; fetch('{url}', {rest}).then((answer) => done(answer.type), () => done('failed'))"
+            "const done = arguments[0]; fetch('{url}', {rest}).then((answer) => \
+             done(answer.type), () => done('failed'))"
         ))
     };
     let body = r#"{method: "POST", mode: "no-cors", body: '{"advanceSeconds": 86400}'}"#;
@@ -245,7 +247,8 @@ fn page_of_another_origin_cannot_operate_the_dashboard() {
     assert_eq!(attempt("/_emulator", "{}"), "failed", "its secrets are not for reading");
     assert_eq!(attempt("/dashboard", r#"{mode: "no-cors"}"#), "failed");
     browser.run(&format!(
-        "const frame = document.createElement('iframe'); frame.src = '{}'; document.body.append(frame)",
+        "const frame = document.createElement('iframe'); frame.src = '{}'; \
+         document.body.append(frame)",
         dashboard(&emulator)
     ));
     let refused = until("word of the frame", || {
@@ -285,16 +288,19 @@ const FLAWS: &str = r#"
     };
     const flaws = [];
     for (const element of document.body.querySelectorAll("*")) {
-        const written = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        const written = [...element.childNodes].some(
+            (node) => node.nodeType === 3 && node.data.trim());
         if (element.localName === "script" || !element.getClientRects().length) continue;
         if (written) {
-            const [one, two] = [luminance(channels(getComputedStyle(element).color)), luminance(ground(element))];
+            const one = luminance(channels(getComputedStyle(element).color));
+            const two = luminance(ground(element));
             const contrast = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
             if (contrast < 4.5) flaws.push(`${element.textContent.trim()}: ${contrast.toFixed(2)}`);
         }
         if (element.matches("input:not([type=hidden]), select, textarea") && !element.labels.length)
             flaws.push(`no label: ${element.outerHTML}`);
-        if (element.matches("button, a") && !element.textContent.trim()) flaws.push(`no name: ${element.outerHTML}`);
+        if (element.matches("button, a") && !element.textContent.trim())
+            flaws.push(`no name: ${element.outerHTML}`);
     }
     const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
     for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) flaws.push(`twice: ${id}`);

@@ -57,7 +57,8 @@ fn exchange(authority: &str, request: &str, headers: &str, body: &str) -> String
     let length = body.len();
     write!(
         socket,
-        "{request} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        "{request} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n{headers}content-length: \
+         {length}\r\n\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();
@@ -90,7 +91,9 @@ fn scenario_runs_after_the_first_connection_and_its_end_is_reported() {
         .append_pair("redirect_uri", overview["redirectUris"][0].as_str().unwrap())
         .append_pair("scope", "oauth.readonly oauth.write")
         .finish();
-    let consent = serde_json::json!({"url": format!("{}?{query}", text("authorizeUrl")), "companyId": company});
+    let consent = serde_json::json!({
+        "url": format!("{}?{query}", text("authorizeUrl")), "companyId": company,
+    });
     let redirect =
         json_of(&exchange(authority, "POST /_emulator/consent", "", &consent.to_string()));
     let (_, code) = redirect["redirectUrl"].as_str().unwrap().split_once("code=").unwrap();

@@ -108,7 +108,8 @@ static job *take_job(void) {
 static void report(const char *what, const char *which, ghl_error *error) {
     count(error->status == GHL_ERR_CANCELLED ? &cancelled : &failed);
     if (error->status != GHL_ERR_CANCELLED) {
-        fprintf(stderr, "%s %s: %s: %s\n", what, which, ghl_status_name(error->status), error->message);
+        fprintf(stderr, "%s %s: %s: %s\n", what, which, ghl_status_name(error->status),
+                error->message);
         if (error->help != NULL) {
             fprintf(stderr, "what to do: %s\n", error->help);
         }
@@ -165,7 +166,8 @@ static void mint(const char *company_id) {
     ghl_mint_request request = {.company_id = company_id, .installed = true};
     ghl_mint_report minted;
     ghl_error error;
-    if (ghl_typed_tokens_mint(client, &request, on_progress, "minting", &minted, &error) != GHL_OK) {
+    if (ghl_typed_tokens_mint(client, &request, on_progress, "minting", &minted, &error) !=
+        GHL_OK) {
         report("minting for", company_id, &error);
         return;
     }
@@ -173,7 +175,8 @@ static void mint(const char *company_id) {
         const ghl_mint_failure *failure = &minted.failed[i];
         fprintf(stderr, "%s: %s: %s\n", failure->location_id, failure->status, failure->message);
     }
-    printf("minted for %s: %d of %d\n", company_id, (int)(minted.minted + minted.fresh), (int)minted.total);
+    printf("minted for %s: %d of %d\n", company_id, (int)(minted.minted + minted.fresh),
+           (int)minted.total);
     ghl_typed_mint_report_clear(&minted);
 }
 
@@ -203,7 +206,8 @@ static void apply_webhook(const char *body, size_t length, const char *signature
     ghl_webhook_outcome outcome;
     ghl_error error;
     if (ghl_typed_webhook_apply(client, body, length, &header, 1, &outcome, &error) == GHL_OK) {
-        printf("200 %s %s\n", outcome.type != NULL ? outcome.type : "-", outcome.applied ? "applied" : "left alone");
+        printf("200 %s %s\n", outcome.type != NULL ? outcome.type : "-",
+               outcome.applied ? "applied" : "left alone");
         ghl_typed_webhook_outcome_clear(&outcome);
         return;
     }
@@ -245,7 +249,8 @@ static void *await_signal(void *context) {
     sigwait(&signals, &number);
     set(&stopping);
     /* A cancellation ends only the calls in progress, and a signal only a read in progress. Repeat
-       both until the calls have ended. A refresh that was sent continues until its token is saved. */
+       both until the calls have ended. A refresh that was sent continues until its token is
+       saved. */
     while (!is(&finished)) {
         ghl_client_cancel(client);
         pthread_kill(*reader, SIGUSR1);
@@ -255,7 +260,7 @@ static void *await_signal(void *context) {
 }
 
 static void interrupt(int number) {
-    (void)number; /* installed without SA_RESTART: its only purpose is to interrupt a blocking read */
+    (void)number; /* Installed without SA_RESTART, only to interrupt a blocking read. */
 }
 
 static bool read_webhook(char *rest) {
@@ -344,7 +349,7 @@ int main(int argc, char **argv) {
     pthread_kill(awaiter, SIGTERM); /* it may still wait for a signal */
     pthread_join(awaiter, NULL);
     ghl_client_free(client);
-    printf("visited %d, failed %d, cancelled %d; events %d, consents needed %d\n", visited, failed, cancelled, events,
-           consents_needed);
+    printf("visited %d, failed %d, cancelled %d; events %d, consents needed %d\n", visited, failed,
+           cancelled, events, consents_needed);
     return 0;
 }

@@ -44,9 +44,11 @@ typedef struct {
 
 /* FOLDER/PREFIX<id in hex>SUFFIX: ids are external input, and hex is always a valid file name. Ids
  * of the API have 20 bytes; more than 120 bytes are too long for a file name. */
-static bool path_of(const folder_store *store, const char *prefix, const char *id, const char *suffix, char *path) {
+static bool path_of(const folder_store *store, const char *prefix, const char *id,
+                    const char *suffix, char *path) {
     int length = snprintf(path, LONGEST_PATH, "%s/%s", store->folder, prefix);
-    for (const unsigned char *byte = (const unsigned char *)id; *byte != '\0' && length < LONGEST_PATH; byte++) {
+    for (const unsigned char *byte = (const unsigned char *)id;
+         *byte != '\0' && length < LONGEST_PATH; byte++) {
         length += snprintf(path + length, LONGEST_PATH - (size_t)length, "%02x", *byte);
     }
     if (length < LONGEST_PATH) {
@@ -63,7 +65,8 @@ static char *read_file(const char *path) {
     }
     char *text = NULL;
     struct stat status;
-    if (fstat(fileno(file), &status) == 0 && (text = calloc(1, (size_t)status.st_size + 1)) != NULL &&
+    if (fstat(fileno(file), &status) == 0 &&
+        (text = calloc(1, (size_t)status.st_size + 1)) != NULL &&
         fread(text, 1, (size_t)status.st_size, file) != (size_t)status.st_size) {
         free(text);
         text = NULL;
@@ -120,7 +123,8 @@ static bool sync_folder(const folder_store *store) {
 }
 
 /* Writes a new file and renames it over the old one: after a power cut one of them is complete. */
-static bool replace_file(const folder_store *store, const char *path, uint64_t version, const char *record) {
+static bool replace_file(const folder_store *store, const char *path, uint64_t version,
+                         const char *record) {
     char beside[LONGEST_PATH];
     if (!path_of(store, "new", "", ".tmp", beside)) {
         return false;
@@ -130,13 +134,14 @@ static bool replace_file(const folder_store *store, const char *path, uint64_t v
     if (stream == NULL) {
         return false;
     }
-    bool written = fprintf(stream, "%llu\n%s", (unsigned long long)version, record) > 0 && fflush(stream) == 0 &&
-                   fsync(file) == 0;
+    bool written = fprintf(stream, "%llu\n%s", (unsigned long long)version, record) > 0 &&
+                   fflush(stream) == 0 && fsync(file) == 0;
     written = fclose(stream) == 0 && written;
     return written && rename(beside, path) == 0 && sync_folder(store);
 }
 
-static int32_t store_save(void *context, const char *id, const char *record, uint64_t expected_version) {
+static int32_t store_save(void *context, const char *id, const char *record,
+                          uint64_t expected_version) {
     char path[LONGEST_PATH];
     int lock = path_of(context, "", id, ".record", path) ? lock_saves(context) : -1;
     if (lock < 0) {
@@ -189,7 +194,8 @@ static int32_t store_list(void *context, const char *query, char **out_page) {
         if (record != NULL) {
             fprintf(page, "%s%s", separator, record + 1);
             separator = ",";
-        } else if (text != NULL || errno != ENOENT) { /* a record removed in the meantime is no error */
+        } else if (text != NULL ||
+                   errno != ENOENT) { /* a record removed in the meantime is no error */
             outcome = FAILED;
         }
         free(text);
@@ -274,7 +280,8 @@ static void store_destroy(void *context) {
 
 /* A client whose tokens are files in a folder, which must exist and should be accessible to this
  * user only. */
-static int32_t client_on_folder(const char *config, const char *path, ghl_client **client, char **out) {
+static int32_t client_on_folder(const char *config, const char *path, ghl_client **client,
+                                char **out) {
     folder_store *store = calloc(1, sizeof *store);
     if (store == NULL) {
         abort();
@@ -326,7 +333,10 @@ static int32_t connect_company(ghl_client *client, char **out) {
 
 int main(int argc, char **argv) {
     if (argc < 4) {
-        fprintf(stderr, "usage: %s CONFIG FOLDER connect | list | maintain | token RESOURCE | delete RESOURCE\n", argv[0]);
+        fprintf(stderr,
+                "usage: %s CONFIG FOLDER connect | list | maintain | token RESOURCE | delete "
+                "RESOURCE\n",
+                argv[0]);
         return 2;
     }
     ghl_client *client;

@@ -45,7 +45,8 @@ static int32_t connect(ghl_client *client, ghl_token_info *info, ghl_error *erro
 /* Gets a token for each location of the company: by a mint first, from memory afterwards. */
 static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_error *error) {
     /* Locations without the app have no token. */
-    ghl_location_query query = {.company_id = company_id, .page_size = 10, .is_installed = GHL_ONLY_TRUE};
+    ghl_location_query query = {
+        .company_id = company_id, .page_size = 10, .is_installed = GHL_ONLY_TRUE};
     ghl_location_page page;
     int32_t status = GHL_OK;
     char next[512];
@@ -77,7 +78,10 @@ static int32_t visit_locations(ghl_client *client, const char *company_id, ghl_e
 
 int main(int argc, char **argv) {
     if (argc != 2) {
-        fprintf(stderr, "usage: %s '{\"clientId\": \"...\", \"clientSecret\": \"...\", \"redirectUri\": \"...\"}'\n", argv[0]);
+        fprintf(stderr,
+                "usage: %s '{\"clientId\": \"...\", \"clientSecret\": \"...\", \"redirectUri\": "
+                "\"...\"}'\n",
+                argv[0]);
         return 2;
     }
     ghl_client *client;

@@ -19,7 +19,8 @@ ghl::token_info connect(const ghl::client &client) {
     ghl::authorization_options options;
     options.scopes = {"oauth.readonly", "oauth.write", "locations.readonly"};
     const ghl::authorization_link link = client.authorization_url(options);
-    std::cout << "Open this link: " << link.url << "\nPaste the URL to which the browser was redirected: " << std::flush;
+    std::cout << "Open this link: " << link.url
+              << "\nPaste the URL to which the browser was redirected: " << std::flush;
     std::string redirect_url;
     std::getline(std::cin, redirect_url);
     ghl::completion_options completion;
@@ -29,9 +30,11 @@ ghl::token_info connect(const ghl::client &client) {
 
 // Mints the tokens of all locations of the company, and visits each location with its own token.
 void visit_locations(const ghl::client &client, const std::string &company_id) {
-    const ghl::mint_report report = client.tokens_mint(company_id, {}, [](const ghl::mint_progress &so_far) {
-        std::cout << so_far.done << " of " << so_far.total.value_or(0) << " locations have a token\n";
-    });
+    const ghl::mint_report report =
+        client.tokens_mint(company_id, {}, [](const ghl::mint_progress &so_far) {
+            std::cout << so_far.done << " of " << so_far.total.value_or(0)
+                      << " locations have a token\n";
+        });
     for (const ghl::failed_token &failed : report.failed) {
         std::cerr << failed.resource_id << ": " << failed.error.text() << '\n';
     }
@@ -40,7 +43,8 @@ void visit_locations(const ghl::client &client, const std::string &company_id) {
     for (const ghl::location &location : client.installed_locations(company_id, with_app)) {
         const ghl::api_response answer =
             client.request(ghl::api_request("GET", "/locations/" + location.id, location.id));
-        std::cout << location.id << "  " << answer.status << "  " << location.name.value_or("") << '\n';
+        std::cout << location.id << "  " << answer.status << "  " << location.name.value_or("")
+                  << '\n';
     }
 }
 
@@ -48,7 +52,9 @@ void visit_locations(const ghl::client &client, const std::string &company_id) {
 
 int main(int argc, char **argv) {
     if (argc != 2) {
-        std::cerr << "usage: " << argv[0] << " '{\"clientId\": \"...\", \"clientSecret\": \"...\", \"redirectUri\": \"...\"}'\n";
+        std::cerr
+            << "usage: " << argv[0]
+            << " '{\"clientId\": \"...\", \"clientSecret\": \"...\", \"redirectUri\": \"...\"}'\n";
         return 2;
     }
     try {
@@ -62,7 +68,8 @@ int main(int argc, char **argv) {
         std::cout << "connected: " << company.user_type << ' ' << company.resource_id << '\n';
         visit_locations(client, company.resource_id);
     } catch (const ghl::rate_limited &error) {
-        std::cerr << "try again in " << error.retry_after().value_or(std::chrono::seconds(10)).count() << " ms\n";
+        std::cerr << "try again in "
+                  << error.retry_after().value_or(std::chrono::seconds(10)).count() << " ms\n";
         return 1;
     } catch (const ghl::error &error) {
         std::cerr << error.what() << '\n';

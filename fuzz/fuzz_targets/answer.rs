@@ -33,7 +33,10 @@ fuzz_target!(|data: &[u8]| {
     answer_with(answers);
     match choice {
         b'c' => {
-            let params = json!({"grantType": "authorization_code", "code": CODE, "redirectUri": "https://app.example"});
+            let params = json!({
+                "grantType": "authorization_code", "code": CODE,
+                "redirectUri": "https://app.example",
+            });
             is_a_token(&client.call(ghl_oauth_token, &params.to_string()), &[]);
         }
         b'r' => {
@@ -50,7 +53,9 @@ fuzz_target!(|data: &[u8]| {
             );
         }
         b'l' => {
-            let params = json!({"companyId": COMPANY, "locationId": "location-1", "accessToken": ACCESS_TOKEN});
+            let params = json!({
+                "companyId": COMPANY, "locationId": "location-1", "accessToken": ACCESS_TOKEN,
+            });
             let outcome = client.call(ghl_oauth_location_token, &params.to_string());
             is_a_token(&outcome, &["userType", "companyId", "locationId"]);
         }

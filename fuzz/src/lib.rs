@@ -83,7 +83,8 @@ impl Abi {
         let config = json!({
             "clientId": "app-1", "clientSecret": CLIENT_SECRET, "baseUrl": "http://127.0.0.1:1",
             "redirectUri": "https://app.example/oauth/callback", "scopes": ["oauth.readonly"],
-            "timeouts": {"connectMs": 3, "totalMs": 3}, "retry": {"maxAttempts": 2, "baseDelayMs": 0},
+            "timeouts": {"connectMs": 3, "totalMs": 3},
+            "retry": {"maxAttempts": 2, "baseDelayMs": 0},
             "webhook": {"ed25519PublicKeys": [STANDARD.encode(signing_key().public_key())]},
         });
         let config = Config::from_json(&config.to_string()).unwrap();

@@ -12,8 +12,8 @@ use crate::http::{Response, requested_delay};
 const INVALID_TOKEN_MESSAGES: [&str; 2] = ["invalid jwt", "access token is invalid"];
 
 /// The help text for an app version that the API or its consent page does not find.
-pub const NO_VERSION: &str = "pass versionId to ghl_authorization_url, which a draft or private app needs, and \
-                              check clientId";
+pub const NO_VERSION: &str = "pass versionId to ghl_authorization_url, which a draft or private \
+                              app needs, and check clientId";
 
 /// The error for a response that is not 2xx.
 pub fn error(response: &Response, secrets: &[&str]) -> Error {
@@ -81,22 +81,24 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
     if is_transient(fault) {
         return (
             Status::Server,
-            "try again; the API timed out internally, which says nothing about the token or the credentials",
+            "try again; the API timed out internally, which says nothing about the token or the \
+             credentials",
         );
     }
     if (400..500).contains(&http_status) {
         if says("location is not active") {
             return (
                 Status::LocationInactive,
-                "try again once the location is active: it is paused or its subscription ended; its token is kept",
+                "try again once the location is active: it is paused or its subscription ended; \
+                 its token is kept",
             );
         }
         if code == "invalid_grant" || says("invalid grant") || says("authorization code not found")
         {
             return (
                 Status::ReauthorizationRequired,
-                "let the user consent again: the code or refresh token was used, has expired or belongs to another \
-                 app; if it was new, check clientId and clientSecret",
+                "let the user consent again: the code or refresh token was used, has expired or \
+                 belongs to another app; if it was new, check clientId and clientSecret",
             );
         }
         if names("noappversionidfound") || names("no integration found") {
@@ -121,11 +123,13 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
         ),
         401 if names("invalid client credentials") => (
             Status::Unauthorized,
-            "check clientId and clientSecret: both must be from the same client key, which may have been deleted",
+            "check clientId and clientSecret: both must be from the same client key, which may \
+             have been deleted",
         ),
         401 if says("invalid private integration token") => (
             Status::Unauthorized,
-            "import the current private integration token from the account's settings: this one was rotated or deleted",
+            "import the current private integration token from the account's settings: this one \
+             was rotated or deleted",
         ),
         401 if INVALID_TOKEN_MESSAGES.iter().any(|message| words.contains(message)) => (
             Status::Unauthorized,

@@ -98,7 +98,10 @@ impl Api {
                 page.insert("items".into(), items.into());
                 page.insert(
                     "pagination".into(),
-                    json!({"totalRecords": total, "currentPageSize": total, "hasNextPage": false, "hasPrevPage": false}),
+                    json!({
+                        "totalRecords": total, "currentPageSize": total, "hasNextPage": false,
+                        "hasPrevPage": false,
+                    }),
                 );
                 return Ok(page);
             }

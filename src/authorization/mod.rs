@@ -245,15 +245,18 @@ impl Authorization {
             let claimed = redirect.and_then(|redirect| self.verify_redirect(&redirect, &expected));
             claimed.inspect_err(|error| log::warn!("{error}")).ok()
         };
-        let (consented, browser) = receiver.receive(&wait, take).map_err(|error| match error.status() {
+        let (consented, browser) = receiver.receive(&wait, take).map_err(|error| {
+            match error.status() {
             Status::Timeout => Error::new(
                 Status::Timeout,
                 format!("no redirect from the consent page within {} ms", params.timeout_ms),
             )
             .with_help(
-                "listen again, with a new link if the last one is more than an hour old, or raise timeoutMs",
+                "listen again, with a new link if the last one is more than an hour old, or raise \
+                 timeoutMs",
             ),
             _ => error,
+        }
         })?;
         let outcome = self.exchange(consented, params.user_type, &wait.renewed(deadline.total()));
         browser.show(match outcome.as_ref().map_err(Error::status) {
@@ -329,7 +332,8 @@ impl ListenParams {
                 .ok_or_else(|| {
                     Error::invalid_argument(
                         "port",
-                        "port is missing, and the redirect URI is not http on localhost or 127.0.0.1",
+                        "port is missing, and the redirect URI is not http on localhost or \
+                         127.0.0.1",
                     )
                     .with_help("pass the local port of your HTTPS tunnel")
                 });
@@ -374,8 +378,8 @@ fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
                 format!("{message}: they differ in {difference}"),
             )
             .with_help(
-                "configure redirectUri exactly as in the developer portal, and pass the URL that the browser \
-                         shows: behind a proxy that terminates TLS the server sees http",
+                "configure redirectUri exactly as in the developer portal, and pass the URL that \
+                 the browser shows: behind a proxy that terminates TLS the server sees http",
             ),
         });
     }

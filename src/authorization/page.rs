@@ -28,13 +28,15 @@ pub const DENIED: Page = page(
 pub const FAILED: Page = page(
     "500 Internal Server Error",
     "Not connected",
-    "Access was granted, but the app could not be connected. See the error in the program that asked for access, and start again there.",
+    "Access was granted, but the app could not be connected. See the error in the program that \
+     asked for access, and start again there.",
 );
 
 pub const NOT_EXPECTED: Page = page(
     "400 Bad Request",
     "Not accepted",
-    "This redirect does not belong to the current request. Start again in the program that asked for access.",
+    "This redirect does not belong to the current request. Start again in the program that asked \
+     for access.",
 );
 
 pub const MALFORMED: Page =
@@ -63,7 +65,8 @@ impl Page {
              <h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
         );
         format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n{header}\
+            "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: \
+             {}\r\n{header}\
              Connection: close\r\nCache-Control: no-store\r\nReferrer-Policy: no-referrer\r\n\
              Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n\r\n{body}",

@@ -104,7 +104,10 @@ impl Pending {
     /// been used or issued again since.
     pub fn restore(&self, used: ConsumedState) {
         let mut consents = self.consents();
-        let is_that_use = |consent: &Consent| matches!(consent.link, LinkState::Used(number) if number == used.number);
+        let is_that_use = |consent: &Consent| match consent.link {
+            LinkState::Used(number) => number == used.number,
+            _ => false,
+        };
         if !consents.get(&used.digest).is_some_and(is_that_use) {
             return;
         }

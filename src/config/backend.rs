@@ -89,9 +89,11 @@ impl StoreConfig {
         };
         if is_url(path) {
             // Never quote it: it may contain a password.
-            return Err(refused("store.path", "it must be the path of a file, not a URL").with_help(
-                "for PostgreSQL, set store.kind to \"postgres\" and store.url to a URL that begins with postgres:// or postgresql://",
-            ));
+            return Err(refused("store.path", "it must be the path of a file, not a URL")
+                .with_help(
+                    "for PostgreSQL, set store.kind to \"postgres\" and store.url to a URL that \
+                     begins with postgres:// or postgresql://",
+                ));
         }
         if names_no_file(path) {
             return Err(refused(

@@ -20,7 +20,8 @@ macro_rules! statuses {
             /// the resource.
             NotFound = 3, GHL_ERR_NOT_FOUND, NotFound, retryable: false;
             /// The connection is lost: a user must consent again.
-            ReauthorizationRequired = 4, GHL_ERR_REAUTHORIZATION_REQUIRED, ReauthorizationRequired, retryable: false;
+            ReauthorizationRequired = 4, GHL_ERR_REAUTHORIZATION_REQUIRED, ReauthorizationRequired,
+            retryable: false;
             /// The location is paused or its subscription ended. Its token is kept: try again
             /// later.
             LocationInactive = 5, GHL_ERR_LOCATION_INACTIVE, LocationInactive, retryable: true;
@@ -64,7 +65,10 @@ macro_rules! statuses {
 /// Passes the enum of the C header to a macro.
 #[allow(unused_macros)] // Tests include this file for the table alone.
 macro_rules! c_enum {
-    ($give:ident $($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
+    ($give:ident $(
+        $(#[doc = $doc:literal])+
+        $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;
+    )+) => {
         $give! {
             /// The result of a call: `GHL_OK`, or the reason for its failure.
             ///

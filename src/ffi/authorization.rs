@@ -19,7 +19,8 @@ use super::client::{self, ghl_client};
 ///
 /// ```c
 /// char *link;
-/// if (ghl_authorization_url(client, "{\"scopes\": [\"oauth.readonly\", \"oauth.write\"]}", &link) == GHL_OK) {
+/// const char *scopes = "{\"scopes\": [\"oauth.readonly\", \"oauth.write\"]}";
+/// if (ghl_authorization_url(client, scopes, &link) == GHL_OK) {
 ///     printf("%s\n", link); // send the user to its "url"
 /// }
 /// ghl_string_free(link);

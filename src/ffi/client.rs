@@ -122,7 +122,8 @@ pub unsafe fn call_with<P: DeserializeOwned, R: Into<Value>>(
 /// ghl_client *client;
 /// char *out;
 /// if (ghl_client_new("{\"clientId\": \"…\", \"clientSecret\": \"…\","
-///                    " \"store\": {\"kind\": \"sqlite\", \"path\": \"tokens.db\"}}", &client, &out) != GHL_OK) {
+///                    " \"store\": {\"kind\": \"sqlite\", \"path\": \"tokens.db\"}}",
+///                    &client, &out) != GHL_OK) {
 ///     fprintf(stderr, "%s\n", out);
 /// }
 /// ghl_string_free(out);

@@ -36,7 +36,10 @@ pub extern "C" fn ghl_version() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn ghl_status_name(status: i32) -> *const c_char {
     macro_rules! names {
-        ($($(#[doc = $doc:literal])+ $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;)+) => {
+        ($(
+            $(#[doc = $doc:literal])+
+            $status:ident = $code:literal, $name:ident, $class:ident, retryable: $retryable:literal;
+        )+) => {
             match status {
                 0 => c"GHL_OK",
                 $($code => const {

@@ -39,8 +39,8 @@ use super::client::{self, ghl_client};
 /// Example:
 ///
 /// ```c
-/// const char *request = "{\"method\": \"GET\", \"path\": \"/contacts/\", \"query\": {\"limit\": 20},"
-///                       " \"resourceId\": \"a location id\"}";
+/// const char *request = "{\"method\": \"GET\", \"path\": \"/contacts/\","
+///                       " \"query\": {\"limit\": 20}, \"resourceId\": \"a location ID\"}";
 /// char *response;
 /// if (ghl_request(client, request, &response) == GHL_OK) {
 ///     printf("%s\n", response); // look at its "status"

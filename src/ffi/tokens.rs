@@ -79,7 +79,7 @@ pub unsafe extern "C" fn ghl_access_token(
 /// ```c
 /// char token[2048];
 /// size_t length = sizeof token;
-/// if (ghl_access_token_into(client, "a company id or location id", token, &length, NULL) == GHL_OK) {
+/// if (ghl_access_token_into(client, "a resource ID", token, &length, NULL) == GHL_OK) {
 ///     printf("Authorization: Bearer %s\n", token);
 /// }
 /// ```
@@ -443,7 +443,8 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 ///
 /// ```c
 /// char *report;
-/// if (ghl_tokens_mint(client, "{\"companyId\": \"…\", \"installed\": true}", NULL, NULL, &report) == GHL_OK) {
+/// const char *params = "{\"companyId\": \"…\", \"installed\": true}";
+/// if (ghl_tokens_mint(client, params, NULL, NULL, &report) == GHL_OK) {
 ///     printf("%s\n", report); // "failed" names the locations without a token
 /// }
 /// ghl_string_free(report);

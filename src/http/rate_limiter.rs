@@ -202,7 +202,10 @@ impl RateLimiter {
                 "heldForMs": state.blocked_for(now).map(milliseconds),
             })
         });
-        json!({"resources": resources, "waiting": waiting, "held": blocked, "busiest": shown.collect::<Value>()})
+        json!({
+            "resources": resources, "waiting": waiting, "held": blocked,
+            "busiest": shown.collect::<Value>(),
+        })
     }
 
     fn take_ticket<'a>(&'a self, bucket: Bucket<'a>, now: Duration) -> Ticket<'a> {

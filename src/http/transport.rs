@@ -41,7 +41,7 @@ impl<C: Connector> Connector for TimedConnector<C> {
         exchange::set_connect_by(Some(by));
         let result = self.connect_by(by, details);
         exchange::set_connect_by(outer);
-        // Whichever step times out, the error names the connect timeout.
+        // A timeout of any step is an error that names the connect timeout.
         result.map_err(|error| match error {
             Error::Timeout(_) => Error::Timeout(details.timeout.reason),
             error => error,

@@ -331,7 +331,8 @@ impl State {
                 || (error.status() == Status::Protocol && self.ledger.is_misfiled);
             if found.is_none() && is_owed && !was_deleted && !is_said {
                 found = Some(format!(
-                    "the connection of {id} was lost, and the error does not ask for consent: {error}"
+                    "the connection of {id} was lost, and the error does not ask for consent: \
+                     {error}"
                 ));
             }
             if LOCATIONS.contains(id)

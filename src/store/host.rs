@@ -233,8 +233,8 @@ impl HostStore {
     pub fn new(host: Arc<dyn Host>, seal: Seal) -> HostStore {
         if !host.has_lock() {
             log::warn!(
-                "the host's store has no lock: two processes that refresh the same token can lose it; use the \
-                 store in one process only"
+                "the host's store has no lock: two processes that refresh the same token can lose \
+                 it; use the store in one process only"
             );
         }
         HostStore { host, locks: Arc::default(), seal }
@@ -258,8 +258,8 @@ impl HostStore {
     }
 
     fn open(&self, item: StoredItem) -> Result<Record> {
-        let help = "delete the record and let the user consent again; make the store's callbacks return what they \
-                    were given, see ghl_store_callbacks";
+        let help = "delete the record and let the user consent again; make the store's callbacks \
+                    return what they were given, see ghl_store_callbacks";
         self.seal.record(item.into_row().map_err(|error| error.with_help(help).into_unreadable())?)
     }
 
@@ -517,7 +517,8 @@ impl Store for HostStore {
         deadline: &Deadline,
     ) -> Result<DuePage> {
         let conditions = json!({
-            "kind": "token", "companyId": company_id, "renewBy": renewals.end(), "withoutDocuments": true,
+            "kind": "token", "companyId": company_id, "renewBy": renewals.end(),
+            "withoutDocuments": true,
         });
         let matches = |item: &StoredItem| {
             item.is_token()

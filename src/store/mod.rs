@@ -68,6 +68,16 @@ pub trait Store: Send + Sync {
     /// `CONFLICT` if the stored version or the tombstone differs; `STORE`, `TIMEOUT`, `CANCELLED`.
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64>;
 
+    /// Saves the intent of a record whose token is already stored. Like [`Store::save`], but a
+    /// power failure that ends every user of the store may undo it: by the time the store is used
+    /// again, the replay window, for which the intent is needed, has passed.
+    ///
+    /// # Errors
+    /// As [`Store::save`].
+    fn save_intent(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
+        self.save(record, deadline)
+    }
+
     /// Whether a first save atomically compares the resource's tombstone. Otherwise the caller
     /// checks the tombstone again after a first save.
     fn compares_tombstones(&self) -> bool {

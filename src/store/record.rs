@@ -195,7 +195,8 @@ impl Record {
         let read: StoredDocument = serde_json::from_slice(document).map_err(|_| {
             Error::new(Status::Store, "a stored record cannot be read")
                 .with_help(
-                    "delete it and let the user consent again: it is damaged, or another program wrote it",
+                    "delete it and let the user consent again: it is damaged, or another program \
+                     wrote it",
                 )
                 .with_resource(&resource_id)
         })?;

@@ -162,7 +162,10 @@ impl Seal {
             false => "which is not among store.encryptionKeys",
         };
         let message = format!("a stored token is sealed with the key {key_id}, {missing}");
-        Error::new(Status::Store, message).with_help("add that key after the first; if it is lost, delete the token, or start with an empty store, and let the user consent again")
+        Error::new(Status::Store, message).with_help(
+            "add that key after the first; if it is lost, delete the token, or start with an \
+             empty store, and let the user consent again",
+        )
     }
 
     fn row_of_version(&self, record: &Record, version: u64) -> Result<Row> {
@@ -198,8 +201,14 @@ impl Seal {
             stored.document = self.open(&stored.document, &bound_to).map_err(named)?;
         } else if self.0.plain_is_refused {
             return Err(named(
-                Error::new(Status::Store, "a stored token is not sealed, but store.sealedOnly is set")
-                    .with_help("delete it if another program wrote it; to seal an existing store, call ghl_tokens_maintain without store.sealedOnly"),
+                Error::new(
+                    Status::Store,
+                    "a stored token is not sealed, but store.sealedOnly is set",
+                )
+                .with_help(
+                    "delete it if another program wrote it; to seal an existing store, call \
+                     ghl_tokens_maintain without store.sealedOnly",
+                ),
             ));
         }
         Record::from_document(stored.resource_id, stored.version, &stored.document)

@@ -88,7 +88,10 @@ impl Tokens {
                     Status::Config,
                     "this store holds only one client id, so there is no other to adopt from",
                 )
-                .with_help("export with the other client id (ghl_tokens_export), and import with this one (ghl_tokens_import)")
+                .with_help(
+                    "export with the other client id (ghl_tokens_export), and import with this \
+                     one (ghl_tokens_import)",
+                )
                 .with_parameter("store.kind"));
             };
             let other = Records::new(store, Arc::clone(&self.clock));
@@ -179,15 +182,19 @@ impl Tokens {
         if self.other_client.get().is_none() {
             let other = self.other_clients(&deadline()).ok()?.into_iter().next();
             let help = other.as_ref().map(|OtherClient { client_id, .. }| {
-                format!("if the app's client id was {client_id} before, adopt its tokens (ghl_tokens_adopt)")
+                format!(
+                    "if the app's client id was {client_id} before, adopt its tokens \
+                     (ghl_tokens_adopt)"
+                )
             });
             // No lock is held here: the host's logger may call the library.
             if self.other_client.set(help).is_ok()
                 && let Some(OtherClient { client_id, tokens }) = other
             {
                 log::warn!(
-                    "the store has no such token for this client id, but {tokens} for the client id {client_id}; if the app's \
-                     client id changed, adopt them (ghl_tokens_adopt, or ghl-oauth adopt --from {client_id})"
+                    "the store has no such token for this client id, but {tokens} for the client \
+                     id {client_id}; if the app's client id changed, adopt them \
+                     (ghl_tokens_adopt, or ghl-oauth adopt --from {client_id})"
                 );
             }
         }
@@ -262,7 +269,8 @@ impl Tokens {
             .is_some_and(|intent| UNRESOLVED_MS.contains(&age_ms(intent.since_ms)))
         {
             return Ok(Adoption::Left(
-                "a refresh under the other client id has an unknown outcome: stop its programs, try again in an hour",
+                "a refresh under the other client id has an unknown outcome: stop its programs, \
+                 try again in an hour",
             ));
         }
         let held = match self.records.load(resource_id, deadline) {

@@ -122,7 +122,10 @@ impl Tokens {
                     "no token is held for {location_id}, and several companies could mint one"
                 );
                 Err(Error::new(Status::NotFound, message)
-                    .with_help("list the company's installed locations first, or import the token with its companyId")
+                    .with_help(
+                        "list the company's installed locations first, or import the token with \
+                         its companyId",
+                    )
                     .with_resource(location_id))
             }
         }

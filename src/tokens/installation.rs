@@ -248,13 +248,20 @@ impl Tokens {
     /// failures.
     pub(super) fn mint_pending(&self, company_id: &str, deadline: &Deadline) {
         let mut minted = 0;
-        let result = self.mint_all_pending(Some(company_id), &|| deadline.clone(), |location_id, outcome| {
-            minted += 1;
-            if let Err(error) = &outcome {
-                log::warn!("{location_id}: no token could be minted; its INSTALL stays pending: {error}");
-            }
-            Ok(outcome.is_ok() && minted < MAX_MINTS_PER_CALL)
-        });
+        let result = self.mint_all_pending(
+            Some(company_id),
+            &|| deadline.clone(),
+            |location_id, outcome| {
+                minted += 1;
+                if let Err(error) = &outcome {
+                    log::warn!(
+                        "{location_id}: no token could be minted; its INSTALL stays pending: \
+                         {error}"
+                    );
+                }
+                Ok(outcome.is_ok() && minted < MAX_MINTS_PER_CALL)
+            },
+        );
         if let Err(error) = result {
             log::warn!("{company_id}: its pending INSTALLs could not be read: {error}");
         }
@@ -424,7 +431,7 @@ impl Tokens {
         minted
     }
 
-    /// Mints under the location's lock, whatever the record holds.
+    /// Mints under the location's lock, regardless of the stored record.
     fn mint_new(&self, location_id: &str, deadline: &Deadline) -> Result<()> {
         let _deferred = deferred_callbacks::defer();
         let _lock = self.records.lock(location_id, deadline)?;

@@ -106,8 +106,8 @@ impl Tokens {
             None => {
                 if lists_installed && tally.total() == 0 {
                     log::warn!(
-                        "{}: the list of installed locations is empty; it can lag some seconds behind a consent, \
-                         so try again",
+                        "{}: the list of installed locations is empty; it can lag some seconds \
+                         behind a consent, so try again",
                         job.company_id
                     );
                 }
@@ -525,6 +525,9 @@ impl Tally {
     }
 
     fn report(self) -> Value {
-        json!({"total": self.total(), "minted": self.minted, "fresh": self.fresh, "failed": self.failed})
+        json!({
+            "total": self.total(), "minted": self.minted, "fresh": self.fresh,
+            "failed": self.failed,
+        })
     }
 }

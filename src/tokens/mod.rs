@@ -357,7 +357,8 @@ impl Tokens {
             if deadline.sleep(BRIEF_WAIT).is_err() {
                 for (resource_id, error) in left {
                     log::error!(
-                        "{resource_id}: the newest token was never saved and is lost when the client closes: {error}"
+                        "{resource_id}: the newest token was never saved and is lost when the \
+                         client closes: {error}"
                     );
                 }
                 return;
@@ -471,7 +472,10 @@ impl Tokens {
                 Status::NotFound,
                 format!("no token is held for the company {company_id}"),
             )
-            .with_help("let an administrator of the company consent (authorization_url), or import its token")
+            .with_help(
+                "let an administrator of the company consent (authorization_url), or import its \
+                 token",
+            )
             .with_resource(company_id));
         }
         let is_dead = |outcome: &Result<T, Failure>| {
@@ -691,7 +695,8 @@ impl Tokens {
                     }
                     Keeping::Newer => {
                         log::warn!(
-                            "{resource_id}: an older token was not saved; a newer one is kept: {error}"
+                            "{resource_id}: an older token was not saved; a newer one is kept: \
+                             {error}"
                         );
                         return Ok(record.token.access_token.clone());
                     }
@@ -875,9 +880,15 @@ impl Tokens {
         );
         let error = Error::new(
             Status::ReauthorizationRequired,
-            format!("the token of {resource_id} was dropped because a deletion is dated after its consent"),
+            format!(
+                "the token of {resource_id} was dropped because a deletion is dated after its \
+                 consent"
+            ),
         )
-        .with_help("synchronize the clocks of all hosts, then let the user consent again (authorization_url)")
+        .with_help(
+            "synchronize the clocks of all hosts, then let the user consent again \
+             (authorization_url)",
+        )
         .with_resource(resource_id);
         self.emit(
             &Event::ReauthorizationRequired(error.clone()),

@@ -332,7 +332,21 @@ impl Records {
         Ok(())
     }
 
-    /// Deletes a record and leaves a tombstone dated `at_ms`, whatever other writers do meanwhile.
+    /// Saves the record's intent before its refresh token is sent.
+    ///
+    /// # Errors
+    /// As [`Records::note_standing`].
+    pub fn note_intent(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
+        if self.is_unsaved(&record.resource_id) {
+            // The save includes the token of the unsaved copy.
+            return self.note_standing(record, deadline);
+        }
+        let saved = self.store.save_intent(record, deadline);
+        record.version = saved.map_err(|error| error.with_resource(&record.resource_id))?;
+        Ok(())
+    }
+
+    /// Deletes a record and leaves a tombstone dated `at_ms`, even if others write meanwhile.
     /// `should_delete` decides on readable records; an unreadable one is always deleted.
     ///
     /// The tombstone is written before the search for the record, so a concurrent first save finds

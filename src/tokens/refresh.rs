@@ -412,7 +412,8 @@ impl Tokens {
         let mut retry = RefreshRetry::new(first_sent_ago, self.clock.uptime());
         record.intent.get_or_insert(Intent { since_ms: now });
         // Without a saved intent the new token could not be saved either: do not spend the old one.
-        self.note_standing(&mut record, &deadlines.store).map_err(before_sending)?;
+        record.renew_at = self.schedule.renewal(&record);
+        self.records.note_intent(&mut record, &deadlines.store).map_err(before_sending)?;
 
         let kind = Some(record.token.kind());
         let mut params = TokenParams::refresh(refresh_token, kind);
@@ -498,7 +499,10 @@ impl Tokens {
         let saved =
             owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
         let error = Error::new(Status::Protocol, "the refresh returned a token of another owner")
-            .with_help("import the resource's own token, or let the user consent again (authorization_url)")
+            .with_help(
+                "import the resource's own token, or let the user consent again \
+                 (authorization_url)",
+            )
             .with_resource(&resource_id);
         if let Some(Err(save_error)) = saved {
             log::error!(

@@ -270,8 +270,8 @@ impl Tokens {
             let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
             if !is_dated && !lost {
                 return refused(
-                    "a token is stored, and this one has no expiry (expiresAt), so it may be older; \
-                     \"replace\": true imports this one anyway",
+                    "a token is stored, and this one has no expiry (expiresAt), so it may be \
+                     older; \"replace\": true imports this one anyway",
                 );
             }
             if held.token.expires_at > token.expires_at && !lost {
@@ -281,8 +281,8 @@ impl Tokens {
             }
             if held.token.refresh_token.is_some() && token.refresh_token.is_none() && !lost {
                 return refused(
-                    "a token with a refresh token is stored, and this one has none; \"replace\": true imports \
-                     this one anyway",
+                    "a token with a refresh token is stored, and this one has none; \"replace\": \
+                     true imports this one anyway",
                 );
             }
         }
@@ -352,7 +352,8 @@ impl Tokens {
             let record = record.filter(|record| same_token(&record.token, token));
             if let Some(mut record) = record {
                 log::warn!(
-                    "{location_id}: its refresh token belongs to the company and was removed; tokens are minted from now on"
+                    "{location_id}: its refresh token belongs to the company and was removed; \
+                     tokens are minted from now on"
                 );
                 Arc::make_mut(&mut record.token).refresh_token = None;
                 record.renew_at = self.schedule.renewal(&record);
@@ -611,7 +612,8 @@ mod tests {
     #[test]
     fn sessions_of_the_vendor_sdk_are_imported() {
         let token = read_json(json!({
-            "access_token": "old", "accessToken": "new", "refresh_token": "r", "expire_at": "1700000000000",
+            "access_token": "old", "accessToken": "new", "refresh_token": "r",
+            "expire_at": "1700000000000",
             "userType": "Company", "companyId": "c", "scope": "a b", "resourceId": "c"
         }))
         .unwrap();
@@ -638,7 +640,8 @@ mod tests {
     #[test]
     fn only_the_effective_expiry_must_be_a_number() {
         let token = read_json(json!({
-            "accessToken": "a", "companyId": "c", "expiresAt": 1_700_000_000_000_i64, "expireAt": "then",
+            "accessToken": "a", "companyId": "c", "expiresAt": 1_700_000_000_000_i64,
+            "expireAt": "then",
             "expiresIn": "a day"
         }))
         .unwrap();

@@ -215,7 +215,9 @@ impl Client {
     /// use ghl_oauth::{Client, Config};
     ///
     /// let client = Client::new(&Config::new("app-1", "secret"))?;
-    /// let saved = serde_json::json!({"access_token": "a", "refresh_token": "r", "companyId": "c1", "userType": "Company"});
+    /// let saved = serde_json::json!({
+    ///     "access_token": "a", "refresh_token": "r", "companyId": "c1", "userType": "Company",
+    /// });
     /// let report = client.tokens_import(vec![saved.as_object().unwrap().clone()], false)?;
     /// assert_eq!(report.imported, 1);
     /// # Ok::<(), ghl_oauth::Error>(())

@@ -26,7 +26,9 @@ fn read_moment<'de, D: Deserializer<'de>>(source: D) -> Result<Option<SystemTime
 
 /// Defines a result that is parsed from a document. In unit tests, unknown keys are refused.
 macro_rules! result {
-    ($(#[$attribute:meta])* $name:ident { $($(#[$field_attribute:meta])* $field:ident: $type:ty,)+ }) => {
+    ($(#[$attribute:meta])* $name:ident {
+        $($(#[$field_attribute:meta])* $field:ident: $type:ty,)+
+    }) => {
         $(#[$attribute])*
         #[derive(Debug, Clone, Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -288,7 +290,7 @@ pub struct Location {
 pub struct LocationPage {
     /// The locations. Items without an ID are omitted.
     pub items: Vec<Location>,
-    /// [`InstalledLocationsParams::page_token`](crate::params::InstalledLocationsParams::page_token)
+    /// [`page_token`](crate::params::InstalledLocationsParams::page_token)
     /// of the next page; `None` after the last page.
     pub next_page_token: Option<String>,
     /// All other fields that the API sent.

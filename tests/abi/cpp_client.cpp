@@ -15,8 +15,10 @@ static_assert(std::ranges::input_range<ghl::pages<ghl::detail::throwing, ghl::lo
 static_assert(std::ranges::input_range<ghl::pages<ghl::detail::checked, ghl::token>>);
 #endif
 
-static_assert(!std::is_copy_constructible_v<ghl::client> && !std::is_copy_assignable_v<ghl::client>);
-static_assert(std::is_nothrow_move_constructible_v<ghl::client> && std::is_nothrow_move_assignable_v<ghl::client>);
+static_assert(!std::is_copy_constructible_v<ghl::client> &&
+              !std::is_copy_assignable_v<ghl::client>);
+static_assert(std::is_nothrow_move_constructible_v<ghl::client> &&
+              std::is_nothrow_move_assignable_v<ghl::client>);
 static_assert(!std::is_default_constructible_v<ghl::checked_client>);
 static_assert(std::is_nothrow_copy_constructible_v<ghl::error>);
 static_assert(std::is_copy_constructible_v<ghl::client_ref>);
@@ -44,16 +46,20 @@ struct own_error : std::runtime_error {
 };
 
 void a_bad_configuration_is_refused_by_name() {
-    const auto refused = thrown<ghl::invalid_argument>([] { ghl::client(R"({"clientId":"a-1","clientSecret":"s","colour":1})"); });
-    CHECK(refused.code() == ghl::status::invalid_argument && refused.parameter() == "colour" && refused.help());
-    CHECK(!refused.retryable() && !refused.retry_after() && !refused.http_status() && !refused.api() && !refused.trace_id());
+    const auto refused = thrown<ghl::invalid_argument>(
+        [] { ghl::client(R"({"clientId":"a-1","clientSecret":"s","colour":1})"); });
+    CHECK(refused.code() == ghl::status::invalid_argument && refused.parameter() == "colour" &&
+          refused.help());
+    CHECK(!refused.retryable() && !refused.retry_after() && !refused.http_status() &&
+          !refused.api() && !refused.trace_id());
     CHECK(std::string(refused.what()).find("GHL_ERR_INVALID_ARGUMENT: ") == 0);
     CHECK(refused.failure().raw.find("\"status\"") != std::string::npos);
     ghl::config config("a-1", "s");
     config.base_url = "http://example.com";
     thrown<ghl::config_error>([&] { ghl::client client(config); });
     const auto made = ghl::checked_client::open(config);
-    CHECK(!made && made.error().status == ghl::status::config && made.error().parameter == "baseUrl");
+    CHECK(!made && made.error().status == ghl::status::config &&
+          made.error().parameter == "baseUrl");
     thrown<ghl::config_error>([&] { made.value(); });
     thrown<ghl::invalid_argument>([] { ghl::client(std::string_view("{}\0 ", 4)); });
 }
@@ -64,7 +70,8 @@ void every_status_has_its_class() {
         why.status = static_cast<ghl::status>(code);
         ghl::detail::raise(why);
     };
-    CHECK(thrown<ghl::rate_limited>([&] { raised(GHL_ERR_RATE_LIMITED); }).code() == ghl::status::rate_limited);
+    CHECK(thrown<ghl::rate_limited>([&] { raised(GHL_ERR_RATE_LIMITED); }).code() ==
+          ghl::status::rate_limited);
     thrown<ghl::conflict>([&] { raised(GHL_ERR_CONFLICT); });
     thrown<ghl::timeout>([&] { raised(GHL_ERR_TIMEOUT); });
     // A status that only a newer library has.
@@ -83,18 +90,21 @@ ghl::token_info connected(const ghl::client &client, const std::string &person) 
     ghl::completion_options kept;
     kept.state = link.state;
     ghl::token_info company = client.authorization_complete(redirect_url, kept);
-    CHECK(company.user_type == "Company" && company.state == "ok" && company.refreshable && !company.location_id);
+    CHECK(company.user_type == "Company" && company.state == "ok" && company.refreshable &&
+          !company.location_id);
     CHECK(company.expires_at && company.scope && company.company_id == company.resource_id);
     const auto nobody = thrown<ghl::invalid_argument>([&] { client.authorization_listen(); });
     CHECK(nobody.parameter() == "port");
     ghl::listen_options listen;
     listen.port = 8080;
     listen.timeout = std::chrono::milliseconds(-1);
-    CHECK(thrown<ghl::invalid_argument>([&] { client.authorization_listen(listen); }).parameter() == "timeoutMs");
+    CHECK(thrown<ghl::invalid_argument>([&] { client.authorization_listen(listen); }).parameter() ==
+          "timeoutMs");
     return company;
 }
 
-std::vector<std::string> lists_come_page_by_page(const ghl::client &client, const std::string &company_id) {
+std::vector<std::string> lists_come_page_by_page(const ghl::client &client,
+                                                 const std::string &company_id) {
     std::vector<std::string> ids;
     ghl::location_filter filter;
     filter.page_size = 2;
@@ -103,7 +113,8 @@ std::vector<std::string> lists_come_page_by_page(const ghl::client &client, cons
         CHECK(!location.id.empty() && location.name && location.raw.front() == '{');
         ids.push_back(location.id);
         // Pages are fetched lazily.
-        CHECK(client.stats().requests.sent - before == static_cast<std::int64_t>((ids.size() + 1) / 2));
+        CHECK(client.stats().requests.sent - before ==
+              static_cast<std::int64_t>((ids.size() + 1) / 2));
     }
     CHECK(std::set<std::string>(ids.begin(), ids.end()).size() == 5);
 
@@ -112,7 +123,8 @@ std::vector<std::string> lists_come_page_by_page(const ghl::client &client, cons
     CHECK(first->id == ids[0]);
     CHECK((*first++).id == ids[0] && (*first).id == ids[1]);
     const auto resume = range.next_page_token();
-    CHECK(resume && range.to_vector().size() == 4 && range.begin() == range.end() && !range.next_page_token());
+    CHECK(resume && range.to_vector().size() == 4 && range.begin() == range.end() &&
+          !range.next_page_token());
     filter.page_token = *resume;
     CHECK(client.installed_locations(company_id, filter).to_vector().size() == 3);
 
@@ -137,14 +149,16 @@ std::vector<std::string> lists_come_page_by_page(const ghl::client &client, cons
 }
 
 void tokens_are_handed_out(const ghl::client &client, const std::string &location_id) {
-    ghl::secret token = client.access_token(location_id), again("something longer than a token, or not");
+    ghl::secret token = client.access_token(location_id),
+                again("something longer than a token, or not");
     client.access_token(location_id, again);
     CHECK(!token.empty() && token.view() == again.view());
     char buffer[4096];
     const std::size_t length = client.access_token_into(location_id, buffer, sizeof buffer);
     CHECK(token.view() == std::string_view(buffer, length) && buffer[length] == '\0');
     std::size_t needed = 0;
-    thrown<ghl::buffer_too_small>([&] { client.access_token_into(location_id, buffer, 10, &needed); });
+    thrown<ghl::buffer_too_small>(
+        [&] { client.access_token_into(location_id, buffer, 10, &needed); });
     CHECK(needed == length + 1 && buffer[0] == '\0');
     thrown<ghl::buffer_too_small>([&] { client.access_token_into(location_id, nullptr, 0); });
 
@@ -153,7 +167,8 @@ void tokens_are_handed_out(const ghl::client &client, const std::string &locatio
     CHECK(again.empty());
     // The length of an id is explicit, so a NUL does not end it.
     const std::string cut = location_id + std::string("\0x", 2);
-    CHECK(thrown<ghl::invalid_argument>([&] { client.access_token(cut); }).parameter() == "resource_id");
+    CHECK(thrown<ghl::invalid_argument>([&] { client.access_token(cut); }).parameter() ==
+          "resource_id");
     thrown<ghl::invalid_argument>([&] { client.token_delete(cut); });
     thrown<ghl::invalid_argument>([&] { client.access_token(""); });
     const std::string long_id(200, 'x');
@@ -165,7 +180,8 @@ void tokens_are_handed_out(const ghl::client &client, const std::string &locatio
     CHECK(after.view() != token.view());
 }
 
-void tokens_are_exported_and_imported(const ghl::client &client, const ghl::config &config, const std::string &company_id) {
+void tokens_are_exported_and_imported(const ghl::client &client, const ghl::config &config,
+                                      const std::string &company_id) {
     ghl::token_filter locations;
     locations.user_type = "Location";
     for (const ghl::token_info &info : client.tokens_list(locations)) {
@@ -196,21 +212,28 @@ void tokens_are_exported_and_imported(const ghl::client &client, const ghl::conf
     CHECK(report.imported < 2 && !report.skipped.empty() && !report.skipped[0].reason.empty());
     CHECK(other.tokens_import(exported, true).imported == 2);
     CHECK(other.tokens_import(R"({"tokens": []})").imported == 0);
-    CHECK(thrown<ghl::invalid_argument>([&] { other.tokens_import(R"({"tokens": 1})"); }).parameter() == "tokens");
+    CHECK(thrown<ghl::invalid_argument>([&] {
+              other.tokens_import(R"({"tokens": 1})");
+          }).parameter() == "tokens");
 
     const ghl::token_info gone = other.token_delete(company_id);
     CHECK(gone.resource_id == company_id);
-    CHECK(thrown<ghl::not_found>([&] { other.token_delete(company_id); }).resource_id() == company_id);
+    CHECK(thrown<ghl::not_found>([&] { other.token_delete(company_id); }).resource_id() ==
+          company_id);
 }
 
-void long_work_tells_its_progress(const ghl::client &client, const std::string &company_id, const std::vector<std::string> &ids) {
+void long_work_tells_its_progress(const ghl::client &client, const std::string &company_id,
+                                  const std::vector<std::string> &ids) {
     std::vector<ghl::mint_progress> told;
     ghl::mint_options some;
     some.location_ids = {ids[0], "nobody's \"location\""};
-    ghl::mint_report report = client.tokens_mint(company_id, some, [&](const ghl::mint_progress &so_far) { told.push_back(so_far); });
+    ghl::mint_report report = client.tokens_mint(
+        company_id, some, [&](const ghl::mint_progress &so_far) { told.push_back(so_far); });
     CHECK(report.total == 2 && report.failed.size() == 1 && report.minted + report.fresh == 1);
-    CHECK(report.failed[0].resource_id == some.location_ids->at(1) && !report.failed[0].error.message.empty());
-    CHECK(report.failed[0].error.status != ghl::status::ok && report.failed[0].error.status != ghl::status::internal);
+    CHECK(report.failed[0].resource_id == some.location_ids->at(1) &&
+          !report.failed[0].error.message.empty());
+    CHECK(report.failed[0].error.status != ghl::status::ok &&
+          report.failed[0].error.status != ghl::status::internal);
     CHECK(!told.empty() && told.back().done + told.back().failed == 2 && told.back().total == 2);
     some.location_ids->clear();
     CHECK(client.tokens_mint(company_id, some).total == 0);
@@ -220,13 +243,16 @@ void long_work_tells_its_progress(const ghl::client &client, const std::string &
     all.concurrency = 2;
     CHECK(client.tokens_mint(company_id, all).minted == 5);
     all.concurrency = 65;
-    CHECK(thrown<ghl::invalid_argument>([&] { client.tokens_mint(company_id, all); }).parameter() == "concurrency");
+    CHECK(thrown<ghl::invalid_argument>([&] { client.tokens_mint(company_id, all); }).parameter() ==
+          "concurrency");
     all.concurrency.reset();
 
     // An exception of a listener stops the work and is rethrown unchanged, also from a checked
     // client.
     const auto throws = [](const auto &) { throw own_error("enough"); };
-    CHECK(std::string(thrown<own_error>([&] { client.tokens_mint(company_id, all, throws); }).what()) == "enough");
+    CHECK(std::string(thrown<own_error>([&] {
+                          client.tokens_mint(company_id, all, throws);
+                      }).what()) == "enough");
     thrown<own_error>([&] { (void)client.checked().tokens_mint(company_id, all, throws); });
     const auto stops = [](const ghl::mint_progress &) { return false; };
     thrown<ghl::cancelled>([&] { client.tokens_mint(company_id, all, stops); });
@@ -236,10 +262,13 @@ void long_work_tells_its_progress(const ghl::client &client, const std::string &
     CHECK(client.tokens_maintain().checked == 0);
     ghl::maintenance_options hands;
     hands.concurrency = 65;
-    CHECK(thrown<ghl::invalid_argument>([&] { client.tokens_maintain(company_id, hands); }).parameter() == "concurrency");
+    CHECK(thrown<ghl::invalid_argument>([&] {
+              client.tokens_maintain(company_id, hands);
+          }).parameter() == "concurrency");
     hands.concurrency = 3;
     const ghl::maintenance_report later = client.tokens_maintain(company_id, hands);
-    CHECK(later.failed.empty() && later.next_due_at && *later.next_due_at > std::chrono::system_clock::now());
+    CHECK(later.failed.empty() && later.next_due_at &&
+          *later.next_due_at > std::chrono::system_clock::now());
 
     // All of them due.
     std::vector<ghl::token> exported = client.tokens_export().to_vector();
@@ -249,18 +278,21 @@ void long_work_tells_its_progress(const ghl::client &client, const std::string &
     CHECK(client.tokens_import(exported, true).imported == 6);
     thrown<own_error>([&] { client.tokens_maintain(company_id, throws); });
     int calls = 0;
-    const ghl::maintenance_report now = client.tokens_maintain({}, hands, [&](const ghl::maintenance_progress &so_far) {
-        ++calls;
-        return so_far.checked > 0;
-    });
+    const ghl::maintenance_report now =
+        client.tokens_maintain({}, hands, [&](const ghl::maintenance_progress &so_far) {
+            ++calls;
+            return so_far.checked > 0;
+        });
     CHECK(now.refreshed == calls && calls >= 5 && now.failed.empty());
 }
 
 void any_request_can_be_sent(const ghl::client &client, const std::string &location_id) {
     ghl::api_request get("GET", "/locations/" + location_id, location_id);
     ghl::api_response response = client.request(get);
-    CHECK(response.ok() && response.body_encoding == ghl::api_response::encoding::json && response.body.front() == '{');
-    CHECK(response.body.find(location_id) != std::string::npos && response.headers.find("Content-Type"));
+    CHECK(response.ok() && response.body_encoding == ghl::api_response::encoding::json &&
+          response.body.front() == '{');
+    CHECK(response.body.find(location_id) != std::string::npos &&
+          response.headers.find("Content-Type"));
     ghl::api_request post("POST", "/nowhere");
     for (const auto &[name, value] : std::map<std::string, std::string>{{"X-Own", "a \"b\""}}) {
         post.headers.add(name, value);
@@ -270,33 +302,43 @@ void any_request_can_be_sent(const ghl::client &client, const std::string &locat
     CHECK(response.status == 404 && !response.ok() && !response.body.empty());
     CHECK(client.request(post.text("plain")).status == 404);
     CHECK(client.request(post.bytes(std::string("\0\xff", 2))).status == 404);
-    CHECK(thrown<ghl::invalid_argument>([&] { client.request(ghl::api_request("GET", "nowhere")); }).parameter() == "path");
+    CHECK(thrown<ghl::invalid_argument>([&] {
+              client.request(ghl::api_request("GET", "nowhere"));
+          }).parameter() == "path");
 }
 
-void webhooks_are_checked_and_applied(const ghl::client &client, const std::string &signature, const std::string &body) {
-    const ghl::headers sent{{"Host", "app.example"}, {"X-GHL-Signature", signature}, {"Host", "again"}};
+void webhooks_are_checked_and_applied(const ghl::client &client, const std::string &signature,
+                                      const std::string &body) {
+    const ghl::headers sent{
+        {"Host", "app.example"}, {"X-GHL-Signature", signature}, {"Host", "again"}};
     const ghl::webhook webhook = client.webhook_verify(body, sent);
-    CHECK(webhook.type == "INSTALL" && webhook.scheme == "ed25519" && webhook.key_index == 0 && webhook.payload.front() == '{');
+    CHECK(webhook.type == "INSTALL" && webhook.scheme == "ed25519" && webhook.key_index == 0 &&
+          webhook.payload.front() == '{');
     // The pairs of a map are accepted as well.
-    const ghl::webhook_outcome outcome = client.webhook_apply(body, std::multimap<std::string, std::string>{{"x-ghl-signature", signature}});
+    const ghl::webhook_outcome outcome = client.webhook_apply(
+        body, std::multimap<std::string, std::string>{{"x-ghl-signature", signature}});
     CHECK(outcome.type == "INSTALL" && outcome.resource_id && (outcome.applied || outcome.reason));
     thrown<ghl::signature_invalid>([&] { client.webhook_apply(body + " ", sent); });
     thrown<ghl::signature_invalid>([&] { client.webhook_verify("", {}); });
 }
 
-void raw_endpoints_work(const ghl::client &client, const std::string &company_id, const std::string &location_id) {
+void raw_endpoints_work(const ghl::client &client, const std::string &company_id,
+                        const std::string &location_id) {
     const ghl::token minted = client.oauth_location_token(company_id, location_id);
-    CHECK(minted.user_type == "Location" && minted.company_id == company_id && minted.refresh_token && minted.expires_at);
+    CHECK(minted.user_type == "Location" && minted.company_id == company_id &&
+          minted.refresh_token && minted.expires_at);
     ghl::token_request request;
     request.grant_type = "refresh_token";
     request.refresh_token = *minted.refresh_token;
     request.user_type = "Location";
     const ghl::token renewed = client.oauth_token(request);
     CHECK(renewed.access_token.view() != minted.access_token.view());
-    const auto spent = thrown<ghl::invalid_argument>([&] { client.oauth_token(ghl::token_request{}); });
+    const auto spent =
+        thrown<ghl::invalid_argument>([&] { client.oauth_token(ghl::token_request{}); });
     CHECK(spent.parameter() == "grantType");
     request.refresh_token = std::string_view("never given");
-    const auto refused = thrown<ghl::reauthorization_required>([&] { client.oauth_token(request); });
+    const auto refused =
+        thrown<ghl::reauthorization_required>([&] { client.oauth_token(request); });
     CHECK(refused.http_status() && refused.api() && refused.api()->message);
 }
 
@@ -323,7 +365,8 @@ void events_reach_their_listener(ghl::client &client, const std::string &locatio
     alive.reset();
     client.token_refresh(location_id);
     CHECK(events.size() == 1 && thrown_ones.size() == 1 && thrown_ones[0] == "from a listener");
-    CHECK(events[0].type == "token.refreshed" && events[0].resource_id == location_id && events[0].at && events[0].expires_at);
+    CHECK(events[0].type == "token.refreshed" && events[0].resource_id == location_id &&
+          events[0].at && events[0].expires_at);
     CHECK(!events[0].error && events[0].raw.find("token.refreshed") != std::string::npos);
     CHECK(!watch.expired());
 
@@ -416,15 +459,19 @@ int main(int argc, char **argv) {
 
     // The configuration struct, filled from the emulator's JSON.
     ghl::config config;
-    CHECK(ghl::detail::value::document(argv[1])->members([&](std::string_view name, ghl::detail::value member) {
-        return ghl::detail::match(name, member, "clientId", config.client_id, "clientSecret", config.client_secret, "redirectUri",
-                                  config.redirect_uri, "baseUrl", config.base_url, "authorizeUrl", config.authorize_url);
+    CHECK(ghl::detail::value::document(argv[1])->members([&](std::string_view name,
+                                                             ghl::detail::value member) {
+        return ghl::detail::match(name, member, "clientId", config.client_id, "clientSecret",
+                                  config.client_secret, "redirectUri", config.redirect_uri,
+                                  "baseUrl", config.base_url, "authorizeUrl", config.authorize_url);
     }));
-    ghl::detail::value::document(argv[1])->members([&](std::string_view name, ghl::detail::value member) {
-        return name != "webhook" || member.members([&](std::string_view key, ghl::detail::value keys) {
-            return key != "ed25519PublicKeys" || read(keys, config.webhook.ed25519_public_keys);
+    ghl::detail::value::document(argv[1])->members(
+        [&](std::string_view name, ghl::detail::value member) {
+            return name != "webhook" || member.members([&](std::string_view key,
+                                                           ghl::detail::value keys) {
+                return key != "ed25519PublicKeys" || read(keys, config.webhook.ed25519_public_keys);
+            });
         });
-    });
     config.retry.base_delay = std::chrono::milliseconds(1);
     config.rate_limit.requests = 100000;
     config.timeouts.total = std::chrono::seconds(60);
@@ -444,7 +491,9 @@ int main(int argc, char **argv) {
     threads_share_a_client(client, ids);
 
     const ghl::statistics figures = client.stats();
-    CHECK(figures.version == ghl::version() && figures.requests.sent > 10 && figures.tokens.in_memory >= 5);
-    CHECK(figures.pace.resources > 0 && !figures.pace.busiest.empty() && figures.pace.busiest[0].requests > 0);
+    CHECK(figures.version == ghl::version() && figures.requests.sent > 10 &&
+          figures.tokens.in_memory >= 5);
+    CHECK(figures.pace.resources > 0 && !figures.pace.busiest.empty() &&
+          figures.pace.busiest[0].requests > 0);
     std::puts("passed");
 }

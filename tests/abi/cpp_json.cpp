@@ -36,7 +36,8 @@ void texts_mean_what_rfc_8259_says() {
     CHECK(text(R"("\ud83dx")") == "\uFFFDx");
     CHECK(text(R"("\ude00\ud83d\u0041")") == "\uFFFD\uFFFDA");
     CHECK(text(R"("\udbff\udfff")") == "\U0010FFFF");
-    for (const char *wrong : {R"(")", R"("a)", R"("\x")", R"("\u12")", R"("\u12g4")", R"("\)", R"("\ud83d\u12")", "\"\n\"", "a"}) {
+    for (const char *wrong : {R"(")", R"("a)", R"("\x")", R"("\u12")", R"("\u12g4")", R"("\)",
+                              R"("\ud83d\u12")", "\"\n\"", "a"}) {
         CHECK(malformed_text(wrong));
     }
 }
@@ -47,22 +48,26 @@ void integers_have_64_bits() {
     CHECK(integer("9223372036854775807") == std::numeric_limits<std::int64_t>::max());
     CHECK(integer("-9223372036854775808") == std::numeric_limits<std::int64_t>::min());
     CHECK(integer("-9223372036854775807") == -std::numeric_limits<std::int64_t>::max());
-    for (const char *other : {"9223372036854775808", "-9223372036854775809", "18446744073709551616", "1.0", "1e3", "", "-", "+1", "true", "\"1\"", "null"}) {
+    for (const char *other : {"9223372036854775808", "-9223372036854775809", "18446744073709551616",
+                              "1.0", "1e3", "", "-", "+1", "true", "\"1\"", "null"}) {
         CHECK(!integer(other));
     }
     const auto near = [](const char *json, double wanted) {
         const auto got = value(json).number();
         return got && *got > wanted - 1e-9 && *got < wanted + 1e-9;
     };
-    CHECK(near("9.75", 9.75) && near("-0.5", -0.5) && near("1.25e2", 125) && near("1E+1", 10) && near("25e-1", 2.5));
+    CHECK(near("9.75", 9.75) && near("-0.5", -0.5) && near("1.25e2", 125) && near("1E+1", 10) &&
+          near("25e-1", 2.5));
     CHECK(!value("null").number() && !value("\"1\"").number());
 }
 
 void documents_are_one_value() {
-    for (const char *right : {"1", " {} ", "[[],{}]", R"({"a":[1,{"b":"}]"}],"c":null})", "\t[1 , 2]\r\n"}) {
+    for (const char *right :
+         {"1", " {} ", "[[],{}]", R"({"a":[1,{"b":"}]"}],"c":null})", "\t[1 , 2]\r\n"}) {
         CHECK(value::document(right));
     }
-    for (const char *wrong : {"", " ", "{", "]", "{]", "[}", "[1", R"({"a)", "1 2", "{}{}", ",", ":", "[1]]"}) {
+    for (const char *wrong :
+         {"", " ", "{", "]", "{]", "[}", "[1", R"({"a)", "1 2", "{}{}", ",", ":", "[1]]"}) {
         CHECK(!value::document(wrong));
     }
     const std::size_t limit = ghl::detail::depth_limit;
@@ -74,7 +79,8 @@ void documents_are_one_value() {
     const auto counted = [&](std::string_view, value) { return ++count > 0; };
     CHECK(value(R"({"a":1,"\u0062":{"c":2},"":[]})").members(counted) && count == 3);
     CHECK(value("{ }").members(counted) && count == 3);
-    for (const char *wrong : {R"({"a"})", R"({"a":})", R"({"a":1,})", R"({a:1})", R"({"a" 1})", R"({"a":1 "b":2})", "[]", "{"}) {
+    for (const char *wrong : {R"({"a"})", R"({"a":})", R"({"a":1,})", R"({a:1})", R"({"a" 1})",
+                              R"({"a":1 "b":2})", "[]", "{"}) {
         CHECK(!value(wrong).members(counted));
     }
     const auto item = [](value) { return true; };
@@ -88,9 +94,13 @@ void documents_are_one_value() {
 // error.
 void results_are_read_leniently() {
     ghl::token_info info;
-    CHECK(read(value(R"({"new": {"resourceId": "no"}, "resourceId": "\u006c1", "scope": 5, "expiresAt": "soon",
-        "refreshable": "true", "locationId": null, "companyId": ""})"), info));
-    CHECK(info.resource_id == "l1" && !info.scope && !info.expires_at && info.refreshable && !info.location_id);
+    CHECK(read(
+        value(
+            R"({"new": {"resourceId": "no"}, "resourceId": "\u006c1", "scope": 5,
+        "expiresAt": "soon", "refreshable": "true", "locationId": null, "companyId": ""})"),
+        info));
+    CHECK(info.resource_id == "l1" && !info.scope && !info.expires_at && info.refreshable &&
+          !info.location_id);
     CHECK(info.company_id == "");
     CHECK(info.raw.find("\"new\"") != std::string::npos);
     CHECK(read(value(R"({"expiresAt": 9223372036854775807})"), info));
@@ -100,34 +110,56 @@ void results_are_read_leniently() {
     CHECK(!read(value(R"({"resourceId" "l1"})"), info));
 
     ghl::page<ghl::location> page;
-    CHECK(read(value(R"({"items": [{"_id": "a", "isInstalled": true}, {"_id": "b"}], "pagination": {"nextPageToken": "t",
-        "totalRecords": 7, "hasNextPage": true}})"), page));
-    CHECK(page.items.size() == 2 && page.items[0].is_installed == true && !page.items[1].is_installed);
+    CHECK(read(
+        value(
+            R"({"items": [{"_id": "a", "isInstalled": true}, {"_id": "b"}],
+        "pagination": {"nextPageToken": "t", "totalRecords": 7, "hasNextPage": true}})"),
+        page));
+    CHECK(page.items.size() == 2 && page.items[0].is_installed == true &&
+          !page.items[1].is_installed);
     CHECK(page.next_page_token == "t" && page.total == 7);
     ghl::page<ghl::location> last;
-    CHECK(read(value(R"({"items": [], "pagination": {"nextPageToken": "t", "hasNextPage": false}})"), last));
+    CHECK(
+        read(value(R"({"items": [], "pagination": {"nextPageToken": "t", "hasNextPage": false}})"),
+             last));
     CHECK(!last.next_page_token);
 
     ghl::failure why;
-    CHECK(read(value(R"({"status": "GHL_ERR_RATE_LIMITED", "message": "slow down", "retryable": true, "retryAfterMs": 1500,
-        "httpStatus": 429, "api": {"code": 17, "message": "m", "details": {"a": [1]}}})"), why));
-    CHECK(why.status == ghl::status::rate_limited && why.retryable && why.retry_after == std::chrono::milliseconds(1500));
-    CHECK(why.http_status == 429 && why.api->code == "17" && why.api->details == R"({"a": [1]})" && !why.api->resolution);
-    CHECK(read(value(R"({"status": "GHL_ERR_OF_TOMORROW"})"), why) && why.status == ghl::status::internal);
+    CHECK(read(
+        value(
+            R"({"status": "GHL_ERR_RATE_LIMITED", "message": "slow down", "retryable": true,
+        "retryAfterMs": 1500, "httpStatus": 429,
+        "api": {"code": 17, "message": "m", "details": {"a": [1]}}})"),
+        why));
+    CHECK(why.status == ghl::status::rate_limited && why.retryable &&
+          why.retry_after == std::chrono::milliseconds(1500));
+    CHECK(why.http_status == 429 && why.api->code == "17" && why.api->details == R"({"a": [1]})" &&
+          !why.api->resolution);
+    CHECK(read(value(R"({"status": "GHL_ERR_OF_TOMORROW"})"), why) &&
+          why.status == ghl::status::internal);
 
     ghl::api_response answer;
-    CHECK(read(value(R"({"status": 200, "headers": {"a": "b"}, "body": {"x": "\n"}, "bodyEncoding": "json"})"), answer));
+    CHECK(read(
+        value(
+            R"({"status": 200, "headers": {"a": "b"}, "body": {"x": "\n"},
+        "bodyEncoding": "json"})"),
+        answer));
     CHECK(answer.body == R"({"x": "\n"})" && answer.ok() && answer.headers.find("A") == "b");
     CHECK(read(value(R"({"status": 404, "body": "a\nb", "bodyEncoding": "text"})"), answer));
     CHECK(answer.body == "a\nb" && !answer.ok());
-    CHECK(read(value(R"({"status": 200, "body": "a\"b", "bodyEncoding": "json"})"), answer) && answer.body == R"("a\"b")");
-    CHECK(read(value(R"({"status": 200, "body": null, "bodyEncoding": "json"})"), answer) && answer.body == "null");
-    for (const std::string &bytes : {std::string(), std::string("\0", 1), std::string("\xff\0", 2), std::string("abc"), std::string("abc\xfe")}) {
+    CHECK(read(value(R"({"status": 200, "body": "a\"b", "bodyEncoding": "json"})"), answer) &&
+          answer.body == R"("a\"b")");
+    CHECK(read(value(R"({"status": 200, "body": null, "bodyEncoding": "json"})"), answer) &&
+          answer.body == "null");
+    for (const std::string &bytes : {std::string(), std::string("\0", 1), std::string("\xff\0", 2),
+                                     std::string("abc"), std::string("abc\xfe")}) {
         std::string encoded;
         ghl::detail::write_base64(bytes, encoded);
         ghl::api_response raw;
         CHECK(encoded.size() == (bytes.size() + 2) / 3 * 4);
-        CHECK(read(value(R"({"status": 200, "body": ")" + encoded + R"(", "bodyEncoding": "base64"})"), raw));
+        CHECK(read(
+            value(R"({"status": 200, "body": ")" + encoded + R"(", "bodyEncoding": "base64"})"),
+            raw));
         CHECK(raw.body == bytes && raw.body_encoding == ghl::api_response::encoding::bytes);
     }
 }
@@ -138,8 +170,19 @@ void what_is_written_is_read_back() {
         all.push_back(static_cast<char>(byte));
     }
     ghl::detail::writer out;
-    out.open('{').name(all).text(all).member("empty", "").flag("off", false).member("most", std::numeric_limits<std::int64_t>::min());
-    out.words("none", {}).words("some", {"a", ":", "{"}).name("inner").open('{').close('}').flag("on", true).close('}');
+    out.open('{')
+        .name(all)
+        .text(all)
+        .member("empty", "")
+        .flag("off", false)
+        .member("most", std::numeric_limits<std::int64_t>::min());
+    out.words("none", {})
+        .words("some", {"a", ":", "{"})
+        .name("inner")
+        .open('{')
+        .close('}')
+        .flag("on", true)
+        .close('}');
     const auto whole = value::document(out.view());
     CHECK(whole.has_value());
     int members = 0;
@@ -153,7 +196,8 @@ void what_is_written_is_read_back() {
         } else if (name == "most") {
             CHECK(member.integer() == std::numeric_limits<std::int64_t>::min());
         } else {
-            CHECK((name == "inner" && member.raw() == "{}") || (name == "on" && member.raw() == "true"));
+            CHECK((name == "inner" && member.raw() == "{}") ||
+                  (name == "on" && member.raw() == "true"));
         }
         return true;
     }));
@@ -167,7 +211,10 @@ void what_is_written_is_read_back() {
 
 // Reading any bytes terminates and never reads out of bounds: run with the sanitizers.
 void noise_is_refused_or_read() {
-    const std::string pieces[] = {"{", "}", "[", "]", ":", ",", "\"", "\\", "\\u", "\\ud83d", "a", "0", "-", " ", "\"resourceId\"", "null", "\"items\"", "true"};
+    const std::string pieces[] = {"{",    "}",         "[",   "]",   ":",
+                                  ",",    "\"",        "\\",  "\\u", "\\ud83d",
+                                  "a",    "0",         "-",   " ",   "\"resourceId\"",
+                                  "null", "\"items\"", "true"};
     std::mt19937 random(7);
     for (int round = 0; round < 200000; ++round) {
         std::string noise;
@@ -196,7 +243,8 @@ void secrets_leave_nothing_behind() {
     text.append("a secret of some length");
     const char *bytes = text.buffer();
     text.written(8);
-    CHECK(std::string_view(bytes, 24) == std::string_view("a secret\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24));
+    CHECK(std::string_view(bytes, 24) ==
+          std::string_view("a secret\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24));
     text.clear();
     CHECK(std::string_view(bytes, 8) == std::string_view("\0\0\0\0\0\0\0\0", 8));
     ghl::secret one("abc"), other(one);
@@ -206,7 +254,8 @@ void secrets_leave_nothing_behind() {
     CHECK(moved.view() == "longer than before");
     moved = moved.view();
     CHECK(moved.view() == "longer than before");
-    static_assert(!std::is_constructible_v<std::string_view, ghl::secret>, "a dying secret has no view");
+    static_assert(!std::is_constructible_v<std::string_view, ghl::secret>,
+                  "a dying secret has no view");
 }
 
 } // namespace

@@ -44,7 +44,8 @@ template <class T> void answer(const ghl::result<T> &made) {
 
 std::string member(std::string_view json, std::string_view wanted) {
     std::string found;
-    value::document(json)->members([&](std::string_view name, value of) { return name != wanted || read(of, found); });
+    value::document(json)->members(
+        [&](std::string_view name, value of) { return name != wanted || read(of, found); });
     return found;
 }
 
@@ -65,13 +66,15 @@ void call(const ghl::checked_client &client, std::string_view name, std::string_
     } else if (name == "installed_locations") {
         answer(client.installed_locations_page(member(parameters, "companyId")));
     } else if (name == "location_token") {
-        answer(client.oauth_location_token(member(parameters, "companyId"), member(parameters, "locationId")));
+        answer(client.oauth_location_token(member(parameters, "companyId"),
+                                           member(parameters, "locationId")));
     } else if (name == "maintain") {
         answer(client.tokens_maintain());
     } else if (name == "oauth_token") {
         ghl::token_request request;
-        CHECK(ghl::detail::read_object(*value::document(parameters), "grantType", request.grant_type, "refreshToken",
-                                       request.refresh_token, "clientSecret", request.client_secret));
+        CHECK(ghl::detail::read_object(*value::document(parameters), "grantType",
+                                       request.grant_type, "refreshToken", request.refresh_token,
+                                       "clientSecret", request.client_secret));
         answer(client.oauth_token(request));
     } else if (name == "stats") {
         answer(client.stats());
@@ -87,7 +90,8 @@ void call(const ghl::checked_client &client, std::string_view name, std::string_
     } else if (name == "tokens_import") {
         ghl::page<ghl::token> given;
         CHECK(read(*value::document(parameters), given));
-        answer(given.items.empty() ? client.tokens_import(parameters) : client.tokens_import(given.items));
+        answer(given.items.empty() ? client.tokens_import(parameters)
+                                   : client.tokens_import(given.items));
     } else {
         CHECK(name == "tokens_list");
         answer(client.tokens_list_page());

@@ -9,8 +9,10 @@
 
 static_assert(std::is_abstract_v<ghl::store> && std::has_virtual_destructor_v<ghl::store>);
 static_assert(!std::is_copy_constructible_v<ghl::store>);
-static_assert(std::is_constructible_v<ghl::client, const ghl::config &, std::unique_ptr<map_store>>);
-static_assert(!std::is_constructible_v<ghl::checked_client, const ghl::config &, std::unique_ptr<map_store>>);
+static_assert(
+    std::is_constructible_v<ghl::client, const ghl::config &, std::unique_ptr<map_store>>);
+static_assert(
+    !std::is_constructible_v<ghl::checked_client, const ghl::config &, std::unique_ptr<map_store>>);
 
 namespace {
 
@@ -27,13 +29,17 @@ template <class Error, class Work> Error thrown(Work work) {
     std::exit(1);
 }
 
-template <class Store> std::unique_ptr<ghl::store> over(shared_records &shared) { return std::make_unique<Store>(shared); }
+template <class Store> std::unique_ptr<ghl::store> over(shared_records &shared) {
+    return std::make_unique<Store>(shared);
+}
 
 [[noreturn]] ghl::failure throws() { throw std::runtime_error("the cupboard is locked"); }
 [[noreturn]] ghl::failure throws_a_number() { throw 7; }
 ghl::failure returns_a_failure() { return ghl::store_failure("the cupboard is empty"); }
 
-bool holds(const std::string &text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool holds(const std::string &text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+}
 bool holds(const std::string &text, const ghl::secret &part) { return holds(text, part.view()); }
 
 std::string connect(const ghl::client &client, const std::string &person) {
@@ -103,7 +109,8 @@ void a_token_goes_through_its_life(const std::string &config, const std::string 
 
 void a_store_needs_no_lock(const ghl::config &config, const std::string &person) {
     shared_records shared;
-    const ghl::checked_client client = ghl::checked_client::open(config, over<map_store>(shared)).value();
+    const ghl::checked_client client =
+        ghl::checked_client::open(config, over<map_store>(shared)).value();
     const ghl::client throwing(config, over<map_store>(shared));
     const std::string company = connect(throwing, person);
     CHECK(client.token_refresh(company) && client.access_token(company) && shared.locks == 0);
@@ -122,9 +129,11 @@ void a_store_that_fails_loses_nothing(const std::string &config, const std::stri
     // The message of load and list reaches the caller, whether thrown or returned.
     shared.load_fails = throws;
     const auto refused = thrown<ghl::store_error>([&] { client.token_refresh(company); });
-    CHECK(holds(refused.message(), "the cupboard is locked") && refused.resource_id() == company && refused.retryable());
+    CHECK(holds(refused.message(), "the cupboard is locked") && refused.resource_id() == company &&
+          refused.retryable());
     shared.load_fails = returns_a_failure;
-    CHECK(holds(thrown<ghl::store_error>([&] { client.token_refresh(company); }).message(), "the cupboard is empty"));
+    CHECK(holds(thrown<ghl::store_error>([&] { client.token_refresh(company); }).message(),
+                "the cupboard is empty"));
     shared.load_fails = throws_a_number;
     thrown<ghl::store_error>([&] { client.token_refresh(company); });
     // A failure with a success code is still a failure, and a NUL must not truncate a record.
@@ -139,18 +148,21 @@ void a_store_that_fails_loses_nothing(const std::string &config, const std::stri
     thrown<ghl::store_error>([&] { client.token_refresh(company); });
     shared.records[company] = record;
     shared.list_fails = throws;
-    CHECK(holds(thrown<ghl::store_error>([&] { client.tokens_list_page(); }).message(), "the cupboard is locked"));
+    CHECK(holds(thrown<ghl::store_error>([&] { client.tokens_list_page(); }).message(),
+                "the cupboard is locked"));
     shared.list_fails = returns_a_failure;
     CHECK(holds(client.checked().tokens_list_page().error().message, "the cupboard is empty"));
     shared.list_fails = nullptr;
 
     // The other functions report only a number.
     for (auto *fails : {&shared.save_fails, &shared.remove_fails, &shared.lock_fails}) {
-        for (const auto &how : {std::function<ghl::failure()>(throws), std::function<ghl::failure()>(throws_a_number),
-                                std::function<ghl::failure()>(returns_a_failure)}) {
+        for (const auto &how :
+             {std::function<ghl::failure()>(throws), std::function<ghl::failure()>(throws_a_number),
+              std::function<ghl::failure()>(returns_a_failure)}) {
             *fails = how;
             const auto failed = thrown<ghl::store_error>([&] {
-                fails == &shared.remove_fails ? client.token_delete(company) : client.token_refresh(company);
+                fails == &shared.remove_fails ? client.token_delete(company)
+                                              : client.token_refresh(company);
             });
             CHECK(holds(failed.message(), "GHL_ERR_STORE") && shared.locked.empty());
             *fails = nullptr;
@@ -184,9 +196,11 @@ void a_store_cannot_use_its_own_client(const ghl::config &config, const std::str
     CHECK(holds(client.checked().token_refresh(company).error().message, "asked for"));
 }
 
-const std::string first = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", second = "YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=";
+const std::string first = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+                  second = "YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=";
 
-void tokens_are_sealed_before_the_store_sees_them(const ghl::config &base, const std::string &person) {
+void tokens_are_sealed_before_the_store_sees_them(const ghl::config &base,
+                                                  const std::string &person) {
     shared_records shared;
     const auto with = [&](std::initializer_list<std::string_view> keys) {
         ghl::config config = base;
@@ -215,14 +229,16 @@ void tokens_are_sealed_before_the_store_sees_them(const ghl::config &base, const
         const ghl::client client(with({second}), over<map_store>(shared));
         const ghl::maintenance_report report = client.tokens_maintain();
         CHECK(report.resealed == 0 && report.unsealed == 4 && report.failed.size() == 4);
-        CHECK(report.failed[0].resource_id && report.failed[0].error.status == ghl::status::store && !report.failed[0].error.message.empty());
+        CHECK(report.failed[0].resource_id && report.failed[0].error.status == ghl::status::store &&
+              !report.failed[0].error.message.empty());
     }
     const ghl::client client(with({second, first}), over<map_store>(shared));
     CHECK(client.tokens_maintain(company).resealed == 0 && client.tokens_maintain().resealed == 4);
 }
 
 // The built-in store knows the keys in use: a missing key is not a failure of a single token.
-void missing_key_is_not_a_token_failure(const ghl::config &base, const std::string &person, const std::string &path) {
+void missing_key_is_not_a_token_failure(const ghl::config &base, const std::string &person,
+                                        const std::string &path) {
     ghl::config config = base;
     config.store = ghl::sqlite_store(path);
     config.store->encryption_keys.emplace_back(first);
@@ -250,14 +266,17 @@ void a_store_is_destroyed_once_whatever_comes(const ghl::config &config, const s
     CHECK(!ghl::checked_client::open(json + std::string("\0", 1), over<map_store>(shared)));
     CHECK(shared.alive == 0);
     const auto none = ghl::checked_client::open(config, std::unique_ptr<ghl::store>());
-    CHECK(!none && none.error().status == ghl::status::invalid_argument && none.error().parameter == "store");
+    CHECK(!none && none.error().status == ghl::status::invalid_argument &&
+          none.error().parameter == "store");
 
     // A store whose constructor throws before the library owns it.
     struct undecided : map_store {
         using map_store::map_store;
         bool has_lock() const override { throw std::runtime_error("undecided"); }
     };
-    CHECK(std::strcmp(thrown<std::runtime_error>([&] { ghl::client client(config, over<undecided>(shared)); }).what(),
+    CHECK(std::strcmp(thrown<std::runtime_error>([&] {
+                          ghl::client client(config, over<undecided>(shared));
+                      }).what(),
                       "undecided") == 0);
     CHECK(shared.alive == 0);
 
@@ -275,8 +294,9 @@ int main(int argc, char **argv) {
     CHECK(argc == 4);
     const std::string json = argv[1], person = argv[2];
     ghl::config config;
-    CHECK(ghl::detail::read_object(*ghl::detail::value::document(json), "clientId", config.client_id, "clientSecret",
-                                   config.client_secret, "redirectUri", config.redirect_uri, "baseUrl", config.base_url,
+    CHECK(ghl::detail::read_object(*ghl::detail::value::document(json), "clientId",
+                                   config.client_id, "clientSecret", config.client_secret,
+                                   "redirectUri", config.redirect_uri, "baseUrl", config.base_url,
                                    "authorizeUrl", config.authorize_url));
     config.scopes = {"oauth.readonly", "oauth.write", "locations.readonly"};
     const ghl::secret whole = config.json();

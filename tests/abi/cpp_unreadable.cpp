@@ -5,7 +5,8 @@
 namespace {
 
 void check_failed(const std::vector<ghl::failed_token> &failed) {
-    CHECK(failed.size() == 1 && failed[0].resource_id == "c2" && failed[0].error.status == ghl::status::store);
+    CHECK(failed.size() == 1 && failed[0].resource_id == "c2" &&
+          failed[0].error.status == ghl::status::store);
     CHECK(!failed[0].error.message.empty() && !failed[0].error.retryable);
 }
 
@@ -15,7 +16,8 @@ int main(int argc, char **argv) {
     CHECK(argc == 2);
     const ghl::client client{std::string_view(argv[1])};
     const ghl::page<ghl::token_info> page = client.tokens_list_page();
-    CHECK(page.items.size() == 2 && page.items[0].resource_id == "c1" && page.items[1].resource_id == "c3");
+    CHECK(page.items.size() == 2 && page.items[0].resource_id == "c1" &&
+          page.items[1].resource_id == "c3");
     check_failed(page.failed);
     check_failed(client.tokens_export_page().failed);
 

@@ -6,12 +6,14 @@
 static_assert(GHL_OAUTH_EXCEPTIONS == 0);
 
 // A store whose functions return their failures.
-void a_store_throws_nothing(std::string_view config, const std::vector<ghl::token> &tokens, const std::string &company) {
+void a_store_throws_nothing(std::string_view config, const std::vector<ghl::token> &tokens,
+                            const std::string &company) {
     shared_records shared;
     CHECK(!ghl::checked_client::open("{}", std::make_unique<map_store>(shared)));
     CHECK(shared.alive == 0);
     {
-        auto opened = ghl::checked_client::open(config, std::make_unique<locking_map_store>(shared));
+        auto opened =
+            ghl::checked_client::open(config, std::make_unique<locking_map_store>(shared));
         CHECK(opened);
         const ghl::checked_client client = std::move(opened).value();
         const auto imported = client.tokens_import(tokens);
@@ -36,14 +38,16 @@ void a_store_throws_nothing(std::string_view config, const std::vector<ghl::toke
 int main(int argc, char **argv) {
     CHECK(argc == 4);
     const auto refused = ghl::checked_client::open("{}");
-    CHECK(!refused && refused.error().status == ghl::status::invalid_argument && refused.error().parameter == "clientId");
+    CHECK(!refused && refused.error().status == ghl::status::invalid_argument &&
+          refused.error().parameter == "clientId");
 
     auto opened = ghl::checked_client::open(argv[1]);
     CHECK(opened);
     const ghl::checked_client client = std::move(opened).value();
     int events = 0;
     CHECK(client.on_event([&](const ghl::event &) { ++events; }));
-    const ghl::result<ghl::import_report> imported = client.tokens_import(std::string_view(argv[2]));
+    const ghl::result<ghl::import_report> imported =
+        client.tokens_import(std::string_view(argv[2]));
     CHECK(imported && imported->imported == 1 && events == 1);
 
     ghl::result<ghl::secret> token = client.access_token(argv[3]);
@@ -61,9 +65,11 @@ int main(int argc, char **argv) {
     }
     CHECK(locations == 3);
     int calls = 0;
-    const auto minted = client.tokens_mint(argv[3], {}, [&](const ghl::mint_progress &) { return ++calls > 0; });
+    const auto minted =
+        client.tokens_mint(argv[3], {}, [&](const ghl::mint_progress &) { return ++calls > 0; });
     CHECK(minted && minted->total == 3 && calls > 0);
-    const auto stopped = client.tokens_mint(argv[3], {}, [&](const ghl::mint_progress &) { return false; });
+    const auto stopped =
+        client.tokens_mint(argv[3], {}, [&](const ghl::mint_progress &) { return false; });
     CHECK(!stopped && stopped.error().status == ghl::status::cancelled);
     // The currently stored token; the one from argv may be spent.
     ghl::token_filter companies;

@@ -53,13 +53,15 @@ public:
         return found->second;
     }
 
-    ghl::result<void> save(std::string_view id, std::string_view record, std::uint64_t expected_version) override {
+    ghl::result<void> save(std::string_view id, std::string_view record,
+                           std::uint64_t expected_version) override {
         const std::lock_guard<std::mutex> held(shared_.guard);
         if (shared_.save_fails) {
             return shared_.save_fails();
         }
         const auto found = shared_.records.find(id);
-        const std::uint64_t version = found == shared_.records.end() ? 0 : version_of(found->second);
+        const std::uint64_t version =
+            found == shared_.records.end() ? 0 : version_of(found->second);
         if (version != expected_version || (shared_.conflicts > 0 && shared_.conflicts-- > 0)) {
             return ghl::store_conflict();
         }

@@ -120,7 +120,8 @@ static void null_for_every_parameter(const char *config) {
     refused(ghl_access_token_into(NULL, "a", buffer, &length, &document), &document, "client");
     CHECK(length == 0 && buffer[0] == '\0');
     length = sizeof buffer;
-    refused(ghl_access_token_into(client, NULL, buffer, &length, &document), &document, "resource_id");
+    refused(ghl_access_token_into(client, NULL, buffer, &length, &document), &document,
+            "resource_id");
     length = sizeof buffer;
     refused(ghl_access_token_into(client, "a", NULL, &length, &document), &document, "buffer");
     CHECK(length == 0);
@@ -129,7 +130,8 @@ static void null_for_every_parameter(const char *config) {
 }
 
 static void bad_utf8_in_every_text(void) {
-    static const char *const TEXTS[] = {"\xff", "{\"a\": \"\xc3\"}", "\xed\xa0\x80", "\xc0\x80", "a\xf4\x90\x80\x80"};
+    static const char *const TEXTS[] = {"\xff", "{\"a\": \"\xc3\"}", "\xed\xa0\x80", "\xc0\x80",
+                                        "a\xf4\x90\x80\x80"};
     for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++) {
         char *document = UNSET, *token;
         ghl_client *made;
@@ -141,14 +143,17 @@ static void bad_utf8_in_every_text(void) {
             ghl_string_free(document);
         }
         for (size_t j = 0; j < LONG_FUNCTION_COUNT; j++) {
-            refused(LONG_FUNCTIONS[j](client, TEXTS[i], NULL, NULL, &document), &document, "params_json");
+            refused(LONG_FUNCTIONS[j](client, TEXTS[i], NULL, NULL, &document), &document,
+                    "params_json");
         }
         for (size_t j = 0; j < BODY_FUNCTION_COUNT; j++) {
-            refused(BODY_FUNCTIONS[j](client, NULL, 0, TEXTS[i], &document), &document, "headers_json");
+            refused(BODY_FUNCTIONS[j](client, NULL, 0, TEXTS[i], &document), &document,
+                    "headers_json");
         }
         refused(ghl_access_token(client, TEXTS[i], &token, &document), &document, "resource_id");
         size_t length = 0;
-        refused(ghl_access_token_into(client, TEXTS[i], NULL, &length, &document), &document, "resource_id");
+        refused(ghl_access_token_into(client, TEXTS[i], NULL, &length, &document), &document,
+                "resource_id");
     }
 }
 
@@ -168,15 +173,16 @@ static void no_documents(const char *config) {
     CHECK(ghl_tokens_maintain(made, "{}", NULL, NULL, NULL) == GHL_OK);
     CHECK(ghl_request(made, "{\"method\": \"GET\", \"path\": \"/nowhere\"}", NULL) == GHL_OK);
     CHECK(ghl_authorization_listen(made, "{\"port\": 0}", NULL) == GHL_ERR_INVALID_ARGUMENT);
-    CHECK(ghl_oauth_token(made, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"?\"}", NULL) ==
-          GHL_ERR_REAUTHORIZATION_REQUIRED);
+    CHECK(ghl_oauth_token(made, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"?\"}",
+                          NULL) == GHL_ERR_REAUTHORIZATION_REQUIRED);
     char params[256];
-    CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\", \"locationId\": \"%s\"}", resources[0],
-                   resources[1]) > 0);
+    CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\", \"locationId\": \"%s\"}",
+                   resources[0], resources[1]) > 0);
     CHECK(ghl_oauth_location_token(made, params, NULL) == GHL_OK);
     CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\"}", resources[0]) > 0);
     CHECK(ghl_oauth_installed_locations(made, params, NULL) == GHL_OK);
-    CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\", \"installed\": true}", resources[0]) > 0);
+    CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\", \"installed\": true}",
+                   resources[0]) > 0);
     CHECK(ghl_tokens_mint(made, params, NULL, NULL, NULL) == GHL_OK);
     /* A renewed token is also stored for the next client, because a refresh token is valid once. */
     char *exported;
@@ -208,7 +214,8 @@ static void buffers_of_every_size(void) {
         char *buffer = malloc(size == 0 ? 1 : size);
         CHECK(buffer != NULL);
         size_t length = size;
-        int32_t status = ghl_access_token_into(client, resources[0], size == 0 ? NULL : buffer, &length, NULL);
+        int32_t status =
+            ghl_access_token_into(client, resources[0], size == 0 ? NULL : buffer, &length, NULL);
         CHECK(length == needed);
         if (size < needed) {
             CHECK(status == GHL_ERR_BUFFER_TOO_SMALL && (size == 0 || buffer[0] == '\0'));
@@ -234,7 +241,8 @@ static void call_the_library(const char *resource_id) {
     CHECK(ghl_access_token(client, resource_id, &text, &error) == GHL_OK);
     ghl_string_free(text);
     size_t length = 0;
-    CHECK(ghl_access_token_into(client, resource_id, NULL, &length, NULL) == GHL_ERR_BUFFER_TOO_SMALL);
+    CHECK(ghl_access_token_into(client, resource_id, NULL, &length, NULL) ==
+          GHL_ERR_BUFFER_TOO_SMALL);
     CHECK(ghl_tokens_import(client, "{\"tokens\": []}", NULL) == GHL_OK);
     CHECK(ghl_token_delete(client, "nobody", NULL) == GHL_ERR_NOT_FOUND);
     ghl_client_cancel(client);
@@ -344,8 +352,10 @@ static void refresh_and_list(int number) {
     CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\"}", resources[0]) > 0);
     for (int round = 0; round < 4; round++) {
         char *document;
-        int32_t status = number % 2 == 0 ? ghl_token_refresh(client, resources[number % resource_count], &document)
-                                         : ghl_oauth_installed_locations(client, params, &document);
+        int32_t status =
+            number % 2 == 0
+                ? ghl_token_refresh(client, resources[number % resource_count], &document)
+                : ghl_oauth_installed_locations(client, params, &document);
         CHECK(status == GHL_OK || status == GHL_ERR_CANCELLED);
         CHECK((status == GHL_OK) == (strstr(document, "\"error\"") == NULL));
         ghl_string_free(document);
@@ -400,7 +410,9 @@ static void linger(int32_t level, const char *message, void *context) {
 static void write_to_the_log(int number) {
     char document[160];
     CHECK(snprintf(document, sizeof document,
-                   "{\"replace\": true, \"tokens\": [{\"accessToken\": \"a\", \"companyId\": \"other-%d\"}]}", number) > 0);
+                   "{\"replace\": true, \"tokens\": [{\"accessToken\": \"a\", \"companyId\": "
+                   "\"other-%d\"}]}",
+                   number) > 0);
     for (int round = 0; round < 50; round++) {
         CHECK(ghl_tokens_import(client, document, NULL) == GHL_OK);
     }
@@ -471,8 +483,9 @@ static void counts_down(void *context) {
 
 static void host_stores(const char *config) {
     int32_t answer = GHL_OK;
-    ghl_store_callbacks store = {sizeof store, &answer, loads_nothing, saves_nothing, removes_nothing,
-                                 lists_nothing, NULL,   NULL,          frees,         NULL};
+    ghl_store_callbacks store = {sizeof store,    &answer,       loads_nothing, saves_nothing,
+                                 removes_nothing, lists_nothing, NULL,          NULL,
+                                 frees,           NULL};
     char *document = UNSET;
     ghl_client *made = (ghl_client *)&tokens;
     refused(ghl_client_new_with_store(config, NULL, &made, &document), &document, "store");
@@ -482,12 +495,14 @@ static void host_stores(const char *config) {
     CHECK(ghl_client_new_with_store(NULL, NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
     for (size_t i = 0; i < sizeof store; i++) {
         store.size = i;
-        refused(ghl_client_new_with_store(config, &store, &made, &document), &document, "store.size");
+        refused(ghl_client_new_with_store(config, &store, &made, &document), &document,
+                "store.size");
     }
     store.size = sizeof store;
 
     /* Every code other than GHL_OK is a failure; GHL_OK with an empty list is one as well. */
-    const int32_t answers[] = {GHL_OK, GHL_ERR_STORE, GHL_ERR_CONFLICT, GHL_ERR_TIMEOUT, -1, 63, INT32_MAX, INT32_MIN};
+    const int32_t answers[] = {GHL_OK, GHL_ERR_STORE, GHL_ERR_CONFLICT, GHL_ERR_TIMEOUT, -1,
+                               63,     INT32_MAX,     INT32_MIN};
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
         CHECK(ghl_client_new_with_store(config, &store, &made, &document) == GHL_OK);
         ghl_string_free(document);
@@ -495,7 +510,8 @@ static void host_stores(const char *config) {
         int32_t status = ghl_tokens_list(made, "{}", &document);
         CHECK(status == (answer == GHL_OK ? GHL_OK : GHL_ERR_STORE));
         ghl_string_free(document);
-        status = ghl_tokens_import(made, "{\"tokens\": [{\"accessToken\": \"a\", \"companyId\": \"c\"}]}", &document);
+        status = ghl_tokens_import(
+            made, "{\"tokens\": [{\"accessToken\": \"a\", \"companyId\": \"c\"}]}", &document);
         CHECK(status == GHL_ERR_STORE);
         ghl_string_free(document);
         ghl_client_free(made);
@@ -504,7 +520,8 @@ static void host_stores(const char *config) {
     }
     store.destroy = counts_down;
     answer = 7;
-    CHECK(ghl_client_new_with_store("{}", &store, &made, NULL) == GHL_ERR_INVALID_ARGUMENT && answer == 6);
+    CHECK(ghl_client_new_with_store("{}", &store, &made, NULL) == GHL_ERR_INVALID_ARGUMENT &&
+          answer == 6);
     CHECK(ghl_client_new_with_store(config, &store, &made, NULL) == GHL_OK && answer == 6);
     ghl_client_free(made);
     CHECK(answer == 5);

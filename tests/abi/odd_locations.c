@@ -6,7 +6,10 @@ int main(int argc, char **argv) {
     CHECK(argc == 2);
     ghl_client *client;
     CHECK(ghl_client_new(argv[1], &client, NULL) == GHL_OK);
-    ghl_token company = {.access_token = "a", .refresh_token = "r", .expires_at = 4000000000000, .user_type = "Company",
+    ghl_token company = {.access_token = "a",
+                         .refresh_token = "r",
+                         .expires_at = 4000000000000,
+                         .user_type = "Company",
                          .company_id = "c"};
     ghl_import_report imported;
     OK(ghl_typed_tokens_import(client, &company, 1, false, &imported, &error));
@@ -17,7 +20,8 @@ int main(int argc, char **argv) {
         ghl_location_query query = {.company_id = "c", .all = all == 1};
         ghl_location_page page;
         OK(ghl_typed_installed_locations(client, &query, &page, &error));
-        CHECK(page.count == 2 && strcmp(page.items[0].id, "l1") == 0 && strcmp(page.items[1].id, "l2") == 0);
+        CHECK(page.count == 2 && strcmp(page.items[0].id, "l1") == 0 &&
+              strcmp(page.items[1].id, "l2") == 0);
         CHECK(strcmp(page.items[0].name, "One") == 0 && page.items[0].is_installed);
         CHECK(page.items[1].name == NULL && !page.items[1].is_installed);
         /* A token for the next page is ignored if there is no next page. */

@@ -35,8 +35,8 @@ const char *(*const version)(void) = ghl_version;
 const char *(*const status_name)(int32_t) = ghl_status_name;
 void (*const string_free)(char *) = ghl_string_free;
 int32_t (*const client_new)(const char *, ghl_client **, char **) = ghl_client_new;
-int32_t (*const client_new_with_store)(const char *, const ghl_store_callbacks *, ghl_client **, char **) =
-    ghl_client_new_with_store;
+int32_t (*const client_new_with_store)(const char *, const ghl_store_callbacks *, ghl_client **,
+                                       char **) = ghl_client_new_with_store;
 void (*const client_free)(ghl_client *) = ghl_client_free;
 void (*const client_cancel)(ghl_client *) = ghl_client_cancel;
 int32_t (*const client_stats)(const ghl_client *, char **) = ghl_client_stats;
@@ -49,16 +49,18 @@ with_params *const authorization_url = ghl_authorization_url;
 with_params *const authorization_complete = ghl_authorization_complete;
 with_params *const authorization_listen = ghl_authorization_listen;
 int32_t (*const access_token)(ghl_client *, const char *, char **, char **) = ghl_access_token;
-int32_t (*const access_token_into)(ghl_client *, const char *, char *, size_t *, char **) = ghl_access_token_into;
+int32_t (*const access_token_into)(ghl_client *, const char *, char *, size_t *,
+                                   char **) = ghl_access_token_into;
 with_params *const token_refresh = ghl_token_refresh;
 with_params *const token_delete = ghl_token_delete;
 with_params *const tokens_list = ghl_tokens_list;
 with_params *const tokens_import = ghl_tokens_import;
 with_params *const tokens_export = ghl_tokens_export;
 with_params *const tokens_adopt = ghl_tokens_adopt;
-int32_t (*const tokens_maintain)(ghl_client *, const char *, ghl_progress_callback, void *, char **) =
-    ghl_tokens_maintain;
-int32_t (*const tokens_mint)(ghl_client *, const char *, ghl_progress_callback, void *, char **) = ghl_tokens_mint;
+int32_t (*const tokens_maintain)(ghl_client *, const char *, ghl_progress_callback, void *,
+                                 char **) = ghl_tokens_maintain;
+int32_t (*const tokens_mint)(ghl_client *, const char *, ghl_progress_callback, void *,
+                             char **) = ghl_tokens_mint;
 typedef int32_t with_body(ghl_client *, const uint8_t *, size_t, const char *, char **);
 with_body *const webhook_verify = ghl_webhook_verify;
 with_body *const webhook_apply = ghl_webhook_apply;

@@ -73,5 +73,6 @@ enum { RELEASE = 3, ACQUIRE_AND_RELEASE = 4 };
 long __real___tsan_atomic64_fetch_sub(volatile long *number, long less, int order);
 
 long __wrap___tsan_atomic64_fetch_sub(volatile long *number, long less, int order) {
-    return __real___tsan_atomic64_fetch_sub(number, less, order == RELEASE ? ACQUIRE_AND_RELEASE : order);
+    return __real___tsan_atomic64_fetch_sub(number, less,
+                                            order == RELEASE ? ACQUIRE_AND_RELEASE : order);
 }

@@ -85,8 +85,8 @@ int main(int argc, char **argv) {
     resource_count = argc - 3;
     /* Initializes the process-wide state first. */
     CHECK(ghl_client_new(argv[1], &client, NULL) == GHL_OK);
-    CHECK(ghl_oauth_token(client, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"none\"}", NULL) ==
-          GHL_ERR_REAUTHORIZATION_REQUIRED);
+    CHECK(ghl_oauth_token(client, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"none\"}",
+                          NULL) == GHL_ERR_REAUTHORIZATION_REQUIRED);
     ghl_client_free(client);
 
     CHECK(ghl_client_new(argv[1], &client, NULL) == GHL_OK);

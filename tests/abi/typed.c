@@ -43,16 +43,21 @@ static int32_t count_checked(const char *progress, void *context) {
 static void missing_key_is_not_a_token_failure(const char *database) {
     static const char *const KEYS[] = {
         "\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"",
-        "\"YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=\",\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"",
+        "\"YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=\","
+        "\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"",
         "\"YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk=\"",
     };
-    ghl_token held = {.access_token = "a", .refresh_token = "b", .expires_at = 4000000000000, .user_type = "Company"};
+    ghl_token held = {.access_token = "a",
+                      .refresh_token = "b",
+                      .expires_at = 4000000000000,
+                      .user_type = "Company"};
     ghl_maintain_report pass;
     remove(database);
     for (int i = 0; i < 3; i++) {
         char config[4096];
         snprintf(config, sizeof config,
-                 "{\"clientId\":\"app-1\",\"clientSecret\":\"s\",\"store\":{\"kind\":\"sqlite\",\"path\":\"%s\",\"encryptionKeys\":[%s]}}",
+                 "{\"clientId\":\"app-1\",\"clientSecret\":\"s\",\"store\":{\"kind\":\"sqlite\","
+                 "\"path\":\"%s\",\"encryptionKeys\":[%s]}}",
                  database, KEYS[i]);
         ghl_client *client;
         ghl_import_report imported;
@@ -64,8 +69,10 @@ static void missing_key_is_not_a_token_failure(const char *database) {
             ghl_typed_import_report_clear(&imported);
         } else {
             OK(ghl_typed_tokens_maintain(client, NULL, 0, NULL, NULL, &pass, &error));
-            CHECK(pass.checked == 0 && pass.resealed == 0 && pass.unsealed == 1 && pass.failed_count == 1);
-            CHECK(pass.failed[0].resource_id == NULL && strcmp(pass.failed[0].status, "GHL_ERR_STORE") == 0);
+            CHECK(pass.checked == 0 && pass.resealed == 0 && pass.unsealed == 1 &&
+                  pass.failed_count == 1);
+            CHECK(pass.failed[0].resource_id == NULL &&
+                  strcmp(pass.failed[0].status, "GHL_ERR_STORE") == 0);
             ghl_typed_maintain_report_clear(&pass);
         }
         ghl_client_free(client);
@@ -85,7 +92,8 @@ int main(int argc, char **argv) {
     /* A refused configuration names its key. */
     ghl_client *client = (ghl_client *)&error;
     char *document;
-    int32_t status = ghl_client_new("{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"colour\": 1}", &client, &document);
+    int32_t status = ghl_client_new(
+        "{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"colour\": 1}", &client, &document);
     CHECK(status == GHL_ERR_INVALID_ARGUMENT && client == NULL);
     ghl_typed_error(status, document, &error);
     CHECK(strcmp(error.parameter, "colour") == 0 && !error.retryable && error.help != NULL);
@@ -96,7 +104,8 @@ int main(int argc, char **argv) {
     CHECK(status == GHL_OK);
 
     /* Consent. */
-    ghl_authorization_options asked = {.scopes = " oauth.readonly  oauth.write locations.readonly "};
+    ghl_authorization_options asked = {.scopes =
+                                           " oauth.readonly  oauth.write locations.readonly "};
     ghl_authorization_link link;
     OK(ghl_typed_authorization_url(client, &asked, &link, &error));
     CHECK(strlen(link.state) == 43 && strstr(link.url, link.state) != NULL);
@@ -104,7 +113,8 @@ int main(int argc, char **argv) {
     consent(argv[2], link.url, redirect_url, sizeof redirect_url);
     ghl_token_info company;
     ghl_completion_options session = {.state = "another state"};
-    CHECK(ghl_typed_authorization_complete(client, redirect_url, &session, &company, &error) == GHL_ERR_STATE_MISMATCH);
+    CHECK(ghl_typed_authorization_complete(client, redirect_url, &session, &company, &error) ==
+          GHL_ERR_STATE_MISMATCH);
     CHECK(error.status == GHL_ERR_STATE_MISMATCH && company.resource_id == NULL);
     ghl_typed_error_clear(&error);
     session.state = link.state;
@@ -113,15 +123,19 @@ int main(int argc, char **argv) {
     CHECK(company.refreshable && company.location_id == NULL && company.expires_at > 1700000000000);
     ghl_typed_link_clear(&link);
     ghl_token_info nobody;
-    CHECK(ghl_typed_authorization_listen(client, NULL, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_typed_authorization_listen(client, NULL, &nobody, &error) ==
+          GHL_ERR_INVALID_ARGUMENT);
     CHECK(strcmp(error.parameter, "port") == 0 && nobody.resource_id == NULL);
     ghl_typed_error_clear(&error);
     ghl_listen_options listen = {.port = 8080, .timeout_ms = -1};
-    CHECK(ghl_typed_authorization_listen(client, &listen, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_typed_authorization_listen(client, &listen, &nobody, &error) ==
+          GHL_ERR_INVALID_ARGUMENT);
     CHECK(strcmp(error.parameter, "timeoutMs") == 0);
     ghl_typed_error_clear(&error);
-    listen = (ghl_listen_options){.port = 8080, .timeout_ms = 1, .state = " ", .allow_missing_state = true};
-    CHECK(ghl_typed_authorization_listen(client, &listen, &nobody, &error) == GHL_ERR_INVALID_ARGUMENT);
+    listen = (ghl_listen_options){
+        .port = 8080, .timeout_ms = 1, .state = " ", .allow_missing_state = true};
+    CHECK(ghl_typed_authorization_listen(client, &listen, &nobody, &error) ==
+          GHL_ERR_INVALID_ARGUMENT);
     CHECK(strcmp(error.parameter, "state") == 0);
     ghl_typed_error_clear(&error);
 
@@ -132,7 +146,8 @@ int main(int argc, char **argv) {
     size_t listed = 0;
     do {
         OK(ghl_typed_installed_locations(client, &query, &page, &error));
-        CHECK(page.count > 0 && page.count <= 2 && page.items[0].id != NULL && page.items[0].is_installed);
+        CHECK(page.count > 0 && page.count <= 2 && page.items[0].id != NULL &&
+              page.items[0].is_installed);
         listed += page.count;
         snprintf(location_id, sizeof location_id, "%s", page.items[0].id);
         query.page_token = page.next_page_token == NULL ? NULL : strcpy(next, page.next_page_token);
@@ -144,7 +159,8 @@ int main(int argc, char **argv) {
     /* A name with escaped JSON characters is returned unescaped. */
     bool quoted = false;
     for (size_t i = 0; i < page.count; i++) {
-        quoted = quoted || strchr(page.items[i].name, '&') != NULL || strchr(page.items[i].name, '\'') != NULL;
+        quoted = quoted || strchr(page.items[i].name, '&') != NULL ||
+                 strchr(page.items[i].name, '\'') != NULL;
     }
     CHECK(quoted);
     ghl_typed_location_page_clear(&page);
@@ -160,7 +176,8 @@ int main(int argc, char **argv) {
     CHECK(strcmp(token, again) == 0);
     size_t length = 10;
     char buffer[4096];
-    CHECK(ghl_access_token_into(client, location_id, buffer, &length, NULL) == GHL_ERR_BUFFER_TOO_SMALL);
+    CHECK(ghl_access_token_into(client, location_id, buffer, &length, NULL) ==
+          GHL_ERR_BUFFER_TOO_SMALL);
     CHECK(length == strlen(token) + 1 && buffer[0] == '\0');
     length = sizeof buffer;
     CHECK(ghl_access_token_into(client, location_id, buffer, &length, NULL) == GHL_OK);
@@ -236,21 +253,27 @@ int main(int argc, char **argv) {
     CHECK(pass.checked == 2 && pass.refreshed == 2 && pass.failed == NULL && tokens_checked == 2);
     CHECK(pass.next_due_at > 1700000000000 && pass.resealed == 0 && pass.unsealed == 0);
     ghl_typed_maintain_report_clear(&pass);
-    CHECK(ghl_typed_tokens_maintain(client, NULL, 65, NULL, NULL, &pass, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_typed_tokens_maintain(client, NULL, 65, NULL, NULL, &pass, &error) ==
+          GHL_ERR_INVALID_ARGUMENT);
     CHECK(strcmp(error.parameter, "concurrency") == 0);
     ghl_typed_error_clear(&error);
     OK(ghl_typed_tokens_maintain(client, company.resource_id, 0, NULL, NULL, &pass, &error));
     CHECK(pass.checked == 0);
     ghl_typed_maintain_report_clear(&pass);
     /* A refresh token that the server never issued: one failure, which names its owner. */
-    ghl_token forged = {.access_token = "forged", .refresh_token = "forged \"too\"", .expires_at = 1,
-                        .user_type = "Company", .company_id = "nobody"};
+    ghl_token forged = {.access_token = "forged",
+                        .refresh_token = "forged \"too\"",
+                        .expires_at = 1,
+                        .user_type = "Company",
+                        .company_id = "nobody"};
     OK(ghl_typed_tokens_import(client, &forged, 1, false, &imported, &error));
     CHECK(imported.imported == 1);
     ghl_typed_import_report_clear(&imported);
     OK(ghl_typed_tokens_maintain(client, "nobody", 0, NULL, NULL, &pass, &error));
-    CHECK(pass.checked == 1 && pass.failed_count == 1 && strcmp(pass.failed[0].resource_id, "nobody") == 0);
-    CHECK(strcmp(pass.failed[0].status, "GHL_ERR_REAUTHORIZATION_REQUIRED") == 0 && pass.failed[0].message != NULL);
+    CHECK(pass.checked == 1 && pass.failed_count == 1 &&
+          strcmp(pass.failed[0].resource_id, "nobody") == 0);
+    CHECK(strcmp(pass.failed[0].status, "GHL_ERR_REAUTHORIZATION_REQUIRED") == 0 &&
+          pass.failed[0].message != NULL);
     ghl_typed_maintain_report_clear(&pass);
     OK(ghl_typed_token_delete(client, "nobody", &nobody, &error));
     ghl_typed_token_info_clear(&nobody);
@@ -258,10 +281,15 @@ int main(int argc, char **argv) {
 
     /* The raw endpoints. */
     ghl_token minted;
-    OK(ghl_typed_oauth_location_token(client, company.resource_id, location_id, NULL, &minted, &error));
-    CHECK(strcmp(minted.user_type, "Location") == 0 && strcmp(minted.company_id, company.resource_id) == 0);
-    CHECK(minted.access_token != NULL && minted.refresh_token != NULL && minted.expires_at > company.expires_at - 86400000);
-    ghl_token_request request = {.grant_type = "refresh_token", .refresh_token = minted.refresh_token, .user_type = "Location"};
+    OK(ghl_typed_oauth_location_token(client, company.resource_id, location_id, NULL, &minted,
+                                      &error));
+    CHECK(strcmp(minted.user_type, "Location") == 0 &&
+          strcmp(minted.company_id, company.resource_id) == 0);
+    CHECK(minted.access_token != NULL && minted.refresh_token != NULL &&
+          minted.expires_at > company.expires_at - 86400000);
+    ghl_token_request request = {.grant_type = "refresh_token",
+                                 .refresh_token = minted.refresh_token,
+                                 .user_type = "Location"};
     ghl_token refreshed;
     OK(ghl_typed_oauth_token(client, &request, &refreshed, &error));
     CHECK(strcmp(refreshed.access_token, minted.access_token) != 0);
@@ -270,20 +298,25 @@ int main(int argc, char **argv) {
 
     /* Tokens for many locations: from a list with an invalid id, and for all locations. */
     const char *const list[] = {location_id, "nobody's \"location\""};
-    ghl_mint_request mint = {.company_id = company.resource_id, .location_ids = list, .location_count = 2};
+    ghl_mint_request mint = {
+        .company_id = company.resource_id, .location_ids = list, .location_count = 2};
     ghl_mint_report report;
     int calls = 0;
     OK(ghl_typed_tokens_mint(client, &mint, count_calls, &calls, &report, &error));
-    CHECK(report.total == 2 && report.minted == 0 && report.fresh == 1 && report.failed_count == 1 && calls > 0);
-    CHECK(strcmp(report.failed[0].location_id, list[1]) == 0 && strncmp(report.failed[0].status, "GHL_ERR_", 8) == 0);
+    CHECK(report.total == 2 && report.minted == 0 && report.fresh == 1 &&
+          report.failed_count == 1 && calls > 0);
+    CHECK(strcmp(report.failed[0].location_id, list[1]) == 0 &&
+          strncmp(report.failed[0].status, "GHL_ERR_", 8) == 0);
     CHECK(report.failed[0].message != NULL && !report.failed[0].retryable);
     ghl_typed_mint_report_clear(&report);
-    mint = (ghl_mint_request){.company_id = company.resource_id, .installed = true, .force = true, .concurrency = 2};
+    mint = (ghl_mint_request){
+        .company_id = company.resource_id, .installed = true, .force = true, .concurrency = 2};
     OK(ghl_typed_tokens_mint(client, &mint, NULL, NULL, &report, &error));
     CHECK((size_t)report.total == listed && report.minted == report.total && report.failed == NULL);
     ghl_typed_mint_report_clear(&report);
     mint.concurrency = 65;
-    CHECK(ghl_typed_tokens_mint(client, &mint, NULL, NULL, &report, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_typed_tokens_mint(client, &mint, NULL, NULL, &report, &error) ==
+          GHL_ERR_INVALID_ARGUMENT);
     CHECK(strcmp(error.parameter, "concurrency") == 0);
     ghl_typed_error_clear(&error);
 
@@ -296,7 +329,8 @@ int main(int argc, char **argv) {
     OK(ghl_typed_request(client, &get, &response, &error));
     CHECK(response.status == 200 && strcmp(response.body_encoding, "json") == 0);
     size_t size = strlen(response.body);
-    CHECK(response.body[0] == '{' && response.body[size - 1] == '}' && strstr(response.body, location_id) != NULL);
+    CHECK(response.body[0] == '{' && response.body[size - 1] == '}' &&
+          strstr(response.body, location_id) != NULL);
     bool typed = false;
     for (size_t i = 0; i < response.header_count; i++) {
         typed = typed || (strcmp(response.headers[i].name, "content-type") == 0 &&
@@ -305,7 +339,8 @@ int main(int argc, char **argv) {
     CHECK(typed);
     ghl_typed_api_response_clear(&response);
     ghl_typed_api_response_clear(&response);
-    ghl_api_request post = {.method = "POST", .path = "/nowhere", .headers = headers, .header_count = 2, .body = "{}"};
+    ghl_api_request post = {
+        .method = "POST", .path = "/nowhere", .headers = headers, .header_count = 2, .body = "{}"};
     OK(ghl_typed_request(client, &post, &response, &error));
     CHECK(response.status == 404 && response.body != NULL && response.body_encoding != NULL);
     ghl_typed_api_response_clear(&response);
@@ -316,17 +351,19 @@ int main(int argc, char **argv) {
 
     /* A webhook signed by argv[3] over argv[4], with an unusual header spelling and other headers;
      * then with another body. */
-    ghl_header delivered[] = {{"Host", "app.example"}, {"X-GHL-Signature", argv[3]}, {"Host", "again \\"}};
+    ghl_header delivered[] = {
+        {"Host", "app.example"}, {"X-GHL-Signature", argv[3]}, {"Host", "again \\"}};
     ghl_webhook_outcome outcome;
     OK(ghl_typed_webhook_apply(client, argv[4], strlen(argv[4]), delivered, 3, &outcome, &error));
     CHECK(strcmp(outcome.type, "INSTALL") == 0 && outcome.resource_id != NULL);
     CHECK(outcome.applied || outcome.reason != NULL);
     ghl_typed_webhook_outcome_clear(&outcome);
-    CHECK(ghl_typed_webhook_apply(client, argv[4], strlen(argv[4]) - 1, delivered, 3, &outcome, &error) ==
-          GHL_ERR_SIGNATURE_INVALID);
+    CHECK(ghl_typed_webhook_apply(client, argv[4], strlen(argv[4]) - 1, delivered, 3, &outcome,
+                                  &error) == GHL_ERR_SIGNATURE_INVALID);
     CHECK(outcome.type == NULL && !outcome.applied);
     ghl_typed_error_clear(&error);
-    CHECK(ghl_typed_webhook_apply(client, NULL, 0, NULL, 0, &outcome, &error) == GHL_ERR_SIGNATURE_INVALID);
+    CHECK(ghl_typed_webhook_apply(client, NULL, 0, NULL, 0, &outcome, &error) ==
+          GHL_ERR_SIGNATURE_INVALID);
     ghl_typed_error_clear(&error);
 
     /* Stored tokens; a forced refresh; a deletion; and a missing token. */

@@ -7,13 +7,14 @@
 
 static ghl_error error;
 
-#define OK(call)                                                                                \
-    do {                                                                                        \
-        int32_t got = (call);                                                                   \
-        if (got != GHL_OK) {                                                                    \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, ghl_status_name(got), error.message); \
-            exit(1);                                                                            \
-        }                                                                                       \
+#define OK(call)                                                                         \
+    do {                                                                                 \
+        int32_t got = (call);                                                            \
+        if (got != GHL_OK) {                                                             \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, ghl_status_name(got), \
+                    error.message);                                                      \
+            exit(1);                                                                     \
+        }                                                                                \
     } while (0)
 
 /* Passes the consent link to the program that simulates the person; redirect_url receives the

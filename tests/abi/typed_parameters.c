@@ -14,7 +14,9 @@ int main(int argc, char **argv) {
     char redirect_url[4096];
 
     /* A link of another process, completed here. */
-    ghl_authorization_options asked = {.redirect_uri = argv[3], .version_id = argv[5], .state = "kept by the host",
+    ghl_authorization_options asked = {.redirect_uri = argv[3],
+                                       .version_id = argv[5],
+                                       .state = "kept by the host",
                                        .login_in_same_tab = true};
     ghl_authorization_link link;
     OK(ghl_typed_authorization_url(other, &asked, &link, &error));
@@ -22,9 +24,11 @@ int main(int argc, char **argv) {
     puts(link.url);
     consent(argv[2], link.url, redirect_url, sizeof redirect_url);
     ghl_token_info company;
-    CHECK(ghl_typed_authorization_complete(client, redirect_url, NULL, &company, &error) == GHL_ERR_STATE_MISMATCH);
+    CHECK(ghl_typed_authorization_complete(client, redirect_url, NULL, &company, &error) ==
+          GHL_ERR_STATE_MISMATCH);
     ghl_typed_error_clear(&error);
-    ghl_completion_options session = {.state = "kept by the host", .redirect_uri = argv[3], .user_type = "Company"};
+    ghl_completion_options session = {
+        .state = "kept by the host", .redirect_uri = argv[3], .user_type = "Company"};
     OK(ghl_typed_authorization_complete(client, redirect_url, &session, &company, &error));
     ghl_typed_link_clear(&link);
 
@@ -34,7 +38,8 @@ int main(int argc, char **argv) {
     consent(argv[2], link.url, redirect_url, sizeof redirect_url);
     puts(redirect_url);
     fflush(stdout);
-    ghl_listen_options listen = {.timeout_ms = 60000, .state = link.state, .redirect_uri = argv[4], .user_type = "Company"};
+    ghl_listen_options listen = {
+        .timeout_ms = 60000, .state = link.state, .redirect_uri = argv[4], .user_type = "Company"};
     ghl_token_info again;
     OK(ghl_typed_authorization_listen(client, &listen, &again, &error));
     CHECK(strcmp(again.resource_id, company.resource_id) == 0);
@@ -42,22 +47,32 @@ int main(int argc, char **argv) {
     ghl_typed_link_clear(&link);
 
     ghl_location_query query = {
-        .company_id = company.resource_id, .app_id = "an app", .query = "a name", .location_id = "a location",
-        .version_id = "a version", .plan_id = "a plan", .is_installed = GHL_ONLY_TRUE, .on_trial = GHL_ONLY_FALSE,
-        .restrict_to_user_locations = true, .access_token = "given",
+        .company_id = company.resource_id,
+        .app_id = "an app",
+        .query = "a name",
+        .location_id = "a location",
+        .version_id = "a version",
+        .plan_id = "a plan",
+        .is_installed = GHL_ONLY_TRUE,
+        .on_trial = GHL_ONLY_FALSE,
+        .restrict_to_user_locations = true,
+        .access_token = "given",
     };
     ghl_location_page page;
     CHECK(ghl_typed_installed_locations(client, &query, &page, &error) == GHL_ERR_UNAUTHORIZED);
     ghl_typed_error_clear(&error);
-    query = (ghl_location_query){.company_id = company.resource_id, .is_installed = GHL_ONLY_FALSE, .on_trial = GHL_ONLY_TRUE};
+    query = (ghl_location_query){.company_id = company.resource_id,
+                                 .is_installed = GHL_ONLY_FALSE,
+                                 .on_trial = GHL_ONLY_TRUE};
     OK(ghl_typed_installed_locations(client, &query, &page, &error));
     ghl_typed_location_page_clear(&page);
 
     ghl_token token;
-    CHECK(ghl_typed_oauth_location_token(client, company.resource_id, "a location", "given", &token, &error) ==
-          GHL_ERR_UNAUTHORIZED);
+    CHECK(ghl_typed_oauth_location_token(client, company.resource_id, "a location", "given", &token,
+                                         &error) == GHL_ERR_UNAUTHORIZED);
     ghl_typed_error_clear(&error);
-    ghl_token_request request = {.grant_type = "client_credentials", .client_id = "an id", .client_secret = "a secret"};
+    ghl_token_request request = {
+        .grant_type = "client_credentials", .client_id = "an id", .client_secret = "a secret"};
     CHECK(ghl_typed_oauth_token(client, &request, &token, &error) != GHL_OK);
     ghl_typed_error_clear(&error);
 
@@ -66,8 +81,12 @@ int main(int argc, char **argv) {
     static const unsigned char bytes[] = {0, '?', '?', '?', '>', '>', '>', 0xC3, 0xA9};
     ghl_query_parameter parameters[] = {{"a b", "1"}, {"c", "&"}, {"a b", "\"2\""}, {"c", ""}};
     for (size_t count = 0; count <= sizeof bytes; count++) {
-        ghl_api_request post = {.method = "POST", .path = "/nowhere?first=0", .query = parameters, .query_count = 4,
-                                .bytes = bytes + sizeof bytes - count, .byte_count = count};
+        ghl_api_request post = {.method = "POST",
+                                .path = "/nowhere?first=0",
+                                .query = parameters,
+                                .query_count = 4,
+                                .bytes = bytes + sizeof bytes - count,
+                                .byte_count = count};
         ghl_api_response response;
         OK(ghl_typed_request(client, &post, &response, &error));
         CHECK(response.status == 404);

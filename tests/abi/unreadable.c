@@ -4,7 +4,8 @@
 
 static void check_failed(const ghl_maintain_failure *failed, size_t count) {
     CHECK(count == 1 && strcmp(failed[0].resource_id, "c2") == 0 && !failed[0].retryable);
-    CHECK(strcmp(failed[0].status, "GHL_ERR_STORE") == 0 && failed[0].message != NULL && failed[0].help != NULL);
+    CHECK(strcmp(failed[0].status, "GHL_ERR_STORE") == 0 && failed[0].message != NULL &&
+          failed[0].help != NULL);
 }
 
 int main(int argc, char **argv) {
@@ -14,7 +15,8 @@ int main(int argc, char **argv) {
 
     ghl_token_info_page held;
     OK(ghl_typed_tokens_list(client, NULL, &held, &error));
-    CHECK(held.count == 2 && strcmp(held.items[0].resource_id, "c1") == 0 && strcmp(held.items[1].resource_id, "c3") == 0);
+    CHECK(held.count == 2 && strcmp(held.items[0].resource_id, "c1") == 0 &&
+          strcmp(held.items[1].resource_id, "c3") == 0);
     check_failed(held.failed, held.failed_count);
     ghl_typed_token_info_page_clear(&held);
     CHECK(held.failed == NULL && held.failed_count == 0);
@@ -27,7 +29,8 @@ int main(int argc, char **argv) {
 
     ghl_token_info info;
     OK(ghl_typed_token_delete(client, "c2", &info, &error));
-    CHECK(strcmp(info.resource_id, "c2") == 0 && strcmp(info.state, "unreadable") == 0 && info.company_id == NULL);
+    CHECK(strcmp(info.resource_id, "c2") == 0 && strcmp(info.state, "unreadable") == 0 &&
+          info.company_id == NULL);
     ghl_typed_token_info_clear(&info);
     OK(ghl_typed_tokens_list(client, NULL, &held, &error));
     CHECK(held.count == 2 && held.failed_count == 0);

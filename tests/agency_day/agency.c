@@ -30,12 +30,14 @@ static void complain(const char *what, ghl_error *error) {
 /* ---- Webhooks ---- */
 
 /* Reads one request. Returns its body, or NULL if the connection ends early. */
-static char *read_request(int connection, char *text, ghl_header *headers, size_t *header_count, size_t *body_length) {
+static char *read_request(int connection, char *text, ghl_header *headers, size_t *header_count,
+                          size_t *body_length) {
     size_t size = 0;
     char *body = NULL;
     *header_count = *body_length = 0;
     while (body == NULL || (size_t)(text + size - body) < *body_length) {
-        ssize_t count = size < LONGEST_REQUEST ? recv(connection, text + size, LONGEST_REQUEST - size, 0) : 0;
+        ssize_t count =
+            size < LONGEST_REQUEST ? recv(connection, text + size, LONGEST_REQUEST - size, 0) : 0;
         if (count <= 0) {
             return NULL;
         }
@@ -72,7 +74,8 @@ static char *read_request(int connection, char *text, ghl_header *headers, size_
 static int answer(const char *body, size_t length, const ghl_header *headers, size_t header_count) {
     ghl_webhook_outcome outcome;
     ghl_error error;
-    if (ghl_typed_webhook_apply(client, body, length, headers, header_count, &outcome, &error) == GHL_OK) {
+    if (ghl_typed_webhook_apply(client, body, length, headers, header_count, &outcome, &error) ==
+        GHL_OK) {
         ghl_typed_webhook_outcome_clear(&outcome);
         return 200;
     }
@@ -90,7 +93,8 @@ static void *receive(void *context) {
         char *body = read_request(connection, text, headers, &header_count, &length);
         if (body != NULL) {
             char reply[128];
-            int size = snprintf(reply, sizeof reply, "HTTP/1.1 %d -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            int size = snprintf(reply, sizeof reply,
+                                "HTTP/1.1 %d -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
                                 answer(body, length, headers, header_count));
             if (send(connection, reply, (size_t)size, 0) < 0) {
                 fprintf(stderr, "an answer was not sent\n");
@@ -132,7 +136,8 @@ static bool visit_all(bool tell) {
         ghl_api_request request = {.method = "GET", .path = path, .resource_id = id};
         ghl_api_response response;
         if (ghl_typed_request(client, &request, &response, &error) == GHL_OK) {
-            again = again || response.status == 401 || response.status == 429 || response.status >= 500;
+            again =
+                again || response.status == 401 || response.status == 429 || response.status >= 500;
             if (tell) {
                 printf("visited %s %d\n", id, (int)response.status);
             }
@@ -241,8 +246,8 @@ int main(int argc, char **argv) {
     listener = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
     pthread_t receiver;
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 64) != 0 ||
-        pthread_create(&receiver, NULL, receive, NULL) != 0) {
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 ||
+        listen(listener, 64) != 0 || pthread_create(&receiver, NULL, receive, NULL) != 0) {
         fprintf(stderr, "the port cannot be listened on\n");
         return 1;
     }

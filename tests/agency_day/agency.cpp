@@ -40,7 +40,8 @@ bool read_request(int connection, ghl::headers &headers, std::string &body) {
                 const std::size_t value = line.find_first_not_of(' ', colon + 1);
                 std::string name = line.substr(0, colon);
                 for (char &letter : name) {
-                    letter = static_cast<char>(letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a' : letter);
+                    letter = static_cast<char>(letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a'
+                                                                              : letter);
                 }
                 const std::string content = value == std::string::npos ? "" : line.substr(value);
                 if (name == "content-length") {
@@ -92,8 +93,8 @@ bool visit_all(const ghl::client &client, std::map<std::string, int> &visited) {
     locations.user_type = "Location";
     for (const ghl::token_info &held : client.tokens_list(locations).to_vector()) {
         try {
-            const ghl::api_response answer =
-                client.request(ghl::api_request("GET", "/locations/" + held.resource_id, held.resource_id));
+            const ghl::api_response answer = client.request(
+                ghl::api_request("GET", "/locations/" + held.resource_id, held.resource_id));
             visited[held.resource_id] = static_cast<int>(answer.status);
             again = again || answer.status == 401 || answer.status == 429 || answer.status >= 500;
         } catch (const ghl::location_inactive &) {
@@ -106,7 +107,9 @@ bool visit_all(const ghl::client &client, std::map<std::string, int> &visited) {
     return again;
 }
 
-void show_link(const ghl::client &client) { std::cout << "link " << client.authorization_url().url << std::endl; }
+void show_link(const ghl::client &client) {
+    std::cout << "link " << client.authorization_url().url << std::endl;
+}
 
 int serve(const ghl::client &client) {
     std::map<std::string, int> visited;
@@ -158,7 +161,8 @@ int main(int argc, char **argv) {
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<std::uint16_t>(std::stoi(argv[2])));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(listener, reinterpret_cast<sockaddr *>(&address), sizeof address) != 0 || listen(listener, 64) != 0) {
+    if (bind(listener, reinterpret_cast<sockaddr *>(&address), sizeof address) != 0 ||
+        listen(listener, 64) != 0) {
         std::cerr << "the port cannot be listened on\n";
         return 1;
     }

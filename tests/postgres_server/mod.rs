@@ -131,7 +131,8 @@ impl ChildGuard {
         log: &Path,
         end: &str,
     ) -> ChildGuard {
-        let watch = r#""$@" >>"$LOG" 2>&1 </dev/null & program=$!; cat >/dev/null; while kill -$END $program 2>/dev/null; do sleep 0.05; done
+        let watch = r#""$@" >>"$LOG" 2>&1 </dev/null & program=$!; cat >/dev/null
+            while kill -$END $program 2>/dev/null; do sleep 0.05; done
             sleep 0.2; [ -d /proc/$TESTS ] || rm -rf "$(dirname "$LOG")""#;
         let mut shell = if inside.is_empty() { as_server("sh") } else { Command::new(&inside[0]) };
         if let Some((_, rest)) = inside.split_first() {
@@ -171,7 +172,7 @@ impl Drop for ChildGuard {
     }
 }
 
-// ---- A server -------------------------------------------------------------------------------------------------------
+// ---- A server -----------------------------------------------------------------------------------
 
 pub struct Server {
     process: Option<ChildGuard>,
@@ -344,7 +345,11 @@ impl Server {
 
     /// Terminates every session except its own.
     pub fn end_sessions(&self) {
-        self.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'");
+        self.sql(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        );
     }
 }
 
@@ -410,7 +415,7 @@ impl Drop for Session {
     }
 }
 
-// ---- A pooler -------------------------------------------------------------------------------------------------------
+// ---- A pooler -----------------------------------------------------------------------------------
 
 /// PgBouncer in transaction mode in front of a server.
 pub struct Pooler {
@@ -433,8 +438,10 @@ impl Pooler {
         write(
             "ini",
             &format!(
-                "[databases]\n* = host={} port={}\n[pgbouncer]\npool_mode = transaction\nlisten_addr = 127.0.0.1\n\
-                 listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\n\
+                "[databases]\n* = host={} port={}\n[pgbouncer]\n\
+                 pool_mode = transaction\nlisten_addr = 127.0.0.1\n\
+                 listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\n\
+                 auth_file = {}\n\
                  default_pool_size = {size}\nmax_client_conn = 500\n",
                 server.host,
                 server.port,
@@ -453,7 +460,7 @@ impl Pooler {
     }
 }
 
-// ---- A relay --------------------------------------------------------------------------------------------------------
+// ---- A relay ------------------------------------------------------------------------------------
 
 /// Forwards the traffic of a server until it is told to interfere.
 pub struct Relay {

@@ -149,7 +149,11 @@ impl Change {
     }
 
     fn can_tear(&self) -> bool {
-        matches!(self, Change::Write { offset, data } if offset / SECTOR != (offset + data.len() - 1) / SECTOR)
+        matches!(
+            self,
+            Change::Write { offset, data }
+                if offset / SECTOR != (offset + data.len() - 1) / SECTOR
+        )
     }
 }
 

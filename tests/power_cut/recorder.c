@@ -40,7 +40,8 @@ static int log_file = -1;
 #define NEXT(name) __typeof__(&name) next = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
 __attribute__((constructor)) static void begin(void) {
-    int (*plain_open)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
+    int (*plain_open)(const char *, int, ...) =
+        (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
     root = getenv("RECORDER_ROOT");
     marks = getenv("RECORDER_MARKS");
     const char *name = getenv("RECORDER_LOG");
@@ -92,23 +93,23 @@ static int opened(const char *path, int flags, int was_there, int file) {
     return file;
 }
 
-#define OPENS(name, parameters, call)                                                                                  \
-    int name parameters {                                                                                              \
-        NEXT(name);                                                                                                    \
-        mode_t mode = 0;                                                                                               \
-        if ((flags & O_CREAT) != 0) {                                                                                  \
-            va_list arguments;                                                                                         \
-            va_start(arguments, flags);                                                                                \
-            mode = va_arg(arguments, mode_t);                                                                          \
-            va_end(arguments);                                                                                         \
-        }                                                                                                              \
-        pthread_mutex_lock(&mutex);                                                                                    \
-        int was_there = access(path, F_OK) == 0;                                                                       \
-        int file = opened(path, flags, was_there, next call);                                                          \
-        int error = errno;                                                                                             \
-        pthread_mutex_unlock(&mutex);                                                                                  \
-        errno = error;                                                                                                 \
-        return file;                                                                                                   \
+#define OPENS(name, parameters, call)                         \
+    int name parameters {                                     \
+        NEXT(name);                                           \
+        mode_t mode = 0;                                      \
+        if ((flags & O_CREAT) != 0) {                         \
+            va_list arguments;                                \
+            va_start(arguments, flags);                       \
+            mode = va_arg(arguments, mode_t);                 \
+            va_end(arguments);                                \
+        }                                                     \
+        pthread_mutex_lock(&mutex);                           \
+        int was_there = access(path, F_OK) == 0;              \
+        int file = opened(path, flags, was_there, next call); \
+        int error = errno;                                    \
+        pthread_mutex_unlock(&mutex);                         \
+        errno = error;                                        \
+        return file;                                          \
     }
 
 OPENS(open, (const char *path, int flags, ...), (path, flags, mode))
@@ -152,50 +153,50 @@ ssize_t write(int file, const void *data, size_t length) {
     return written;
 }
 
-#define PWRITES(name, type)                                                                                            \
-    ssize_t name(int file, const void *data, size_t length, type offset) {                                             \
-        NEXT(name);                                                                                                    \
-        if (!is_known(file))                                                                                           \
-            return next(file, data, length, offset);                                                                   \
-        pthread_mutex_lock(&mutex);                                                                                    \
-        ssize_t written = next(file, data, length, offset);                                                            \
-        wrote(file, offset, data, written);                                                                            \
-        pthread_mutex_unlock(&mutex);                                                                                  \
-        return written;                                                                                                \
+#define PWRITES(name, type)                                                \
+    ssize_t name(int file, const void *data, size_t length, type offset) { \
+        NEXT(name);                                                        \
+        if (!is_known(file))                                               \
+            return next(file, data, length, offset);                       \
+        pthread_mutex_lock(&mutex);                                        \
+        ssize_t written = next(file, data, length, offset);                \
+        wrote(file, offset, data, written);                                \
+        pthread_mutex_unlock(&mutex);                                      \
+        return written;                                                    \
     }
 
 PWRITES(pwrite, off_t)
 PWRITES(pwrite64, off64_t)
 
-#define TRUNCATES(name, type)                                                                                          \
-    int name(int file, type length) {                                                                                  \
-        NEXT(name);                                                                                                    \
-        if (!is_known(file))                                                                                           \
-            return next(file, length);                                                                                 \
-        pthread_mutex_lock(&mutex);                                                                                    \
-        int result = next(file, length);                                                                               \
-        if (result == 0)                                                                                               \
-            record(NULL, 0, "truncate %lu %lld\n", table[file].inode, (long long)length);                              \
-        pthread_mutex_unlock(&mutex);                                                                                  \
-        return result;                                                                                                 \
+#define TRUNCATES(name, type)                                                             \
+    int name(int file, type length) {                                                     \
+        NEXT(name);                                                                       \
+        if (!is_known(file))                                                              \
+            return next(file, length);                                                    \
+        pthread_mutex_lock(&mutex);                                                       \
+        int result = next(file, length);                                                  \
+        if (result == 0)                                                                  \
+            record(NULL, 0, "truncate %lu %lld\n", table[file].inode, (long long)length); \
+        pthread_mutex_unlock(&mutex);                                                     \
+        return result;                                                                    \
     }
 
 TRUNCATES(ftruncate, off_t)
 TRUNCATES(ftruncate64, off64_t)
 
-#define SYNCS(name)                                                                                                    \
-    int name(int file) {                                                                                               \
-        NEXT(name);                                                                                                    \
-        if (!is_known(file))                                                                                           \
-            return next(file);                                                                                         \
-        pthread_mutex_lock(&mutex);                                                                                    \
-        int result = next(file);                                                                                       \
-        if (result == 0 && table[file].kind == FOLDER_BELOW)                                                           \
-            record(NULL, 0, "syncdir %s\n", table[file].path);                                                         \
-        else if (result == 0)                                                                                          \
-            record(NULL, 0, "sync %lu\n", table[file].inode);                                                          \
-        pthread_mutex_unlock(&mutex);                                                                                  \
-        return result;                                                                                                 \
+#define SYNCS(name)                                            \
+    int name(int file) {                                       \
+        NEXT(name);                                            \
+        if (!is_known(file))                                   \
+            return next(file);                                 \
+        pthread_mutex_lock(&mutex);                            \
+        int result = next(file);                               \
+        if (result == 0 && table[file].kind == FOLDER_BELOW)   \
+            record(NULL, 0, "syncdir %s\n", table[file].path); \
+        else if (result == 0)                                  \
+            record(NULL, 0, "sync %lu\n", table[file].inode);  \
+        pthread_mutex_unlock(&mutex);                          \
+        return result;                                         \
     }
 
 SYNCS(fsync)

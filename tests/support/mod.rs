@@ -430,7 +430,9 @@ pub fn config(emulator: &Emulator, changes: Value) -> Value {
 /// `c2` is unreadable.
 pub fn one_unreadable_token(folder: &Path) -> String {
     let path = folder.join("one_unreadable.db");
-    let config = json!({"clientId": "app-1", "clientSecret": "s", "store": {"kind": "sqlite", "path": path}});
+    let config = json!({
+        "clientId": "app-1", "clientSecret": "s", "store": {"kind": "sqlite", "path": path},
+    });
     let tokens: Vec<Value> = ["c1", "c2", "c3"]
         .map(|id| {
             json!({"accessToken": format!("access-{id}"), "refreshToken": format!("refresh-{id}"),
@@ -505,7 +507,8 @@ pub fn person(emulator: &Emulator, folder: &Path) -> PathBuf {
     let text = format!(
         "import json, sys, urllib.request\n\
          body = json.dumps({{'url': sys.argv[1], 'companyId': '{}'}}).encode()\n\
-         request = urllib.request.Request('{}/_emulator/consent', body, {{'Content-Type': 'application/json'}})\n\
+         request = urllib.request.Request('{}/_emulator/consent', body, \
+         {{'Content-Type': 'application/json'}})\n\
          print(json.load(urllib.request.urlopen(request))['redirectUrl'])\n",
         emulator.company_id(),
         emulator.base_url()
@@ -519,11 +522,13 @@ pub fn person(emulator: &Emulator, folder: &Path) -> PathBuf {
 pub fn driver(folder: &Path) -> PathBuf {
     let script = folder.join("drive.py");
     let text = "import subprocess, sys\n\
-         program = subprocess.Popen(sys.argv[1:3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n\
-         link = program.stdout.readline().split(': ', 1)[1].strip()\n\
-         redirect = subprocess.run([sys.executable, sys.argv[3], link], stdout=subprocess.PIPE, text=True).stdout\n\
-         print(program.communicate(redirect)[0])\n\
-         sys.exit(program.returncode)\n";
+                program = subprocess.Popen(sys.argv[1:3], stdin=subprocess.PIPE, \
+                stdout=subprocess.PIPE, text=True)\n\
+                link = program.stdout.readline().split(': ', 1)[1].strip()\n\
+                redirect = subprocess.run([sys.executable, sys.argv[3], link], \
+                stdout=subprocess.PIPE, text=True).stdout\n\
+                print(program.communicate(redirect)[0])\n\
+                sys.exit(program.returncode)\n";
     fs::write(&script, text).unwrap();
     script
 }

@@ -78,7 +78,7 @@ class Thief(HTTPServer):
             self.end_headers()
             self.wfile.write(DEAD_TOKEN.encode())
 
-        def log_message(self, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        def log_message(self, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             pass
 
 

@@ -521,14 +521,15 @@ class ErrorTest(CliTest):
         self.assertEqual(self.run_cli("locations", self.emulator.company_id).returncode, 4)
 
     def test_wrong_command_line_has_exit_status_2(self) -> None:
-        for arguments in ((), ("dance",), ("token",), ("login", "--port", "x"), ("login", "--port", "65536"),
-                          ("mint", "c", "--concurrency", "0"), ("export",)):  # fmt: skip
+        for arguments in ((), ("dance",), ("token",), ("login", "--port", "x"),
+                          ("login", "--port", "65536"), ("mint", "c", "--concurrency", "0"),
+                          ("export",)):  # fmt: skip
             ended = self.run_cli(*arguments)
             self.assertEqual((ended.returncode, ended.stdout), (2, ""), arguments)
         self.assertIn("exit status", self.ok("--help"))
         self.assertIn(ghl_oauth.library_version(), self.ok("--version"))
-        for name in ("login", "token", "list", "locations", "mint", "refresh", "delete", "maintain", "import",
-                     "export", "doctor"):  # fmt: skip
+        for name in ("login", "token", "list", "locations", "mint", "refresh", "delete", "maintain",
+                     "import", "export", "doctor"):  # fmt: skip
             self.assertIn("usage:", self.ok(name, "--help"))
 
 

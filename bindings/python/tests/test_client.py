@@ -164,7 +164,8 @@ class UnreadableTest(EmulatorTest):
         self.addCleanup(folder.cleanup)
         database = Path(folder.name, "tokens.db")
         tokens = [
-            {"accessToken": f"access-{name}", "refreshToken": f"refresh-{name}", "expiresAt": 4_000_000_000_000,
+            {"accessToken": f"access-{name}", "refreshToken": f"refresh-{name}",
+             "expiresAt": 4_000_000_000_000,
              "userType": "Company", "companyId": name}
             for name in ("c1", "c2", "c3")
         ]  # fmt: skip

@@ -91,7 +91,8 @@ class BlocksTest(unittest.TestCase):
     def test_every_block_is_well_typed(self) -> None:
         if importlib.util.find_spec("mypy") is None:
             print(
-                "skipped: the types of the documentation's Python, mypy is not installed (pip install mypy)"
+                "skipped: the types of the documentation's Python, mypy is not installed (pip "
+                "install mypy)"
             )
             raise unittest.SkipTest("no mypy")
         with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +102,8 @@ class BlocksTest(unittest.TestCase):
                 )
             checked = subprocess.run(
                 [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--check-untyped-defs",
-                 "--disable-error-code=empty-body", "--disable-error-code=no-redef", "--cache-dir=cache", "."],
+                 "--disable-error-code=empty-body", "--disable-error-code=no-redef",
+                 "--cache-dir=cache", "."],
                 cwd=folder,
                 env={**environment(), "MYPYPATH": environment()["PYTHONPATH"]},
                 capture_output=True,

@@ -60,7 +60,8 @@ class GunicornTest(EmulatorTest):
             # Long enough that each worker gets a request before the refresh completes.
             self.emulator.settings(latencyMs=500)
             server = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "preloaded:app", "--preload", f"--workers={WORKERS}",
+                [sys.executable, "-m", "gunicorn", "preloaded:app", "--preload",
+                 f"--workers={WORKERS}",
                  f"--bind=127.0.0.1:{port}", "--log-level=warning"],
                 cwd=folder, env=variables, stderr=subprocess.PIPE,
             )  # fmt: skip

@@ -15,12 +15,15 @@
       if (old.data !== fresh.data) old.data = fresh.data;
       return;
     }
-    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
-    for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    for (const { name } of [...old.attributes])
+      if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name, value } of fresh.attributes)
+      if (old.getAttribute(name) !== value) old.setAttribute(name, value);
     let next = old.firstChild;
     for (const wanted of [...fresh.childNodes]) {
       // Rows have IDs: new rows are inserted, rows that are gone are removed, the others stay.
-      while (next && next.id && wanted.id && next.id !== wanted.id && !fresh.querySelector("#" + CSS.escape(next.id))) {
+      const isGone = (id) => !fresh.querySelector("#" + CSS.escape(id));
+      while (next && next.id && wanted.id && next.id !== wanted.id && isGone(next.id)) {
         const gone = next;
         next = next.nextSibling;
         gone.remove();
@@ -73,7 +76,8 @@
         body: body === undefined ? undefined : JSON.stringify(body),
       });
       const result = await answer.json();
-      if (answer.ok) say(element.dataset.done.replace(/\{(\w+)\}/g, (_, name) => result[name] ?? "nowhere"));
+      const done = element.dataset.done;
+      if (answer.ok) say(done.replace(/\{(\w+)\}/g, (_, name) => result[name] ?? "nowhere"));
       else say("Not done: " + result.error, true);
       await refresh();
     } catch {

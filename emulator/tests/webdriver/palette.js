@@ -18,14 +18,17 @@ const [data, done] = arguments;
   const indices = new Map();
   for (const colour of colours) {
     const wanted = parts(colour);
-    const distance = (known) => known.reduce((sum, value, part) => sum + (value - wanted[part]) ** 2, 0);
+    const distance = (known) =>
+      known.reduce((sum, value, part) => sum + (value - wanted[part]) ** 2, 0);
     let best = 0;
-    for (let index = 1; index < palette.length; index++) if (distance(palette[index]) < distance(palette[best])) best = index;
+    for (let index = 1; index < palette.length; index++)
+      if (distance(palette[index]) < distance(palette[best])) best = index;
     indices.set(colour, best);
   }
   const rows = new Uint8Array(height * (width + 1)); // Each row begins with its filter: none.
   for (let y = 0; y < height; y++)
-    for (let x = 0; x < width; x++) rows[y * (width + 1) + 1 + x] = indices.get(pixels[y * width + x]);
+    for (let x = 0; x < width; x++)
+      rows[y * (width + 1) + 1 + x] = indices.get(pixels[y * width + x]);
   const packed = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
 
   const crc = (bytes) => {

@@ -103,7 +103,10 @@ fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
                 let known = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
                 let known = known.into_iter().find(|known| *known == mode);
                 sslmode = Some(known.ok_or_else(|| {
-                    refused("its sslmode must be disable, allow, prefer, require, verify-ca or verify-full")
+                    refused(
+                        "its sslmode must be disable, allow, prefer, require, verify-ca or \
+                         verify-full",
+                    )
                 })?);
             }
             ("sslrootcert", _) => {

@@ -2,7 +2,7 @@
 //!
 //! Every statement is its own transaction and leaves no session state, so that it works through a
 //! pooler in transaction mode. A statement that gets no response within five seconds is repeated
-//! once, on a new connection to whichever of the URL's servers accepts writes by then. A write
+//! once, on a new connection to the first server in the URL that accepts writes. A write
 //! whose response was lost is recognized when it is repeated. The call's deadline and cancellation
 //! end every wait: for the pool, name resolution, a connection, or a response.
 //!
@@ -99,7 +99,8 @@ macro_rules! select_stored {
 macro_rules! deleted_version {
     ($resource_id:literal) => {
         concat!(
-            "coalesce((SELECT substring(encode(n.document, 'escape') from '\"version\":([0-9]{1,19})')::numeric
+            "coalesce((SELECT substring(encode(n.document, 'escape')
+                from '\"version\":([0-9]{1,19})')::numeric
                        FROM ghl_oauth_note AS n WHERE n.client_id = $1 AND n.key = 'deleted/' || ",
             $resource_id,
             "), 0)"
@@ -120,7 +121,8 @@ const INSERT: &str = concat!(
 
 const UPDATE: &str = concat!(
     "UPDATE ghl_oauth_token AS t
-     SET version = $3, user_type = $4, company_id = $5, renew_at = $6, sealed_with = $7, document = $8
+     SET version = $3, user_type = $4, company_id = $5, renew_at = $6,
+         sealed_with = $7, document = $8
      WHERE client_id = $1 AND resource_id = $2 AND ",
     version!("t"),
     " = $3 - 1 RETURNING ",
@@ -130,7 +132,8 @@ const UPDATE: &str = concat!(
 /// Rows as columns, `$2` to `$8`.
 macro_rules! rows {
     () => {
-        "unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bytea[])
+        "unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[],
+         $8::bytea[])
          AS r (resource_id, version, user_type, company_id, renew_at, sealed_with, document)"
     };
 }
@@ -148,7 +151,8 @@ const INSERT_ALL: &str = concat!(
 
 const UPDATE_ALL: &str = concat!(
     "UPDATE ghl_oauth_token AS t
-     SET version = r.version, user_type = r.user_type, company_id = r.company_id, renew_at = r.renew_at,
+     SET version = r.version, user_type = r.user_type, company_id = r.company_id,
+         renew_at = r.renew_at,
          sealed_with = r.sealed_with, document = r.document
      FROM ",
     rows!(),
@@ -161,7 +165,8 @@ const UPDATE_ALL: &str = concat!(
 const OWN_ROWS: &str = concat!(
     "SELECT t.resource_id FROM ghl_oauth_token AS t, ",
     rows!(),
-    " WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version AND t.document = r.document"
+    " WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND t.version = r.version AND \
+     t.document = r.document"
 );
 
 const RESEAL_ALL: &str = concat!(
@@ -175,7 +180,8 @@ const RESEAL_ALL: &str = concat!(
 );
 
 const DELETE_ALL: &str = concat!(
-    "DELETE FROM ghl_oauth_token AS t USING unnest($2::text[], $3::bigint[]) AS r (resource_id, version)
+    "DELETE FROM ghl_oauth_token AS t USING unnest($2::text[], $3::bigint[]) AS r
+         (resource_id, version)
      WHERE t.client_id = $1 AND t.resource_id = r.resource_id AND ",
     version!("t"),
     " = r.version RETURNING t.resource_id, ",
@@ -200,7 +206,8 @@ const INSERT_NOTES: &str = concat!(
 
 const UPDATE_NOTES: &str = concat!(
     "UPDATE ghl_oauth_note AS t
-     SET version = r.version, list = r.list, expires_at = r.expires_at, document = r.document FROM ",
+     SET version = r.version, list = r.list, expires_at = r.expires_at, document = r.document
+     FROM ",
     notes!(),
     " WHERE t.client_id = $1 AND t.key = r.key AND t.version = r.version - 1 RETURNING t.key, ",
     durably!()
@@ -291,7 +298,8 @@ impl PostgresStore {
                 return Ok(!written.is_empty());
             }
             let select = "SELECT 1 FROM ghl_oauth_token
-                          WHERE client_id = $1 AND resource_id = $2 AND version = $3 AND document = $4";
+                          WHERE client_id = $1 AND resource_id = $2 AND version = $3
+                              AND document = $4";
             Ok(!client.query_typed(select, &own).await?.is_empty())
         })
     }
@@ -341,7 +349,8 @@ impl PostgresStore {
         let select = "WITH RECURSIVE k AS (
                 SELECT min(sealed_with) AS id FROM ghl_oauth_token WHERE client_id = $1
                 UNION ALL
-                SELECT (SELECT min(sealed_with) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with > k.id)
+                SELECT (SELECT min(sealed_with) FROM ghl_oauth_token WHERE client_id = $1
+                        AND sealed_with > k.id)
                 FROM k WHERE k.id IS NOT NULL
             ) SELECT id FROM k WHERE id IS NOT NULL";
         let params: [Param<'_>; 1] = [(&self.seal.client_id(), Type::TEXT)];
@@ -559,7 +568,8 @@ impl Store for PostgresStore {
         }
         let select = format!(
             "SELECT renew_at, resource_id FROM ghl_oauth_token
-             WHERE client_id = $1 AND renew_at BETWEEN $2 AND $3 AND (renew_at, resource_id) > ($4, $5) {of_company}
+             WHERE client_id = $1 AND renew_at BETWEEN $2 AND $3 AND
+                (renew_at, resource_id) > ($4, $5) {of_company}
              ORDER BY renew_at, resource_id LIMIT {}",
             limit + 1
         );
@@ -598,7 +608,8 @@ impl Store for PostgresStore {
             .filter(|key_id| *key_id != first && !first.is_empty());
         for key_id in others {
             if !self.seal.can_open(&key_id) {
-                let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND sealed_with = $2";
+                let count = "SELECT count(*) FROM ghl_oauth_token WHERE client_id = $1 AND \
+                             sealed_with = $2";
                 let params: [Param<'_>; 2] = [(&client_id, Type::TEXT), (&key_id, Type::TEXT)];
                 let found: Vec<i64> =
                     self.read(count, &params, &overall.renewed(RESEAL_STEP), |found| {
@@ -609,7 +620,8 @@ impl Store for PostgresStore {
                 continue;
             }
             let select = format!(
-                "{} AND sealed_with = $2 AND resource_id > $3 ORDER BY resource_id LIMIT {RESEAL_BATCH}",
+                "{} AND sealed_with = $2 AND resource_id > $3 ORDER BY resource_id LIMIT \
+                 {RESEAL_BATCH}",
                 select_stored!()
             );
             let mut after = String::new();
@@ -712,7 +724,8 @@ impl Store for PostgresStore {
 impl PostgresStore {
     /// Removes records with one statement.
     fn remove_chunk(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
-        let left = "SELECT resource_id FROM ghl_oauth_token WHERE client_id = $1 AND resource_id = ANY($2)";
+        let left = "SELECT resource_id FROM ghl_oauth_token WHERE client_id = $1 \
+                    AND resource_id = ANY($2)";
         let client_id = self.seal.client_id();
         let resource_ids: Vec<&str> =
             records.iter().map(|(resource_id, _)| resource_id.as_str()).collect();

@@ -34,7 +34,10 @@ impl PgError {
 
     /// Whether the server accepts no writes: it is a standby, or read-only.
     pub fn is_read_only(&self) -> bool {
-        matches!(self, PgError::Rejected { code, .. } if *code == SqlState::READ_ONLY_SQL_TRANSACTION)
+        matches!(
+            self,
+            PgError::Rejected { code, .. } if *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        )
     }
 
     /// Whether the statement had no effect, and repeating it may succeed.
@@ -42,7 +45,8 @@ impl PgError {
         self.is_read_only()
             || self.is_lock_timeout()
             || matches!(self, PgError::Rejected { code, .. }
-                if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED)
+                if *code == SqlState::T_R_SERIALIZATION_FAILURE
+                    || *code == SqlState::T_R_DEADLOCK_DETECTED)
     }
 
     /// Whether the statement reached `lock_timeout`.
@@ -77,7 +81,8 @@ impl PgError {
         let help = match &self {
             PgError::Rejected { code, .. } => help(code),
             _ => {
-                "check the server and the network; new tokens are kept in memory until the database works again"
+                "check the server and the network; new tokens are kept in memory until the \
+                 database works again"
             }
         };
         let message = format!("the database {database} failed: {}", self.message());
@@ -92,18 +97,20 @@ fn help(code: &SqlState) -> &'static str {
         }
         SqlState::INVALID_CATALOG_NAME => "create the database, or check its name in store.url",
         SqlState::INSUFFICIENT_PRIVILEGE => {
-            "the role needs SELECT, INSERT, UPDATE and DELETE on ghl_oauth_token and ghl_oauth_note, and SELECT on ghl_oauth_schema"
+            "the role needs SELECT, INSERT, UPDATE and DELETE on ghl_oauth_token and \
+             ghl_oauth_note, and SELECT on ghl_oauth_schema"
         }
         SqlState::READ_ONLY_SQL_TRANSACTION => {
-            "list all servers in store.url, so that the one that accepts writes is used: postgres://…@one,two/database"
+            "list all servers in store.url, so that the one that accepts writes is used: \
+             postgres://…@one,two/database"
         }
         SqlState::QUERY_CANCELED => {
             "raise statement_timeout for this role or database, to 5s or more \
              (ALTER ROLE … SET statement_timeout = '5s'), or find out which session cancelled it"
         }
         SqlState::LOCK_NOT_AVAILABLE => {
-            "end the session that holds a lock on the row or the table for longer than lock_timeout, \
-             or raise lock_timeout for this role or database"
+            "end the session that holds a lock on the row or the table for longer than \
+             lock_timeout, or raise lock_timeout for this role or database"
         }
         SqlState::DISK_FULL => {
             "free space on the server's disk; new tokens are kept in memory until then"

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, Status};
 /// The migrations from version N to N + 1, in order. Existing entries never change.
 ///
 /// Strings use the collation "C", so that they are compared byte by byte as in the other stores,
-/// whatever the database's locale. Documents are `bytea`, because `text` cannot contain NUL.
+/// independent of the database's locale. Documents are `bytea`, because `text` cannot contain NUL.
 const MIGRATIONS: [&str; 1] = [r#"
     CREATE TABLE ghl_oauth_token (
         client_id   text COLLATE "C" NOT NULL,
@@ -75,13 +75,17 @@ pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
         Ok(found) if found > newest => Err(newer(pool)),
         Ok(_) => Ok(()),
         Err(failure) => {
-            let lacks_privilege = matches!(&failure, PgError::Rejected { code, .. } if ["42501", "3F000"].contains(&code.code()));
+            let lacks_privilege = matches!(
+                &failure,
+                PgError::Rejected { code, .. } if ["42501", "3F000"].contains(&code.code())
+            );
             let error = pool.error(failure);
             Err(if lacks_privilege {
                 error.with_help(
-                    "the tables are missing or old, and this role may not create them: GRANT CREATE ON SCHEMA … TO it, or \
-                     open the store once with a role that may; after that SELECT, INSERT, UPDATE and DELETE on \
-                     ghl_oauth_token and ghl_oauth_note, and SELECT on ghl_oauth_schema, are enough",
+                    "the tables are missing or old, and this role may not create them: GRANT \
+                     CREATE ON SCHEMA … TO it, or open the store once with a role that may; after \
+                     that SELECT, INSERT, UPDATE and DELETE on ghl_oauth_token and \
+                     ghl_oauth_note, and SELECT on ghl_oauth_schema, are enough",
                 )
             } else {
                 error
@@ -102,8 +106,8 @@ async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
 async fn migrate(client: &Client, newest: i32) -> Result<i32, tokio_postgres::Error> {
     let wait = LIMIT.as_millis() / 2;
     let begin = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {wait}; \
-         SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; \
+         SET LOCAL lock_timeout = {wait}; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
     );
     client.batch_execute(&begin).await?;
     let table = client.simple_query("SELECT to_regclass('ghl_oauth_schema')").await?;

@@ -135,10 +135,15 @@ impl Database {
     pub fn write<T>(
         &self,
         deadline: &Deadline,
-        work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
+        mut work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let guard = self.lock_for_write(deadline, || false)?;
-        guard.map_or_else(|| Err(deadline.timed_out()), |guard| guard.write(deadline, work))
+        let Some(guard) = self.lock_for_write(deadline, || false)? else {
+            return Err(deadline.timed_out());
+        };
+        guard.write(deadline, |connection, may_be_written| {
+            sync_commits(connection, true)?;
+            work(connection, may_be_written)
+        })
     }
 
     /// Waits for write access. Returns `None` as soon as `is_done` returns true.
@@ -375,7 +380,8 @@ impl Database {
             return error;
         }
         let message = format!(
-            "another program holds the write lock of the database {} for longer than the deadline of {} ms",
+            "another program holds the write lock of the database {} for longer than the deadline \
+             of {} ms",
             self.paths.database.display(),
             deadline.total().as_millis()
         );
@@ -410,7 +416,7 @@ impl Database {
 }
 
 impl WriteAccess<'_> {
-    /// Like [`Database::write`], with access already taken.
+    /// Like [`Database::write`], with access already taken. `work` calls [`sync_commits`] first.
     ///
     /// # Errors
     /// As for [`Database::write`].
@@ -503,6 +509,16 @@ impl Drop for Database {
             }
         }
     }
+}
+
+/// Sets whether the next transactions of the writer are synced when they are committed, so that
+/// they survive a power failure. An unsynced transaction becomes durable with the next synced one.
+pub fn sync_commits(connection: &Connection, is_synced: bool) -> rusqlite::Result<()> {
+    // Both statements take effect when they are prepared, so they cannot be cached.
+    connection.execute_batch(match is_synced {
+        true => "PRAGMA synchronous = FULL",
+        false => "PRAGMA synchronous = NORMAL",
+    })
 }
 
 /// Runs a PASSIVE checkpoint, which does not wait.

@@ -15,6 +15,8 @@ pub struct CommitGroup(Mutex<Vec<Arc<PendingRow>>>);
 pub struct PendingRow {
     /// The row.
     pub row: Row,
+    /// Whether its commit must survive a power failure.
+    pub is_synced: bool,
     /// Whether the row was written, or lost the compare-and-swap. Set after the commit.
     pub saved: OnceLock<bool>,
     /// Whether its thread has stopped waiting, so that no other thread should write it.
@@ -23,9 +25,10 @@ pub struct PendingRow {
 
 impl CommitGroup {
     /// Adds a row to the queue.
-    pub fn enter(&self, row: Row) -> Arc<PendingRow> {
+    pub fn enter(&self, row: Row, is_synced: bool) -> Arc<PendingRow> {
         let pending = Arc::new(PendingRow {
             row,
+            is_synced,
             saved: OnceLock::new(),
             is_abandoned: AtomicBool::new(false),
         });

@@ -1,8 +1,8 @@
 //! The token store in an SQLite database, for any number of processes on one machine.
 //!
 //! WAL mode with `synchronous = FULL`: a successful save survives a crash and a power failure, at
-//! the cost of one fsync, which concurrent saves share (group commit). A database may hold the
-//! records of several apps; the client ID is part of each key.
+//! the cost of one fsync, which concurrent saves share (group commit). An intent is not synced. A
+//! database may hold the records of several apps; the client ID is part of each key.
 
 mod database;
 mod group_commit;
@@ -23,7 +23,7 @@ use rusqlite::{
 };
 use zeroize::Zeroizing;
 
-use self::database::Database;
+use self::database::{Database, sync_commits};
 use self::group_commit::{CommitGroup, PendingRow};
 pub use self::identity::locate;
 use super::file_lock::LockFolder;
@@ -49,7 +49,8 @@ const DAMAGED: u64 = 1;
 
 /// A first save.
 const INSERT: &str = "
-    INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at, sealed_with, document)
+    INSERT INTO token (client_id, resource_id, version, user_type, company_id, renew_at,
+        sealed_with, document)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
 
 /// The usual save, which changes neither the owner nor the key. SQLite updates an index whenever a
@@ -61,7 +62,8 @@ const RENEW: &str = "
 
 /// Any other save. A damaged version counts as [`DAMAGED`].
 const REPLACE: &str = "
-    UPDATE token SET version = ?3, user_type = ?4, company_id = ?5, renew_at = ?6, sealed_with = ?7, document = ?8
+    UPDATE token SET version = ?3, user_type = ?4, company_id = ?5, renew_at = ?6,
+        sealed_with = ?7, document = ?8
     WHERE client_id = ?1 AND resource_id = ?2 AND (version = ?3 - 1
       OR ?3 = 2 AND (typeof(version) <> 'integer' OR version <= 0))";
 
@@ -184,6 +186,18 @@ impl SqliteStore {
         Ok(saved)
     }
 
+    /// Saves a record; with `is_synced`, so that it survives a power failure.
+    fn save_record(&self, record: &Record, is_synced: bool, deadline: &Deadline) -> Result<u64> {
+        let own = self.group.enter(self.seal.row(record)?, is_synced);
+        let saved = self.save_by_group_commit(&own, deadline);
+        self.group.leave(&own);
+        if saved.map_err(|error| error.with_resource(&record.resource_id))? {
+            Ok(record.next_version())
+        } else {
+            Err(super::changed_meanwhile(&record.resource_id))
+        }
+    }
+
     /// Saves a row by group commit. Returns whether it was written.
     fn save_by_group_commit(&self, own: &Arc<PendingRow>, deadline: &Deadline) -> Result<bool> {
         let is_done = || own.saved.get().is_some();
@@ -198,6 +212,7 @@ impl SqliteStore {
             if !batch.iter().any(|pending| Arc::ptr_eq(pending, own)) {
                 batch.push(Arc::clone(own));
             }
+            sync_commits(connection, batch.iter().any(|pending| pending.is_synced))?;
             if batch.len() > 1 {
                 match self.put_all(
                     connection,
@@ -251,7 +266,8 @@ impl SqliteStore {
         if connection.prepare_cached(statement)?.execute(values)? == 1 {
             return Ok(true);
         }
-        let select = "SELECT 1 FROM note WHERE client_id = ?1 AND key = ?2 AND version = ?3 AND document = ?4";
+        let select = "SELECT 1 FROM note WHERE client_id = ?1 AND key = ?2 AND version = ?3 AND \
+                      document = ?4";
         let values = params![client_id, note.key, version, document];
         Ok(may_be_written && connection.prepare_cached(select)?.exists(values)?)
     }
@@ -346,7 +362,8 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn load(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Record>> {
-        let select = "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND resource_id = ?2";
+        let select = "SELECT resource_id, version, document FROM token WHERE client_id = ?1 AND \
+                      resource_id = ?2";
         let found = self.database.read(deadline, |connection| {
             let mut select = connection.prepare_cached(select)?;
             select.query_row(params![self.seal.client_id(), resource_id], read_row).optional()
@@ -369,14 +386,11 @@ impl Store for SqliteStore {
     }
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
-        let own = self.group.enter(self.seal.row(record)?);
-        let saved = self.save_by_group_commit(&own, deadline);
-        self.group.leave(&own);
-        if saved.map_err(|error| error.with_resource(&record.resource_id))? {
-            Ok(record.next_version())
-        } else {
-            Err(super::changed_meanwhile(&record.resource_id))
-        }
+        self.save_record(record, true, deadline)
+    }
+
+    fn save_intent(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
+        self.save_record(record, false, deadline)
     }
 
     fn compares_tombstones(&self) -> bool {
@@ -408,7 +422,8 @@ impl Store for SqliteStore {
     fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
         // A damaged version counts as `DAMAGED`.
         let delete = "DELETE FROM token WHERE client_id = ?1 AND resource_id = ?2
-                      AND (version = ?3 OR ?3 = 1 AND (typeof(version) <> 'integer' OR version <= 0))";
+                      AND (version = ?3 OR ?3 = 1 AND (typeof(version) <> 'integer'
+                          OR version <= 0))";
         let select = "SELECT 1 FROM token WHERE client_id = ?1 AND resource_id = ?2";
         let mut removed = vec![false; records.len()];
         self.database.write(deadline, |connection, _| {
@@ -481,7 +496,8 @@ impl Store for SqliteStore {
             if company_id.is_some() { "AND company_id = ?7" } else { "AND ?7 IS NULL" };
         let select = format!(
             "SELECT renew_at, resource_id FROM token
-             WHERE client_id = ?1 AND renew_at BETWEEN ?2 AND ?3 AND (renew_at, resource_id) > (?4, ?5) {of_company}
+             WHERE client_id = ?1 AND renew_at BETWEEN ?2 AND ?3
+                AND (renew_at, resource_id) > (?4, ?5) {of_company}
              ORDER BY renew_at, resource_id LIMIT ?6"
         );
         let (client_id, first, last) = (self.seal.client_id(), renewals.start(), renewals.end());
@@ -535,7 +551,8 @@ impl Store for SqliteStore {
     }
 
     fn note(&self, key: &str, deadline: &Deadline) -> Result<Option<Note>> {
-        let select = "SELECT key, version, list, expires_at, document FROM note WHERE client_id = ?1 AND key = ?2";
+        let select = "SELECT key, version, list, expires_at, document FROM note \
+                      WHERE client_id = ?1 AND key = ?2";
         self.database.read(deadline, |connection| {
             connection
                 .prepare_cached(select)?

@@ -113,8 +113,8 @@ def _path() -> str:
     if named:
         return os.path.abspath(named)
     raise ImportError(
-        f"the ghl_oauth library was not found: there is no {packaged}, and the environment variable "
-        "GHL_OAUTH_LIBRARY, which can name the file, is not set"
+        f"the ghl_oauth library was not found: there is no {packaged}, and the environment "
+        "variable GHL_OAUTH_LIBRARY, which can name the file, is not set"
     )
 
 
@@ -133,7 +133,8 @@ def _load(path: str) -> CDLL:
         ) from error
     if abi_version < ABI_VERSION:
         raise ImportError(
-            f"the ghl_oauth library {path} has ABI version {abi_version}, but this package needs {ABI_VERSION} or newer"
+            f"the ghl_oauth library {path} has ABI version {abi_version}, but this package needs "
+            f"{ABI_VERSION} or newer"
         )
     for name, (result, parameters) in SIGNATURES.items():
         try:

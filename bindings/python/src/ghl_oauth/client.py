@@ -908,7 +908,8 @@ class Client:
                 for each in unreadable:
                     reason = each.error.message
                     _log.warn(
-                        f"{each.resource_id}: the stored token cannot be read, and is left out: {reason}"
+                        f"{each.resource_id}: the stored token cannot be read, and is left out: "
+                        f"{reason}"
                     )
                 failed.extend(unreadable)
             return items, page["nextPageToken"]

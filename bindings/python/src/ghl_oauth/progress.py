@@ -60,7 +60,8 @@ def mover(
         return show
     if not isinstance(progress, ProgressBar):
         raise TypeError(
-            f"progress must be a function, or a bar of tqdm's or rich's, not {type(progress).__name__}"
+            "progress must be a function, or a bar of tqdm's or rich's, not "
+            f"{type(progress).__name__}"
         )
     bar = progress
     shown = 0

@@ -50,7 +50,8 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
     else:
         try:
             say(
-                f"Waiting for the browser, at most {output.duration(options.timeout)}; press Ctrl-C to stop."
+                f"Waiting for the browser, at most {output.duration(options.timeout)}; press "
+                "Ctrl-C to stop."
             )
             info = session.run(
                 lambda client: client.authorization_listen(
@@ -164,8 +165,8 @@ def delete(options: argparse.Namespace) -> int:
                     status.USAGE,
                 )
             sys.stderr.write(
-                f"Delete the token of {options.resource}? Only a new consent, or for a location a new mint, brings it "
-                "back. [y/N] "
+                f"Delete the token of {options.resource}? Only a new consent, or for a location a "
+                "new mint, brings it back. [y/N] "
             )
             sys.stderr.flush()
             if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -191,7 +192,8 @@ def maintain(options: argparse.Namespace) -> int:
             if done.resealed or done.unsealed:
                 sealing = f"; {done.resealed} resealed, {done.unsealed} not resealed"
             print(
-                f"{done.checked} due: {done.refreshed} refreshed, {len(done.failed)} failed{sealing}; next due {due}"
+                f"{done.checked} due: {done.refreshed} refreshed, {len(done.failed)} "
+                f"failed{sealing}; next due {due}"
             )
         return _failures(done.failed, options)
 

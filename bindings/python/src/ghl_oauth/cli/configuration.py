@@ -15,7 +15,10 @@ from ..errors import ConfigError
 PATH_VARIABLE = "GHL_OAUTH_CONFIG"
 SECRET_VARIABLE = "GHL_OAUTH_CLIENT_SECRET"
 
-_EXAMPLE = '{"clientId": "…", "clientSecretFile": "secret.txt", "redirectUri": "https://…", "scopes": ["…"]}'
+_EXAMPLE = (
+    '{"clientId": "…", "clientSecretFile": "secret.txt", '
+    '"redirectUri": "https://…", "scopes": ["…"]}'
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def read(option: str | None) -> Configuration:
             except (OSError, UnicodeDecodeError) as error:
                 raise _unusable(
                     f"the client secret cannot be read from {secret_path}: {_reason(error)}",
-                    f"check clientSecretFile in {path}; a relative path starts at the configuration's folder",
+                    f"check clientSecretFile in {path}; a relative path starts at the "
+                    "configuration's folder",
                     "clientSecretFile",
                 ) from None
             warnings += _open_to_others(secret_path)

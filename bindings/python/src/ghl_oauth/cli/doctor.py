@@ -131,7 +131,8 @@ def _rotation(clients: Sequence[OtherClient], holds: bool) -> Iterator[Check]:
             "client id",
             "ok" if holds else "warning",
             f"the database holds tokens of other client ids: {ids}{more}",
-            f"if this app's client id was {clients[0].client_id} before: ghl-oauth adopt --from {clients[0].client_id}",
+            f"if this app's client id was {clients[0].client_id} before: ghl-oauth adopt --from "
+            f"{clients[0].client_id}",
         )
 
 
@@ -147,7 +148,8 @@ def _library_found() -> Check:
             "library",
             "warning",
             message,
-            f"the Python package has version {package}: install both from one build, or unset GHL_OAUTH_LIBRARY",
+            f"the Python package has version {package}: install both from one build, or unset "
+            "GHL_OAUTH_LIBRARY",
         )
     return Check("library", "ok", message)
 
@@ -254,7 +256,8 @@ def _clock(answer: Response, begun: float, ended: float) -> Check:
         "clock",
         "problem" if abs(ahead) >= _CLOCK_PROBLEM else "warning",
         f"is {output.duration(round(abs(ahead)))} {direction} the server's clock",
-        "synchronize the system clock with NTP; otherwise tokens are refreshed too early or too late",
+        "synchronize the system clock with NTP; otherwise tokens are refreshed too early or too "
+        "late",
     )
 
 
@@ -314,7 +317,8 @@ def _tokens(tokens: list[TokenInfo]) -> Iterator[Check]:
             "tokens",
             "ok",
             f"{message}; {dead} expired",
-            "they are refreshed at their next use; to avoid the wait, run `ghl-oauth maintain` every few minutes",
+            "they are refreshed at their next use; to avoid the wait, run `ghl-oauth maintain` "
+            "every few minutes",
         )
     else:
         yield Check("tokens", "ok", message)

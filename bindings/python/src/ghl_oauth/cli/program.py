@@ -135,8 +135,9 @@ def make_parser() -> argparse.ArgumentParser:
         "login",
         commands.login,
         "obtain user consent and store the token",
-        "Prints the link to the consent page, waits for the redirect, and stores the token. It listens on a loopback "
-        "port, which your HTTPS tunnel must forward to; with --paste, you paste the browser's address instead.",
+        "Prints the link to the consent page, waits for the redirect, and stores the token. It "
+        "listens on a loopback port, which your HTTPS tunnel must forward to; with --paste, you "
+        "paste the browser's address instead.",
     )
     how = login.add_mutually_exclusive_group()
     how.add_argument(
@@ -177,7 +178,8 @@ def make_parser() -> argparse.ArgumentParser:
         "token",
         commands.token,
         "print a valid access token and nothing else",
-        "Prints a valid access token on stdout and nothing else. The token is refreshed or minted if necessary.",
+        "Prints a valid access token on stdout and nothing else. The token is refreshed or minted "
+        "if necessary.",
     )
     token.add_argument(
         "resource", type=_text, metavar="RESOURCE", help="the ID of a company or location"
@@ -209,8 +211,9 @@ def make_parser() -> argparse.ArgumentParser:
         "mint",
         commands.mint,
         "mint tokens for a company's locations",
-        "Mints a token for each location where the app is installed, or for the given ones, as fast as the rate limit "
-        "allows. Tokens that are not due are skipped, so a second run resumes where the first ended.",
+        "Mints a token for each location where the app is installed, or for the given ones, as "
+        "fast as the rate limit allows. Tokens that are not due are skipped, so a second run "
+        "resumes where the first ended.",
     )
     mint.add_argument("company", type=_text, metavar="COMPANY", help="the company's ID")
     mint.add_argument(
@@ -249,7 +252,8 @@ def make_parser() -> argparse.ArgumentParser:
         "import",
         commands.import_tokens,
         "import tokens from a file",
-        "Imports tokens from a file that `export` wrote, or from JSON in the format of the API or the vendor's SDKs.",
+        "Imports tokens from a file that `export` wrote, or from JSON in the format of the API or "
+        "the vendor's SDKs.",
     )
     importing.add_argument("file", metavar="FILE", help="the file; - for stdin")
     importing.add_argument(
@@ -260,9 +264,10 @@ def make_parser() -> argparse.ArgumentParser:
         "adopt",
         commands.adopt,
         "move the tokens of another client id in the same database to this one",
-        "After a key rotation the app has a new client id, under which the database looks empty. This moves the tokens "
-        "of the old client id to the configured one. Stop the programs that use the old one first. A token that is "
-        "already stored under the new client id stays. Without --from, the client ids that have tokens are listed.",
+        "After a key rotation the app has a new client id, under which the database looks empty. "
+        "This moves the tokens of the old client id to the configured one. Stop the programs that "
+        "use the old one first. A token that is already stored under the new client id stays. "
+        "Without --from, the client ids that have tokens are listed.",
     )
     adopt.add_argument(
         "--from", dest="client", type=_text, metavar="CLIENT_ID", help="the old client id"
@@ -274,8 +279,8 @@ def make_parser() -> argparse.ArgumentParser:
         "export",
         commands.export_tokens,
         "export the tokens with their secrets",
-        "Writes the tokens with their secrets, in the format that `import` reads. Refresh tokens are single-use: only "
-        "one program may continue to use them.",
+        "Writes the tokens with their secrets, in the format that `import` reads. Refresh tokens "
+        "are single-use: only one program may continue to use them.",
     )
     export.add_argument(
         "-o",

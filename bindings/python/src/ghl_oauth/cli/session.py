@@ -22,8 +22,9 @@ _PATIENCE = 5.0
 """How long saving is retried for new tokens that the store refused, in seconds."""
 
 _UNSAVED_HELP = (
-    "check the store (disk space, permissions, locks of other programs), then run this command again at once: for "
-    "about 30 seconds the API repeats its response; after that, the user may have to consent again"
+    "check the store (disk space, permissions, locks of other programs), then run this command "
+    "again at once: for about 30 seconds the API repeats its response; after that, the user may "
+    "have to consent again"
 )
 
 
