@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::boundary::{self, guarded, render, set_null};
 use super::client::{self, ghl_client};
-use super::string;
+use super::{cancellation, string};
 use crate::client::Client;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
@@ -158,7 +158,10 @@ unsafe fn token<T>(
             let resource_id = string::read("resource_id", resource_id)?;
             match client.with_fresh_token(resource_id, &take) {
                 Some(taken) => Ok(taken),
-                None => client.access_token(resource_id).map(|secret| take(&secret)),
+                None => {
+                    let _delayed = cancellation::Delayed::new();
+                    client.access_token(resource_id).map(|secret| take(&secret))
+                }
             }
         });
         found.map_err(|error| boundary::call(out_error, || Err(error)))
