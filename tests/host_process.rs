@@ -1,5 +1,5 @@
-//! What a host's process may do around the library: C programs that end, cancel threads, handle
-//! signals, start and unload, or are confined.
+//! Behaviour of a host's process around the library: C programs that end, cancel threads, handle
+//! signals, unload the library, or are confined.
 #![cfg(unix)] // POSIX threads, fork and signals.
 
 mod built;
@@ -165,7 +165,7 @@ fn library_can_be_unloaded_while_threads_that_used_it_live() {
     assert_eq!(out, "passed\n");
 }
 
-/// What a call in [`confined`] has answered.
+/// The status of a call in [`confined`].
 fn status<'a>(out: &'a str, call: &str) -> &'a str {
     out.lines().find_map(|line| line.strip_prefix(call)?.strip_prefix(' ')).unwrap()
 }

@@ -87,8 +87,8 @@ impl Write for Document {
     }
 }
 
-/// Like [`guarded`], for work that may wait: a cancellation of this thread takes effect only when the
-/// call has returned.
+/// Like [`guarded`], for work that may wait: a cancellation of this thread takes effect only when
+/// the call has returned.
 pub fn blocking<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let _delayed = cancellation::Delayed::new();
     guarded(work)

@@ -273,8 +273,8 @@ const FIRST_SIZE: usize = offset_of!(ghl_store_callbacks, destroy) + size_of::<u
 /// The size, if it is less than `least`.
 ///
 /// # Safety
-/// `source` points to at least as many readable bytes as its first field, a `usize`, says. Zero is a
-/// valid value for each field of `T`.
+/// `source` points to at least as many readable bytes as its first field, a `usize`, says. Zero is
+/// a valid value for each field of `T`.
 unsafe fn read_versioned<T>(source: *const T, least: usize) -> Result<(T, bool), usize> {
     // SAFETY: by the contract; may be unaligned.
     let size = unsafe { source.cast::<usize>().read_unaligned() };

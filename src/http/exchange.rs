@@ -11,8 +11,8 @@ use crate::deferred_callbacks;
 
 thread_local! {
     // Thread-local, because an exchange blocks its thread until it ends, while a pooled connection
-    // outlives many exchanges. Without a destructor, so that a thread can use it until it has ended;
-    // between exchanges it owns no memory.
+    // outlives many exchanges. Without a destructor, so that a thread can use it until it has
+    // ended; between exchanges it owns no memory.
     static EXCHANGE: ManuallyDrop<RefCell<Exchange>> =
         const { ManuallyDrop::new(RefCell::new(Exchange::NONE)) };
 }

@@ -15,8 +15,8 @@ pub(super) const ED25519_SPKI_PREFIX: [u8; 12] =
 const RSA_ALGORITHM: [u8; 13] =
     [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
-/// The y coordinates of the points of Ed25519 whose order is at most 8, in all their encodings of 255
-/// bits. The last three are 0 and 1 beyond the field's prime, and -1.
+/// The y coordinates of the points of Ed25519 whose order is at most 8, in all their encodings of
+/// 255 bits. The last three are 0 and 1 beyond the field's prime, and -1.
 const SMALL_ORDER: [[u8; 32]; 7] = [
     bytes_of(0, 0x00, 0x00),
     bytes_of(1, 0x00, 0x00),

@@ -1,7 +1,7 @@
 /*
  * A process that may not start threads, or sees none of the system's files. argv[1] is "threads" or
- * "files", argv[2] a configuration, argv[3] tokens to import, argv[4] a company, argv[5] for "files"
- * the folder that becomes the root. Prints the status of each call.
+ * "files", argv[2] a configuration, argv[3] tokens to import, argv[4] a company, argv[5] for
+ * "files" the folder that becomes the root. Prints the status of each call.
  */
 #define _DEFAULT_SOURCE
 

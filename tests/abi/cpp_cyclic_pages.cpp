@@ -4,7 +4,8 @@
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     const ghl::client client{std::string_view(argv[1])};
-    client.tokens_import(R"({"tokens":[{"accessToken":"a","userType":"Company","companyId":"c"}]})");
+    client.tokens_import(
+        R"({"tokens":[{"accessToken":"a","userType":"Company","companyId":"c"}]})");
     auto locations = client.installed_locations("c");
     std::size_t count = 0;
     bool ended = false;

@@ -1,8 +1,8 @@
 /*
- * Every function, called while the process and its threads end: from a destructor of thread-specific
- * data, from atexit, and from a destructor of the program. argv[1] is a configuration, argv[2] one
- * without a store, argv[3] tokens to import, argv[4] a company, argv[5] a location; argv[6] is
- * "callbacks" or "none".
+ * Every function, called while the process and its threads end: from a destructor of
+ * thread-specific data, from atexit, and from a destructor of the program. argv[1] is a
+ * configuration, argv[2] one without a store, argv[3] tokens to import, argv[4] a company, argv[5]
+ * a location; argv[6] is "callbacks" or "none".
  */
 #include <stdbool.h>
 #include <sys/wait.h>
@@ -73,8 +73,9 @@ static int32_t lists_nothing(void *context, const char *query, char **out) {
     return GHL_OK;
 }
 
-static const ghl_store_callbacks STORE = {sizeof STORE,  NULL, loads_nothing, saves_nothing, removes_nothing,
-                                          lists_nothing, NULL, NULL,          NULL,          NULL};
+static const ghl_store_callbacks STORE = {
+    sizeof STORE,  NULL, loads_nothing, saves_nothing, removes_nothing,
+    lists_nothing, NULL, NULL,          NULL,          NULL};
 
 static void everything(void) {
     char params[512], buffer[4096], *document = NULL, *token;
@@ -104,19 +105,24 @@ static void everything(void) {
     works(ghl_tokens_import(client, "{\"tokens\": []}", &document), &document);
     answers(ghl_tokens_adopt(client, "{}", &document), &document);
     works(ghl_tokens_maintain(client, "{\"concurrency\": 4}", go_on, NULL, &document), &document);
-    CHECK(snprintf(params, sizeof params,
-                   "{\"companyId\": \"%s\", \"installed\": true, \"force\": true, \"concurrency\": 2}", company) > 0);
+    CHECK(snprintf(
+              params, sizeof params,
+              "{\"companyId\": \"%s\", \"installed\": true, \"force\": true, \"concurrency\": 2}",
+              company) > 0);
     works(ghl_tokens_mint(client, params, go_on, NULL, &document), &document);
     CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\"}", company) > 0);
     works(ghl_oauth_installed_locations(client, params, &document), &document);
-    CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\", \"locationId\": \"%s\"}", company, location) > 0);
+    CHECK(snprintf(params, sizeof params, "{\"companyId\": \"%s\", \"locationId\": \"%s\"}",
+                   company, location) > 0);
     works(ghl_oauth_location_token(client, params, &document), &document);
-    CHECK(ghl_oauth_token(client, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"?\"}", &document) ==
-          GHL_ERR_REAUTHORIZATION_REQUIRED);
+    CHECK(ghl_oauth_token(client, "{\"grantType\": \"refresh_token\", \"refreshToken\": \"?\"}",
+                          &document) == GHL_ERR_REAUTHORIZATION_REQUIRED);
     ghl_string_free(document);
-    works(ghl_request(client, "{\"method\": \"GET\", \"path\": \"/nowhere\"}", &document), &document);
+    works(ghl_request(client, "{\"method\": \"GET\", \"path\": \"/nowhere\"}", &document),
+          &document);
     works(ghl_authorization_url(client, "{}", &document), &document);
-    answers(ghl_authorization_complete(client, "{\"redirectUrl\": \"https://a/?code=a&state=b\"}", &document),
+    answers(ghl_authorization_complete(client, "{\"redirectUrl\": \"https://a/?code=a&state=b\"}",
+                                       &document),
             &document);
     answers(ghl_authorization_listen(client, "{\"port\": 0}", &document), &document);
     CHECK(ghl_webhook_verify(client, body, 2, "{}", &document) == GHL_ERR_SIGNATURE_INVALID);

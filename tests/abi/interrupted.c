@@ -45,7 +45,8 @@ static void succeeded(pid_t child) {
 }
 
 /* The arguments of a program that fails if it has inherited more than three descriptors. */
-static char *const PROGRAM[] = {"/bin/sh", "-c", "test \"$(ls /proc/self/fd | wc -l)\" -le 4", NULL};
+static char *const PROGRAM[] = {"/bin/sh", "-c", "test \"$(ls /proc/self/fd | wc -l)\" -le 4",
+                                NULL};
 
 static void start_programs(void) {
     while (add(&refreshed, 0) < ROUNDS) {

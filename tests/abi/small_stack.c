@@ -1,7 +1,7 @@
 /*
- * Calls on threads with small stacks. argv[1] is a configuration, argv[2] tokens to import, argv[3] a
- * company, argv[4] a location, argv[5] the size of the stacks in KiB. Prints how much of its stack
- * each call has used.
+ * Calls on threads with small stacks. argv[1] is a configuration, argv[2] tokens to import, argv[3]
+ * a company, argv[4] a location, argv[5] the size of the stacks in KiB. Prints how much of its
+ * stack each call has used.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -87,11 +87,16 @@ static const struct {
     const char *name;
     void (*call)(void);
 } CALLS[] = {
-    {"ghl_client_new", create},      {"ghl_tokens_import", import},
-    {"ghl_access_token", token},     {"ghl_token_refresh", refresh},
-    {"ghl_token_refresh (mint)", mint_one}, {"ghl_tokens_mint", mint},
-    {"ghl_tokens_maintain", maintain},      {"ghl_tokens_export", export},
-    {"ghl_request", request},        {"ghl_webhook_verify", verify},
+    {"ghl_client_new", create},
+    {"ghl_tokens_import", import},
+    {"ghl_access_token", token},
+    {"ghl_token_refresh", refresh},
+    {"ghl_token_refresh (mint)", mint_one},
+    {"ghl_tokens_mint", mint},
+    {"ghl_tokens_maintain", maintain},
+    {"ghl_tokens_export", export},
+    {"ghl_request", request},
+    {"ghl_webhook_verify", verify},
     {"ghl_client_free", release},
 };
 
@@ -119,7 +124,8 @@ int main(int argc, char **argv) {
         pthread_attr_t attributes;
         pthread_t thread;
         void (*call)(void) = CALLS[i].call;
-        CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstack(&attributes, stack, size) == 0);
+        CHECK(pthread_attr_init(&attributes) == 0 &&
+              pthread_attr_setstack(&attributes, stack, size) == 0);
         CHECK(pthread_create(&thread, &attributes, run, &call) == 0);
         CHECK(pthread_join(thread, NULL) == 0 && pthread_attr_destroy(&attributes) == 0);
         size_t unused = 0;

@@ -1,6 +1,7 @@
 /*
  * A thread that is cancelled (pthread_cancel) during a refresh. argv[1] is a configuration, argv[2]
- * tokens to import, argv[3] a company. The test writes a line to stdin when the request has arrived.
+ * tokens to import, argv[3] a company. The test writes a line to stdin when the request has
+ * arrived.
  */
 #include "checks.h"
 

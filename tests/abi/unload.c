@@ -13,11 +13,11 @@ static ghl_client *client;
 static const char *company;
 
 /* ISO C has no conversion from an object pointer to a function pointer. */
-#define FUNCTION(name)                                                                          \
-    do {                                                                                        \
-        void *symbol = dlsym(library, #name);                                                   \
-        CHECK(symbol != NULL);                                                                  \
-        memcpy(&name##_, &symbol, sizeof symbol);                                               \
+#define FUNCTION(name) \
+    do { \
+        void *symbol = dlsym(library, #name); \
+        CHECK(symbol != NULL); \
+        memcpy(&name##_, &symbol, sizeof symbol); \
     } while (0)
 
 static int32_t (*ghl_client_new_)(const char *, ghl_client **, char **);
