@@ -356,6 +356,28 @@ uint32_t ghl_abi_version(void);
 const char *ghl_version(void);
 
 /**
+ * What this library is and contains: for logs, and to check a library before use.
+ *
+ * Any thread; does not wait.
+ *
+ * @param out_json  {"version", "abiVersion", "stores": ["memory", "callbacks", "sqlite"?,
+ *                  "postgres"?], "features": the Cargo features it was built with, "tls":
+ *                  "rustls"}, or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK
+ *
+ * Example:
+ *
+ * ```c
+ * char *info;
+ * if (ghl_library_info(&info) == GHL_OK) {
+ *     printf("%s\n", info);
+ * }
+ * ghl_string_free(info);
+ * ```
+ */
+int32_t ghl_library_info(char **out_json);
+
+/**
  * The name of a status, such as "GHL_ERR_RATE_LIMITED", or "GHL_ERR_UNKNOWN" for an unknown
  * number.
  *
@@ -451,6 +473,29 @@ void ghl_client_free(struct ghl_client *client);
  * @param client  a client, or NULL
  */
 void ghl_client_cancel(struct ghl_client *client);
+
+/**
+ * Ends the calls in progress that have this id with GHL_ERR_CANCELLED, like ghl_client_cancel. The
+ * id of a call is the "callId" among its parameters; several calls may share one. Later calls with
+ * the same id are not affected.
+ *
+ * Any thread, also inside a callback; does not wait. A refresh that was sent continues until its
+ * answer is saved, as for ghl_client_cancel.
+ *
+ * @param client   a client
+ * @param call_id  the id, 1 to 256 bytes
+ * @return GHL_OK, also if no call has the id, since it may have ended just now;
+ *         GHL_ERR_INVALID_ARGUMENT for a NULL client, or an id that no call can have
+ *
+ * Example:
+ *
+ * ```c
+ * // On another thread: ghl_request(client, "{…, \"callId\": \"job 17\"}", &response)
+ * ghl_call_cancel(client, "job 17");
+ * ```
+ */
+int32_t ghl_call_cancel(struct ghl_client *client,
+                        const char *call_id);
 
 /**
  * Statistics for monitoring: requests and tokens since the client was created, and the state of
@@ -651,6 +696,42 @@ int32_t ghl_access_token(struct ghl_client *client,
                          char **out_error);
 
 /**
+ * Like ghl_access_token, with options: for an upload that takes longer than the usual reserve of
+ * refresh.marginSeconds, for a call with its own time limit, and for a call that can be cancelled.
+ *
+ * A token with less than "minValidSeconds" left is renewed. If the renewal fails, its error is
+ * returned, even if the old token is still valid for a shorter time. A token that was granted
+ * within the last minute is returned although its whole life may be shorter, because a renewal
+ * would not help.
+ *
+ * Any thread; waits at most "timeoutMs", and only when the token is to be renewed.
+ *
+ * @param client       a client
+ * @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company id or
+ *                     a location id; the number of seconds for which the token must be valid, by
+ *                     default until its next renewal; the call options
+ * @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
+ *                     may be NULL
+ * @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; the errors of ghl_access_token
+ *
+ * Example:
+ *
+ * ```c
+ * char *token;
+ * const char *params = "{\"resourceId\": \"a location id\", \"minValidSeconds\": 7200}";
+ * if (ghl_access_token_with(client, params, &token, NULL) == GHL_OK) {
+ *     printf("Authorization: Bearer %s\n", token); // valid for two hours
+ * }
+ * ghl_string_free(token);
+ * ```
+ */
+int32_t ghl_access_token_with(struct ghl_client *client,
+                              const char *params_json,
+                              char **out_token,
+                              char **out_error);
+
+/**
  * Like ghl_access_token, but writes into the caller's buffer: no allocation while the token is
  * fresh.
  *
@@ -679,6 +760,36 @@ int32_t ghl_access_token_into(struct ghl_client *client,
                               char *buffer,
                               size_t *length,
                               char **out_error);
+
+/**
+ * Copies a fresh access token from memory into the caller's buffer, like ghl_access_token_into, but
+ * never waits: for event loops.
+ *
+ * Sends nothing, reads no store and allocates nothing. If memory holds no fresh token, call a
+ * function that may wait, on another thread. Any thread; does not wait.
+ *
+ * @param client       a client
+ * @param resource_id  a company id or a location id
+ * @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
+ * @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
+ *                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
+ * @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; GHL_ERR_TIMEOUT if memory holds no fresh token, also
+ *         for an unknown id; GHL_ERR_INVALID_ARGUMENT
+ *
+ * Example:
+ *
+ * ```c
+ * char token[2048];
+ * size_t length = sizeof token;
+ * if (ghl_access_token_try_into(client, "a location id", token, &length) == GHL_OK) {
+ *     printf("Authorization: Bearer %s\n", token);
+ * } // GHL_ERR_TIMEOUT: let a worker thread call ghl_access_token_into
+ * ```
+ */
+int32_t ghl_access_token_try_into(struct ghl_client *client,
+                                  const char *resource_id,
+                                  char *buffer,
+                                  size_t *length);
 
 /**
  * Refreshes or mints the token now, even if it is still fresh.

@@ -11,19 +11,23 @@ use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::{ghl_abi_version, ghl_status_name, ghl_version};
 
 /// The ABI. A released name is never removed.
-const EXPORTS: [&str; 30] = [
+const EXPORTS: [&str; 35] = [
     "ghl_abi_version",
     "ghl_access_token",
     "ghl_access_token_into",
+    "ghl_access_token_try_into",
+    "ghl_access_token_with",
     "ghl_authorization_complete",
     "ghl_authorization_listen",
     "ghl_authorization_url",
+    "ghl_call_cancel",
     "ghl_client_cancel",
     "ghl_client_free",
     "ghl_client_new",
     "ghl_client_new_with_store",
     "ghl_client_on_event",
     "ghl_client_stats",
+    "ghl_library_info",
     "ghl_oauth_installed_locations",
     "ghl_oauth_location_token",
     "ghl_oauth_token",
@@ -33,6 +37,7 @@ const EXPORTS: [&str; 30] = [
     "ghl_string_free",
     "ghl_token_delete",
     "ghl_token_refresh",
+    "ghl_token_refresh_with",
     "ghl_tokens_adopt",
     "ghl_tokens_export",
     "ghl_tokens_import",

@@ -33,6 +33,12 @@
  *     only. NULL and invalid UTF-8 are refused with the name of the parameter, unknown and mistyped
  *     JSON keys with the name of the key.
  *
+ * Call options.  Every JSON object of parameters also accepts "timeoutMs" (1 to 86400000) and
+ *     "callId" (1 to 256 bytes). "timeoutMs" ends the call after that time, shorter or longer,
+ *     instead of timeouts.totalMs. It limits a call over many tokens altogether, which otherwise
+ *     has no time limit. ghl_call_cancel ends the calls with a "callId". Neither ends a refresh or
+ *     a code exchange that was sent: the call returns when the answer is saved.
+ *
  * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
  *     returned. The library keeps no background threads: name lookups run on a short-lived thread,
  *     ghl_tokens_mint and ghl_tokens_maintain on worker threads that end before the call returns.

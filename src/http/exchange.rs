@@ -18,7 +18,8 @@ thread_local! {
 }
 
 struct Exchange {
-    /// The caller's deadline and cancellation.
+    /// The caller's deadline and cancellation. A request that must not be abandoned may outlast the
+    /// deadline once it was sent.
     deadline: Option<Deadline>,
     /// Whether the exchange may be abandoned after its request was sent.
     abandons: bool,
@@ -33,12 +34,14 @@ impl Exchange {
         Exchange { deadline: None, abandons: false, connect_by: None, sent: false };
 
     fn is_abandoned(&self) -> bool {
-        (self.abandons || !self.sent) && self.deadline.as_ref().is_some_and(Deadline::is_cancelled)
+        (self.abandons || !self.sent)
+            && self.deadline.as_ref().is_some_and(|deadline| deadline.check().is_err())
     }
 }
 
 /// Runs one exchange. Returns its result, and whether any byte of the request was written.
-/// Cancelling the call ends a wait, unless the request was sent and must not be abandoned.
+/// Cancelling the call, or its deadline, ends a wait, unless the request was sent and must not be
+/// abandoned.
 pub fn run<T>(
     deadline: &Deadline,
     idempotency: Idempotency,
@@ -68,7 +71,7 @@ fn with_exchange<T>(access: impl FnOnce(&mut Exchange) -> T) -> T {
     EXCHANGE.with(|exchange| access(&mut exchange.borrow_mut()))
 }
 
-/// Whether the call was cancelled and its exchange may be abandoned.
+/// Whether the call must end and its exchange may be abandoned.
 pub fn is_abandoned() -> bool {
     with_exchange(|exchange| exchange.is_abandoned())
 }

@@ -33,12 +33,14 @@ typedef int32_t with_params(ghl_client *, const char *, char **);
 uint32_t (*const abi_version)(void) = ghl_abi_version;
 const char *(*const version)(void) = ghl_version;
 const char *(*const status_name)(int32_t) = ghl_status_name;
+int32_t (*const library_info)(char **) = ghl_library_info;
 void (*const string_free)(char *) = ghl_string_free;
 int32_t (*const client_new)(const char *, ghl_client **, char **) = ghl_client_new;
 int32_t (*const client_new_with_store)(const char *, const ghl_store_callbacks *, ghl_client **,
                                        char **) = ghl_client_new_with_store;
 void (*const client_free)(ghl_client *) = ghl_client_free;
 void (*const client_cancel)(ghl_client *) = ghl_client_cancel;
+int32_t (*const call_cancel)(ghl_client *, const char *) = ghl_call_cancel;
 int32_t (*const client_stats)(const ghl_client *, char **) = ghl_client_stats;
 int32_t (*const client_on_event)(ghl_client *, ghl_event_callback, void *) = ghl_client_on_event;
 int32_t (*const set_log_callback)(ghl_log_callback, void *, int32_t) = ghl_set_log_callback;
@@ -51,6 +53,11 @@ with_params *const authorization_listen = ghl_authorization_listen;
 int32_t (*const access_token)(ghl_client *, const char *, char **, char **) = ghl_access_token;
 int32_t (*const access_token_into)(ghl_client *, const char *, char *, size_t *,
                                    char **) = ghl_access_token_into;
+int32_t (*const access_token_with)(ghl_client *, const char *, char **,
+                                   char **) = ghl_access_token_with;
+int32_t (*const access_token_try_into)(ghl_client *, const char *, char *,
+                                       size_t *) = ghl_access_token_try_into;
+with_params *const token_refresh_with = ghl_token_refresh_with;
 with_params *const token_refresh = ghl_token_refresh;
 with_params *const token_delete = ghl_token_delete;
 with_params *const tokens_list = ghl_tokens_list;

@@ -233,6 +233,21 @@ impl Abi {
         }
     }
 
+    /// The token as a JSON string, or the error. Exactly one of the two out-pointers is set.
+    pub fn access_token_with(&self, params: Value) -> Outcome {
+        let params = CString::new(params.to_string()).unwrap();
+        let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
+        // SAFETY: a valid client and valid pointers.
+        let code =
+            unsafe { ghl_access_token_with(self.client, params.as_ptr(), &mut token, &mut error) };
+        assert_eq!((code == 0, code != 0), (error.is_null(), token.is_null()));
+        if code == 0 { Outcome(0, take(token).into()) } else { Outcome::read(code, error) }
+    }
+
+    pub fn token_refresh_with(&self, params: Value) -> Outcome {
+        self.call(ghl_token_refresh_with, &params.to_string())
+    }
+
     /// One pass of maintenance; `progress` returns whether to continue.
     pub fn tokens_maintain(&self, params: Value, progress: impl FnMut(Value) -> bool) -> Outcome {
         self.long(ghl_tokens_maintain, params, progress)
@@ -299,6 +314,13 @@ impl Abi {
     pub fn cancel(&self) {
         // SAFETY: a valid client.
         unsafe { ghl_client_cancel(self.client) };
+    }
+
+    /// Returns the status.
+    pub fn cancel_call(&self, call_id: &str) -> i32 {
+        let call_id = CString::new(call_id).unwrap();
+        // SAFETY: a valid client and a valid string.
+        unsafe { ghl_call_cancel(self.client, call_id.as_ptr()) }
     }
 
     /// Cancels repeatedly until `done`: a call that starts just after one cancellation ends with
