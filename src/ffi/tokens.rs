@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_void};
 
 use zeroize::Zeroizing;
 
-use super::boundary::{self, guarded, render, set_null};
+use super::boundary::{self, blocking, guarded, render, set_null};
 use super::client::{self, ghl_client};
 use super::{cancellation, string};
 use crate::client::{Client, OPTION_KEYS};
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn ghl_access_token_with(
     unsafe {
         set_null(out_token);
         set_null(out_error);
-        let found = guarded(|| {
+        let found = blocking(|| {
             let argument = ("params_json", params_json);
             let (client, params) = client::with_options(client, argument, &OPTION_KEYS)?;
             let token = client.access_token_with(&params)?;

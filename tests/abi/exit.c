@@ -78,7 +78,7 @@ static const ghl_store_callbacks STORE = {
     lists_nothing, NULL, NULL,          NULL,          NULL};
 
 static void everything(void) {
-    char params[512], buffer[4096], *document = NULL, *token;
+    char params[512], buffer[4096], *document = NULL, *token = NULL;
     const uint8_t *const body = (const uint8_t *)"{}";
     ghl_client *other;
 
@@ -99,6 +99,15 @@ static void everything(void) {
     ghl_string_free(document);
     size_t length = sizeof buffer;
     works(ghl_access_token_into(client, location, buffer, &length, &document), &document);
+    works(ghl_library_info(&document), &document);
+    CHECK(ghl_call_cancel(client, "no call") == GHL_OK);
+    CHECK(snprintf(params, sizeof params, "{\"resourceId\": \"%s\", \"callId\": \"one\"}", company) >
+          0);
+    works(ghl_access_token_with(client, params, &token, &document), &token);
+    ghl_string_free(document);
+    works(ghl_token_refresh_with(client, params, &document), &document);
+    length = sizeof buffer;
+    CHECK(ghl_access_token_try_into(client, company, buffer, &length) == GHL_OK);
     works(ghl_token_refresh(client, company, &document), &document);
     works(ghl_tokens_list(client, "{}", &document), &document);
     works(ghl_tokens_export(client, "{}", &document), &document);
