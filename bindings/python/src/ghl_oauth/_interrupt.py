@@ -10,7 +10,6 @@ from ._callback import discard_pending, pending, settle
 from .errors import Cancelled
 
 
-
 class Scope:
     """An awaited method, whose calls another thread can cancel."""
 
