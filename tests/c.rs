@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use built::{C99, compiler, program};
-use ghl_oauth_emulator::{Emulator, Endpoint, Notice, Options, Rule, Signature, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, Notice, Options, Rule, Signature, Stage};
 use serde_json::{Value, json};
 
 use support::{Abi, person};
@@ -271,6 +271,38 @@ fn locations_listed_without_an_id_are_skipped_in_c() {
         for run in [plainly, under_valgrind] {
             run(&program, &[&emulator.configuration()]);
         }
+    }
+}
+
+#[test]
+fn typed_response_tells_a_string_from_another_value() {
+    let emulator = Emulator::start(Options::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/typed_body.c", folder.path());
+    let config = emulator.configuration();
+    for run in [plainly, under_valgrind] {
+        let mut arguments = vec![config.as_str()];
+        for (body, expected, kind) in [
+            ("\"42\"", "42", "string"),
+            ("42", "42", "value"),
+            ("\"\"", "", "string"),
+            ("null", "null", "value"),
+            ("\"null\"", "null", "string"),
+            ("[1]", "[1]", "value"),
+        ] {
+            emulator.inject(
+                Rule::on(Endpoint::Any).times(1),
+                FaultKind::Status {
+                    status: 200,
+                    body: body.to_owned(),
+                    content_type: Some("application/json".to_owned()),
+                    headers: Vec::new(),
+                    stage: Stage::BeforeProcessing,
+                },
+            );
+            arguments.extend([expected, kind]);
+        }
+        run(&program, &arguments);
     }
 }
 
