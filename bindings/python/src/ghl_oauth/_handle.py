@@ -20,7 +20,7 @@ from ._callback import callback, free_client, settle
 from ._companion import companion
 from ._interrupt import current_scope, interruptible
 from ._library import EventCallback, ProgressCallback, library
-from .errors import GhlError, StoreError
+from .errors import GhlError, InvalidArgument, StoreError
 
 if TYPE_CHECKING:
     from .store import Store
@@ -40,7 +40,7 @@ class Handle:
     the client is freed when its owner has released it and the last call has returned.
     """
 
-    __slots__ = ("__weakref__", "_event_callback", "_listener", "_pointer")
+    __slots__ = ("__weakref__", "_event_callback", "_given_ids", "_listener", "_pointer")
 
     def __init__(self, config: bytes) -> None:
         self._own(_created(_boundary.call, library.ghl_client_new, config), None)
@@ -48,6 +48,7 @@ class Handle:
     def _own(self, client: c_void_p, store: object) -> None:
         self._pointer = client
         self._listener: Listener | None = None
+        self._given_ids: dict[str, str] = {}
         self._event_callback: Any = None
         finalizer = weakref.finalize(self, free_client, client, store)
         # At interpreter exit, daemon threads may still be inside a call; the process frees the
@@ -88,13 +89,23 @@ class Handle:
         return self._wait(params, make)
 
     def _wait(self, params: Mapping[str, Any], make: Callable[[bytes], Any]) -> Any:
-        call_id = params.get("callId")
-        if call_id is None:
-            call_id = f"python-{next(_call_ids)}"
-        elif not isinstance(call_id, str) or "\0" in call_id:
-            return make(encode(params))  # The library refuses it.
-        work = partial(self._noted, make, encode({**params, "callId": call_id}))
-        return interruptible(work, partial(library.ghl_call_cancel, self._pointer, call_id.encode()))
+        given_id = params.get("callId")
+        if given_id is not None and not _is_usable(given_id):
+            return make(encode(params))  # The library refuses the id.
+        # An id of its own, because several calls may share the given one.
+        own_id = f"python-{next(_call_ids)}"
+        document = encode({**params, "callId": own_id})
+        work = partial(self._noted, make, document)
+        if given_id is not None:
+            work = partial(self._identified, given_id, own_id, work)
+        return interruptible(work, partial(library.ghl_call_cancel, self._pointer, own_id.encode()))
+
+    def _identified(self, given_id: str, own_id: str, work: Callable[[], Any]) -> Any:
+        self._given_ids[own_id] = given_id
+        try:
+            return work()
+        finally:
+            del self._given_ids[own_id]
 
     def _noted(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Notes the call, because the exit of the interpreter waits for noted calls."""
@@ -115,7 +126,16 @@ class Handle:
 
     def cancel_call(self, call_id: str) -> None:
         """Ends the calls in progress with that id."""
-        self.call(library.ghl_call_cancel, encode_id(call_id))
+        if not _is_usable(call_id):
+            raise InvalidArgument(
+                {
+                    "message": "the id of a call is not a string of 1 to 256 bytes without NUL",
+                    "parameter": "callId",
+                }
+            )
+        for own_id, given_id in list(self._given_ids.items()):
+            if given_id == call_id:
+                library.ghl_call_cancel(self._pointer, own_id.encode())
 
     def token_in_memory(self, resource_id: str) -> str | None:
         """The hot path: a live token; None if a call that may wait must get it.
@@ -243,6 +263,17 @@ def _created(function: Callable[..., Any], *arguments: Any) -> c_void_p:
 
 
 _call_ids = itertools.count(1)
+
+
+def _is_usable(call_id: Any) -> bool:
+    """Whether the library accepts the id of a call."""
+    if not isinstance(call_id, str) or "\0" in call_id:
+        return False
+    try:
+        return 1 <= len(call_id.encode()) <= 256
+    except UnicodeEncodeError:
+        return False
+
 
 _connecting = threading.Lock()
 _listening: weakref.WeakSet[Handle] = weakref.WeakSet()

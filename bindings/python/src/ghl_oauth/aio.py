@@ -44,7 +44,7 @@ class Pages(AsyncIterator[Item]):
     """The items of a paginated list, for ``async for``; see :class:`ghl_oauth.Pages`.
 
     Each page is fetched when the iteration reaches it. An error or a cancellation does not end the
-    iteration: the next item is that of the same page. Use an iterator in one task at a time.
+    iteration, which continues with the same page. Use an iterator in one task at a time.
     """
 
     def __init__(self, client: Client, pages: _pages.Pages[Item]) -> None:
@@ -211,12 +211,15 @@ class Client:
             pool.shutdown()
         self._client.close()
 
-    def cancel(self) -> None:
-        """Ends every call in progress with :class:`Cancelled`; later calls are not affected.
+    def cancel(self, call_id: str | None = None) -> None:
+        """Ends calls in progress with :class:`Cancelled`; later calls are not affected.
+
+        Args:
+            call_id: Only calls that were given this id. Default: every call.
 
         A refresh whose request was sent continues until the answer is saved.
         """
-        self._sync().cancel()
+        self._sync().cancel(call_id)
 
     def on_event(self, listener: Callable[[Event], object] | None) -> None:
         """Sets the function that receives this client's token events, or removes it if None.
@@ -243,13 +246,14 @@ class Client:
         self._sync().on_event(post)
 
     @_like(_client.Client.access_token)
-    async def access_token(self, resource_id: str, **options: Any) -> str:
+    async def access_token(self, resource_id: str, **options: Any) -> str:  # noqa: D102
         client = self._sync()
+        if options.get("min_valid") is None:
+            token = client._open().token_in_memory(resource_id)
+            if token is not None:
+                return token
         if options:
             return await self._run(partial(client.access_token, resource_id, **options))
-        token = client._open().token_in_memory(resource_id)
-        if token is not None:
-            return token
         key = asyncio.get_running_loop(), resource_id
         renewal = self._renewals.get(key)
         if renewal is None:
@@ -365,7 +369,9 @@ class _LoopScope(Scope):
         return tell
 
 
-async def _finished(future: asyncio.Future[Any], cancel: Callable[[], object] | None = None) -> None:
+async def _finished(
+    future: asyncio.Future[Any], cancel: Callable[[], object] | None = None
+) -> None:
     """Waits until a future is done, even if the waiting task is cancelled, and then raises that."""
     cancelled = None
     while not future.done():
