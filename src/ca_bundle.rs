@@ -1,6 +1,7 @@
 //! CA bundles: PEM files of additional root certificates, one for the API and one for the database;
 //! and the platform's root certificates.
 
+use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
 
@@ -90,4 +91,11 @@ pub fn no_roots() -> String {
         false => named.join(" and "),
     };
     format!("no trusted certificates found at {places}")
+}
+
+/// Whether a connection failed because the server's certificate is not trusted.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+pub fn is_untrusted(cause: &(dyn StdError + 'static)) -> bool {
+    let tls = cause.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }

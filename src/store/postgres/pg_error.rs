@@ -1,10 +1,11 @@
 //! Errors of PostgreSQL statements and connections, and which of them are worth a retry.
 
-use std::error::Error as StdError;
+use std::error::Error as _;
 use std::io;
 
 use tokio_postgres::error::{Severity, SqlState};
 
+use crate::ca_bundle;
 use crate::error::{Error, Status, exhaustion};
 use crate::lookup::ThreadSpawnError;
 
@@ -158,7 +159,7 @@ impl From<tokio_postgres::Error> for PgError {
         let Some(refusal) = error.as_db_error() else {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             let text = format!("{error}{cause}");
-            return match error.source().is_some_and(is_untrusted) {
+            return match error.source().is_some_and(ca_bundle::is_untrusted) {
                 true => PgError::Untrusted(text, UNTRUSTED),
                 false => PgError::ConnectionLost(text),
             };
@@ -187,10 +188,4 @@ impl From<io::Error> for PgError {
             None => PgError::ConnectionLost(error.to_string()),
         }
     }
-}
-
-/// Whether a connection failed because the server's certificate is not trusted.
-fn is_untrusted(cause: &(dyn StdError + 'static)) -> bool {
-    let tls = cause.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
-    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
