@@ -23,10 +23,6 @@ pub const NO_ROOTS_HELP: &str = "install the system's CA certificates (the packa
 /// Reads the certificates of the PEM file that the configuration names under `key`. Called when the
 /// client is created, so that a bad file is reported at once, not at the first connection. Ignores
 /// other PEM sections, such as private keys.
-///
-/// # Errors
-/// `CONFIG`, naming the key, if the file cannot be read, has no certificate, or has one that cannot
-/// be a trust anchor.
 pub fn read(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let refused = |why: String| {
         Error::new(Status::Config, format!("{key} cannot be used: {}: {why}", path.display()))

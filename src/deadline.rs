@@ -105,7 +105,6 @@ impl Deadline {
         self.ends.saturating_sub(self.now())
     }
 
-    /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cancellation.count() != self.raised_before || self.is_ended()
     }
@@ -125,7 +124,6 @@ impl Deadline {
         Ok(())
     }
 
-    /// The error for a deadline that has passed.
     pub fn timed_out(&self) -> Error {
         let message = format!("no result within the deadline of {} ms", self.total.as_millis());
         Error::new(Status::Timeout, message).with_help("try again, or raise timeouts.totalMs")

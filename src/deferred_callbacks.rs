@@ -24,7 +24,6 @@ struct State {
 /// lock, so that it is dropped after the lock is released.
 pub struct DeferGuard(());
 
-/// Defers this thread's callbacks.
 pub fn defer() -> DeferGuard {
     STATE.with_borrow_mut(|state| state.depth += 1);
     DeferGuard(())

@@ -12,12 +12,10 @@ pub struct Guard {
     before: bool,
 }
 
-/// Enters the scope on this thread.
 pub fn enter() -> Guard {
     Guard { before: ACTIVE.replace(true) }
 }
 
-/// Whether this thread is in the scope.
 pub fn is_active() -> bool {
     ACTIVE.get()
 }

@@ -19,6 +19,7 @@ use crate::tokens::Tokens;
 /// The parameters of a request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct RequestParams {
     /// GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS; required.
     pub method: String,
@@ -46,7 +47,6 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Sends requests to that API with those tokens.
     pub fn new(api: Arc<Api>, tokens: Arc<Tokens>) -> Requests {
         Requests { api, tokens }
     }
@@ -54,10 +54,6 @@ impl Requests {
     /// Sends a request under the rate limiter and the retry rules. After a 401 for an invalid
     /// token, refreshes the token and repeats the request once. A response of any status is a
     /// success: `{"status", "headers", "body", "bodyEncoding"}`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, the errors of
-    /// [`Tokens::access_token`]; errors of the network; `RATE_LIMITED`.
     pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<Value> {
         let method = method(&params.method)?;
         let uri = self.api.target(&params.path, &pairs("query", &params.query)?)?;
@@ -124,7 +120,6 @@ fn idempotency(method: &Method) -> Idempotency {
     }
 }
 
-/// The name-value pairs of a query or a form.
 fn pairs(parameter: &str, fields: &Map<String, Value>) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     for (name, value) in fields {
@@ -208,7 +203,6 @@ fn body(
     Ok(Some(Zeroizing::new(bytes)))
 }
 
-/// The response as JSON for the caller.
 fn to_json(response: Response) -> Value {
     let content_type =
         response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

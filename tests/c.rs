@@ -303,12 +303,7 @@ fn example_connects_and_visits_every_location() {
     assert!(out.contains(&format!("connected: Company {}", emulator.company_id())), "{out}");
 
     let mut wrong = Command::new(&program);
-    wrong.arg(
-        "{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}",
-    );
-    let refused = wrong.env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
+    support::reports_an_insecure_url(wrong.env("LD_LIBRARY_PATH", built::folder()));
 }
 
 /// Several processes share a folder of files that the C program manages, sealed and in plain text.

@@ -18,7 +18,7 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, contains_none_of, free_port, status_name};
+use support::{Abi, DAY, Granted, Outcome, contains_none_of, free_port, response, status_name};
 
 /// The deadline of a call if the server makes it wait.
 const DEADLINE: Duration = Duration::from_millis(1_000);
@@ -67,13 +67,7 @@ fn no_connection(name: &'static str, place: Place) -> Fault {
 
 /// A response that replaces the normal one.
 fn answer(name: &'static str, http: u16, body: &str, words: Option<&'static str>) -> Fault {
-    let kind = FaultKind::Status {
-        status: http,
-        body: body.to_owned(),
-        content_type: None,
-        headers: vec![("x-trace-id".into(), "trace-of-the-head".into())],
-        stage: Stage::BeforeProcessing,
-    };
+    let kind = response(http, body, &[("x-trace-id", "trace-of-the-head")]);
     Fault { http: Some(http), words, ..silent(name, kind) }
 }
 
@@ -222,24 +216,10 @@ impl Fixture {
         let emulator =
             Emulator::start(Options { locations: 1, companies: 2, ..Options::default() }).unwrap();
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": total.as_millis() as u64}}));
-        let company = abi.connect_company(&emulator);
-        let code = |abi: &Abi| {
-            support::query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"]
-                .clone()
-        };
-        let raw =
-            abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
-        let text = |name: &str| raw[name].as_str().unwrap().to_owned();
-        Fixture {
-            code: code(&abi),
-            refresh_token: text("refreshToken"),
-            access_token: text("accessToken"),
-            location: emulator.location_ids()[0].clone(),
-            abi,
-            company,
-            emulator,
-            behind: Vec::new(),
-        }
+        let Granted { company, code, refresh_token, access_token } = Granted::new(&emulator, &abi);
+        let location = emulator.location_ids()[0].clone();
+        let behind = Vec::new();
+        Fixture { emulator, abi, company, location, code, refresh_token, access_token, behind }
     }
 
     /// The same with a client that has the same tokens and uses the unreachable target.

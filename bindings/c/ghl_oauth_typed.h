@@ -130,7 +130,7 @@ typedef struct ghl_import_report {
     char *document;
 } ghl_import_report;
 
-/* Another client id that has tokens in the same database. */
+/* Another client ID that has tokens in the same database. */
 typedef struct ghl_other_client {
     const char *client_id;
     int64_t tokens; /* the number of its tokens */
@@ -393,8 +393,8 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
                                 bool replace, ghl_import_report *out, ghl_error *error);
 
 /*
- * ghl_tokens_adopt. client_id: the other client id; NULL: adopts nothing, and reports the client
- * ids that have tokens. resource_id: only this company or location; NULL: all. dry_run: only
+ * ghl_tokens_adopt. client_id: the other client ID; NULL: adopts nothing, and reports the client
+ * IDs that have tokens. resource_id: only this company or location; NULL: all. dry_run: only
  * report.
  */
 int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id,

@@ -695,7 +695,7 @@ struct import_report {
     std::string raw;
 };
 
-// Another client id that has tokens in the same database.
+// Another client ID that has tokens in the same database.
 struct other_client {
     std::string client_id;
     std::int64_t tokens = 0; // the number of its tokens
@@ -2436,8 +2436,8 @@ public:
         return call<import_report>(ghl_tokens_import, params);
     }
 
-    // Moves the tokens of another client id in the same database to this one, after a key rotation.
-    // client_id: the other client id; if empty, adopts nothing and reports the client ids that have
+    // Moves the tokens of another client ID in the same database to this one, after a key rotation.
+    // client_id: the other client ID; if empty, adopts nothing and reports the client IDs that have
     // tokens. resource_id: only this company or location, or empty for all. dry_run: only report.
     returns<adoption_report> tokens_adopt(std::string_view client_id = {},
                                           std::string_view resource_id = {},

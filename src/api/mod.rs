@@ -47,7 +47,6 @@ const EXCERPT: usize = 500;
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-/// The API, for one app.
 pub struct Api {
     http: Http,
     base_url: String,
@@ -66,7 +65,6 @@ pub struct Api {
 /// A failed call to the API.
 #[derive(Debug)]
 pub struct Failure {
-    /// The error.
     pub error: Error,
     /// The effect on the server.
     pub outcome: Outcome,
@@ -106,18 +104,12 @@ impl From<Error> for Failure {
 
 impl Api {
     /// The endpoints of the configured API. Opens no connection yet.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Api> {
         let transport = UreqTransport::new(&config.http, &config.timeouts, &config.limits)?;
         Api::over(config, clock, Box::new(transport))
     }
 
     /// Like [`Api::new`], with another transport.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub(crate) fn over(
         config: &Config,
         clock: &Arc<dyn Clock>,
@@ -144,7 +136,6 @@ impl Api {
         })
     }
 
-    /// Counters of the requests.
     pub fn counters(&self) -> &Counters {
         self.http.counters()
     }
@@ -217,7 +208,6 @@ fn too_long(query: &str) -> Error {
     Error::invalid_argument(name, format!("{name} is too long for a URL"))
 }
 
-/// A request to one of the OAuth endpoints.
 struct EndpointRequest<'a> {
     method: Method,
     target: Uri,
@@ -255,8 +245,8 @@ fn form<'a>(
     (FORM, Zeroizing::new(form.into_bytes()))
 }
 
-/// Whether a value needs no form encoding, which is true of most tokens and IDs. No early exit, so
-/// that the compiler can vectorize the loop.
+/// Whether a value needs no form encoding. No early exit, so that the compiler can vectorize the
+/// loop.
 fn is_unreserved(value: &str) -> bool {
     value.bytes().fold(true, |all, byte| {
         all & (byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_'))

@@ -28,7 +28,6 @@ const FIELDS: [Name; 7] = [
     ["redirectUri", "redirect_uri"],
 ];
 
-/// The grant type of a token request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantType {
@@ -36,7 +35,6 @@ pub enum GrantType {
     AuthorizationCode,
     /// A refresh token; single use.
     RefreshToken,
-    /// The client credentials.
     ClientCredentials,
 }
 
@@ -53,6 +51,7 @@ impl GrantType {
 /// The parameters of a token request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct TokenParams {
     /// The grant type.
     pub grant_type: GrantType,
@@ -76,8 +75,8 @@ pub enum TokenRetry<'a> {
     /// A code or a refresh token is sent again only if the request certainly had no effect. Uses no
     /// bucket.
     SingleUse,
-    /// A refresh that the caller repeats within the server's replay window: each attempt ends early
-    /// enough to leave time for another. A 429 delays other refreshes of this company or location.
+    /// A refresh that the caller repeats within the replay window: each attempt leaves time for
+    /// another. A 429 delays other refreshes of this company or location.
     Replay {
         /// The company or location.
         resource_id: &'a str,
@@ -119,9 +118,6 @@ impl Api {
     /// Requests a token. Stores nothing.
     ///
     /// If the response to a code is lost, the code is sent a second time, regardless of `retry`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn token(
         &self,
         params: &TokenParams,

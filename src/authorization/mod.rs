@@ -33,6 +33,7 @@ const WAIT_MS: RangeInclusive<u64> = 1..=3_600_000;
 /// The parameters of a consent URL.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct UrlParams {
     /// Default: the configured ones.
     pub scopes: Option<Vec<String>>,
@@ -49,6 +50,7 @@ pub struct UrlParams {
 /// The redirect from the consent page.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct CompleteParams {
     /// The full URL to which the browser was redirected, with its query.
     pub redirect_url: Secret,
@@ -69,6 +71,7 @@ pub struct CompleteParams {
 /// How to wait for the redirect from the consent page.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct ListenParams {
     /// The port on 127.0.0.1, 1 to 65,535. Default: the port of the redirect URI, if that is `http`
     /// on `localhost` or `127.0.0.1`. Required behind a tunnel.
@@ -130,9 +133,6 @@ struct Consented {
 
 impl Authorization {
     /// Consents for the configured app.
-    ///
-    /// # Errors
-    /// `INTERNAL` if the system returns no random bytes.
     pub fn new(
         config: &Config,
         api: Arc<Api>,
@@ -152,10 +152,6 @@ impl Authorization {
     }
 
     /// Builds the URL of the consent page: `{"url", "state"}`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` if the scopes or the redirect URI are neither given nor configured, or a
-    /// value is malformed.
     pub fn url(&self, params: UrlParams) -> Result<Value> {
         let scopes = params.scopes.unwrap_or_else(|| self.scopes.clone());
         if scopes.is_empty() {
@@ -191,12 +187,6 @@ impl Authorization {
 
     /// Verifies the redirect, exchanges its code and stores the token. Returns the token's
     /// metadata.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a URL that is not this app's redirect; `CONSENT_DENIED`;
-    /// `STATE_MISMATCH` for a `state` that is missing, unknown, expired or already used;
-    /// `REAUTHORIZATION_REQUIRED` if the API rejects the code; errors of the network and the store.
-    /// Unless the API has rejected the code, the same redirect may be passed again.
     pub fn complete(&self, params: &CompleteParams, deadline: &Deadline) -> Result<Value> {
         let redirect = Redirect::read(params.redirect_url.expose())?;
         not_blank(params.state.as_ref())?;
@@ -215,10 +205,6 @@ impl Authorization {
     ///
     /// The wait for the browser takes at most `timeout_ms`; the exchange then has the full duration
     /// of `deadline`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter, also if the port is in use; `TIMEOUT` if no
-    /// redirect arrives; `CANCELLED`; otherwise as [`Authorization::complete`].
     pub fn listen(&self, params: &ListenParams, deadline: &Deadline) -> Result<Value> {
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
         let redirect_target = absolute_url(&redirect_uri).ok_or_else(not_absolute)?;

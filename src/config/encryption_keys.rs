@@ -11,9 +11,6 @@ use crate::secret::Secret;
 
 impl StoreConfig {
     /// The encryption keys in base64, and the name of the setting that has them.
-    ///
-    /// # Errors
-    /// `CONFIG` if the file cannot be read, or if a required key is missing.
     pub fn keys(&self) -> Result<(Vec<Secret>, &'static str)> {
         let (keys, named) = match &self.encryption_keys_path {
             None => (self.encryption_keys.clone(), "store.encryptionKeys"),

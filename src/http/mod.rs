@@ -62,16 +62,13 @@ impl Idempotency {
     }
 }
 
-/// An HTTP request.
 #[derive(Clone)]
 pub struct Request<'a> {
-    /// The method.
     pub method: Method,
     /// The URL.
     pub uri: Uri,
     /// Additional headers; every request also carries `Accept` and `User-Agent`.
     pub headers: Vec<(HeaderName, &'a str)>,
-    /// The bearer token.
     pub bearer: Option<&'a Secret>,
     /// The body; its content type is one of the headers.
     pub body: Option<&'a [u8]>,
@@ -81,11 +78,8 @@ pub struct Request<'a> {
     pub bucket: Option<Bucket<'a>>,
 }
 
-/// An HTTP response.
 pub struct Response {
-    /// The HTTP status.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
     /// The body, at most as long as the configured limit.
     pub body: Zeroizing<Vec<u8>>,
@@ -110,7 +104,6 @@ pub struct Answer {
 /// Why there is no response.
 #[derive(Debug)]
 pub struct TransportError {
-    /// The error for the caller.
     pub error: Error,
     /// Whether any byte of the request, in this or an earlier attempt, may have reached the server.
     pub sent: bool,
@@ -149,7 +142,6 @@ pub struct Counters {
 
 /// Makes a single attempt at a request.
 pub trait Transport: Send + Sync {
-    /// Sends the request and reads its response before the deadline.
     fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError>;
 }
 

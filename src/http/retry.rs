@@ -91,19 +91,17 @@ pub fn is_day_spent(headers: &HeaderMap) -> bool {
     daily_remaining(headers) == Some(0)
 }
 
-/// The remaining daily quota.
 pub fn daily_remaining(headers: &HeaderMap) -> Option<u64> {
     number(headers, "x-ratelimit-daily-remaining")
 }
 
 /// The time until the daily quota is renewed, in milliseconds. Some responses contained seconds
-/// instead: the delay is then too short and costs one refused request. More than a day is ignored.
+/// instead: too short a delay costs one refused request. More than a day is ignored.
 pub fn daily_reset(headers: &HeaderMap) -> RequestedDelay {
     let reset = number(headers, "x-ratelimit-daily-reset").map(Duration::from_millis);
     reset.filter(|reset| *reset <= MAX_WAIT)
 }
 
-/// A header's value as a number.
 pub fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }

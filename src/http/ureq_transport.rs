@@ -55,9 +55,6 @@ impl Transport for UreqTransport {
 
 impl UreqTransport {
     /// Creates an empty pool.
-    ///
-    /// # Errors
-    /// `CONFIG` for a proxy URL or a certificate bundle that cannot be used.
     pub fn new(http: &HttpConfig, timeouts: &Timeouts, limits: &Limits) -> Result<UreqTransport> {
         let mut user_agent = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION")).to_owned();
         if let Some(suffix) = &http.user_agent_suffix {

@@ -20,12 +20,11 @@ pub fn workers(wanted: Option<i64>, usual: i64) -> Result<usize> {
     })
 }
 
-/// A failure in a report; `named` is the key for the id.
+/// A failure in a report; `named` is the key for the ID.
 pub fn failure(named: &str, id: &str, error: &Error) -> Value {
     json!({named: id, "error": error.to_json()["error"]})
 }
 
-/// The error of a call that was stopped early.
 pub fn stopped(why: &str) -> Error {
     Error::new(Status::Cancelled, why)
         .with_help("call again for the rest; the tokens renewed so far are saved")

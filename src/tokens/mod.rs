@@ -1,10 +1,10 @@
 //! The token manager: returns a valid access token for a company or location, and refreshes or
 //! mints one when necessary.
 //!
-//! [`Tokens::access_token`] returns a token that is fresh in the cache at once. Otherwise one
-//! caller per resource (single flight) takes the store's lock, reads the store again, renews the
-//! token if it is still due, saves it, and only then publishes it. Meanwhile the other callers get
-//! the old token if it is still valid, and wait for the new one if it is not.
+//! A token that is fresh in the cache is returned at once. Otherwise one caller per resource
+//! (single flight) renews it under the store's lock, saves it, and only then publishes it.
+//! Meanwhile the other callers get the old token if it is still valid, and wait for the new one if
+//! it is not.
 
 mod adoption;
 mod bulk;
@@ -76,7 +76,6 @@ const DELETION_LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long `close` retries the save of unsaved copies.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The tokens of one app.
 pub struct Tokens {
     api: Arc<Api>,
     clock: Arc<dyn Clock>,
@@ -92,7 +91,7 @@ pub struct Tokens {
     maintained: Mutex<HashMap<String, bool>>,
     /// Digests of access tokens that the API rejected although they were just granted.
     rejected_new_tokens: Mutex<HashMap<String, Digest>>,
-    /// Set after the first search for another client id with tokens in the same database: the
+    /// Set after the first search for another client ID with tokens in the same database: the
     /// advice to the user, if one was found.
     other_client: OnceLock<Option<String>>,
     counters: Counters,
@@ -101,7 +100,6 @@ pub struct Tokens {
 /// Event counts since the client was created.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Tokens refreshed.
     pub refreshed: AtomicU64,
     /// Location tokens minted.
     pub minted: AtomicU64,
@@ -149,10 +147,6 @@ impl Tokens {
     }
 
     /// Returns a valid access token, usually from the cache.
-    ///
-    /// # Errors
-    /// `NOT_FOUND`, `REAUTHORIZATION_REQUIRED`, `LOCATION_INACTIVE`; if the old token has expired,
-    /// also the errors of the API, the network and the store.
     pub fn access_token(
         &self,
         resource_id: &str,
@@ -173,16 +167,12 @@ impl Tokens {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
-    /// Whether a valid token of the resource is cached.
     #[cfg(test)]
     pub fn holds_valid(&self, resource_id: &str) -> bool {
         self.cache.unexpired(resource_id, self.clock.uptime()).is_some()
     }
 
     /// Refreshes or mints a token now, whether it is due or not.
-    ///
-    /// # Errors
-    /// As [`Tokens::access_token`], but a valid old token does not hide a failure.
     pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
@@ -196,9 +186,6 @@ impl Tokens {
     }
 
     /// Deletes a record, even an unreadable one. The API is not notified.
-    ///
-    /// # Errors
-    /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let _deferred = deferred_callbacks::defer();
@@ -213,10 +200,6 @@ impl Tokens {
     }
 
     /// Saves a token that was granted by a user's consent.
-    ///
-    /// # Errors
-    /// `PROTOCOL` if the response does not name the token's owner. If the store fails, the token is
-    /// kept in memory, and its state is `unsaved`.
     pub fn save_consented(&self, token: Token, deadline: &Deadline) -> Result<Value> {
         let owner =
             token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
@@ -245,9 +228,6 @@ impl Tokens {
     /// Saves a token under the owner that it names. Without `spent` the token comes from a consent,
     /// which begins an installation. Otherwise it comes from a refresh of another resource, which
     /// consumed the refresh token of `spent`.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` if the owner was deleted: only a consent restores it.
     fn save_for_owner(
         &self,
         resource_id: &str,
@@ -370,9 +350,6 @@ impl Tokens {
 
     /// Mints a location token without saving it. Uses the company's stored token unless
     /// `params.access_token` is set.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for an empty id; otherwise as [`Tokens::access_token`].
     pub fn location_token(
         &self,
         params: &LocationTokenParams,
@@ -394,10 +371,6 @@ impl Tokens {
 
     /// Lists a company's locations. Uses the company's stored token unless `params.access_token` is
     /// set.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
-    /// [`Tokens::access_token`].
     pub fn installed_locations(
         &self,
         params: &InstalledLocationsParams,
@@ -429,7 +402,6 @@ impl Tokens {
         self.flights.wake_all();
     }
 
-    /// The event counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -493,14 +465,14 @@ impl Tokens {
     }
 
     fn has_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
-        // Only a company's token can mint; the id may belong to a location.
+        // Only a company's token can mint; the ID may belong to a location.
         let record = self.records.load(company_id, deadline)?;
         Ok(record.is_some_and(|record| record.token.kind() == UserType::Company))
     }
 
     /// Makes a call with a resource's token. If `is_dead` says that the token was rejected,
-    /// refreshes it and repeats the call once. A token that was rejected when it was new is not
-    /// refreshed again: otherwise every call would use up a refresh token.
+    /// refreshes it and repeats the call once. A new token is not refreshed again: otherwise every
+    /// call would use up a refresh token.
     pub(crate) fn with_live_token<T>(
         &self,
         resource_id: &str,
@@ -642,9 +614,6 @@ impl Tokens {
 
     /// Saves a new token, publishes it and returns the access token. If the save fails, the token
     /// is served from memory and the save is retried with backoff.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` if the resource was deleted meanwhile.
     fn save_and_publish(
         &self,
         record: &mut Record,
@@ -718,9 +687,6 @@ impl Tokens {
     }
 
     /// Retries the save of a resource's unsaved copy under the resource's lock.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: the copy is still unsaved.
     fn retry_save(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         if !self.records.is_unsaved(resource_id) {
             return Ok(());
@@ -799,7 +765,6 @@ impl Tokens {
         Ok(deletion)
     }
 
-    /// Drops this process's state of a deleted resource.
     fn forget_deleted(&self, resource_id: &str) {
         self.rejected_new_tokens().remove(resource_id);
         self.cooldowns.clear(resource_id);
@@ -821,9 +786,8 @@ impl Tokens {
         }
     }
 
-    /// Caches a token as valid but due: the store may hold a newer one, so the next caller reads
-    /// it. The entry keeps the token's expiry by the uptime, independent of later changes of the
-    /// wall clock.
+    /// Caches a token as valid but due, so the next caller reads the store. The entry keeps the
+    /// token's expiry by the uptime, independent of later changes of the wall clock.
     fn publish_due(&self, record: &Record) {
         let (resource_id, company_id) = (&record.resource_id, record.token.company_id.as_deref());
         loop {
@@ -873,8 +837,8 @@ impl Tokens {
     }
 
     /// The error for a token that was dropped because its resource was deleted. A wrong clock can
-    /// make a consent seem older than a deletion that it followed; then the user must consent
-    /// again, and an event notifies the host.
+    /// make a consent seem older than a deletion before it; then the user must consent again, and
+    /// an event notifies the host.
     fn dropped(&self, record: &Record, origin: &Origin) -> Error {
         let resource_id = &record.resource_id;
         // The mint for an INSTALL has the origin of a consent as well, but it can be repeated.

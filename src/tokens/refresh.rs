@@ -1,6 +1,5 @@
 //! The refresh (body of a single flight): lock, read again, record the intent (write-ahead), send,
-//! save, publish, unlock. In this order a single-use refresh token is spent by one process only,
-//! and its successor is never handed out unsaved.
+//! save, publish, unlock.
 
 use super::cooldown::CooldownState;
 use super::refresh_retry::RefreshRetry;
@@ -127,9 +126,8 @@ impl Tokens {
     }
 
     /// The part of a renewal that runs without the resource's lock. Uses a token that another
-    /// process has renewed. Before a location is minted, renews its company's token: a caller that
-    /// waits for the company must not hold a lock, since a lock may occupy a pooled connection that
-    /// the company's refresh needs.
+    /// process has renewed. Before a mint, renews the company's token: a caller that waits for it
+    /// must not hold a lock, which may occupy a pooled connection that the company's refresh needs.
     fn precheck(
         &self,
         resource_id: &str,
@@ -256,7 +254,6 @@ impl Tokens {
         }
     }
 
-    /// Whether the record already satisfies the caller.
     fn satisfies(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
         match want {
             Want::Fresh => self.schedule.is_fresh(record, &self.cache),
@@ -747,7 +744,6 @@ fn is_verdict_on_mint(error: &Error) -> bool {
     }
 }
 
-/// The record with its token replaced.
 fn replaced(mut record: Record, token: Token) -> Record {
     record.token = Arc::new(token.completed_from(&record.token));
     record.standing = Standing::Good;

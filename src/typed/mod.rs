@@ -37,13 +37,13 @@ pub use results::{
 /// A program that stores its tokens in SQLite:
 ///
 /// ```no_run
-/// use ghl_oauth::{Client, Config, params::UrlParams};
+/// use ghl_oauth::{Client, Config, config::StoreKind, params::UrlParams};
 ///
 /// fn main() -> ghl_oauth::Result<()> {
 ///     let mut config = Config::new("<client id>", "<client secret>");
 ///     config.redirect_uri = Some("https://app.example/oauth/callback".into());
 ///     config.scopes = vec!["oauth.readonly".into(), "oauth.write".into()];
-///     config.store.kind = "sqlite".into();
+///     config.store.kind = StoreKind::Sqlite;
 ///     config.store.path = Some("tokens.db".into());
 ///     let client = Client::new(&config)?;
 ///     println!("Send your user to {}", client.authorization_url(UrlParams::default())?.url);

@@ -165,7 +165,7 @@ void tokens_are_handed_out(const ghl::client &client, const std::string &locatio
     again = token;
     thrown<ghl::forbidden>([&] { client.access_token("nobody", again); });
     CHECK(again.empty());
-    // The length of an id is explicit, so a NUL does not end it.
+    // The length of an ID is explicit, so a NUL does not end it.
     const std::string cut = location_id + std::string("\0x", 2);
     CHECK(thrown<ghl::invalid_argument>([&] { client.access_token(cut); }).parameter() ==
           "resource_id");

@@ -297,7 +297,7 @@ int main(int argc, char **argv) {
     ghl_typed_token_clear(&refreshed);
     ghl_typed_token_clear(&minted);
 
-    /* Tokens for many locations: from a list with an invalid id, and for all locations. */
+    /* Tokens for many locations: from a list with an invalid ID, and for all locations. */
     const char *const list[] = {location_id, "nobody's \"location\""};
     ghl_mint_request mint = {
         .company_id = company.resource_id, .location_ids = list, .location_count = 2};

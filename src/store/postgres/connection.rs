@@ -198,7 +198,6 @@ fn poll_messages(
     }
 }
 
-/// The first column of the first row, as a string.
 pub fn first_column(messages: &[SimpleQueryMessage]) -> Option<&str> {
     messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten(),

@@ -18,7 +18,6 @@ const UNTRUSTED: &str =
 pub enum PgError {
     /// The server rejected the statement, which had no effect.
     Rejected {
-        /// The SQLSTATE code.
         code: SqlState,
         /// The server's message. Its details are omitted, because they may quote a row.
         text: String,

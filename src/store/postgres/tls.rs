@@ -20,7 +20,6 @@ use crate::ca_bundle;
 use crate::der::element;
 use crate::error::Result;
 
-/// The trusted certificates.
 pub struct Trust {
     bundle: Vec<CertificateDer<'static>>,
     /// Created at the first connection, because loading the platform's certificates is slow.
@@ -29,9 +28,6 @@ pub struct Trust {
 
 impl Trust {
     /// Trusts the certificates of the platform and of a PEM file.
-    ///
-    /// # Errors
-    /// `CONFIG` for a file that cannot be used.
     pub fn new(bundle: Option<&Path>) -> Result<Trust> {
         let read = |path| ca_bundle::read("store.caBundlePath", path);
         let bundle = bundle.map(read).transpose()?.unwrap_or_default();
@@ -98,7 +94,6 @@ impl TlsConnect<AsyncSocket> for Tls {
     }
 }
 
-/// A TLS connection.
 pub struct PgTlsStream(Box<TlsStream<AsyncSocket>>);
 
 impl tokio_postgres::tls::TlsStream for PgTlsStream {

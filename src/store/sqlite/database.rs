@@ -23,16 +23,15 @@ use crate::random;
 use crate::store::user_only;
 
 /// Maximum pause between two attempts to get a lock that another program holds. SQLite's own busy
-/// handler would soon retry only ten times a second, so that one writer among many could wait for
-/// seconds. It also knows no deadline, and a fork would have to wait for it.
+/// handler would soon retry only ten times a second, knows no deadline, and would make a fork wait.
 const MAX_PAUSE: Duration = Duration::from_millis(3);
 
 /// Maximum number of times that one call reopens the database because its files were replaced.
 const MAX_REPLACEMENTS: u32 = 20;
 
 /// Maximum number of times that one call repeats its work because the process's POSIX locks were
-/// dropped. After that it relies on the OFD locks, so that a host that opens and closes the file in
-/// a loop cannot prevent a save.
+/// dropped. After that it relies on the OFD locks, so that a host that closes the file in a loop
+/// cannot prevent a save.
 const MAX_LOST_LOCKS: u32 = 3;
 
 /// With less free disk space than this, in bytes, a transaction that adds pages is checkpointed at
@@ -86,7 +85,6 @@ enum AttemptError {
     Failed(Error),
 }
 
-/// Exclusive access to the writer.
 pub struct WriteAccess<'a> {
     database: &'a Database,
     _guard: TimedMutexGuard<'a>,
@@ -95,9 +93,6 @@ pub struct WriteAccess<'a> {
 impl Database {
     /// Opens the database at a canonical path, and creates it only if `may_create`. The writer lock
     /// is a file in the folder `locks`.
-    ///
-    /// # Errors
-    /// `STORE` if it cannot be opened, or was written by a newer version of the library; `TIMEOUT`.
     pub fn open(
         path: PathBuf,
         locks: &Path,
@@ -129,9 +124,6 @@ impl Database {
 
     /// Runs a write transaction. If the files were replaced in the meantime, `work` runs again on
     /// the new files, and its second argument is true: an earlier run may have been written.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn write<T>(
         &self,
         deadline: &Deadline,
@@ -147,9 +139,6 @@ impl Database {
     }
 
     /// Waits for write access. Returns `None` as soon as `is_done` returns true.
-    ///
-    /// # Errors
-    /// `TIMEOUT`, `CANCELLED`.
     pub fn lock_for_write(
         &self,
         deadline: &Deadline,
@@ -160,9 +149,6 @@ impl Database {
     }
 
     /// Runs a query on the reader.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn read<T>(
         &self,
         deadline: &Deadline,
@@ -250,9 +236,9 @@ impl Database {
         }
     }
 
-    /// Writes the WAL back to the database, so that the next transaction overwrites it from the
-    /// start and needs no additional space. The WAL keeps its size, so that no other program takes
-    /// the space. A PASSIVE checkpoint does not wait, and leaves the pages that other readers need.
+    /// Writes the WAL back to the database, so that the next transaction needs no additional space.
+    /// The WAL keeps its size, so that no other program takes the space. A PASSIVE checkpoint does
+    /// not wait, and leaves the pages that other readers need.
     fn checkpoint(&self, slot: &HandleSlot) {
         let _using = databases::shared();
         if let Some(handle) = &*slot.handle()
@@ -300,7 +286,6 @@ impl Database {
         outcome.map_err(|error| self.failure(&error))
     }
 
-    /// Opens a handle and migrates the database.
     fn open_handle(&self) -> Result<Handle, AttemptError> {
         let (handle, is_protected) = self.open_once()?;
         if is_protected {
@@ -390,7 +375,6 @@ impl Database {
         Error::new(Status::Store, message).with_help(help)
     }
 
-    /// The error of a wait for another program's lock.
     fn locked_out(&self, error: Error, deadline: &Deadline) -> Error {
         if error.status() != Status::Timeout {
             return error;
@@ -449,9 +433,6 @@ impl Database {
 
 impl WriteAccess<'_> {
     /// Like [`Database::write`], with access already taken. `work` calls [`sync_commits`] first.
-    ///
-    /// # Errors
-    /// As for [`Database::write`].
     pub fn write<T>(
         &self,
         deadline: &Deadline,
@@ -512,9 +493,9 @@ impl Drop for Handle {
     }
 }
 
-/// Prevents the checkpoint when a connection is closed. Otherwise the last connection would write
-/// its WAL, which may not be the one at the path, to the database, and remove the WAL that others
-/// may be using.
+/// Prevents the checkpoint when a connection is closed: the last connection would write its WAL,
+/// which may not be the one at the path, to the database, and remove the WAL that others may be
+/// using.
 fn leave_files_alone(connection: &Connection) {
     let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
 }
