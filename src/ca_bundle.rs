@@ -17,8 +17,8 @@ use crate::error::{Error, Result, Status, exhaustion};
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// The help text for a platform without root certificates.
-pub const NO_ROOTS_HELP: &str = "install the system's CA certificates (the package ca-certificates), correct SSL_CERT_FILE or \
-                                 SSL_CERT_DIR, or set caBundlePath";
+pub const NO_ROOTS_HELP: &str = "install the system's CA certificates (package ca-certificates), \
+                                 correct SSL_CERT_FILE or SSL_CERT_DIR, or set caBundlePath";
 
 /// Reads the certificates of the PEM file that the configuration names under `key`. Called when the
 /// client is created, so that a bad file is reported at once, not at the first connection. Ignores
