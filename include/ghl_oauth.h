@@ -48,6 +48,11 @@
  *     call, while the library holds no lock, and may call the library, except ghl_client_free. The
  *     callbacks of a store must not call their client: see ghl_store_callbacks.
  *
+ * Host.  Every function may be called while a thread or the process ends: from atexit, and from
+ *     destructors of static and thread-local objects. A thread that is cancelled (pthread_cancel)
+ *     completes its call first. A signal handler may call only ghl_abi_version, ghl_version and
+ *     ghl_status_name. Calls need a stack of 64 KiB. docs/abi.md has the complete table.
+ *
  * Side effects.  The library installs no signal handler, writes to neither stdout nor stderr, and
  *     reads no environment variable, except SSL_CERT_FILE and SSL_CERT_DIR on platforms that keep
  *     trusted certificates in files.

@@ -13,7 +13,8 @@ enum kind { TEXT, INTEGER, FLAG, SENT, ANY, OBJECT, LIST, MAP, END };
 
 /*
  * Maps a JSON member to a struct field. `size`: the size of a list's items; `count`: the offset of
- * the list's count. A MAP is a list of ghl_header. ANY is a string, or the JSON of another value.
+ * the list's count. A MAP is a list of ghl_header. ANY is a string, or the JSON of another value;
+ * unless 0, `size` is the offset of its length, and `count` that of whether it is a string.
  */
 typedef struct json_member {
     const char *name;
@@ -224,8 +225,14 @@ static char *read_value(char *at, const json_member *member, void *target) {
     char *field = (char *)target + member->offset;
     if (member->kind == ANY || (*at == '"' && member->kind == TEXT)) {
         char *text = NULL;
-        char *rest = *at == '"' ? read_text(at, &text) : read_json(at, &text);
+        const bool is_string = *at == '"';
+        char *rest = is_string ? read_text(at, &text) : read_json(at, &text);
         memcpy(field, &text, sizeof text);
+        if (rest != NULL && member->kind == ANY && member->count != 0) {
+            const size_t length = strlen(text);
+            memcpy((char *)target + member->size, &length, sizeof length);
+            memcpy((char *)target + member->count, &is_string, sizeof is_string);
+        }
         return rest;
     }
     if (*at == '{' && member->kind == OBJECT) {
@@ -460,7 +467,8 @@ static const json_member RESPONSE_DOCUMENT[] = {
     FIELD(ghl_api_response, INTEGER, "status", status),
     {"headers", MAP, offsetof(ghl_api_response, headers), NULL, sizeof(ghl_header),
      offsetof(ghl_api_response, header_count)},
-    FIELD(ghl_api_response, ANY, "body", body),
+    {"body", ANY, offsetof(ghl_api_response, body), NULL, offsetof(ghl_api_response, body_length),
+     offsetof(ghl_api_response, body_is_string)},
     FIELD(ghl_api_response, TEXT, "bodyEncoding", body_encoding),
     LAST,
 };

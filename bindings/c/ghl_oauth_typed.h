@@ -221,6 +221,8 @@ typedef struct ghl_api_response {
     const char *body;          /* the JSON, the text, or the bytes in base64 */
     const char *body_encoding; /* "json", "text" or "base64" */
     char *document;
+    size_t body_length;        /* of body, in bytes, without its NUL */
+    bool body_is_string;       /* body is a text; false: the JSON of another value, such as 42 */
 } ghl_api_response;
 
 /*

@@ -50,6 +50,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -2238,7 +2239,7 @@ public:
 
     using fetch = std::function<result<page<T>>(const std::string &page_token)>;
     pages(fetch from, std::string page_token)
-        : fetch_(std::move(from)), next_(std::move(page_token)) {}
+        : fetch_(std::move(from)), next_(std::move(page_token)), seen_{next_} {}
 
     iterator begin() {
         if (!current_) {
@@ -2310,7 +2311,7 @@ private:
             return std::move(fetched).error();
         }
         const std::string following = fetched->next_page_token.value_or("");
-        if (!following.empty() && following == next_) {
+        if (!following.empty() && seen_.count(following) > 0) {
             return detail::own_failure(status::protocol,
                                        "the page tokens of the list form a cycle");
         }
@@ -2318,12 +2319,14 @@ private:
         std::move(fetched->failed.begin(), fetched->failed.end(), std::back_inserter(unreadable_));
         at_ = 0;
         next_ = following;
+        seen_.insert(following);
         last_ = next_.empty();
         return std::nullopt;
     }
 
     fetch fetch_;
     std::string next_;
+    std::set<std::string> seen_; // all page tokens so far
     std::vector<T> items_;
     std::vector<failed_token> unreadable_;
     std::size_t at_ = 0;

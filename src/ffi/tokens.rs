@@ -4,9 +4,9 @@ use std::ffi::{CString, c_char, c_void};
 
 use zeroize::Zeroizing;
 
-use super::boundary::{self, guarded, render, set_null};
+use super::boundary::{self, blocking, guarded, render, set_null};
 use super::client::{self, ghl_client};
-use super::string;
+use super::{cancellation, string};
 use crate::client::{Client, OPTION_KEYS};
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn ghl_access_token_with(
     unsafe {
         set_null(out_token);
         set_null(out_error);
-        let found = guarded(|| {
+        let found = blocking(|| {
             let argument = ("params_json", params_json);
             let (client, params) = client::with_options(client, argument, &OPTION_KEYS)?;
             let token = client.access_token_with(&params)?;
@@ -291,7 +291,10 @@ unsafe fn token<T>(
             let resource_id = string::read("resource_id", resource_id)?;
             match client.with_fresh_token(resource_id, &take) {
                 Some(taken) => Ok(taken),
-                None => client.access_token(resource_id).map(|secret| take(&secret)),
+                None => {
+                    let _delayed = cancellation::Delayed::new();
+                    client.access_token(resource_id).map(|secret| take(&secret))
+                }
             }
         });
         found.map_err(|error| boundary::call(out_error, || Err(error)))

@@ -373,7 +373,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::webhook_verify`]; [`Status::Store`], [`Status::Timeout`] and
-    /// [`Status::Cancelled`]: answer with status 429, so that the vendor repeats the delivery.
+    /// [`Status::Cancelled`]: respond with status 429, so that the vendor repeats the delivery.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config, Status};

@@ -527,8 +527,13 @@ pub fn list_odd_locations(emulator: &Emulator) {
 
 /// Answers every list request with this single page.
 pub fn list_locations(emulator: &Emulator, items: &Value, pagination: &Value) {
+    list_locations_by(emulator, Rule::on(Endpoint::InstalledLocations), items, pagination);
+}
+
+/// Answers list requests by this rule with this page.
+pub fn list_locations_by(emulator: &Emulator, rule: Rule, items: &Value, pagination: &Value) {
     emulator.inject(
-        Rule::on(Endpoint::InstalledLocations),
+        rule,
         FaultKind::Status {
             status: 200,
             body: json!({"items": items, "pagination": pagination}).to_string(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, Callable
 
-from . import _companion
+from . import _companion, _greenlets
 from ._callback import discard_pending, pending, settle
 from .errors import Cancelled
 
@@ -56,10 +56,14 @@ def interruptible(work: Callable[[], Any], cancel: _companion.Cancel | None) -> 
     scope = current_scope.get()
     if scope is not None:
         return scope.run(work, cancel)
-    if not _companion.is_possible():
+    if _greenlets.is_possible():
+        run = _greenlets.run
+    elif _companion.is_possible():
+        run = _companion.run
+    else:
         return work()
     try:
-        errand = _companion.run(work, cancel, pending)
+        errand = run(work, cancel, pending)
     except BaseException:
         discard_pending()
         raise
