@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -241,6 +242,39 @@ class SignalTest(EmulatorTest):
         """)
         self.assertEqual((self.line(process), self.line(process)), ("no threads", "ok"))
 
+    def test_ctrl_c_ends_an_event_loop_after_a_refresh_that_was_sent(self) -> None:
+        self.emulator.fault("stall", endpoint="token")
+        process = self.start(
+            """
+            import asyncio
+            from ghl_oauth import aio
+
+            def interrupt(number, frame):
+                os.write(1, b"signal\\n")
+                asyncio_handler(number, frame)
+
+            async def main():
+                # Since Python 3.11, asyncio has a handler that cancels the main task.
+                global asyncio_handler
+                asyncio_handler = signal.getsignal(signal.SIGINT)
+                signal.signal(signal.SIGINT, interrupt)
+                await aio.Client.from_client(client).access_token(company_id)
+
+            try:
+                asyncio.run(main())
+            except KeyboardInterrupt:
+                tell(client.access_token(company_id))
+            """,
+            expired=True,
+        )
+        self.emulator.wait_for_stall()
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(self.line(process), "signal")
+        self.emulator.end_faults()
+        self.assertEqual(self.line(process), self.stored_token())
+        self.assertEqual(process.wait(60), 0)
+        self.assertEqual(len(self.emulator.requests("/oauth/token")), 1)
+
 
 class NestingTest(EmulatorTest):
     """Callbacks of a call on the main thread. The tests themselves run there."""
@@ -316,6 +350,30 @@ class NestingTest(EmulatorTest):
         client = self.client = self.make_client(store=Reentrant())
         self.install()
         self.assertEqual({type(error) for error in refused}, {ghl_oauth.InvalidArgument})
+
+    @unittest.skipUnless(hasattr(os, "fork"), "no fork on this system")
+    def test_child_forked_in_a_callback_uses_the_client(self) -> None:
+        statuses: list[int] = []
+
+        def fork(_event: ghl_oauth.Event) -> None:
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    if self.client.access_token(self.emulator.company_id):
+                        list(self.client.tokens_list())
+                        status = 0
+                finally:
+                    os._exit(status)
+            statuses.append(os.waitpid(child, 0)[1])
+
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.client = self.make_client(store=Path(folder.name, "tokens.db"))
+        self.install()
+        self.client.on_event(fork)
+        self.client.token_refresh(self.emulator.company_id)
+        self.assertEqual(statuses, [0])
 
     def test_replaced_threads_are_not_used(self) -> None:
         self.install()
