@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import ghl_oauth
-from ghl_oauth import _callback, _companion
+from ghl_oauth import _callback, _companion, _handle
 
 from .support import EmulatorTest, environment, free_port
 from .test_store import DictStore
@@ -455,6 +455,36 @@ class CompanionTest(unittest.TestCase):
         self.assertIs(threads[0], threading.main_thread())
         self.assertIsNot(threads[1], threading.main_thread())
         self.assertEqual(threads[2], 3)
+
+
+@unittest.skipUnless(hasattr(signal, "pthread_kill"), "no signal can be sent to a thread there")
+class CreationTest(unittest.TestCase):
+    def test_client_whose_creation_is_interrupted_is_freed_when_it_arrives(self) -> None:
+        class Stopped(Exception):
+            pass
+
+        def stop(*_arguments: object) -> None:
+            raise Stopped
+
+        go_on, freed = threading.Event(), threading.Event()
+
+        def create(out: Any) -> None:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            go_on.wait()
+            out._obj.value = 7
+
+        def free(client: Any) -> None:
+            self.assertEqual(client.value, 7)
+            freed.set()
+
+        before = signal.signal(signal.SIGUSR1, stop)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        with mock.patch.object(_handle.library, "ghl_client_free", free):
+            with self.assertRaises(Stopped):
+                _handle._created(create)
+            self.assertFalse(freed.is_set())
+            go_on.set()
+            self.assertTrue(freed.wait(60))
 
 
 class FreshTest(EmulatorTest):
