@@ -14,7 +14,8 @@ import sys
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
-from ._companion import Cancel, Errand, Pending, companion
+from ._callback import take_pending
+from ._companion import Cancel, Errand, companion
 
 _PATIENCE = 0.1
 """How often a waiting greenlet looks around, in seconds: after a fork its thread is missing."""
@@ -38,24 +39,25 @@ def is_possible() -> bool:
     return getcurrent() is not hub
 
 
-def run(work: Callable[[], Any], cancel: Cancel | None, pending: Pending) -> Errand:
+def run(work: Callable[[], Any], cancel: Cancel | None) -> Errand:
     """Makes a call on another thread and waits for its end. Only if :func:`is_possible`.
 
     Parameters and result are those of :func:`_companion.run`. An exception that is raised in the
-    waiting greenlet, such as ``gevent.Timeout``, cancels the call like a signal handler's.
+    waiting greenlet, such as ``gevent.Timeout``, cancels the call like a signal handler's. An
+    exception that a callback left for the end of the call is the error of the result.
     """
     from gevent import get_hub, getcurrent
 
     errand = Errand(work, cancel)
     post = _answering.get(getcurrent())
     if post is not None:
-        post.visit.run(errand, post, pending)
+        post.visit.run(errand, post)
         return errand
     hub = get_hub()
     with _places_of(hub):
         visit = _Visit(hub)
         try:
-            visit.run(errand, None, pending)
+            visit.run(errand, None)
         finally:
             visit.close()
     return errand
@@ -181,7 +183,7 @@ class _Visit:
     def close(self) -> None:
         self._wake.close()
 
-    def run(self, errand: Errand, below: _Post | None, pending: Pending) -> None:
+    def run(self, errand: Errand, below: _Post | None) -> None:
         """Has an errand done. ``below``: the callback that asks for it, or None."""
         try:
             if below is None:
@@ -189,19 +191,18 @@ class _Visit:
             else:
                 below.errand = errand
                 below.go.release()
-            self._attend(errand, below, pending, None)
+            self._attend(errand, below, None)
         except BaseException:
             if not errand.take() and errand.cancel is not None:
-                self._attend(errand, below, pending, errand.cancel)
+                self._attend(errand, below, errand.cancel)
             raise
         finally:
             if below is None and not errand.finished:
                 self._abandon()
 
-    def _attend(
-        self, errand: Errand, below: _Post | None, pending: Pending, cancel: Cancel | None
-    ) -> None:
+    def _attend(self, errand: Errand, below: _Post | None, cancel: Cancel | None) -> None:
         """Runs callbacks until the errand is done."""
+        left: BaseException | None = None
         while not errand.finished:
             if os.getpid() != self._process:
                 raise RuntimeError("the process was forked during a call")
@@ -212,9 +213,14 @@ class _Visit:
                 self._wake.wait()
                 continue
             post.answer()
-            interrupt = pending()
-            if interrupt is not None and not isinstance(interrupt, Exception):
-                cancel = errand.cancel
+            # At once, since it is kept by thread, and this thread has other greenlets.
+            interrupt = take_pending()
+            if interrupt is not None:
+                left = left or interrupt
+                if not isinstance(interrupt, Exception):
+                    cancel = errand.cancel
+        if left is not None:
+            errand.error = left
 
     def _abandon(self) -> None:
         """The thread ends its call alone, and runs the callbacks itself."""
