@@ -38,7 +38,6 @@ impl State {
 /// lock, so that it is dropped after the lock is released.
 pub struct DeferGuard(());
 
-/// Defers this thread's callbacks.
 pub fn defer() -> DeferGuard {
     with_state(|state| state.depth += 1);
     DeferGuard(())

@@ -11,13 +11,11 @@ thread_local! {
 /// Marks this thread as running library code until it is dropped.
 pub struct Guard(());
 
-/// Enters the scope on this thread.
 pub fn enter() -> Guard {
     DEPTH.set(DEPTH.get() + 1);
     Guard(())
 }
 
-/// Whether this thread is in the scope.
 pub fn is_active() -> bool {
     DEPTH.get() > 0
 }

@@ -12,7 +12,10 @@ use ghl_oauth::internals::ffi::ghl_call_cancel;
 use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, call_concurrently, emulator, fields, free_port, sent};
+use support::{
+    Abi, DAY, Outcome, call_concurrently, emulator, fields, free_port, response, sent, with_client,
+    with_company,
+};
 
 fn refreshes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
@@ -70,8 +73,7 @@ fn cancelled_waiter_returns_at_once_and_the_refresh_continues_and_is_saved() {
 
 #[test]
 fn cancelled_code_exchange_continues_until_its_token_is_stored() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let company = emulator.company_id();
     let hold = emulator.hold(Rule::on(Endpoint::Token), Stage::AfterProcessing);
     thread::scope(|scope| {
@@ -113,9 +115,7 @@ const ABANDONED: [Abandoned; 4] = [
 fn cancelled_request_that_spends_nothing_is_aborted_and_the_client_keeps_working() {
     for stage in [Stage::BeforeProcessing, Stage::AfterProcessing] {
         for (name, endpoint, call) in ABANDONED {
-            let emulator = emulator(1);
-            let abi = Abi::new(&emulator);
-            abi.connect_company(&emulator);
+            let (emulator, abi, _) = with_company(1);
             sent(&emulator);
             let hold = emulator.hold(Rule::on(endpoint), stage);
             thread::scope(|scope| {
@@ -135,9 +135,7 @@ fn cancelled_request_that_spends_nothing_is_aborted_and_the_client_keeps_working
 
 #[test]
 fn cancelled_request_with_a_stalled_body_is_aborted() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     let silence =
         FaultKind::CutBody { body_bytes: 10, ending: ghl_oauth_emulator::Ending::Silence };
     let fault = emulator.inject(Rule::on(Endpoint::InstalledLocations), silence);
@@ -154,17 +152,9 @@ fn cancelled_request_with_a_stalled_body_is_aborted() {
 
 #[test]
 fn cancellation_ends_a_pause_between_two_attempts() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     // Shorter than the deadline, so that the library waits instead of returning an error.
-    let limited = FaultKind::Status {
-        status: 429,
-        body: String::new(),
-        content_type: None,
-        headers: vec![("Retry-After".into(), "25".into())],
-        stage: Stage::BeforeProcessing,
-    };
+    let limited = response(429, "", &[("Retry-After", "25")]);
     let fault = emulator.inject(Rule::default(), limited);
     let calls: [&(dyn Fn() -> Outcome + Sync); 3] = [
         &|| abi.oauth_installed_locations(json!({"companyId": company})),
@@ -188,9 +178,7 @@ fn cancellation_ends_a_pause_between_two_attempts() {
 
 #[test]
 fn cancellation_ends_the_retries_of_a_forced_refresh() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     emulator.clock().advance(DAY);
     let fault = emulator.inject(Rule::default(), FaultKind::ReplyLost);
     thread::scope(|scope| {
@@ -277,9 +265,7 @@ fn cancellation_ends_a_wait_for_a_resource_that_is_being_refreshed() {
 #[test]
 fn cancelled_maintenance_ends_between_two_tokens() {
     for by_progress in [true, false] {
-        let emulator = emulator(3);
-        let abi = Abi::new(&emulator);
-        abi.connect_company(&emulator);
+        let (emulator, abi, _) = with_company(3);
         for location in emulator.location_ids() {
             abi.live_token(&emulator, &location);
         }
@@ -307,8 +293,7 @@ fn cancelled_maintenance_ends_between_two_tokens() {
 
 #[test]
 fn cancellation_does_not_affect_later_calls() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     abi.cancel();
     let company = abi.connect_company(&emulator);
     abi.cancel();

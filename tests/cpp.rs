@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use ghl_oauth_emulator::{Emulator, Endpoint, Notice, Options, Rule, Signature};
 use serde_json::{Value, json};
 
-use support::{Abi, emulator, person};
+use support::{emulator, person, with_company};
 
 const SOURCES: [&str; 10] = [
     "tests/abi/cpp_json.cpp",
@@ -206,9 +206,7 @@ fn client_can_be_used_by_destructors_of_static_and_thread_local_objects() {
 
 #[test]
 fn cpp_program_works_without_exceptions() {
-    let emulator = emulator(3);
-    let client = Abi::new(&emulator);
-    let company = client.connect_company(&emulator);
+    let (emulator, client, company) = with_company(3);
     let tokens = client.tokens_export(json!({})).ok();
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/cpp_unthrown.cpp", folder.path());
@@ -239,12 +237,7 @@ fn cpp_example_connects_and_visits_every_location() {
     assert!(out.contains(&format!("connected: Company {}", emulator.company_id())), "{out}");
 
     let mut wrong = Command::new(&program);
-    wrong.arg(
-        "{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}",
-    );
-    let refused = wrong.env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
+    support::reports_an_insecure_url(wrong.env("LD_LIBRARY_PATH", built::folder()));
 }
 
 /// Every key of docs/configuration.md has a field, and every field a key.

@@ -7,9 +7,6 @@ use crate::token::{NO_SCOPE, is_scope};
 
 impl Config {
     /// Validates the values.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub fn validate(&self) -> Result<()> {
         one_word("clientId", &self.client_id)?;
         one_word("clientSecret", self.client_secret.expose())?;
@@ -87,6 +84,7 @@ fn in_range(key: &str, value: u64, least: u64, most: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::StoreKind;
     use crate::error::{Error, Status};
 
     fn refusal(more: &str) -> Error {
@@ -100,7 +98,7 @@ mod tests {
         assert_eq!(config.app_id(), "app");
         assert_eq!(config.base_url, "https://services.leadconnectorhq.com");
         assert_eq!(config.timeouts.total_ms, 30_000);
-        assert_eq!(config.store.kind, "memory");
+        assert_eq!(config.store.kind, StoreKind::Memory);
     }
 
     #[test]

@@ -44,8 +44,9 @@ pub unsafe extern "C" fn ghl_authorization_url(
 /// (RFC 6749, sections 4.1.2 and 4.1.3).
 ///
 /// The API's answer decides who owns the token: a company can install an app that is made for
-/// locations. After a retryable error the same redirect may be passed again. Any thread; waits for
-/// the answer, at most timeouts.totalMs.
+/// locations. If the API has not rejected the code, the same redirect may be passed again after an
+/// error; if the answer was lost, the code has already been sent twice. Any thread; waits for the
+/// answer, at most timeouts.totalMs.
 ///
 /// @param client       a client
 /// @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,

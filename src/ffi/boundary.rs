@@ -106,7 +106,9 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         // A payload may panic when it is dropped.
         std::mem::forget(payload);
         Err(Error::new(Status::Internal, "the library panicked; the client remains usable")
-            .with_help("report this defect and attach the log"))
+            .with_help("report this defect and attach the log")
+            // Whether it was is unknown.
+            .with_sent(true))
     })
 }
 

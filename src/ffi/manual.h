@@ -22,10 +22,12 @@
  *
  * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code. If it has an out_json
  *     (or out_error) parameter, it writes one JSON document there: the result, or {"error":
- *     {"status", "message", "help", "parameter", "retryable", "retryAfterMs", "resourceId",
- *     "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do.
- *     "parameter" names the wrong argument or key, "retryable" says whether the same call may
- *     succeed later, "api" holds the server's error details. Pass NULL if only the code matters.
+ *     {"status", "message", "help", "parameter", "retryable", "sent", "retryAfterMs",
+ *     "resourceId", "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to
+ *     do. "parameter" names the wrong argument or key, "retryable" says whether the same call,
+ *     unchanged, may succeed later and may be repeated without harm. "sent" says whether the server
+ *     may have acted on the call's request: false if it certainly did not, null without a request.
+ *     "api" holds the server's error details. Pass NULL if only the code matters.
  *
  * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. The caller owns
  *     every char * that the library returns and frees it with ghl_string_free, which accepts NULL

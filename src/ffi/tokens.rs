@@ -581,8 +581,8 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 /// some seconds after a consent the API may list no installed locations: "total" is 0 then, and a
 /// later run finds them.
 ///
-/// Any thread; waits until all is done, or until "timeoutMs". The call runs worker threads, which end before it returns;
-/// progress and event callbacks run on the calling thread.
+/// Any thread; waits until all is done, or until "timeoutMs". The call runs worker threads, which
+/// end before it returns; progress and event callbacks run on the calling thread.
 ///
 /// @param client       a client
 /// @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true,
@@ -599,8 +599,8 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 /// @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT; the errors of ghl_access_token
 ///         for the company; GHL_ERR_STORE if new tokens cannot be saved; GHL_ERR_CANCELLED;
 ///         GHL_ERR_TIMEOUT after "timeoutMs"; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or
-///         GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED if the server demands a pause of more than 15
-///         minutes. Tokens minted before an error are saved
+///         GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED if the server
+///         demands a pause of more than 15 minutes. Tokens minted before an error are saved
 ///
 /// Example:
 ///

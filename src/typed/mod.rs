@@ -34,19 +34,19 @@ pub use results::{
 /// A client for one app and its tokens. Share it between threads by reference or in an `Arc`.
 ///
 /// Every call ends by its deadline (`timeouts.totalMs` of the configuration, or
-/// [`Client::with_timeout`]), or earlier by [`Client::cancel`]. Dropping the client makes a last attempt to save tokens that could not be
-/// saved before.
+/// [`Client::with_timeout`]), or earlier by [`Client::cancel`]. Dropping the client makes a last
+/// attempt to save tokens that could not be saved before.
 ///
 /// A program that stores its tokens in SQLite:
 ///
 /// ```no_run
-/// use ghl_oauth::{Client, Config, params::UrlParams};
+/// use ghl_oauth::{Client, Config, config::StoreKind, params::UrlParams};
 ///
 /// fn main() -> ghl_oauth::Result<()> {
 ///     let mut config = Config::new("<client id>", "<client secret>");
 ///     config.redirect_uri = Some("https://app.example/oauth/callback".into());
 ///     config.scopes = vec!["oauth.readonly".into(), "oauth.write".into()];
-///     config.store.kind = "sqlite".into();
+///     config.store.kind = StoreKind::Sqlite;
 ///     config.store.path = Some("tokens.db".into());
 ///     let client = Client::new(&config)?;
 ///     println!("Send your user to {}", client.authorization_url(UrlParams::default())?.url);
@@ -373,7 +373,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::webhook_verify`]; [`Status::Store`], [`Status::Timeout`] and
-    /// [`Status::Cancelled`]: answer with status 429, so that the vendor repeats the delivery.
+    /// [`Status::Cancelled`]: respond with status 429, so that the vendor repeats the delivery.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config, Status};
@@ -399,7 +399,7 @@ impl Client {
         self.core.cancel();
     }
 
-    /// The same client for calls that end after `timeout` instead of `timeouts.totalMs`. A call over
+    /// The same client for calls that end after `timeout`, not `timeouts.totalMs`; a call over
     /// many tokens ends altogether. A refresh whose request has been sent continues until the
     /// response is saved.
     ///

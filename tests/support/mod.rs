@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,7 +18,8 @@ use ghl_oauth::internals::clock::Clock;
 use ghl_oauth::internals::ffi::*;
 use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{
-    Decision, Emulator, Endpoint, FaultKind, Options, RecordedRequest, Rule, Signature, Stage,
+    Decision, Emulator, Endpoint, FaultKind, Notice, Options, RecordedRequest, Rule, Signature,
+    Stage,
 };
 use serde_json::{Map, Value, json};
 
@@ -370,7 +372,7 @@ impl Abi {
         self.authorization_complete(json!({"redirectUrl": redirect_url})).ok()
     }
 
-    /// The same for the first company. Returns its id.
+    /// The same for the first company. Returns its ID.
     #[track_caller]
     pub fn connect_company(&self, emulator: &Emulator) -> String {
         let company = emulator.company_id();
@@ -440,6 +442,20 @@ pub fn emulator(locations: usize) -> Emulator {
     Emulator::start(Options { locations, ..Options::default() }).unwrap()
 }
 
+/// An emulator whose company has that many locations, and a client for it.
+pub fn with_client(locations: usize) -> (Emulator, Abi) {
+    let emulator = emulator(locations);
+    let abi = Abi::new(&emulator);
+    (emulator, abi)
+}
+
+/// The same with the company connected, and its ID.
+pub fn with_company(locations: usize) -> (Emulator, Abi, String) {
+    let (emulator, abi) = with_client(locations);
+    let company = abi.connect_company(&emulator);
+    (emulator, abi, company)
+}
+
 /// The emulator's configuration with minimal retry delays, and these changes.
 pub fn config(emulator: &Emulator, changes: Value) -> Value {
     let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
@@ -481,7 +497,7 @@ fn merge(config: &mut Value, changes: Value) {
     }
 }
 
-/// The items of a list with the locations `l1` and `l2`, and entries without an id or of other
+/// The items of a list with the locations `l1` and `l2`, and entries without an ID or of other
 /// types.
 pub fn odd_locations() -> Value {
     json!([
@@ -558,6 +574,14 @@ pub fn driver(folder: &Path) -> PathBuf {
                 sys.exit(program.returncode)\n";
     fs::write(&script, text).unwrap();
     script
+}
+
+/// Runs an example with plain HTTP to another host, which it reports as an error.
+pub fn reports_an_insecure_url(example: &mut Command) {
+    let config = json!({"clientId": "app-1", "clientSecret": "s", "baseUrl": "http://example.com"});
+    let refused = example.arg(config.to_string()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
 }
 
 /// A free port of 127.0.0.1 below the range of outgoing connections.
@@ -638,6 +662,51 @@ pub fn query(url: &str) -> BTreeMap<String, String> {
         assert!(parameters.insert(name.clone(), value).is_none(), "{name} comes twice");
     }
     parameters
+}
+
+/// A company that is connected twice: by the client, and by tokens and a further code of its own.
+pub struct Granted {
+    pub company: String,
+    pub code: String,
+    pub refresh_token: String,
+    pub access_token: String,
+}
+
+impl Granted {
+    pub fn new(emulator: &Emulator, abi: &Abi) -> Granted {
+        let company = abi.connect_company(emulator);
+        let code =
+            || query(&abi.consent(emulator, Decision::Company(company.clone())))["code"].clone();
+        let params = json!({"grantType": "authorization_code", "code": code()});
+        let raw = abi.oauth_token(params).ok();
+        let text = |name: &str| raw[name].as_str().unwrap().to_owned();
+        let (refresh_token, access_token) = (text("refreshToken"), text("accessToken"));
+        Granted { code: code(), refresh_token, access_token, company }
+    }
+}
+
+/// A response of the server in place of the normal one, before the request is processed.
+pub fn response(status: u16, body: impl ToString, headers: &[(&str, &str)]) -> FaultKind {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    FaultKind::Status {
+        status,
+        body: body.to_string(),
+        content_type: None,
+        headers: headers.iter().map(owned).collect(),
+        stage: Stage::BeforeProcessing,
+    }
+}
+
+/// The body of a notice with some keys changed, or removed by null.
+pub fn notice_body(emulator: &Emulator, notice: &Notice, changes: Value) -> String {
+    let mut body: Value = serde_json::from_str(&emulator.webhook(notice)).unwrap();
+    for (name, change) in changes.as_object().unwrap() {
+        match change {
+            Value::Null => drop(body.as_object_mut().unwrap().remove(name)),
+            change => body[name] = change.clone(),
+        }
+    }
+    body.to_string()
 }
 
 /// The headers that sign a body, in the format of a web framework.

@@ -22,6 +22,7 @@ class GhlErrorTest(unittest.TestCase):
                 "help": "wait",
                 "parameter": None,
                 "retryable": True,
+                "sent": False,
                 "retryAfterMs": 1500,
                 "resourceId": "l1",
                 "httpStatus": 429,
@@ -34,7 +35,7 @@ class GhlErrorTest(unittest.TestCase):
         self.assertEqual(
             (error.message, error.help, error.parameter), ("too many requests", "wait", None)
         )
-        self.assertEqual((error.retryable, error.retry_after), (True, 1.5))
+        self.assertEqual((error.retryable, error.sent, error.retry_after), (True, False, 1.5))
         self.assertEqual((error.resource_id, error.http_status, error.trace_id), ("l1", 429, "t1"))
         self.assertEqual(error.api and error.api["message"], "slow down")
         self.assertEqual(str(error), "too many requests [resource l1] (wait)")

@@ -405,6 +405,6 @@ class FreshTest(EmulatorTest):
         self.client = self.make_client(store=store)
         self.install()
         token = self.client.access_token(self.emulator.company_id)
-        store.failing = {name: self.fail for name in ("load", "save", "list", "remove")}
+        store.failing = dict.fromkeys(("load", "save", "list", "remove"), self.fail)
         with mock.patch.object(_companion, "run", self.fail):
             self.assertEqual(self.client.access_token(self.emulator.company_id), token)

@@ -1,4 +1,4 @@
-"""Results: what their repr shows, enums, and errors of responses."""
+"""Results: reprs without secrets, enums, and errors of responses."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class RaiseForStatusTest(unittest.TestCase):
             with self.subTest(f"{method} {status}"), self.assertRaises(GhlError) as raised:
                 response(status, method=method, **headers).raise_for_status()
             error = raised.exception
-            self.assertEqual((error.retryable, error.raw["sent"]), (retryable, sent))
+            self.assertEqual((error.retryable, error.sent), (retryable, sent))
             if retry_after is None:
                 self.assertIsNone(error.retry_after)
             else:

@@ -44,7 +44,7 @@ class Pages(AsyncIterator[Item]):
     """The items of a paginated list, for ``async for``; see :class:`ghl_oauth.Pages`.
 
     Each page is fetched when the iteration reaches it. An error or a cancellation does not end the
-    iteration: the next item is that of the same page. Use an iterator in one task at a time.
+    iteration, which continues with the same page. Use an iterator in one task at a time.
     """
 
     def __init__(self, client: Client, pages: _pages.Pages[Item]) -> None:
@@ -246,7 +246,7 @@ class Client:
         self._sync().on_event(post)
 
     @_like(_client.Client.access_token)
-    async def access_token(self, resource_id: str, **options: Any) -> str:
+    async def access_token(self, resource_id: str, **options: Any) -> str:  # noqa: D102
         client = self._sync()
         if options.get("min_valid") is None:
             token = client._open().token_in_memory(resource_id)

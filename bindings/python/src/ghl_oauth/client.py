@@ -336,7 +336,7 @@ class Client:
             ReauthorizationRequired: The API refuses the code; start again with a new URL.
             InvalidArgument: The URL is not this app's redirect.
 
-        After an error that is ``retryable`` the same redirect may be passed again.
+        Unless the API has rejected the code, the same redirect may be passed again after an error.
         """
         info = self._call_with(
             library.ghl_authorization_complete,

@@ -52,7 +52,11 @@ class GhlError(Exception):
         message: The cause, in one sentence.
         help: What to do about it, or None.
         parameter: The offending parameter or configuration key (``"store.kind"``), or None.
-        retryable: Whether the same call, unchanged, may succeed later.
+        retryable: Whether the same call, unchanged, may succeed later, and may be repeated without
+            harm.
+        sent: Whether the server may have acted on the call's request. False if it certainly did
+            not: the request never left, or was refused before it was processed. None if no request
+            is involved.
         retry_after: How long to wait before that, in seconds; None if unknown.
         resource_id: The company or location concerned, or None.
         http_status: The HTTP status of the API's answer; None if there was no answer.
@@ -76,6 +80,7 @@ class GhlError(Exception):
         self.help: str | None = error.get("help")
         self.parameter: str | None = error.get("parameter")
         self.retryable: bool = bool(error.get("retryable"))
+        self.sent: bool | None = error.get("sent")
         self.retry_after: float | None = None if retry_after_ms is None else retry_after_ms / 1000
         self.resource_id: str | None = error.get("resourceId")
         self.http_status: int | None = error.get("httpStatus")

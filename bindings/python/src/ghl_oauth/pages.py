@@ -57,7 +57,7 @@ class Pages(Iterator[Item]):
                 raise StopIteration
 
     def _load(self) -> bool:
-        """Fetches the next page; False if there is none."""
+        """Fetches the next page; False after the last one."""
         if self._begun and self._next_page_token is None:
             return False
         items, following = self._fetch(self._next_page_token)
