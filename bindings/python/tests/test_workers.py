@@ -148,19 +148,24 @@ class GunicornTest(ServerTest):
         needs("gunicorn")
         port = free_port()
         self.serves(
-            port, sys.executable, "-m", "gunicorn", "preloaded:app", "--preload",
+            port, sys.executable, "-m", "gunicorn", "preloaded:app",
             f"--workers={WORKERS}", f"--bind=127.0.0.1:{port}", "--log-level=warning", *options,
         )  # fmt: skip
 
     def test_preforked_workers_refresh_an_expired_token_once(self) -> None:
+        self.run_gunicorn("--preload")
+
+    def test_workers_that_load_the_app_themselves_refresh_an_expired_token_once(self) -> None:
         self.run_gunicorn()
 
     def test_preforked_workers_with_threads_refresh_an_expired_token_once(self) -> None:
-        self.run_gunicorn("--worker-class=gthread", "--threads=4", "--worker-connections=4")
+        self.run_gunicorn(
+            "--preload", "--worker-class=gthread", "--threads=4", "--worker-connections=4"
+        )
 
     def test_preforked_workers_with_greenlets_refresh_an_expired_token_once(self) -> None:
         needs("gevent", "packaging")
-        self.run_gunicorn("--worker-class=gevent", "--worker-connections=4")
+        self.run_gunicorn("--preload", "--worker-class=gevent", "--worker-connections=4")
 
 
 class UwsgiTest(ServerTest):
@@ -178,6 +183,9 @@ class UwsgiTest(ServerTest):
 
     def test_forked_workers_refresh_an_expired_token_once(self) -> None:
         self.run_uwsgi()
+
+    def test_workers_that_load_the_app_themselves_refresh_an_expired_token_once(self) -> None:
+        self.run_uwsgi("--lazy-apps")
 
     def test_forked_workers_with_threads_refresh_an_expired_token_once(self) -> None:
         self.run_uwsgi("--enable-threads", "--threads=2")
