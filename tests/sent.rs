@@ -123,7 +123,8 @@ fn earlier_attempt_counts_if_the_last_one_never_left() {
     ];
     for call in calls {
         let changes = json!({
-            "timeouts": {"totalMs": 600_000}, "retry": {"baseDelayMs": 60_000, "maxDelayMs": 60_000},
+            "timeouts": {"totalMs": 600_000},
+            "retry": {"baseDelayMs": 60_000, "maxDelayMs": 60_000},
         });
         let patient = Abi::with(&emulator, changes);
         patient.tokens_import(abi.tokens_export(json!({})).ok()).ok();

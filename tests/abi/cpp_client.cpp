@@ -50,8 +50,8 @@ void a_bad_configuration_is_refused_by_name() {
         [] { ghl::client(R"({"clientId":"a-1","clientSecret":"s","colour":1})"); });
     CHECK(refused.code() == ghl::status::invalid_argument && refused.parameter() == "colour" &&
           refused.help());
-    CHECK(!refused.retryable() && !refused.sent() && !refused.retry_after() && !refused.http_status() &&
-          !refused.api() && !refused.trace_id());
+    CHECK(!refused.retryable() && !refused.sent() && !refused.retry_after() &&
+          !refused.http_status() && !refused.api() && !refused.trace_id());
     CHECK(std::string(refused.what()).find("GHL_ERR_INVALID_ARGUMENT: ") == 0);
     CHECK(refused.failure().raw.find("\"status\"") != std::string::npos);
     ghl::config config("a-1", "s");
