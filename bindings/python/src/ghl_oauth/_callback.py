@@ -114,9 +114,14 @@ def pending() -> BaseException | None:
     return _raised.get(get_ident())
 
 
+def take_pending() -> BaseException | None:
+    """Takes that exception out, for the caller to raise."""
+    return _raised.pop(get_ident(), None)
+
+
 def discard_pending() -> None:
     """Forgets that exception, because the call raises another one."""
-    _raised.pop(get_ident(), None)
+    take_pending()
 
 
 def free_client(client: c_void_p, store: object) -> None:
