@@ -122,7 +122,7 @@ fn tokens(most: u32) {
     }
 }
 
-/// A store that returns a live token for every id and keeps nothing, so that only the client's
+/// A store that returns a live token for every ID and keeps nothing, so that only the client's
 /// memory grows.
 struct SyntheticStore;
 

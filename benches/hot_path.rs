@@ -167,7 +167,7 @@ struct Took {
     processor: f64,
 }
 
-/// One thread per id; all start at once.
+/// One thread per ID; all start at once.
 fn together(client: Handle, ids: &[CString], ask: Ask) -> Took {
     let start = Barrier::new(ids.len() + 1);
     let (began, processor) = std::thread::scope(|scope| {
@@ -212,7 +212,7 @@ fn copy(token: &[u8]) {
 fn into(client: Handle, id: &CStr) {
     let mut buffer = std::mem::MaybeUninit::<[c_char; 1024]>::uninit();
     let mut length = 1024;
-    // SAFETY: a valid client, a NUL-terminated id, and a buffer of the given length.
+    // SAFETY: a valid client, a NUL-terminated ID, and a buffer of the given length.
     let status = unsafe {
         ghl_access_token_into(
             client.0,
@@ -228,7 +228,7 @@ fn into(client: Handle, id: &CStr) {
 
 fn owned(client: Handle, id: &CStr) {
     let mut token: *mut c_char = null_mut();
-    // SAFETY: a valid client and a NUL-terminated id; the token is freed once.
+    // SAFETY: a valid client and a NUL-terminated ID; the token is freed once.
     unsafe {
         assert_eq!(ghl_access_token(client.0, id.as_ptr(), &mut token, null_mut()), 0);
         ghl_string_free(black_box(token));
@@ -237,7 +237,7 @@ fn owned(client: Handle, id: &CStr) {
 
 fn refresh(client: Handle, id: &CStr) {
     let mut metadata: *mut c_char = null_mut();
-    // SAFETY: a valid client and a NUL-terminated id; the metadata is freed once.
+    // SAFETY: a valid client and a NUL-terminated ID; the metadata is freed once.
     unsafe {
         assert_eq!(ghl_token_refresh(client.0, id.as_ptr(), &mut metadata), 0);
         ghl_string_free(metadata);

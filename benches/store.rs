@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ghl_oauth::config::StoreKind;
 use ghl_oauth::internals::deadline::Deadline;
 use ghl_oauth::internals::store::{Query, Record, Seal, SqliteStore, Store};
 use ghl_oauth::internals::token::{Token, UserType};
@@ -60,7 +61,7 @@ fn durable_save(folder: &Path) {
 /// The store, and a client, with the number of tokens of a large agency.
 fn hundred_thousand(path: &Path) {
     let mut config = Config::new("app-1", "secret");
-    config.store.kind = "sqlite".into();
+    config.store.kind = StoreKind::Sqlite;
     config.store.path = Some(path.to_owned());
     {
         // A single transaction, because only reads are measured.

@@ -1,7 +1,7 @@
 //! The whole life of a connection, with the embedded emulator: `cargo run --example quickstart`.
 //!
 //! Each step prints the call, the requests on the wire, and the result. For the real API only the
-//! configuration differs: omit `base_url` and `authorize_url`, and use the id and secret of your
+//! configuration differs: omit `base_url` and `authorize_url`, and use the ID and secret of your
 //! app.
 
 use std::error::Error;

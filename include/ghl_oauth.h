@@ -22,10 +22,12 @@
  *
  * Results.  A function that can fail returns GHL_OK (0) or a GHL_ERR_ code. If it has an out_json
  *     (or out_error) parameter, it writes one JSON document there: the result, or {"error":
- *     {"status", "message", "help", "parameter", "retryable", "retryAfterMs", "resourceId",
- *     "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to do.
- *     "parameter" names the wrong argument or key, "retryable" says whether the same call may
- *     succeed later, "api" holds the server's error details. Pass NULL if only the code matters.
+ *     {"status", "message", "help", "parameter", "retryable", "sent", "retryAfterMs",
+ *     "resourceId", "httpStatus", "traceId", "api"}}. "message" says what happened, "help" what to
+ *     do. "parameter" names the wrong argument or key, "retryable" says whether the same call,
+ *     unchanged, may succeed later and may be repeated without harm. "sent" says whether the server
+ *     may have acted on the call's request: false if it certainly did not, null without a request.
+ *     "api" holds the server's error details. Pass NULL if only the code matters.
  *
  * Ownership.  Every out-pointer that is not NULL is set to NULL or 0 on entry. The caller owns
  *     every char * that the library returns and frees it with ghl_string_free, which accepts NULL
@@ -33,12 +35,23 @@
  *     only. NULL and invalid UTF-8 are refused with the name of the parameter, unknown and mistyped
  *     JSON keys with the name of the key.
  *
+ * Call options.  Every JSON object of parameters also accepts "timeoutMs" (1 to 86400000) and
+ *     "callId" (1 to 256 bytes). "timeoutMs" ends the call after that time, shorter or longer,
+ *     instead of timeouts.totalMs. It limits a call over many tokens altogether, which otherwise
+ *     has no time limit. ghl_call_cancel ends the calls with a "callId". Neither ends a refresh or
+ *     a code exchange that was sent: the call returns when the answer is saved.
+ *
  * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
  *     returned. The library keeps no background threads: name lookups run on a short-lived thread,
  *     ghl_tokens_mint and ghl_tokens_maintain on worker threads that end before the call returns.
  *     Callbacks must not unwind. Event, progress and log callbacks run on a thread that is inside a
  *     call, while the library holds no lock, and may call the library, except ghl_client_free. The
  *     callbacks of a store must not call their client: see ghl_store_callbacks.
+ *
+ * Host.  Every function may be called while a thread or the process ends: from atexit, and from
+ *     destructors of static and thread-local objects. A thread that is cancelled (pthread_cancel)
+ *     completes its call first. A signal handler may call only ghl_abi_version, ghl_version and
+ *     ghl_status_name. Calls need a stack of 64 KiB. docs/abi.md has the complete table.
  *
  * Side effects.  The library installs no signal handler, writes to neither stdout nor stderr, and
  *     reads no environment variable, except SSL_CERT_FILE and SSL_CERT_DIR on platforms that keep
@@ -351,7 +364,7 @@ uint32_t ghl_abi_version(void);
 const char *ghl_version(void);
 
 /**
- * What this library is and contains: for logs, and to check a library before use.
+ * Describes the library: for logs, and to check a library before use.
  *
  * Any thread; does not wait.
  *
@@ -562,9 +575,9 @@ int32_t ghl_client_new_with_store(const char *config_json,
  * The URL is valid for one consent within one hour. Any thread; does not wait.
  *
  * @param client       a client
- * @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?};
- *                     scopes and redirect URI default to the configured ones, "state" to 256
- *                     random bits
+ * @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?} and
+ *                     the call options; scopes and redirect URI default to the configured ones,
+ *                     "state" to 256 random bits
  * @param out_json     {"url", "state"}, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
  *
@@ -588,16 +601,18 @@ int32_t ghl_authorization_url(struct ghl_client *client,
  * (RFC 6749, sections 4.1.2 and 4.1.3).
  *
  * The API's answer decides who owns the token: a company can install an app that is made for
- * locations. After a retryable error the same redirect may be passed again. Any thread; waits for
- * the answer, at most timeouts.totalMs.
+ * locations. If the API has not rejected the code, the same redirect may be passed again after an
+ * error; if the answer was lost, the code has already been sent twice. Any thread; waits for the
+ * answer, at most timeouts.totalMs.
  *
  * @param client       a client
  * @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,
- *                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}.
- *                     Pass "state", as kept in the browser session, if another process built the
- *                     URL. "allowMissingState": true accepts an installation that was started
- *                     inside the marketplace, which has no state. Pass "redirectUri" if another
- *                     process built the URL with a redirect URI that is not the configured one
+ *                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}
+ *                     and the call options. Pass "state", as kept in the browser session, if
+ *                     another process built the URL. "allowMissingState": true accepts an
+ *                     installation that was started inside the marketplace, which has no state.
+ *                     Pass "redirectUri" if another process built the URL with a redirect URI that
+ *                     is not the configured one
  * @param out_json     the metadata of the stored token {"resourceId", "userType", "companyId",
  *                     "locationId", "scope", "expiresAt", "refreshable", "state"}, or the error;
  *                     free with ghl_string_free; may be NULL
@@ -635,15 +650,15 @@ int32_t ghl_authorization_complete(struct ghl_client *client,
  * wait. Several threads may listen at once on different ports.
  *
  * Any thread; waits at most "timeoutMs" for the browser, then at most timeouts.totalMs for the
- * exchange. ghl_client_cancel ends the wait at once.
+ * exchange. ghl_client_cancel and ghl_call_cancel end the wait at once.
  *
  * @param client       a client
  * @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?,
- *                     "userType"?}. "port": 1 to 65535; by default the port of the redirect URI,
- *                     if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to 3600000, by
- *                     default 300000. "redirectUri": by default the configured one. The others are
- *                     as for ghl_authorization_complete; with "allowMissingState" any page in the
- *                     user's browser can end the wait and inject its own code
+ *                     "userType"?, "callId"?}. "port": 1 to 65535; by default the port of the
+ *                     redirect URI, if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to
+ *                     3600000, by default 300000. "redirectUri": by default the configured one.
+ *                     The others are as for ghl_authorization_complete; with "allowMissingState"
+ *                     any page in the user's browser can end the wait and inject its own code
  * @param out_json     the metadata of the stored token, as for ghl_authorization_complete, or the
  *                     error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, also for a port that is in use; GHL_ERR_TIMEOUT if no
@@ -699,7 +714,7 @@ int32_t ghl_access_token(struct ghl_client *client,
  * within the last minute is returned although its whole life may be shorter, because a renewal
  * would not help.
  *
- * Any thread; waits at most "timeoutMs", and only when the token is to be renewed.
+ * Any thread; waits at most "timeoutMs" or timeouts.totalMs, and only if the token is renewed.
  *
  * @param client       a client
  * @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company id or
@@ -757,8 +772,8 @@ int32_t ghl_access_token_into(struct ghl_client *client,
                               char **out_error);
 
 /**
- * Copies a fresh access token from memory into the caller's buffer, like ghl_access_token_into, but
- * never waits: for event loops.
+ * Copies a fresh access token from memory into the caller's buffer, like ghl_access_token_into,
+ * but never waits: for event loops.
  *
  * Sends nothing, reads no store and allocates nothing. If memory holds no fresh token, call a
  * function that may wait, on another thread. Any thread; does not wait.
@@ -804,6 +819,22 @@ int32_t ghl_token_refresh(struct ghl_client *client,
                           char **out_json);
 
 /**
+ * Like ghl_token_refresh, with the call options.
+ *
+ * Any thread; waits at most "timeoutMs" or timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company id or a location id; the
+ *                     call options
+ * @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
+ *                     error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; the errors of ghl_token_refresh
+ */
+int32_t ghl_token_refresh_with(struct ghl_client *client,
+                               const char *params_json,
+                               char **out_json);
+
+/**
  * Deletes a token from memory and from the store. The API is not told: the app stays installed.
  *
  * A refresh or mint in progress does not bring the token back. An unreadable record is deleted as
@@ -829,8 +860,8 @@ int32_t ghl_token_delete(struct ghl_client *client,
  *
  * @param client       a client
  * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,
- *                     default 100), "pageToken"?}; "companyId" selects the company and its
- *                     locations
+ *                     default 100), "pageToken"?} and the call options; "companyId" selects the
+ *                     company and its locations
  * @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId",
  *                     "error"}]}, or the error; free with ghl_string_free; may be NULL.
  *                     "nextPageToken" is null on the last page. The "state" of an item is "ok",
@@ -867,8 +898,9 @@ int32_t ghl_tokens_list(struct ghl_client *client,
  * @param client       a client
  * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
  *                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
- *                     "locationId", "scope", …}], "replace"?}; snake_case is accepted as well
- *                     ("access_token", "expire_at", …); camelCase takes precedence
+ *                     "locationId", "scope", …}], "replace"?} and the call options; snake_case is
+ *                     accepted as well ("access_token", "expire_at", …); camelCase takes
+ *                     precedence
  * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
  *                     free with ghl_string_free; may be NULL
  * @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
@@ -893,10 +925,10 @@ int32_t ghl_tokens_import(struct ghl_client *client,
  * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
  *
  * @param client       a client
- * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; a company or
- *                     location to which the call is limited; whether to report without changes.
- *                     Without "clientId" nothing is adopted, and "clients" names the other client
- *                     ids
+ * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?} and the call options: the other
+ *                     client id; a company or location to which the call is limited; whether to
+ *                     report without changes. Without "clientId" nothing is adopted, and "clients"
+ *                     names the other client ids
  * @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
  *                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
  *                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
@@ -936,14 +968,15 @@ int32_t ghl_tokens_export(struct ghl_client *client,
  *
  * Call it every few minutes; "nextDueAt" says when the next token is due. One failure does not
  * stop the rest. Several processes may run it at the same time and share the work. Any thread;
- * waits until all is done, at most timeouts.totalMs for each token. With "concurrency" above 1 the
+ * waits until all is done, at most timeouts.totalMs for each token, or until "timeoutMs": renewed
+ * tokens are saved, and the next call continues. With "concurrency" above 1 the
  * call runs worker threads, which end before it returns; progress and event callbacks run on the
  * calling thread.
  *
  * @param client       a client
- * @param params_json  {"companyId"?, "concurrency"?}; "companyId" restricts the pass to that
- *                     company and its locations, without the encryption; "concurrency" is the
- *                     number of concurrent renewals, 1 to 64, default 1
+ * @param params_json  {"companyId"?, "concurrency"?} and the call options; "companyId" restricts
+ *                     the pass to that company and its locations, without the encryption;
+ *                     "concurrency" is the number of concurrent renewals, 1 to 64, default 1
  * @param progress     called after each token, and after each hundred encrypted records, with
  *                     {"checked", "refreshed", "resealed", "failed"}; may be NULL
  * @param context      passed to the callback unchanged; may be NULL
@@ -981,13 +1014,14 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  * some seconds after a consent the API may list no installed locations: "total" is 0 then, and a
  * later run finds them.
  *
- * Any thread; waits until all is done. The call runs worker threads, which end before it returns;
- * progress and event callbacks run on the calling thread.
+ * Any thread; waits until all is done, or until "timeoutMs". The call runs worker threads, which
+ * end before it returns; progress and event callbacks run on the calling thread.
  *
  * @param client       a client
  * @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true,
  *                     "appId"?}; also "force"? (true: mint tokens that are not due as well),
- *                     "concurrency"? (concurrent requests, 1 to 64, default 8)
+ *                     "concurrency"? (concurrent requests, 1 to 64, default 8) and the call
+ *                     options
  * @param progress     called about four times a second, and at the end, with {"done", "failed",
  *                     "total", "perSecond", "secondsLeft"}; "total" and "secondsLeft" are null
  *                     while unknown; may be NULL
@@ -997,9 +1031,9 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  *                     ghl_token_refresh
  * @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT; the errors of ghl_access_token
  *         for the company; GHL_ERR_STORE if new tokens cannot be saved; GHL_ERR_CANCELLED;
- *         GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or GHL_ERR_PROTOCOL after 25 such
- *         failures in a row; GHL_ERR_RATE_LIMITED if the server demands a pause of more than 15
- *         minutes. Tokens minted before an error are saved
+ *         GHL_ERR_TIMEOUT after "timeoutMs"; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or
+ *         GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED if the server
+ *         demands a pause of more than 15 minutes. Tokens minted before an error are saved
  *
  * Example:
  *
@@ -1029,8 +1063,8 @@ int32_t ghl_tokens_mint(struct ghl_client *client,
  * @param client       a client
  * @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials",
  *                     "code"?, "refreshToken"?, "userType"? ("Company" | "Location"),
- *                     "redirectUri"?, "clientId"?, "clientSecret"?}; client id and secret default
- *                     to the configured ones
+ *                     "redirectUri"?, "clientId"?, "clientSecret"?} and the call options; client
+ *                     id and secret default to the configured ones
  * @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the
  *                     epoch) added, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or
@@ -1051,8 +1085,9 @@ int32_t ghl_oauth_token(struct ghl_client *client,
  * Any thread; waits for the answer, at most timeouts.totalMs.
  *
  * @param client       a client
- * @param params_json  {"companyId", "locationId", "accessToken"?}; "accessToken" defaults to the
- *                     stored token of the company, refreshed if necessary
+ * @param params_json  {"companyId", "locationId", "accessToken"?} and the call options;
+ *                     "accessToken" defaults to the stored token of the company, refreshed if
+ *                     necessary
  * @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId"
  *                     added, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token,
@@ -1071,9 +1106,10 @@ int32_t ghl_oauth_location_token(struct ghl_client *client,
  * @param client       a client
  * @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?,
  *                     "isInstalled"?, "restrictToUserLocations"?, "versionId"?, "onTrial"?,
- *                     "planId"?, "locationId"?, "all"?, "accessToken"?}. "appId" defaults to the
- *                     part of the client id before its first "-", "accessToken" to the stored
- *                     token of the company; "all": true fetches all pages
+ *                     "planId"?, "locationId"?, "all"?, "accessToken"?} and the call options.
+ *                     "appId" defaults to the part of the client id before its first "-",
+ *                     "accessToken" to the stored token of the company; "all": true fetches all
+ *                     pages
  * @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken",
  *                     …}, …}, or the error; free with ghl_string_free; may be NULL. The items are
  *                     unchanged from the API. ghl_tokens_mint and the typed bindings skip an item
@@ -1102,11 +1138,11 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  * @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" |
  *                      "OPTIONS", "path": begins with "/", or a URL below baseUrl, "query"?:
  *                      {name: string, number, boolean or a list of them}, "headers"?: {name:
- *                      string}, "body"?, "bodyBase64"?, "resourceId"?}. "resourceId" selects the
- *                      token; without it the request has no token. A "body" that is a string is
- *                      sent unchanged, as text/plain unless the headers name another content type;
- *                      an object is sent as a form if the content type is
- *                      application/x-www-form-urlencoded; every other body is sent as JSON.
+ *                      string}, "body"?, "bodyBase64"?, "resourceId"?} and the call options.
+ *                      "resourceId" selects the token; without it the request has no token. A
+ *                      "body" that is a string is sent unchanged, as text/plain unless the headers
+ *                      name another content type; an object is sent as a form if the content type
+ *                      is application/x-www-form-urlencoded; every other body is sent as JSON.
  *                      "bodyBase64" is a binary body. The headers must not contain connection
  *                      headers, User-Agent, or Authorization together with "resourceId"
  * @param out_json      {"status", "headers": {lower-case name: string}, "body", "bodyEncoding":

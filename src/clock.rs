@@ -1,5 +1,5 @@
-//! Wall clock, uptime, the monotonic clock for deadlines, and all waits, behind one trait, so that
-//! tests can move the time and the simulation can replace it.
+//! Wall clock, uptime, the monotonic clock for deadlines, and all waits, behind one trait that
+//! tests and the simulation replace.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -30,12 +30,10 @@ pub trait Clock: Send + Sync {
     }
 }
 
-/// The system's clocks.
 #[derive(Debug, Default)]
 pub struct SystemClock(());
 
 impl SystemClock {
-    /// Creates the system's clocks.
     pub fn new() -> SystemClock {
         SystemClock(())
     }

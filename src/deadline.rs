@@ -258,7 +258,6 @@ impl Deadline {
         Ok(())
     }
 
-    /// The error for a deadline that has passed.
     pub fn timed_out(&self) -> Error {
         match self.call_ends {
             Some(call) if call.at <= self.ends => timed_out(call.timeout, "timeoutMs"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+pub(crate) mod exhaustion;
 mod statuses;
 
 pub(crate) use statuses::{c_enum, statuses};
@@ -35,7 +36,7 @@ macro_rules! define_status {
                 }
             }
 
-            /// Whether the same call may succeed later.
+            /// Whether errors with this status are retryable by default; see [`Error::retryable`].
             pub const fn retryable(self) -> bool {
                 match self {
                     $(Status::$status => $retryable,)+
@@ -94,6 +95,7 @@ struct Details {
     help: Option<String>,
     parameter: Option<String>,
     retryable: bool,
+    sent: Option<bool>,
     retry_after: Option<Duration>,
     resource_id: Option<String>,
     http_status: Option<u16>,
@@ -113,6 +115,7 @@ impl Error {
             help: None,
             parameter: None,
             retryable: status.retryable(),
+            sent: None,
             retry_after: None,
             resource_id: None,
             http_status: None,
@@ -162,6 +165,29 @@ impl Error {
         self
     }
 
+    /// Says whether the server may have acted on the request of the call.
+    #[must_use]
+    pub fn with_sent(mut self, sent: bool) -> Error {
+        self.0.sent = Some(sent);
+        self
+    }
+
+    /// Says that the request of the call was not sent. An invalid argument is an error without a
+    /// request.
+    #[must_use]
+    pub(crate) fn before_request(mut self) -> Error {
+        self.0.sent = (self.status() != Status::InvalidArgument).then_some(false);
+        self
+    }
+
+    /// Says whether the same call, unchanged, may succeed later and may be repeated without harm;
+    /// the default depends on the status.
+    #[must_use]
+    pub(crate) fn with_retryable(mut self, retryable: bool) -> Error {
+        self.0.retryable = retryable;
+        self
+    }
+
     /// The status.
     pub fn status(&self) -> Status {
         self.0.status
@@ -182,9 +208,16 @@ impl Error {
         self.0.parameter.as_deref()
     }
 
-    /// Whether the same call may succeed later.
+    /// Whether the same call, unchanged, may succeed later, and repeating it does no harm.
     pub fn retryable(&self) -> bool {
         self.0.retryable
+    }
+
+    /// Whether the server may have acted on the request of the call; `Some(false)` if it certainly
+    /// did not: the request never left, or was refused before it was processed. `None` without a
+    /// request.
+    pub fn sent(&self) -> Option<bool> {
+        self.0.sent
     }
 
     /// How long to wait before a retry, if known.
@@ -246,6 +279,7 @@ impl Error {
         error.insert("help".into(), json!(details.help));
         error.insert("parameter".into(), json!(details.parameter));
         error.insert("retryable".into(), details.retryable.into());
+        error.insert("sent".into(), json!(details.sent));
         error.insert(
             "retryAfterMs".into(),
             json!(details.retry_after.map(|wait| wait.as_millis() as u64)),
@@ -272,6 +306,7 @@ impl Error {
         details.help = text(error, "help");
         details.parameter = text(error, "parameter");
         details.retryable = error["retryable"].as_bool().unwrap_or(details.retryable);
+        details.sent = error["sent"].as_bool();
         details.retry_after = error["retryAfterMs"].as_u64().map(Duration::from_millis);
         details.resource_id = text(error, "resourceId");
         details.http_status =
@@ -337,12 +372,14 @@ mod tests {
         let full = Error::new(Status::RateLimited, "too many")
             .with_help("wait")
             .with_parameter("p")
+            .with_sent(false)
             .with_retry_after(Some(Duration::from_millis(1500)))
             .with_resource("l1")
             .with_api(429, fault);
         for error in [
             full,
             Error::new(Status::Store, "disk full"),
+            Error::new(Status::Network, "lost").with_sent(true).with_retryable(false),
             Error::new(Status::Store, "x").into_unreadable(),
         ] {
             let json = error.to_json();

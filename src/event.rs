@@ -17,7 +17,6 @@ pub enum Event {
     Refreshed,
     /// A location's token was minted with its company's token and stored.
     Minted,
-    /// A token was deleted.
     Deleted,
     /// The user must consent again.
     ReauthorizationRequired(Error),
@@ -64,7 +63,6 @@ pub struct Events {
 }
 
 impl Events {
-    /// Replaces the listener.
     pub fn listen(&self, listener: Option<Listener>) {
         let old = self.with_listener(|current| std::mem::replace(current, listener));
         drop(old);

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -32,11 +33,8 @@ pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     Ok(value)
 }
 
-/// Splits the members with these keys off a caller's JSON object. Returns their values, and the text
-/// of the object without them; `None` if it has none of them.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` for text that is not a JSON object, or that has one of the keys twice.
+/// Splits the members with these keys off a caller's JSON object. Returns their values, and the
+/// text of the object without them; `None` if it has none of them. A repeated key is an error.
 #[allow(clippy::type_complexity)]
 pub fn split<'a>(
     argument: &str,
@@ -100,6 +98,50 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
+/// The beginning of serde's message for a key that is repeated in an object.
+const DUPLICATE: &str = "duplicate field";
+
+/// Parses an object with arbitrary keys, for `#[serde(deserialize_with)]`. Unlike
+/// `serde_json::Map`, refuses a repeated key, of which the first value would be lost.
+pub fn unique_map<'de, D: Deserializer<'de>>(source: D) -> Result<Map<String, Value>, D::Error> {
+    UniqueMap::deserialize(source).map(|map| map.0)
+}
+
+/// Like [`unique_map`], for a list of objects.
+pub fn unique_maps<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<Vec<Map<String, Value>>, D::Error> {
+    let maps = Vec::<UniqueMap>::deserialize(source)?;
+    Ok(maps.into_iter().map(|map| map.0).collect())
+}
+
+struct UniqueMap(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for UniqueMap {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<UniqueMap, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = UniqueMap;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<UniqueMap, M::Error> {
+                let mut fields = Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if fields.contains_key(&name) {
+                        return Err(M::Error::custom(format_args!("{DUPLICATE} `{name}`")));
+                    }
+                    fields.insert(name, value);
+                }
+                Ok(UniqueMap(fields))
+            }
+        }
+        source.deserialize_map(Each)
+    }
+}
+
 fn malformed(argument: &str, error: &serde_json::Error) -> Error {
     let place = format!("line {}, column {}", error.line(), error.column());
     Error::invalid_argument(argument, format!("{argument} is not valid JSON ({place})"))
@@ -110,14 +152,22 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
     // serde's messages are "unknown field `x`, expected …", "missing field `x`" or
     // "invalid type: string \"<the value>\", expected u64 at line 1 column 5".
     let quoted = || text.split('`').nth(1).unwrap_or_default().to_owned();
-    if text.starts_with("unknown field") {
+    let quoted_key = || {
         let parent = if path == "." { "" } else { path };
         let name = quoted();
-        let key = match parent.strip_suffix(name.as_str()) {
+        match parent.strip_suffix(name.as_str()) {
             Some(_) => parent.to_owned(),
             None if parent.is_empty() => name,
             None => format!("{parent}.{name}"),
-        };
+        }
+    };
+    if text.starts_with(DUPLICATE) {
+        let key = quoted_key();
+        return Error::invalid_argument(&key, format!("{argument} has the key {key:?} twice"))
+            .with_help("remove one of the two");
+    }
+    if text.starts_with("unknown field") {
+        let key = quoted_key();
         return Error::invalid_argument(&key, format!("{argument} has an unknown key {key:?}"))
             .with_help("check the spelling; keys are camelCase");
     }
@@ -229,7 +279,6 @@ pub fn take_integer(fields: &mut Map<String, Value>, name: &str) -> Option<i64> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
     use serde_json::json;
 
     #[derive(Debug, Deserialize)]
@@ -239,6 +288,10 @@ mod tests {
         client_id: String,
         #[serde(default)]
         inner: Inner,
+        #[serde(default, deserialize_with = "unique_map")]
+        any: Map<String, Value>,
+        #[serde(default, deserialize_with = "unique_maps")]
+        list: Vec<Map<String, Value>>,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -259,6 +312,11 @@ mod tests {
             ("{\"clientId\":\"a\"} x", "config_json"),
             ("{}", "clientId"),
             ("{\"clientId\":\"a\",\"colour\":1}", "colour"),
+            ("{\"clientId\":\"hunter2\",\"clientId\":\"b\"}", "clientId"),
+            ("{\"clientId\":\"a\",\"inner\":{\"totalMs\":4711,\"totalMs\":2}}", "inner.totalMs"),
+            ("{\"clientId\":\"a\",\"inner\":{},\"inner\":{}}", "inner"),
+            ("{\"clientId\":\"a\",\"any\":{\"x\":\"hunter2\",\"x\":2}}", "any.x"),
+            ("{\"clientId\":\"a\",\"list\":[{\"x\":1,\"y\":1,\"x\":2}]}", "list[0].x"),
             ("{\"clientId\":\"a\",\"inner\":{\"totalMillis\":1}}", "inner.totalMillis"),
             ("{\"clientId\":\"a\",\"inner\":{\"totalMs\":\"hunter2\"}}", "inner.totalMs"),
             ("{\"clientId\":\"a\",\"inner\":{\"totalMs\":-4711}}", "inner.totalMs"),

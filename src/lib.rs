@@ -13,6 +13,7 @@
 mod ffi;
 mod typed;
 
+#[allow(missing_docs)]
 mod client;
 
 #[cfg(fuzzing)]
@@ -21,20 +22,30 @@ pub mod fuzzing;
 #[cfg(all(test, not(ghl_loom)))]
 mod simulation;
 
+#[allow(missing_docs)]
 mod authorization;
+#[allow(missing_docs)]
 mod request;
+#[allow(missing_docs)]
 mod webhook;
 
+#[allow(missing_docs)]
 mod tokens;
 
+#[allow(missing_docs)]
 mod api;
+#[allow(missing_docs)]
 mod http;
+#[allow(missing_docs)]
 mod store;
 
+#[allow(missing_docs)]
 mod clock;
 pub mod config;
+#[allow(missing_docs)]
 mod deadline;
 mod error;
+#[allow(missing_docs)]
 mod event;
 mod secret;
 mod token;
@@ -47,6 +58,7 @@ mod json;
 mod lookup;
 mod panic_scope;
 mod random;
+#[allow(missing_docs)]
 mod signal;
 mod worker_pool;
 

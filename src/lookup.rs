@@ -12,8 +12,8 @@ use std::time::Duration;
 /// How often a wait checks its deadline and cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// No thread could be started for a lookup: the process, its user or its container has reached a
-/// thread limit, or memory is low. Nothing was sent.
+/// No thread could be started for a lookup: a thread limit was reached, or memory is low. Nothing
+/// was sent.
 #[derive(Debug)]
 pub struct ThreadSpawnError(io::Error);
 

@@ -13,21 +13,23 @@ use crate::api::{Api, is_caller_settable, is_invalid_token_response};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::http::{Bucket, Idempotency, Request, Response};
+use crate::json;
 use crate::tokens::Tokens;
 
 /// The parameters of a request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct RequestParams {
     /// GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS; required.
     pub method: String,
     /// A path that begins with `/`, or a URL below the configured base URL; required.
     pub path: String,
     /// Maps names to strings, numbers, booleans, or lists of them; null is omitted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::unique_map")]
     pub query: Map<String, Value>,
     /// Additional headers; they override the default ones.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::unique_map")]
     pub headers: Map<String, Value>,
     /// A string is sent unchanged; other values as JSON, or as a form if the content type is that
     /// of a form.
@@ -45,7 +47,6 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Sends requests to that API with those tokens.
     pub fn new(api: Arc<Api>, tokens: Arc<Tokens>) -> Requests {
         Requests { api, tokens }
     }
@@ -53,10 +54,6 @@ impl Requests {
     /// Sends a request under the rate limiter and the retry rules. After a 401 for an invalid
     /// token, refreshes the token and repeats the request once. A response of any status is a
     /// success: `{"status", "headers", "body", "bodyEncoding"}`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter; with a resource, the errors of
-    /// [`Tokens::access_token`]; errors of the network; `RATE_LIMITED`.
     pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<Value> {
         let method = method(&params.method)?;
         let uri = self.api.target(&params.path, &pairs("query", &params.query)?)?;
@@ -85,7 +82,8 @@ impl Requests {
                 };
                 self.tokens
                     .with_live_token(resource_id, deadline, send, is_invalid)
-                    .map_err(|error| error.with_resource(resource_id))?
+                    // The caller's request was not sent, even if the renewal of its token was.
+                    .map_err(|error| error.before_request().with_resource(resource_id))?
             }
         };
         let response = response.map_err(|failure| match &params.resource_id {
@@ -122,7 +120,6 @@ fn idempotency(method: &Method) -> Idempotency {
     }
 }
 
-/// The name-value pairs of a query or a form.
 fn pairs(parameter: &str, fields: &Map<String, Value>) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     for (name, value) in fields {
@@ -206,7 +203,6 @@ fn body(
     Ok(Some(Zeroizing::new(bytes)))
 }
 
-/// The response as JSON for the caller.
 fn to_json(response: Response) -> Value {
     let content_type =
         response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

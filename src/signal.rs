@@ -36,9 +36,8 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Blocks the thread until the count differs from `seen`, for at most `timeout`. May return
-    /// early, so check the state again. Use [`Clock::wait`](crate::clock::Clock::wait) instead,
-    /// which a simulated clock can replace.
+    /// Blocks the thread until the count differs from `seen`, for at most `timeout`; may return
+    /// early. Use [`Clock::wait`](crate::clock::Clock::wait), which a simulated clock can replace.
     pub fn block(&self, seen: u64, timeout: Duration) {
         let count = self.lock();
         if *count == seen {

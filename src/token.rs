@@ -166,7 +166,7 @@ impl Token {
     }
 
     /// How long before its expiry the token is due: `margin`, but at most a quarter of the
-    /// lifetime. Otherwise a short-lived token would be refreshed at every call.
+    /// lifetime, so that a short-lived token is not refreshed at every call.
     pub fn margin(&self, margin: Duration) -> Duration {
         self.lifetime().map_or(margin, |lifetime| margin.min(lifetime / 4))
     }

@@ -17,7 +17,6 @@ const MAX_QUEUED_RESULTS: usize = 64;
 
 type WorkerMessage<T> = (Option<Result<T>>, DeferredCalls);
 
-/// The results of the workers.
 pub struct Results<T>(Receiver<WorkerMessage<T>>);
 
 /// The next message of the workers.
@@ -32,9 +31,6 @@ pub enum Received<T> {
 
 /// Runs `workers` threads, each of which calls `work` until it returns `None`, and passes their
 /// results to `collect` on this thread. A panic ends its thread.
-///
-/// # Errors
-/// `NETWORK` if no thread could be started; nothing was sent then.
 pub fn run<T: Send, R>(
     workers: usize,
     work: impl Fn() -> Option<T> + Sync,
@@ -85,7 +81,9 @@ fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Opt
                 std::mem::forget(payload);
                 should_continue = false;
                 Some(Err(Error::new(Status::Internal, "the library panicked")
-                    .with_help("report this defect and attach the log")))
+                    .with_help("report this defect and attach the log")
+                    // Whether it was is unknown.
+                    .with_sent(true)))
             }
         };
         should_continue &= results.send((result, messages)).is_ok();

@@ -38,7 +38,13 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("libc", &["ffi/", "store/postgres/socket.rs", "store/sqlite/region_lock.rs"]),
     (
         "rustix",
-        &["clock.rs", "http/tcp.rs", "store/postgres/socket.rs", "store/sqlite/database.rs"],
+        &[
+            "clock.rs",
+            "error/exhaustion.rs",
+            "http/tcp.rs",
+            "store/postgres/socket.rs",
+            "store/sqlite/database.rs",
+        ],
     ),
     ("nix", &["store/sqlite/region_lock.rs"]),
     (

@@ -588,7 +588,7 @@ fn invalid_id_is_refused_before_any_request() {
         }
     }
     works_on(&abi, &emulator);
-    // The server decides about ids of another form.
+    // The server decides about IDs of another form.
     for id in ["é", "../../etc/passwd", "a+b&c=d", &long[1..]] {
         abi.access_token(id).fails(Status::Forbidden);
     }

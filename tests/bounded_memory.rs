@@ -9,7 +9,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{FaultKind, Rule};
 use serde_json::json;
 
-use support::{Abi, emulator};
+use support::with_company;
 
 /// More than the responses, the emulator's blocks and the allocator's overhead need; far less than
 /// is sent.
@@ -26,9 +26,7 @@ fn peak() -> Option<u64> {
 
 #[test]
 fn response_of_any_size_uses_bounded_memory() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     let list = || abi.oauth_installed_locations(json!({"companyId": company}));
     list().ok();
     let Some(_) = peak() else {

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use built::{C99, compiler, program};
-use ghl_oauth_emulator::{Emulator, Endpoint, Notice, Options, Rule, Signature, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, Notice, Options, Rule, Signature, Stage};
 use serde_json::{Value, json};
 
 use support::{Abi, person};
@@ -121,8 +121,7 @@ fn header_compiles_as_c99_and_cpp11() {
         [(C99, "c"), ("-std=c11", "c"), ("-std=c++11", "c++"), ("-std=c++17", "c++")]
     {
         let mut compile = compiler(if language == "c" { C99 } else { standard });
-        compile.args([standard, "-x", language, "-fsyntax-only"]);
-        compile.arg(if language == "c" { "tests/abi/signatures.c" } else { "include/ghl_oauth.h" });
+        compile.args([standard, "-x", language, "-fsyntax-only", "include/ghl_oauth.h"]);
         if language == "c++" {
             // Included twice, as by two headers of a host.
             compile.args([
@@ -276,6 +275,38 @@ fn locations_listed_without_an_id_are_skipped_in_c() {
 }
 
 #[test]
+fn typed_response_tells_a_string_from_another_value() {
+    let emulator = Emulator::start(Options::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/typed_body.c", folder.path());
+    let config = emulator.configuration();
+    for run in [plainly, under_valgrind] {
+        let mut arguments = vec![config.as_str()];
+        for (body, expected, kind) in [
+            ("\"42\"", "42", "string"),
+            ("42", "42", "value"),
+            ("\"\"", "", "string"),
+            ("null", "null", "value"),
+            ("\"null\"", "null", "string"),
+            ("[1]", "[1]", "value"),
+        ] {
+            emulator.inject(
+                Rule::on(Endpoint::Any).times(1),
+                FaultKind::Status {
+                    status: 200,
+                    body: body.to_owned(),
+                    content_type: Some("application/json".to_owned()),
+                    headers: Vec::new(),
+                    stage: Stage::BeforeProcessing,
+                },
+            );
+            arguments.extend([expected, kind]);
+        }
+        run(&program, &arguments);
+    }
+}
+
+#[test]
 fn unreadable_tokens_are_in_the_failed_lists_of_typed_pages() {
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/unreadable.c", folder.path());
@@ -303,12 +334,7 @@ fn example_connects_and_visits_every_location() {
     assert!(out.contains(&format!("connected: Company {}", emulator.company_id())), "{out}");
 
     let mut wrong = Command::new(&program);
-    wrong.arg(
-        "{\"clientId\": \"app-1\", \"clientSecret\": \"s\", \"baseUrl\": \"http://example.com\"}",
-    );
-    let refused = wrong.env("LD_LIBRARY_PATH", built::folder()).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
+    support::reports_an_insecure_url(wrong.env("LD_LIBRARY_PATH", built::folder()));
 }
 
 /// Several processes share a folder of files that the C program manages, sealed and in plain text.

@@ -1,14 +1,16 @@
 //! Clock jumps, and tokens without a lifetime in the response.
 
+mod connect;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use ghl_oauth::internals::authorization::CompleteParams;
+use ghl_oauth::config::StoreKind;
 use ghl_oauth::internals::clock::Clock;
 use ghl_oauth::internals::token::ASSUMED_LIFETIME;
 use ghl_oauth::internals::{Client, Config, Status};
-use ghl_oauth_emulator::{Decision, Emulator, ExpiresIn, Options};
+use ghl_oauth_emulator::{Emulator, ExpiresIn, Options};
 use serde_json::json;
 
 const DAY_MS: i64 = 86_400_000;
@@ -47,7 +49,7 @@ impl Fixture {
         config.authorize_url = emulator.authorize_url();
         config.redirect_uri = Some(emulator.redirect_uri().to_owned());
         config.scopes = vec!["oauth.readonly".into()];
-        config.store.kind = "sqlite".into();
+        config.store.kind = StoreKind::Sqlite;
         config.store.path = Some(folder.path().join("tokens.db"));
         let now = emulator.clock().now_ms();
         let clocks =
@@ -55,17 +57,8 @@ impl Fixture {
         let client = Client::with_clock(&config, Arc::clone(&clocks) as Arc<dyn Clock>).unwrap();
         let company = emulator.company_id();
         let fixture = Fixture { emulator, client, clocks, config, company, _folder: folder };
-        fixture.connect();
+        connect::connect(&fixture.emulator, &fixture.client);
         fixture
-    }
-
-    fn connect(&self) {
-        let link = self.client.authorization_url(Default::default()).unwrap();
-        let decision = Decision::Company(self.company.clone());
-        let redirect_url = self.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams =
-            serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
-        self.client.authorization_complete(&params).unwrap();
     }
 
     /// The total number of refreshes after one request for the token.
@@ -113,7 +106,7 @@ fn missing_token_lifetime_is_replaced_by_a_default() {
     ] {
         let fixture = Fixture::new();
         fixture.emulator.set_expires_in(expires_in.clone());
-        fixture.connect();
+        connect::connect(&fixture.emulator, &fixture.client);
         let items = fixture.client.tokens_list(&Default::default()).unwrap();
         let expires_at = items["items"][0]["expiresAt"].as_i64().unwrap();
         assert_eq!(expires_at - fixture.clocks.wall_ms(), life_ms, "{expires_in:?}");

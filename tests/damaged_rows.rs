@@ -42,7 +42,7 @@ fn damage(path: &Path, resource_id: &str, damage: &str) {
     assert_eq!(updated.unwrap(), 1);
 }
 
-/// The ids of a list, and the ids of its failures.
+/// The IDs of a list, and the IDs of its failures.
 fn ids(list: &Value, items: &str) -> (Vec<String>, Vec<String>) {
     let of = |list: &Value| -> Vec<String> {
         let mut ids: Vec<String> = list.as_array().into_iter().flatten().map(id_of).collect();

@@ -121,16 +121,22 @@ fn deletion_while_the_store_fails_persists_or_is_reported_as_failed() {
     }
 }
 
+/// A client whose unsaved token was ended by another client, which is returned last.
+fn ended_elsewhere(kind: Kind, end: End) -> (Fixture, Abi, String, Abi) {
+    let (fixture, abi, location) = connected(kind);
+    refresh_unsaved(&fixture, &abi, &location);
+    a_moment_later(&fixture);
+    fixture.accept_saves();
+    let other = fixture.open();
+    end.end(&other, &fixture.emulator, &location);
+    (fixture, abi, location, other)
+}
+
 #[test]
 fn deletion_by_another_client_discards_an_unsaved_token() {
     for kind in DURABLE {
         for end in ENDS {
-            let (fixture, abi, location) = connected(kind);
-            refresh_unsaved(&fixture, &abi, &location);
-            a_moment_later(&fixture);
-            fixture.accept_saves();
-            let other = fixture.open();
-            end.end(&other, &fixture.emulator, &location);
+            let (fixture, abi, location, other) = ended_elsewhere(kind, end);
             // The first call of its owner may still return it from memory, but no call may save it.
             let _ = abi.tokens_list(json!({})).ok();
             assert!(fixture.stored(&location).is_none(), "{kind:?}, {end:?}");
@@ -143,12 +149,7 @@ fn deletion_by_another_client_discards_an_unsaved_token() {
 fn deletion_by_another_client_persists_when_the_client_with_the_unsaved_token_is_freed() {
     for kind in DURABLE {
         for end in ENDS {
-            let (fixture, abi, location) = connected(kind);
-            refresh_unsaved(&fixture, &abi, &location);
-            a_moment_later(&fixture);
-            fixture.accept_saves();
-            let other = fixture.open();
-            end.end(&other, &fixture.emulator, &location);
+            let (fixture, abi, location, other) = ended_elsewhere(kind, end);
             drop(abi);
             stays_away(&fixture, vec![other], &location, &format!("{kind:?}, {end:?}"));
         }

@@ -14,7 +14,10 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, Outcome, contains_none_of, emulator, fields, header, only_request, sent};
+use support::{
+    Abi, Outcome, contains_none_of, emulator, fields, header, only_request, response, sent,
+    with_client, with_company,
+};
 
 const ENCODINGS: [(&str, &str); 2] =
     [("form", "application/x-www-form-urlencoded"), ("json", "application/json")];
@@ -22,24 +25,11 @@ const ENCODINGS: [(&str, &str); 2] =
 /// Characters that need escaping in a form, in a query and in JSON.
 const AWKWARD: &str = "a & b=c+d%20é\"\\/?#";
 
-/// The same without blanks, which no id contains.
+/// The same without blanks, which no ID contains.
 const AWKWARD_ID: &str = "a&b=c+d%20é\"\\/?#";
 
 fn answer(status: u16, body: impl ToString) -> FaultKind {
-    answer_with(status, body, &[])
-}
-
-fn answer_with(status: u16, body: impl ToString, headers: &[(&str, &str)]) -> FaultKind {
-    FaultKind::Status {
-        status,
-        body: body.to_string(),
-        content_type: None,
-        headers: headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect(),
-        stage: Stage::BeforeProcessing,
-    }
+    response(status, body, &[])
 }
 
 fn owned<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
@@ -271,8 +261,7 @@ fn configuration_sets_base_path_version_and_user_agent() {
 
 #[test]
 fn responses_of_every_shape_are_returned_in_camel_case() {
-    let emulator = emulator(3);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(3);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
     let shapes = [
         None,
@@ -358,8 +347,7 @@ fn keys_are(object: &Value, expected: &str) {
 
 #[test]
 fn unknown_response_fields_are_passed_through() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let news = json!({"deep": [1, 2.5, null, {"_id": "x", "snake_inside": true}]});
     for (name, endpoint, call) in WAYS {
         let body = json!({"accessToken": "a", "items": [{"_id": "1", "news": news}], "news": news});
@@ -372,8 +360,7 @@ fn unknown_response_fields_are_passed_through() {
 
 #[test]
 fn newer_spelling_wins_if_a_response_has_both() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     emulator.inject(
         Rule::default(),
         answer(
@@ -392,8 +379,7 @@ fn newer_spelling_wins_if_a_response_has_both() {
 
 #[test]
 fn older_list_format_of_locations_is_read() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let params = json!({"companyId": "c", "accessToken": "some access token"});
     let items = json!([{"_id": "1", "name": "One"}, {"_id": "2", "name": "Two"}]);
     emulator.inject(Rule::default(), answer(200, json!({"locations": items, "count": 2})));
@@ -407,8 +393,7 @@ fn older_list_format_of_locations_is_read() {
 
 #[test]
 fn expiry_is_computed_from_any_expires_in_format() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     const HOUR: i64 = 3_600;
     for (expires_in, seconds) in [
         (ExpiresIn::Truth, 86_399),
@@ -440,8 +425,7 @@ fn expiry_is_computed_from_any_expires_in_format() {
 
 #[test]
 fn success_without_a_token_is_a_protocol_error_that_shows_no_content() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     for (name, endpoint, call) in WAYS {
         for body in [
             "",
@@ -454,10 +438,11 @@ fn success_without_a_token_is_a_protocol_error_that_shows_no_content() {
         ] {
             emulator.inject(Rule::on(endpoint), answer(200, body));
             let error = call(&abi, &emulator).fails(Status::Protocol);
+            let is_repeatable = !["code", "refresh"].contains(&name) && body != "<html>";
             assert_eq!(
                 (&error["httpStatus"], &error["retryable"]),
-                (&json!(200), &json!(true)),
-                "{name}"
+                (&json!(200), &json!(is_repeatable)),
+                "{name}: {body}"
             );
             contains_none_of(&error.to_string(), &["half-a-new-token"]);
             emulator.clear_faults();
@@ -478,8 +463,7 @@ fn success_without_a_token_is_a_protocol_error_that_shows_no_content() {
 
 #[test]
 fn token_that_is_not_a_string_is_a_protocol_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     for wrong in ["937", "true", "[\"a\"]"] {
         let body = format!(r#"{{"accessToken":{wrong},"refreshToken":"r"}}"#);
         emulator.inject(Rule::on(Endpoint::Token), answer(200, body));
@@ -490,8 +474,7 @@ fn token_that_is_not_a_string_is_a_protocol_error() {
 
 #[test]
 fn unrequested_compressed_response_is_a_protocol_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     for marked in [true, false] {
         emulator.inject(Rule::default(), FaultKind::Gzip { marked });
         abi.oauth_token(json!({"grantType": "client_credentials"})).fails(Status::Protocol);
@@ -501,8 +484,7 @@ fn unrequested_compressed_response_is_a_protocol_error() {
 
 #[test]
 fn raw_calls_store_nothing() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(2);
     let heard = abi.listen();
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
     let first = raw_company(&abi, &emulator);
@@ -526,8 +508,7 @@ fn raw_calls_store_nothing() {
 
 #[test]
 fn bearer_is_the_stored_company_token_unless_the_call_provides_a_token() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(2);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
     let mint = json!({"companyId": company, "locationId": location});
     let list = json!({"companyId": company});
@@ -551,9 +532,7 @@ fn bearer_is_the_stored_company_token_unless_the_call_provides_a_token() {
 
 #[test]
 fn unknown_company_is_not_found_and_not_treated_as_a_location() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    abi.connect_company(&emulator);
+    let (emulator, abi, _) = with_company(1);
     let location = emulator.location_ids()[0].clone();
     sent(&emulator);
     for company in ["anotherCompany", &location] {
@@ -589,9 +568,7 @@ const BEARING: [Bearing; 3] = [
 #[test]
 fn expired_bearer_is_refreshed_once_and_the_call_repeated() {
     for (name, _, call) in BEARING {
-        let emulator = emulator(1);
-        let abi = Abi::new(&emulator);
-        abi.connect_company(&emulator);
+        let (emulator, abi, _) = with_company(1);
         sent(&emulator);
         emulator.expire_access_tokens();
         call(&abi, &emulator).ok();
@@ -609,9 +586,7 @@ fn expired_bearer_is_refreshed_once_and_the_call_repeated() {
 
 #[test]
 fn expired_bearer_provided_by_the_caller_is_not_refreshed() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    abi.connect_company(&emulator);
+    let (emulator, abi, _) = with_company(1);
     sent(&emulator);
     for (name, endpoint, call) in WAYS {
         if endpoint == Endpoint::Token {
@@ -628,9 +603,7 @@ fn expired_bearer_provided_by_the_caller_is_not_refreshed() {
 fn persistent_401_causes_one_refresh_and_no_loop() {
     for words in ["Invalid JWT", "Invalid token: access token is invalid"] {
         for (name, endpoint, call) in BEARING {
-            let emulator = emulator(1);
-            let abi = Abi::new(&emulator);
-            abi.connect_company(&emulator);
+            let (emulator, abi, _) = with_company(1);
             sent(&emulator);
             let body = json!({"statusCode": 401, "message": words});
             let fault = emulator.inject(Rule::on(endpoint), answer(401, body));
@@ -657,9 +630,7 @@ fn other_401_responses_never_cause_a_refresh() {
         ("Something that nobody has met before", Status::Unauthorized),
     ] {
         for (name, endpoint, call) in BEARING {
-            let emulator = emulator(1);
-            let abi = Abi::new(&emulator);
-            abi.connect_company(&emulator);
+            let (emulator, abi, _) = with_company(1);
             sent(&emulator);
             let body = json!({"statusCode": 401, "message": words});
             let fault = emulator.inject(Rule::on(endpoint), answer(401, body));
@@ -708,8 +679,7 @@ fn refusals_of_the_emulator_map_to_distinct_errors() {
 
 #[test]
 fn every_shape_of_refusal_is_parsed() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let page = format!("<!DOCTYPE html><title>Access denied | 1010</title>{}", "x".repeat(5_000));
     for (status, body, expected, api, trace_id) in [
         (
@@ -810,9 +780,7 @@ fn every_shape_of_refusal_is_parsed() {
 
 #[test]
 fn all_pages_are_returned_as_one_list() {
-    let emulator = emulator(95);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(95);
     for (page_size, requests) in [(Some(10), 10), (Some(95), 1), (None, 1)] {
         sent(&emulator);
         let mut params = json!({"companyId": company, "all": true});
@@ -840,8 +808,7 @@ fn all_pages_are_returned_as_one_list() {
 
 #[test]
 fn cyclic_page_tokens_end_in_an_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let params = json!({"companyId": "c", "accessToken": "some access token", "all": true});
     for body in [
         json!({
@@ -862,9 +829,7 @@ fn cyclic_page_tokens_end_in_an_error() {
 
 #[test]
 fn refused_page_fails_the_whole_list() {
-    let emulator = emulator(5);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(5);
     emulator.inject(Rule::on(Endpoint::InstalledLocations).skip(1), answer(403, "no"));
     let params = json!({"companyId": company, "all": true, "pageSize": 2});
     abi.oauth_installed_locations(params).fails(Status::Forbidden);
@@ -896,8 +861,7 @@ fn no_redirect_is_ever_followed() {
 
 #[test]
 fn body_over_the_size_limit_is_refused_and_a_smaller_body_is_read() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let generous = Abi::with(&emulator, json!({"limits": {"responseBytes": 4_000_000}}));
     let params = json!({"grantType": "client_credentials"});
     for chunked in [false, true] {
@@ -932,9 +896,8 @@ fn rate_limit_delay_within_the_deadline_is_waited_for() {
     thread::scope(|scope| {
         for (name, endpoint, call) in WAYS {
             scope.spawn(move || {
-                let emulator = emulator(1);
-                let abi = Abi::new(&emulator);
-                let kind = answer_with(429, "{}", &[("Retry-After", "1")]);
+                let (emulator, abi) = with_client(1);
+                let kind = response(429, "{}", &[("Retry-After", "1")]);
                 emulator.inject(Rule::on(endpoint).times(1), kind);
                 emulator
                     .inject(Rule::on(endpoint), answer(200, r#"{"accessToken":"a","items":[]}"#));
@@ -952,10 +915,8 @@ fn rate_limit_delay_within_the_deadline_is_waited_for() {
 fn rate_limit_delay_beyond_the_deadline_is_reported_at_once() {
     for (status, expected) in [(429, Status::RateLimited), (503, Status::Server)] {
         for (name, endpoint, call) in WAYS {
-            let emulator = emulator(1);
-            let abi = Abi::new(&emulator);
-            emulator
-                .inject(Rule::on(endpoint), answer_with(status, "", &[("Retry-After", "3600")]));
+            let (emulator, abi) = with_client(1);
+            emulator.inject(Rule::on(endpoint), response(status, "", &[("Retry-After", "3600")]));
             let error = call(&abi, &emulator).fails(expected);
             assert_eq!(
                 (&error["retryAfterMs"], &error["retryable"], &error["httpStatus"]),
@@ -972,10 +933,8 @@ fn rate_limit_of_one_company_pauses_only_calls_for_that_company() {
     for (name, endpoint, call) in
         WAYS.into_iter().filter(|(_, endpoint, _)| *endpoint != Endpoint::Token)
     {
-        let emulator = emulator(1);
-        let abi = Abi::new(&emulator);
-        emulator
-            .inject(Rule::on(endpoint).times(1), answer_with(429, "", &[("Retry-After", "3600")]));
+        let (emulator, abi) = with_client(1);
+        emulator.inject(Rule::on(endpoint).times(1), response(429, "", &[("Retry-After", "3600")]));
         call(&abi, &emulator).fails(Status::RateLimited);
         assert_eq!(sent(&emulator).len(), 1, "{name}");
         for (other, _, call) in
@@ -1003,8 +962,7 @@ fn attempts_stop_at_the_configured_number() {
         (400, [1, 1, 1, 1, 1]),
     ] {
         for ((name, endpoint, call), times) in WAYS.into_iter().zip(times) {
-            let emulator = emulator(1);
-            let abi = Abi::new(&emulator);
+            let (emulator, abi) = with_client(1);
             let fault = emulator.inject(Rule::on(endpoint), answer(status, "<html>oops</html>"));
             let expected = match status {
                 429 => Status::RateLimited,
@@ -1034,11 +992,11 @@ fn broken_connection_is_retried_only_if_a_repetition_is_safe() {
     ];
     for kind in broken {
         for ((name, endpoint, call), times) in WAYS.into_iter().zip([2, 1, 3, 3, 3]) {
-            let emulator = emulator(1);
-            let abi = Abi::new(&emulator);
+            let (emulator, abi) = with_client(1);
             let fault = emulator.inject(Rule::on(endpoint), kind.clone());
             let error = call(&abi, &emulator).fails(Status::Network);
-            assert_eq!((&error["retryable"], &error["httpStatus"]), (&json!(true), &Value::Null));
+            assert_eq!((&error["sent"], &error["httpStatus"]), (&json!(true), &Value::Null));
+            assert_eq!(error["retryable"], times == 3, "{name} {kind:?}");
             assert_eq!(emulator.strikes(fault), times, "{name} {kind:?}");
         }
     }
@@ -1046,8 +1004,7 @@ fn broken_connection_is_retried_only_if_a_repetition_is_safe() {
 
 #[test]
 fn non_http_response_is_a_protocol_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     for (name, endpoint, call) in WAYS {
         let kind =
             FaultKind::Raw { text: "SSH-2.0-OpenSSH_9.6\r\n\r\n".into(), ending: Ending::Close };
@@ -1131,10 +1088,9 @@ fn secrets_echoed_by_the_server_are_not_in_the_error() {
 
 #[test]
 fn secrets_echoed_by_the_server_in_unusual_places_are_not_in_the_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let echo = format!("{OURS} {}", emulator.client_secret());
-    let trace_id = answer_with(400, "{}", &[("x-trace-id", echo.as_str())]);
+    let trace_id = response(400, "{}", &[("x-trace-id", echo.as_str())]);
     for kind in [
         answer(400, json!({"message": "m", "traceId": echo})),
         answer(400, json!({"error": {"code": "C", "message": "m", "details": {echo.as_str(): 1}}})),
@@ -1150,8 +1106,7 @@ fn secrets_echoed_by_the_server_in_unusual_places_are_not_in_the_error() {
 
 #[test]
 fn client_secret_passed_with_the_call_is_not_in_the_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let given = "another-clients-secret";
     emulator.inject(Rule::default(), answer(401, json!({"message": format!("{given} is wrong")})));
     for Outcome(code, document) in calls_with_secrets(&abi, &emulator.company_id(), Some(given)) {
@@ -1194,7 +1149,10 @@ fn call_ends_at_its_deadline_if_the_server_stalls_or_drips() {
                         error["message"].as_str().unwrap().contains("300 ms"),
                         "{name}: {error}"
                     );
-                    assert_eq!(error["retryable"], true);
+                    assert_eq!(error["sent"], true);
+                    // A code or a raw refresh token may be used up.
+                    let is_single_use = ["code", "refresh"].contains(&name);
+                    assert_eq!(error["retryable"], !is_single_use, "{name}");
                 });
             }
         }

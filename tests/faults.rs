@@ -18,7 +18,7 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, contains_none_of, free_port, status_name};
+use support::{Abi, DAY, Granted, Outcome, contains_none_of, free_port, response, status_name};
 
 /// The deadline of a call if the server makes it wait.
 const DEADLINE: Duration = Duration::from_millis(1_000);
@@ -67,13 +67,7 @@ fn no_connection(name: &'static str, place: Place) -> Fault {
 
 /// A response that replaces the normal one.
 fn answer(name: &'static str, http: u16, body: &str, words: Option<&'static str>) -> Fault {
-    let kind = FaultKind::Status {
-        status: http,
-        body: body.to_owned(),
-        content_type: None,
-        headers: vec![("x-trace-id".into(), "trace-of-the-head".into())],
-        stage: Stage::BeforeProcessing,
-    };
+    let kind = response(http, body, &[("x-trace-id", "trace-of-the-head")]);
     Fault { http: Some(http), words, ..silent(name, kind) }
 }
 
@@ -222,24 +216,10 @@ impl Fixture {
         let emulator =
             Emulator::start(Options { locations: 1, companies: 2, ..Options::default() }).unwrap();
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": total.as_millis() as u64}}));
-        let company = abi.connect_company(&emulator);
-        let code = |abi: &Abi| {
-            support::query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"]
-                .clone()
-        };
-        let raw =
-            abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
-        let text = |name: &str| raw[name].as_str().unwrap().to_owned();
-        Fixture {
-            code: code(&abi),
-            refresh_token: text("refreshToken"),
-            access_token: text("accessToken"),
-            location: emulator.location_ids()[0].clone(),
-            abi,
-            company,
-            emulator,
-            behind: Vec::new(),
-        }
+        let Granted { company, code, refresh_token, access_token } = Granted::new(&emulator, &abi);
+        let location = emulator.location_ids()[0].clone();
+        let behind = Vec::new();
+        Fixture { emulator, abi, company, location, code, refresh_token, access_token, behind }
     }
 
     /// The same with a client that has the same tokens and uses the unreachable target.
@@ -423,6 +403,7 @@ fn result(fault: &Fault, way: &Way) -> String {
         Outcome(0, _) => "ok".to_owned(),
         Outcome(code, ref document) => {
             check(fault, way, &fixture, &document["error"]);
+            check_effect(fault, way, strikes, &document["error"]);
             let status = status_name(code);
             let documented = documented_errors(way.function);
             assert!(documented.contains(status), "{}: the header names no {status}", way.function);
@@ -491,6 +472,32 @@ fn check(fault: &Fault, way: &Way, fixture: &Fixture, error: &Value) {
         fixture.emulator.client_secret(),
     ];
     contains_none_of(&error.to_string(), &secrets);
+}
+
+/// Checks what the error says about the effect of the call, and whether to repeat it.
+fn check_effect(fault: &Fault, way: &Way, strikes: u32, error: &Value) {
+    let name = &fault.name;
+    let status = Status::ALL.into_iter().find(|status| error["status"] == status.name()).unwrap();
+    let refused_before_acting =
+        error["httpStatus"] == 429 || error["httpStatus"] == 503 && name.contains("Retry-After");
+    let sent = strikes > 0 && !refused_before_acting;
+    assert_eq!(error["sent"], sent, "{name}: {error}");
+
+    // The configuration leads to another server than the API.
+    let is_wrong_address = matches!(fault.wrong_place, Some(Place::Secure { .. }))
+        || matches!(
+            fault.kind,
+            FaultKind::Redirect { .. } | FaultKind::Raw { .. } | FaultKind::HugeHead { .. }
+        )
+        || name == "2xx, an HTML page";
+    let refused = error["httpStatus"].as_u64().is_some_and(|http| (400..500).contains(&http))
+        && status != Status::Server;
+    // A code is worth another try if the server said that it failed.
+    let is_answered_code =
+        way.grant_type == Some(GrantType::AuthorizationCode) && status == Status::Server;
+    let is_single_use = way.grant_type.is_some() && way.renews.is_none() && !is_answered_code;
+    let retryable = status.retryable() && !is_wrong_address && !(is_single_use && sent && !refused);
+    assert_eq!(error["retryable"], retryable, "{}, {name}: {error}", way.function);
 }
 
 /// After the fault the connection works, unless the server refused its token.

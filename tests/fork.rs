@@ -3,15 +3,15 @@
 #![cfg(unix)]
 
 mod built;
+mod connect;
 #[cfg(feature = "postgres")]
 mod postgres_server;
 mod worker;
 
 use std::process::Command;
 
-use ghl_oauth::internals::authorization::CompleteParams;
 use ghl_oauth::internals::{Client, Config};
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use worker::Worker;
@@ -43,22 +43,10 @@ impl Fixture {
 
     fn with(store: Value, folder: TempDir) -> Fixture {
         let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
-        let config = json!({
-            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(),
-            "baseUrl": emulator.base_url(),
-            "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
-            "scopes": ["oauth.readonly", "oauth.write"],
-            "store": store,
-        });
+        let config = connect::config(&emulator, &store);
         let fixture = Fixture { emulator, config, _folder: folder };
         let client = fixture.client();
-        let link = client.authorization_url(Default::default()).unwrap();
-        let decision = Decision::Company(fixture.emulator.company_id());
-        let redirect_url =
-            fixture.emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams =
-            serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
-        client.authorization_complete(&params).unwrap();
+        connect::connect(&fixture.emulator, &client);
         fixture.expire();
         fixture
     }

@@ -498,7 +498,7 @@ fn host_store_supports_the_whole_flow() {
     assert_eq!(stored["companyId"], company.as_str());
     assert!(stored["document"].as_str().unwrap().contains("refreshToken"));
 
-    // Pages are sorted by id.
+    // Pages are sorted by ID.
     let (mut ids, mut params) = (Vec::new(), json!({"userType": "Location", "pageSize": 2}));
     loop {
         let page = abi.tokens_list(params.clone()).ok();

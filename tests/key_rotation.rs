@@ -1,4 +1,4 @@
-//! Client id rotation: a client with a new client id does not see the tokens of the old one,
+//! Client ID rotation: a client with a new client ID does not see the tokens of the old one,
 //! reports that they exist, and can adopt them.
 
 mod built;
@@ -21,14 +21,14 @@ const OLD_ID: &str = "6600aabbccddeeff00112233-oldkey";
 
 const KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
-/// A client with the old client id on the same database, with further configuration changes.
+/// A client with the old client ID on the same database, with further configuration changes.
 fn old(fixture: &Fixture, changes: Value) -> Abi {
     let mut all = json!({"clientId": OLD_ID});
     all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     fixture.open_with(all)
 }
 
-/// Consents and mints with the current client id, and then moves the rows to the old one.
+/// Consents and mints with the current client ID, and then moves the rows to the old one.
 fn held_under_the_old_id(fixture: &Fixture, changes: &Value) -> (Abi, String, String) {
     let abi = fixture.open_with(changes.clone());
     let company = abi.connect_company(&fixture.emulator);
@@ -86,7 +86,7 @@ fn token_requested_under_a_new_client_id_is_not_found_and_the_error_names_the_ol
         })
     );
 
-    // The error gives no such advice if the store holds no tokens of another client id.
+    // The error gives no such advice if the store holds no tokens of another client ID.
     let lonely = Fixture::new(Kind::Sqlite);
     let error = lonely.open().access_token("unknown").fails(Status::NotFound);
     assert!(!error["help"].as_str().unwrap().contains("ghl_tokens_adopt"), "{error}");
@@ -118,7 +118,7 @@ fn token_whose_refresh_has_an_unknown_outcome_is_not_adopted() {
     );
 }
 
-/// The warnings of this process that name other client ids.
+/// The warnings of this process that name other client IDs.
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 unsafe extern "C" fn hear(level: i32, message: *const c_char, _: *mut c_void) {
@@ -241,7 +241,7 @@ fn adoption_interrupted_between_its_two_steps_is_completed_by_the_next() {
     for refreshed_meanwhile in [false, true] {
         let fixture = Fixture::new(Kind::Sqlite);
         let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));
-        // The state after the first step: the row exists under both client ids.
+        // The state after the first step: the row exists under both client IDs.
         let copy = "CREATE TEMP TABLE both AS SELECT * FROM token WHERE client_id = ?1";
         let database = fixture.database();
         database.execute(copy, [OLD_ID]).unwrap();
@@ -285,7 +285,7 @@ fn lost_connection_is_retried_after_an_adoption_and_can_be_adopted_back() {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, _) = held_under_the_old_id(&fixture, &json!({}));
     let old = old(&fixture, json!({}));
-    // The emulator does not know the old client id, and refuses the refresh.
+    // The emulator does not know the old client ID, and refuses the refresh.
     let _ = old.token_refresh(&company);
     let report = abi.tokens_adopt(json!({"clientId": OLD_ID, "resourceId": company})).ok();
     assert_eq!(report["adopted"], 1, "{report}");
@@ -322,7 +322,7 @@ fn install_waiting_for_its_company_token_is_adopted() {
         support::signed(&fixture.emulator, body.as_bytes(), ghl_oauth_emulator::Signature::Ed25519);
     let applied = abi.webhook_apply(body.as_bytes(), &headers).ok();
     assert_eq!(applied["reason"], "remembered until its company's token is available", "{applied}");
-    // Move the note, as if the webhook had arrived under the old client id.
+    // Move the note, as if the webhook had arrived under the old client ID.
     fixture.database().execute("UPDATE note SET client_id = ?1", [OLD_ID]).unwrap();
     abi.tokens_adopt(json!({"clientId": OLD_ID})).ok();
     abi.tokens_maintain(json!({}), |_| true).ok();

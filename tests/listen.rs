@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use support::{
     Abi, Outcome, PanickingClock, contains_none_of, emulator, fields, free_port, query, sent,
+    with_client,
 };
 
 /// The limit for every wait of a test. No operation takes nearly that long.
@@ -94,8 +95,7 @@ fn follow(port: u16, url: &str) -> String {
 
 #[test]
 fn redirected_browser_gets_a_success_page_and_the_port_is_closed() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
     let (outcome, page) = listening(&abi, json!({"port": port}), || follow(port, &redirect_url));
     let stored = outcome.ok();
@@ -215,8 +215,7 @@ fn unrelated_requests_are_refused_and_the_wait_continues() {
 
 #[test]
 fn tunnel_may_replace_the_host_header_with_its_own_name_for_the_port() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let port = free_port();
     for host in [
         "app.example:443",
@@ -234,8 +233,7 @@ fn tunnel_may_replace_the_host_header_with_its_own_name_for_the_port() {
 
 #[test]
 fn idle_and_slow_connections_delay_no_other_connection() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
     let (outcome, page) = listening(&abi, json!({"port": port}), || {
         let gone = connect(port);
@@ -266,8 +264,7 @@ fn idle_and_slow_connections_delay_no_other_connection() {
 
 #[test]
 fn client_that_is_still_sending_gets_a_complete_response() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
     let (outcome, ()) = listening(&abi, json!({"port": port}), || {
         let mut sending = connect(port);
@@ -288,8 +285,7 @@ fn client_that_is_still_sending_gets_a_complete_response() {
 
 #[test]
 fn browser_that_leaves_before_its_page_still_completes_the_consent() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
     let (outcome, ()) = listening(&abi, json!({"port": port}), || {
         connect(port).write_all(request(&redirect_url).as_bytes()).unwrap();
@@ -300,8 +296,7 @@ fn browser_that_leaves_before_its_page_still_completes_the_consent() {
 
 #[test]
 fn second_browser_finds_the_port_closed() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
     let hold = emulator.hold(codes(), Stage::BeforeProcessing);
     let (outcome, page) = listening(&abi, json!({"port": port}), || {
@@ -321,8 +316,7 @@ fn second_browser_finds_the_port_closed() {
 
 #[test]
 fn denied_consent_ends_the_wait_with_its_own_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let port = free_port();
     let denied = abi.consent(&emulator, Decision::Deny);
     let described = format!("{denied}&error_description=The+app+was+not+wanted");
@@ -341,8 +335,7 @@ fn denied_consent_ends_the_wait_with_its_own_error() {
 
 #[test]
 fn code_refused_by_the_server_is_reported_without_the_servers_text() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let port = free_port();
     let redirect_url = consented(&abi, &emulator);
     let wrong = redirect_url.replace(&query(&redirect_url)["code"], "a-wrong-code");
@@ -390,8 +383,7 @@ fn wait_without_a_browser_times_out_and_the_link_stays_valid() {
 
 #[test]
 fn cancellation_ends_the_wait() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let port = free_port();
     thread::scope(|scope| {
         let listening = scope.spawn(|| abi.authorization_listen(json!({"port": port})));
@@ -407,8 +399,7 @@ fn cancellation_ends_the_wait() {
 
 #[test]
 fn port_in_use_is_named_in_the_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let port = free_port();
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let error = abi.authorization_listen(json!({"port": port})).refuses("port");
@@ -487,8 +478,7 @@ fn loopback_redirect_uri_determines_the_port() {
 
 #[test]
 fn marketplace_installation_without_a_state_is_accepted_only_on_request() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let port = free_port();
     let redirect_url = consented(&abi, &emulator);
     let state = &query(&redirect_url)["state"];
@@ -533,8 +523,7 @@ fn listener_with_a_host_session_accepts_only_its_own_redirect() {
 
 #[test]
 fn program_started_during_the_wait_does_not_inherit_the_port() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let (port, redirect_url) = (free_port(), consented(&abi, &emulator));
     let (outcome, child) = listening(&abi, json!({"port": port}), || {
         let _idle = connect(port);

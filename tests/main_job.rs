@@ -8,7 +8,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Decision, Emulator, Options};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, config, contains_none_of, emulator, header, query, sent};
+use support::{Abi, DAY, config, contains_none_of, emulator, header, query, sent, with_client};
 
 #[test]
 fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
@@ -123,7 +123,7 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
     }
 }
 
-/// The ids of all locations from all pages.
+/// The IDs of all locations from all pages.
 fn installed_locations(abi: &Abi, company: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut params = json!({"companyId": company, "pageSize": 2});
@@ -181,8 +181,7 @@ fn consent_link_contains_the_requested_parameters() {
 
 #[test]
 fn each_consent_link_has_a_unique_state() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (_emulator, abi) = with_client(1);
     let states: BTreeSet<String> = (0..100)
         .map(|_| abi.authorization_url(json!({})).ok()["state"].as_str().unwrap().to_owned())
         .collect();
@@ -237,8 +236,7 @@ fn private_app_is_installed_by_its_version_id_in_the_same_tab() {
 
 #[test]
 fn statistics_count_the_work_that_was_done() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(2);
     let figures = |abi: &Abi| {
         let stats = abi.stats();
         assert_eq!(stats["version"], env!("CARGO_PKG_VERSION"));

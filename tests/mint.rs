@@ -14,7 +14,7 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, sent};
+use support::{Abi, DAY, response, sent};
 
 /// An emulator without rate limits: only tests about the rate limiter should wait for it.
 fn emulator(locations: usize) -> Emulator {
@@ -51,14 +51,7 @@ fn counts(report: &Value) -> [u64; 4] {
 }
 
 fn status(http: u16, body: &str) -> FaultKind {
-    let stage = Stage::BeforeProcessing;
-    FaultKind::Status {
-        status: http,
-        body: body.to_owned(),
-        content_type: None,
-        headers: vec![],
-        stage,
-    }
+    response(http, body, &[])
 }
 
 /// The number of requests with this path.
@@ -273,26 +266,15 @@ fn many_mints_stay_below_the_rate_limit() {
 fn rate_limit_refusal_is_waited_for_and_no_location_is_skipped() {
     let emulator = emulator(20);
     let (abi, company) = connected(&emulator);
-    let kind = FaultKind::Status {
-        status: 429,
-        body: String::new(),
-        content_type: None,
-        headers: vec![("Retry-After".into(), "1".into())],
-        stage: Stage::BeforeProcessing,
-    };
-    emulator.inject(Rule::on(Endpoint::LocationToken).skip(5).times(1), kind.clone());
+    let limited = |seconds| response(429, "", &[("Retry-After", seconds)]);
+    emulator.inject(Rule::on(Endpoint::LocationToken).skip(5).times(1), limited("1"));
     // Shorter than the delay that the server asks for.
     let impatient = client(&emulator, json!({"timeouts": {"totalMs": 500}}));
     impatient.connect_company(&emulator);
     let params = json!({"companyId": company, "installed": true, "concurrency": 2});
     assert_eq!(counts(&impatient.tokens_mint(params, |_| true).ok()), [20, 20, 0, 0]);
 
-    let FaultKind::Status { status, body, content_type, stage, .. } = kind else { unreachable!() };
-    let headers = vec![("Retry-After".into(), "3600".into())];
-    emulator.inject(
-        Rule::on(Endpoint::LocationToken),
-        FaultKind::Status { status, body, content_type, headers, stage },
-    );
+    emulator.inject(Rule::on(Endpoint::LocationToken), limited("3600"));
     let error = abi.tokens_mint(of_all(&company), |_| true).fails(Status::RateLimited);
     assert_eq!(error["resourceId"], company.as_str());
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, Rule};
 use serde_json::{Value, json};
 use support::*;
 
@@ -15,26 +15,12 @@ fn answers(
     headers: &[(&str, &str)],
     body: &Value,
 ) {
-    emulator.inject(
-        Rule::on(endpoint),
-        FaultKind::Status {
-            status,
-            body: body.to_string(),
-            content_type: None,
-            headers: headers
-                .iter()
-                .map(|(name, value)| ((*name).into(), (*value).into()))
-                .collect(),
-            stage: Stage::BeforeProcessing,
-        },
-    );
+    emulator.inject(Rule::on(endpoint), response(status, body, headers));
 }
 
 #[test]
 fn excessive_retry_after_is_capped_at_a_day() {
-    let emulator = emulator(1);
-    let client = Abi::new(&emulator);
-    let company = client.connect_company(&emulator);
+    let (emulator, client, company) = with_company(1);
     let location = emulator.location_ids().remove(0);
     let for_ever = [("Retry-After", "18446744073709551615")];
     answers(&emulator, Endpoint::LocationToken, 429, &for_ever, &json!({}));
@@ -49,8 +35,7 @@ fn excessive_retry_after_is_capped_at_a_day() {
 
 #[test]
 fn bearer_not_allowed_in_a_header_is_refused_by_name() {
-    let emulator = emulator(1);
-    let client = Abi::new(&emulator);
+    let (emulator, client) = with_client(1);
     let bearer = "hunter2-token\r\nX-Other: 1";
     for outcome in [
         client.oauth_location_token(
@@ -66,8 +51,7 @@ fn bearer_not_allowed_in_a_header_is_refused_by_name() {
 
 #[test]
 fn granted_token_not_allowed_in_a_header_is_a_protocol_error() {
-    let emulator = emulator(1);
-    let client = Abi::new(&emulator);
+    let (emulator, client) = with_client(1);
     answers(
         &emulator,
         Endpoint::Token,
@@ -80,8 +64,7 @@ fn granted_token_not_allowed_in_a_header_is_a_protocol_error() {
 
 #[test]
 fn consent_whose_owner_id_is_invalid_fails() {
-    let emulator = emulator(1);
-    let client = Abi::new(&emulator);
+    let (emulator, client) = with_client(1);
     let redirect_url =
         client.consent(&emulator, ghl_oauth_emulator::Decision::Company(emulator.company_id()));
     answers(
@@ -97,9 +80,7 @@ fn consent_whose_owner_id_is_invalid_fails() {
 
 #[test]
 fn refreshed_token_of_another_owner_is_not_returned_to_callers() {
-    let emulator = emulator(1);
-    let client = Abi::new(&emulator);
-    let company = client.connect_company(&emulator);
+    let (emulator, client, company) = with_company(1);
     answers(
         &emulator,
         Endpoint::Token,
@@ -131,9 +112,7 @@ fn refreshed_token_of_another_owner_is_not_returned_to_callers() {
 
 #[test]
 fn minted_token_of_another_location_is_not_returned_to_callers() {
-    let emulator = emulator(2);
-    let client = Abi::new(&emulator);
-    client.connect_company(&emulator);
+    let (emulator, client, _) = with_company(2);
     let locations = emulator.location_ids();
     answers(
         &emulator,
@@ -148,9 +127,7 @@ fn minted_token_of_another_location_is_not_returned_to_callers() {
 
 #[test]
 fn listed_location_without_an_id_is_neither_returned_nor_minted() {
-    let emulator = emulator(1);
-    let client = Abi::new(&emulator);
-    let company = client.connect_company(&emulator);
+    let (emulator, client, company) = with_company(1);
     list_odd_locations(&emulator);
     for all in [false, true] {
         let list = client.oauth_installed_locations(json!({"companyId": company, "all": all})).ok();

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::thread;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, GrantType, Rule, Stage};
 use serde_json::json;
 
-use support::{Abi, DAY, Outcome, PanickingClock, call_concurrently, emulator, sent};
+use support::{
+    Abi, DAY, Outcome, PanickingClock, call_concurrently, emulator, response, sent, with_company,
+};
 
 fn refreshes_of(resource: &str) -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken).resource(resource)
@@ -51,9 +53,7 @@ fn expired_token_is_refreshed_once_by_64_callers() {
 
 #[test]
 fn simultaneous_forced_refreshes_send_one_request() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     let old = abi.live_token(&emulator, &company);
     sent(&emulator);
     let hold = emulator.hold(refreshes_of(&company), Stage::AfterProcessing);
@@ -100,9 +100,7 @@ fn forced_refresh_joins_the_refresh_in_progress() {
 
 #[test]
 fn simultaneous_first_calls_for_a_location_send_one_mint() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
-    abi.connect_company(&emulator);
+    let (emulator, abi, _) = with_company(2);
     let location = emulator.location_ids()[1].clone();
     sent(&emulator);
     let hold = emulator.hold(Rule::on(Endpoint::LocationToken), Stage::BeforeProcessing);
@@ -185,9 +183,7 @@ fn refresh_delays_no_process_whose_token_is_still_valid() {
 
 #[test]
 fn slow_mint_of_one_location_delays_no_other_location() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
-    abi.connect_company(&emulator);
+    let (emulator, abi, _) = with_company(2);
     let locations = emulator.location_ids();
     let hold = emulator
         .hold(Rule::on(Endpoint::LocationToken).resource(&locations[0]), Stage::BeforeProcessing);
@@ -236,13 +232,7 @@ fn leader_that_times_out_passes_the_refresh_to_a_caller_with_time_left() {
     sent(&emulator);
     let hold = emulator.hold(refreshes_of(&company).times(1), Stage::AfterProcessing);
     // The first request takes a second, so the deadline of the second caller is that much later.
-    let limited = FaultKind::Status {
-        status: 429,
-        body: String::new(),
-        content_type: None,
-        headers: vec![("Retry-After".into(), "1".into())],
-        stage: Stage::BeforeProcessing,
-    };
+    let limited = response(429, "", &[("Retry-After", "1")]);
     emulator.inject(
         Rule::on(Endpoint::Token).grant_type(GrantType::ClientCredentials).times(1),
         limited,

@@ -1,6 +1,7 @@
 //! The PostgreSQL store on real servers and through a real pooler.
 #![cfg(all(unix, feature = "postgres"))]
 
+mod connect;
 mod postgres_server;
 mod store_suite;
 
@@ -12,17 +13,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ghl_oauth::config::Timeouts;
-use ghl_oauth::internals::authorization::CompleteParams;
 use ghl_oauth::internals::clock::{Clock, SystemClock};
 use ghl_oauth::internals::deadline::{Cancellation, Deadline};
 use ghl_oauth::internals::secret::Secret;
 use ghl_oauth::internals::store::{Note, PostgresStore, Query, Record, Seal, Store};
 use ghl_oauth::internals::token::UserType;
 use ghl_oauth::internals::{Client, Config, Error, Result, Status};
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use postgres_server::{Database, PASSWORD, Pooler, ROLE, Relay, Server, shared, wait_until};
 use serde_json::{Value, json};
-use store_suite::{assert_store_contract, patience, remove, token};
+use store_suite::{assert_apps_are_separate, assert_store_contract, patience, remove, token};
 
 fn open(url: &str) -> PostgresStore {
     try_open(url, None).unwrap()
@@ -102,24 +102,7 @@ fn apps_sharing_a_database_see_only_their_own_records() {
     let of =
         |app: &str| PostgresStore::open(&url, None, &Timeouts::default(), Seal::none(app)).unwrap();
     let (one, two) = (of("app-1"), of("app-2"));
-    one.save(&company("company"), &patience()).unwrap();
-    assert!(two.load("company", &patience()).unwrap().is_none());
-    two.save(&company("company"), &patience()).unwrap();
-    assert!(remove(&two, "company"));
-    assert!(one.load("company", &patience()).unwrap().is_some());
-    let note = Note {
-        key: "n".into(),
-        version: 0,
-        list: "due".into(),
-        document: Value::Null,
-        expires_at: 1,
-    };
-    one.save_note(&note, &patience()).unwrap();
-    two.prune_notes(2, &patience()).unwrap();
-    assert!(
-        one.note("n", &patience()).unwrap().is_some()
-            && two.note("n", &patience()).unwrap().is_none()
-    );
+    assert_apps_are_separate(&one, &two);
     let _held = one.lock("company", &patience()).unwrap();
     assert!(two.lock("company", &patience()).is_ok());
 }
@@ -146,7 +129,7 @@ fn tokens_of_another_client_id_in_the_same_database_are_adopted_and_work() {
     assert_eq!(report, json!({"adopted": 2, "skipped": [], "failed": [], "clients": []}));
     assert!(other.access_token(&ids[1]).is_ok());
 
-    // And back, to the client id that the emulator knows.
+    // And back, to the client ID that the emulator knows.
     let fresh = Fixture::client(&emulator, &url);
     assert_eq!(adopt(&fresh, &config.client_id)["adopted"], 2);
     for id in &ids {
@@ -654,12 +637,7 @@ impl Fixture {
     }
 
     fn connect(emulator: &Emulator, client: &Client) {
-        let link = client.authorization_url(Default::default()).unwrap();
-        let decision = Decision::Company(emulator.company_id());
-        let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams =
-            serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
-        client.authorization_complete(&params).unwrap();
+        connect::connect(emulator, client);
     }
 
     fn client(emulator: &Emulator, url: &str) -> Client {
@@ -667,12 +645,7 @@ impl Fixture {
     }
 
     fn config(emulator: &Emulator, url: &str) -> Config {
-        let config = json!({
-            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(),
-            "baseUrl": emulator.base_url(),
-            "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
-            "scopes": ["oauth.readonly", "oauth.write"], "store": {"kind": "postgres", "url": url},
-        });
+        let config = connect::config(emulator, &json!({"kind": "postgres", "url": url}));
         Config::from_json(&config.to_string()).unwrap()
     }
 
@@ -918,13 +891,13 @@ fn invalid_url_is_explained_without_its_password() {
     // The port of tcpmux, a service that no system runs.
     let nobody = 1;
     let wrong_password = good.replace("d41d8cd9", "d41d8cd9-wrong");
-    for (url, says) in [
-        (wrong_password.clone(), "password authentication failed"),
-        (good.replace(&format!("/{}", database.name), "/nowhere"), "does not exist"),
-        (database.url_at(&format!("127.0.0.1:{nobody}")), "refused"),
-        (database.url_at(&format!("127.0.0.1:{nobody},localhost:{nobody}")), "localhost"),
-        (database.url_at("no-such-host.invalid:5432"), "no-such-host.invalid"),
-        (format!("{good}?sslmode=require"), "TLS"),
+    for (url, says, retryable) in [
+        (wrong_password.clone(), "password authentication failed", false),
+        (good.replace(&format!("/{}", database.name), "/nowhere"), "does not exist", false),
+        (database.url_at(&format!("127.0.0.1:{nobody}")), "refused", true),
+        (database.url_at(&format!("127.0.0.1:{nobody},localhost:{nobody}")), "localhost", true),
+        (database.url_at("no-such-host.invalid:5432"), "no-such-host.invalid", true),
+        (format!("{good}?sslmode=require"), "TLS", false),
     ] {
         let error = try_open(&url, None).err().unwrap();
         assert_eq!(
@@ -933,6 +906,7 @@ fn invalid_url_is_explained_without_its_password() {
             "{error}"
         );
         assert!(error.message().contains(says), "{says}: {error}");
+        assert_eq!((error.retryable(), error.sent()), (retryable, None), "{error}");
         shows_no_password(&format!("{error:?} {}", error.to_json()));
     }
     shows_no_password(&format!("{:?}", try_open(&wrong_password, None).err()));
@@ -1106,7 +1080,7 @@ fn server_certificate_and_host_name_are_verified() {
     {
         let bundle = bundle.map(path);
         let error = try_open(&url(host, ""), bundle.as_deref()).err().unwrap();
-        assert_eq!(error.status(), Status::Store);
+        assert_eq!((error.status(), error.retryable()), (Status::Store, false), "{error}");
         assert!(error.message().contains("certificate"), "{host}, {bundle:?}: {error}");
     }
     fs::write(path("bad.pem"), "no certificate").unwrap();

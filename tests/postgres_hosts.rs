@@ -4,6 +4,7 @@
 //! The workers are this program, started again inside a namespace with a role in its environment.
 #![cfg(all(target_os = "linux", feature = "postgres"))]
 
+mod connect;
 mod postgres_server;
 mod worker;
 
@@ -15,9 +16,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ghl_oauth::internals::authorization::CompleteParams;
 use ghl_oauth::internals::{Client, Config};
-use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Endpoint, GrantType, Options, Rule, Stage};
 use postgres_server::{Relay, Server};
 use serde_json::{Value, json};
 use worker::Worker;
@@ -166,13 +166,10 @@ fn host_disconnected_during_a_refresh_delays_others_only_briefly_and_loses_no_to
     let emulator = Emulator::start(Options { rate_limit: None, ..Options::default() }).unwrap();
     let api = network.forward(emulator.base_url().rsplit(':').next().unwrap().parse().unwrap());
     let config = |url: &str, api: &str| {
-        json!({
-            "clientId": emulator.client_id(), "clientSecret": emulator.client_secret(),
-            "baseUrl": api,
-            "authorizeUrl": emulator.authorize_url(), "redirectUri": emulator.redirect_uri(),
-            "scopes": ["oauth.readonly", "oauth.write"], "http": {"allowInsecureHttp": true},
-            "store": {"kind": "postgres", "url": url},
-        })
+        let mut config = connect::config(&emulator, &json!({"kind": "postgres", "url": url}));
+        config["baseUrl"] = api.into();
+        config["http"] = json!({"allowInsecureHttp": true});
+        config
     };
     // The company is connected from here: a Unix socket works across network namespaces.
     let socket = server.socket_folder().to_str().unwrap().replace('/', "%2F");
@@ -180,12 +177,7 @@ fn host_disconnected_during_a_refresh_delays_others_only_briefly_and_loses_no_to
     let client =
         Client::new(&Config::from_json(&config(&here, &emulator.base_url()).to_string()).unwrap())
             .unwrap();
-    let link = client.authorization_url(Default::default()).unwrap();
-    let decision = Decision::Company(emulator.company_id());
-    let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-    let params: CompleteParams =
-        serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
-    client.authorization_complete(&params).unwrap();
+    connect::connect(&emulator, &client);
     let mut page = client.tokens_export(&Default::default()).unwrap();
     page["tokens"][0]["expiresAt"] = 1_700_000_000_000_i64.into();
     page["replace"] = true.into();

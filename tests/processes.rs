@@ -3,6 +3,7 @@
 //!
 //! The workers are this program, started again with a role in its environment.
 
+mod connect;
 mod folder_host;
 #[cfg(all(unix, feature = "postgres"))]
 mod postgres_server;
@@ -20,12 +21,11 @@ use std::{env, fs, thread};
 
 use folder_host::FolderHost;
 
-use ghl_oauth::internals::authorization::CompleteParams;
 use ghl_oauth::internals::clock::{Clock, SystemClock};
 use ghl_oauth::internals::ffi::client_from;
 use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{
-    Decision, Emulator, Endpoint, FaultKind, GrantType, Notice, Options, Rule, Signature, Stage,
+    Emulator, Endpoint, FaultKind, GrantType, Notice, Options, Rule, Signature, Stage,
 };
 use serde_json::{Value, json};
 use support::{Abi, Outcome};
@@ -231,12 +231,7 @@ fn config(emulator: &Emulator, store: &Value) -> Value {
 /// Connects the company and mints its locations.
 fn connect(emulator: &Emulator, config: &Value) -> Client {
     let client = client(config);
-    let link = client.authorization_url(Default::default()).unwrap();
-    let decision = Decision::Company(emulator.company_id());
-    let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-    let params: CompleteParams =
-        serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
-    client.authorization_complete(&params).unwrap();
+    connect::connect(emulator, &client);
     for location_id in emulator.location_ids() {
         client.access_token(&location_id).unwrap();
     }

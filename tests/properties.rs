@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ghl_oauth::config::StoreKind;
 use ghl_oauth::internals::authorization::{CompleteParams, UrlParams};
 use ghl_oauth::internals::clock::Clock;
 use ghl_oauth::internals::{Client, Config, Status};
@@ -98,9 +99,9 @@ struct World {
     revoked: bool,
     company_held: bool,
     /// The client may have refreshes of unknown outcome.
-    doubtful: bool,
+    outcome_unknown: bool,
     /// The age of the unknown outcome in seconds.
-    in_doubt_for: u64,
+    unknown_for: u64,
 }
 
 impl World {
@@ -129,8 +130,8 @@ impl World {
             may_be_lost: false,
             revoked: false,
             company_held: true,
-            doubtful: false,
-            in_doubt_for: 0,
+            outcome_unknown: false,
+            unknown_for: 0,
         };
         world.consent();
         world
@@ -168,7 +169,7 @@ impl World {
             }
             Act::Maintain => {
                 let report = self.client.tokens_maintain(&Default::default(), &|_| true).unwrap();
-                self.doubtful |= !report["failed"].as_array().unwrap().is_empty();
+                self.outcome_unknown |= !report["failed"].as_array().unwrap().is_empty();
                 self.see_failures();
             }
             Act::Delete(who) => {
@@ -195,10 +196,10 @@ impl World {
             }
             Act::Pass { seconds } => {
                 // An outcome that is still unknown may be lost at the end of the window.
-                if self.doubtful {
-                    self.in_doubt_for += seconds;
+                if self.outcome_unknown {
+                    self.unknown_for += seconds;
                 }
-                self.may_be_lost |= self.in_doubt_for >= 30;
+                self.may_be_lost |= self.unknown_for >= 30;
                 self.emulator.clock().advance(Duration::from_secs(*seconds));
             }
             Act::Revoke(who) => {
@@ -221,7 +222,7 @@ impl World {
             }
             Err(error) => match error.status() {
                 Status::Network | Status::Server | Status::Protocol | Status::Timeout => {
-                    self.doubtful = true
+                    self.outcome_unknown = true
                 }
                 // A truncated refusal is unspecific and harmless.
                 Status::LocationInactive | Status::NotFound | Status::InvalidRequest => {}
@@ -238,7 +239,7 @@ impl World {
     /// A failed refresh may be hidden from a caller who got the old token, or by the mint of a
     /// location.
     fn see_failures(&mut self) {
-        self.doubtful |= self.client.stats().unwrap()["tokens"]["failed"] != 0;
+        self.outcome_unknown |= self.client.stats().unwrap()["tokens"]["failed"] != 0;
     }
 }
 
@@ -274,7 +275,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         holds(&acts, &|config| {
             if durable {
-                config.store.kind = "sqlite".into();
+                config.store.kind = StoreKind::Sqlite;
                 config.store.path = Some(folder.path().join("tokens.db"));
             }
         });

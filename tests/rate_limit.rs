@@ -8,12 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{
-    Decision, Emulator, Endpoint, FaultKind, GrantType, Options, RateLimit, Rule, Stage,
-};
+use ghl_oauth_emulator::{Decision, Emulator, Endpoint, GrantType, Options, RateLimit, Rule};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, sent};
+use support::{Abi, DAY, Outcome, response, sent};
 
 /// An emulator with short windows, so that a test covers many of them.
 fn limited(requests: u32, per_ms: u64, per_day: u64) -> Emulator {
@@ -28,12 +26,8 @@ fn list(abi: &Abi, company_id: &str) -> Outcome {
 
 /// Refuses matching requests with these headers.
 fn refuse(emulator: &Emulator, rule: Rule, headers: &[(&str, &str)]) {
-    let headers =
-        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let body = r#"{"statusCode": 429, "message": "Too Many Requests"}"#.to_owned();
-    let stage = Stage::BeforeProcessing;
-    emulator
-        .inject(rule, FaultKind::Status { status: 429, body, content_type: None, headers, stage });
+    let body = r#"{"statusCode": 429, "message": "Too Many Requests"}"#;
+    emulator.inject(rule, response(429, body, headers));
 }
 
 fn pace_of(abi: &Abi, resource_id: &str) -> Value {

@@ -239,13 +239,7 @@ fn response_without_a_list_or_its_next_page_is_an_error() {
             "items": [{"_id": "l1"}], "pagination": {"hasNextPage": true, "nextPageToken": null},
         }),
     ] {
-        let kind = FaultKind::Status {
-            status: 200,
-            body: body.to_string(),
-            content_type: None,
-            headers: Vec::new(),
-            stage: Stage::BeforeProcessing,
-        };
+        let kind = response(200, &body, &[]);
         emulator.inject(Rule::on(Endpoint::InstalledLocations), kind);
         for all in [false, true] {
             let params = json!({"companyId": company, "all": all});
@@ -332,13 +326,7 @@ fn each_kind_of_refusal_has_its_own_advice() {
         let outcome = abi.oauth_token(json!({"grantType": "client_credentials"}));
         outcome.1["error"]["help"].as_str().unwrap().to_owned()
     };
-    let said = |message: &str| FaultKind::Status {
-        status: 400,
-        body: json!({"statusCode": 400, "message": message}).to_string(),
-        content_type: None,
-        headers: Vec::new(),
-        stage: Stage::BeforeProcessing,
-    };
+    let said = |message: &str| response(400, json!({"statusCode": 400, "message": message}), &[]);
     for (kind, word) in [
         (refusal(Refusal::ClientCredentialsInvalid), "client key"),
         (refusal(Refusal::PrivateTokenInvalid), "private integration token"),
@@ -435,10 +423,11 @@ fn exhausted_daily_quota_pauses_calls_until_its_reset_and_they_resume_at_once() 
     let abi = Abi::by(&emulator, json!({}), Arc::new(clock));
     let company = abi.connect_company(&emulator);
     let list = || abi.oauth_installed_locations(json!({"companyId": company, "pageSize": 1}));
-    list().ok();
     // Noon: twelve hours are left of the server's day.
     let day = DAY.as_millis() as i64;
     emulator.clock().set_ms((emulator.clock().now_ms() / day + 1) * day + day / 2);
+    // Renews the token, if it expired meanwhile.
+    list().ok();
     emulator.spend_daily_quota(&company);
     emulator.clear_requests();
     for _ in 0..5 {

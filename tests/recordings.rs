@@ -25,7 +25,7 @@ const AT_LEAST: usize = 60;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One recording. Personal details are replaced by fictional ones; `{companyId}`, `{locationId}`,
-/// `{otherLocationId}`, `{appId}` and `{timestamp}` in the body stand for the ids of the test.
+/// `{otherLocationId}`, `{appId}` and `{timestamp}` in the body stand for the IDs of the test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Recording {
@@ -205,7 +205,7 @@ fn reported(outcome: Outcome) -> String {
     }
 }
 
-/// A client, and the ids, code and tokens for its call.
+/// A client, and the IDs, code and tokens for its call.
 struct Fixture {
     emulator: Emulator,
     abi: Abi,
@@ -220,16 +220,8 @@ impl Fixture {
     fn new(kind: Kind) -> Fixture {
         let emulator = Emulator::start(Options { locations: 2, ..Options::default() }).unwrap();
         let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 4_000}}));
-        let company = abi.connect_company(&emulator);
+        let Granted { company, code, refresh_token, access_token } = Granted::new(&emulator, &abi);
         let location = emulator.location_ids()[0].clone();
-        let code = |abi: &Abi| {
-            query(&abi.consent(&emulator, Decision::Company(company.clone())))["code"].clone()
-        };
-        let raw =
-            abi.oauth_token(json!({"grantType": "authorization_code", "code": code(&abi)})).ok();
-        let text = |name: &str| raw[name].as_str().unwrap().to_owned();
-        let (refresh_token, access_token, code) =
-            (text("refreshToken"), text("accessToken"), code(&abi));
         if kind == Kind::Any {
             // Stores a token of the location first, so that the recording answers the request
             // itself.
@@ -239,7 +231,7 @@ impl Fixture {
         Fixture { emulator, abi, company, location, code, refresh_token, access_token }
     }
 
-    /// The recorded body with the ids of this test.
+    /// The recorded body with the IDs of this test.
     fn body(&self, recording: &Recording) -> String {
         let text = match &recording.body {
             Value::String(text) => text.clone(),

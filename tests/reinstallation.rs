@@ -11,21 +11,9 @@ use ghl_oauth_emulator::{Decision, Notice, Options, Signature};
 use serde_json::{Value, json};
 
 use fixture::{Fixture, Kind};
-use support::{Abi, DAY, sent, signed};
+use support::{Abi, DAY, notice_body, sent, signed};
 
 const KINDS: [Kind; 2] = [Kind::Memory, Kind::Sqlite];
-
-/// The body of a notice with some keys changed, or removed by null.
-fn body(fixture: &Fixture, notice: &Notice, changes: Value) -> String {
-    let mut body: Value = serde_json::from_str(&fixture.emulator.webhook(notice)).unwrap();
-    for (name, change) in changes.as_object().unwrap() {
-        match change {
-            Value::Null => drop(body.as_object_mut().unwrap().remove(name)),
-            change => body[name] = change.clone(),
-        }
-    }
-    body.to_string()
-}
 
 #[track_caller]
 fn apply(fixture: &Fixture, abi: &Abi, body: &str) -> Value {
@@ -123,7 +111,8 @@ fn uninstall_after_a_restart_is_compared_with_the_start_of_the_installation() {
     fixture.pass(MINUTE);
     fixture.open().token_refresh(&location).ok();
     let abi = fixture.open();
-    let before = body(&fixture, &uninstall(&location), json!({"timestamp": iso8601(early)}));
+    let before =
+        notice_body(&fixture.emulator, &uninstall(&location), json!({"timestamp": iso8601(early)}));
     assert_eq!(apply(&fixture, &abi, &before)["applied"], false);
     assert_eq!(apply(&fixture, &abi, &gone)["applied"], true);
     assert!(!is_held(&fixture.open(), &location));
@@ -279,7 +268,11 @@ fn install_for_several_locations_mints_each_of_them() {
             if !named_once {
                 changes["locationId"] = json!(locations[0]);
             }
-            let applied = apply(&fixture, &abi, &body(&fixture, &install(&locations[0]), changes));
+            let applied = apply(
+                &fixture,
+                &abi,
+                &notice_body(&fixture.emulator, &install(&locations[0]), changes),
+            );
             assert_eq!(applied["applied"], true, "{kind:?}");
             sent(&fixture.emulator);
             for location in &locations {
@@ -397,8 +390,11 @@ fn undated_uninstall_without_an_id_is_applied_again_a_day_after_a_reinstallation
             let (company, location) = (fixture.company(), fixture.location(0));
             let id = if of_company { &company } else { &location };
             abi.connect_company(&fixture.emulator);
-            let bare =
-                body(&fixture, &uninstall(id), json!({"timestamp": null, "webhookId": null}));
+            let bare = notice_body(
+                &fixture.emulator,
+                &uninstall(id),
+                json!({"timestamp": null, "webhookId": null}),
+            );
             for round in 0..3 {
                 if of_company {
                     abi.connect_company(&fixture.emulator);
@@ -435,8 +431,11 @@ fn install_without_a_company_is_minted_from_the_company_that_lists_the_location(
     let companies = fixture.emulator.company_ids();
     for company_id in &companies {
         let location = fixture.emulator.open_location(company_id);
-        let automatic =
-            body(&fixture, &install(&location), json!({"companyId": null, "userId": null}));
+        let automatic = notice_body(
+            &fixture.emulator,
+            &install(&location),
+            json!({"companyId": null, "userId": null}),
+        );
         let applied = apply(&fixture, &abi, &automatic);
         assert_eq!(
             (&applied["applied"], &applied["reason"]),
@@ -455,7 +454,7 @@ fn install_without_a_company_is_minted_from_the_company_that_lists_the_location(
 fn install_that_no_company_lists_is_remembered_and_looked_up_rarely() {
     let (fixture, abi) = two_companies();
     let location = fixture.emulator.open_location(&fixture.emulator.company_ids()[1]);
-    let automatic = body(&fixture, &install(&location), json!({"companyId": null}));
+    let automatic = notice_body(&fixture.emulator, &install(&location), json!({"companyId": null}));
     fixture.emulator.uninstall(&location);
     let applied = apply(&fixture, &abi, &automatic);
     assert_eq!(applied["reason"], "remembered until its company's token is available", "{applied}");

@@ -57,6 +57,15 @@ fn import(abi: &Abi, token: &Value, replace: bool) -> String {
     }
 }
 
+/// A client that imported the saved response of a company's consent.
+fn imported(fixture: &Fixture) -> (String, Abi, Value) {
+    let company = fixture.company();
+    let abi = fixture.open();
+    let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+    import(&abi, &answer, false);
+    (company, abi, answer)
+}
+
 /// Asserts that the access token and the refresh token of the client are live.
 #[track_caller]
 fn works(fixture: &Fixture, abi: &Abi, resource_id: &str) {
@@ -152,10 +161,7 @@ fn import_with_replace_of_a_spent_token_does_not_end_a_working_connection() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_reuse_window_seconds(0);
-        let company = fixture.company();
-        let abi = fixture.open();
-        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-        import(&abi, &answer, false);
+        let (company, abi, answer) = imported(&fixture);
         abi.token_refresh(&company).ok();
         for (form, answer) in forms(&answer) {
             let reason = import(&abi, &answer, true);
@@ -169,10 +175,7 @@ fn import_with_replace_of_a_spent_token_does_not_end_a_working_connection() {
 fn import_of_a_spent_token_after_a_deletion_is_refused_and_of_a_new_token_accepted() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
-        let company = fixture.company();
-        let abi = fixture.open();
-        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-        import(&abi, &answer, false);
+        let (company, abi, answer) = imported(&fixture);
         for _ in 0..3 {
             abi.token_refresh(&company).ok();
         }
@@ -199,10 +202,7 @@ fn import_of_a_spent_token_after_a_deletion_is_refused_and_of_a_new_token_accept
 fn import_of_a_token_spent_many_refreshes_before_a_deletion_is_refused() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);
-        let company = fixture.company();
-        let abi = fixture.open();
-        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-        import(&abi, &answer, false);
+        let (company, abi, answer) = imported(&fixture);
         for _ in 0..70 {
             abi.token_refresh(&company).ok();
         }
@@ -277,10 +277,7 @@ fn import_of_a_spent_token_after_a_lost_connection_is_refused_and_of_a_new_token
     for kind in EVERY {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_reuse_window_seconds(0);
-        let company = fixture.company();
-        let abi = fixture.open();
-        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-        import(&abi, &answer, false);
+        let (company, abi, answer) = imported(&fixture);
         abi.token_refresh(&company).ok();
         fixture.emulator.revoke_refresh_token(&company);
         let dead = abi.tokens_export(json!({})).ok()["tokens"][0].clone();
@@ -325,10 +322,7 @@ fn import_of_the_predecessor_of_an_unsaved_token_is_refused() {
     for kind in fixture::DURABLE {
         let fixture = Fixture::new(kind);
         fixture.emulator.set_reuse_window_seconds(0);
-        let company = fixture.company();
-        let abi = fixture.open();
-        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-        import(&abi, &answer, false);
+        let (company, abi, answer) = imported(&fixture);
         fixture::refresh_unsaved(&fixture, &abi, &company);
         let current = abi.access_token(&company).text();
         for store_works in [false, true] {

@@ -12,7 +12,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, emulator, header, only_request};
+use support::{Abi, DAY, emulator, header, only_request, response, with_client};
 
 /// A client with the tokens of the company and its first location.
 fn connected(emulator: &Emulator) -> (Abi, String) {
@@ -242,13 +242,7 @@ fn write_request_is_repeated_only_if_it_had_no_effect() {
     /// A 503 with `Retry-After` means that nothing was done. Without it, a gateway may have sent it
     /// after forwarding the request.
     fn refused_for_now() -> FaultKind {
-        FaultKind::Status {
-            status: 503,
-            body: String::new(),
-            content_type: None,
-            headers: vec![("Retry-After".into(), "0".into())],
-            stage: Stage::BeforeProcessing,
-        }
+        response(503, "", &[("Retry-After", "0")])
     }
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);
@@ -304,8 +298,7 @@ fn cancellation_ends_a_waiting_request() {
 
 #[test]
 fn request_without_an_available_token_is_not_sent() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let request = json!({"method": "GET", "path": "/x", "resourceId": "nobody"});
     assert_eq!(abi.request(request).fails(Status::NotFound)["resourceId"], "nobody");
     let company = abi.connect_company(&emulator);

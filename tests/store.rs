@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ghl_oauth::internals::authorization::CompleteParams;
 use ghl_oauth::internals::deadline::Deadline;
-use ghl_oauth::internals::store::{MemoryStore, Note, Record, Seal, SqliteStore, Store};
+use ghl_oauth::internals::store::{MemoryStore, Record, Seal, SqliteStore, Store};
 use ghl_oauth::internals::token::UserType;
 use ghl_oauth::internals::{Client, Config, Status};
-use ghl_oauth_emulator::{Decision, Emulator, Options};
+use ghl_oauth_emulator::{Emulator, Options};
 use serde_json::{Value, json};
 
+mod connect;
 mod store_suite;
 
-use store_suite::{assert_store_contract, patience, remove, token};
+use store_suite::{assert_apps_are_separate, assert_store_contract, patience, token};
 
 #[test]
 fn memory_store_passes_the_store_suite() {
@@ -37,26 +37,7 @@ fn apps_sharing_a_file_see_only_their_own_records() {
     let path = folder.path().join("tokens.db");
     let one = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
     let two = SqliteStore::open(&path, Seal::none("app-2")).unwrap();
-    let record = Record::new("company".into(), token(UserType::Company, "company", None));
-    one.save(&record, &patience()).unwrap();
-    assert!(two.load("company", &patience()).unwrap().is_none());
-    two.save(&record, &patience()).unwrap();
-    assert!(remove(&two, "company"));
-    assert!(one.load("company", &patience()).unwrap().is_some());
-    let note = Note {
-        key: "n".into(),
-        version: 0,
-        list: "due".into(),
-        document: Value::Null,
-        expires_at: 1,
-    };
-    one.save_note(&note, &patience()).unwrap();
-    two.prune_notes(2, &patience()).unwrap();
-    assert!(
-        two.note("n", &patience()).unwrap().is_none()
-            && two.notes("due", None, 9, &patience()).unwrap().notes.is_empty()
-    );
-    assert!(one.note("n", &patience()).unwrap().is_some());
+    assert_apps_are_separate(&one, &two);
     let a_second = Deadline::after(Duration::from_secs(1), &Arc::default());
     let _held = one.lock("company", &a_second).unwrap();
     assert!(two.lock("company", &a_second).is_ok());
@@ -196,12 +177,7 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let client = Client::new(&Fixture::config(&emulator, &path)).unwrap();
-        let link = client.authorization_url(Default::default()).unwrap();
-        let decision = Decision::Company(emulator.company_id());
-        let redirect_url = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
-        let params: CompleteParams =
-            serde_json::from_value(json!({"redirectUrl": redirect_url})).unwrap();
-        client.authorization_complete(&params).unwrap();
+        connect::connect(&emulator, &client);
         let events = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&events);
         client.on_event(Some(Arc::new(move |event: &Value| {
@@ -213,14 +189,8 @@ impl Fixture {
     }
 
     fn config(emulator: &Emulator, path: &Path) -> Config {
-        let mut config = Config::new(emulator.client_id(), emulator.client_secret());
-        config.base_url = emulator.base_url();
-        config.authorize_url = emulator.authorize_url();
-        config.redirect_uri = Some(emulator.redirect_uri().to_owned());
-        config.scopes = vec!["oauth.readonly".into(), "oauth.write".into()];
-        config.store.kind = "sqlite".into();
-        config.store.path = Some(path.to_owned());
-        config
+        let config = connect::config(emulator, &json!({"kind": "sqlite", "path": path}));
+        Config::from_json(&config.to_string()).unwrap()
     }
 
     /// From now on the database refuses saves that match the condition.

@@ -12,7 +12,9 @@ use ghl_oauth_emulator::{
 };
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, EventRecorder, contains_none_of, emulator, fields, sent};
+use support::{
+    Abi, DAY, EventRecorder, contains_none_of, emulator, fields, sent, with_client, with_company,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -96,9 +98,7 @@ fn connection_survives_refresh_response_with_wrong_types() {
 
 /// Disturbs the response to one refresh and asserts that the connection survives.
 fn survives(kind: &FaultKind) {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     emulator.clock().advance(DAY);
     emulator.clear_requests();
     let fault = emulator.inject(refreshes().times(1), kind.clone());
@@ -283,9 +283,7 @@ fn lost_response_without_a_replay_window_costs_a_company_its_consent_and_a_locat
 
 #[test]
 fn dead_grant_is_remembered_and_not_sent_again() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     let heard = abi.listen();
     emulator.revoke_refresh_token(&company);
     emulator.clock().advance(DAY);
@@ -322,9 +320,7 @@ fn dead_grant_is_remembered_and_not_sent_again() {
 #[test]
 fn new_consent_or_import_restores_a_dead_connection() {
     for by_import in [false, true] {
-        let emulator = emulator(1);
-        let abi = Abi::new(&emulator);
-        let company = abi.connect_company(&emulator);
+        let (emulator, abi, company) = with_company(1);
         emulator.revoke_refresh_token(&company);
         emulator.clock().advance(DAY);
         abi.access_token(&company).fails(Status::ReauthorizationRequired);
@@ -362,9 +358,7 @@ fn import_replaces_a_dead_connection_even_if_its_token_expires_sooner() {
 
 #[test]
 fn location_with_a_spent_refresh_token_is_minted_from_its_company() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
-    abi.connect_company(&emulator);
+    let (emulator, abi, _) = with_company(2);
     let heard = abi.listen();
     let location = emulator.location_ids()[1].clone();
     abi.live_token(&emulator, &location);
@@ -407,8 +401,7 @@ fn location_without_a_refresh_token_is_minted_again() {
 
 #[test]
 fn location_without_refresh_token_and_company_needs_consent_until_its_company_is_connected() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let location = emulator.location_ids()[0].clone();
     abi.connect(&emulator, Decision::Location(location.clone()));
     emulator.revoke_refresh_token(&location);
@@ -429,9 +422,7 @@ fn location_without_refresh_token_and_company_needs_consent_until_its_company_is
 
 #[test]
 fn paused_location_keeps_its_refresh_token_and_works_again_when_it_is_active() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    abi.connect_company(&emulator);
+    let (emulator, abi, _) = with_company(1);
     let location = emulator.location_ids()[0].clone();
     abi.live_token(&emulator, &location);
     let kept = live_refresh_tokens(&emulator, &location);
@@ -562,9 +553,7 @@ fn failed_refresh_is_hidden_from_callers_while_the_old_token_is_valid() {
 
 #[test]
 fn token_outside_the_refresh_margin_is_not_refreshed() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     sent(&emulator);
     emulator.clock().advance(DAY - Duration::from_secs(310));
     let old = abi.live_token(&emulator, &company);
@@ -627,9 +616,7 @@ fn failed_forced_refresh_returns_an_error_and_the_old_token_stays_in_use() {
 
 #[test]
 fn dead_grant_leaves_the_old_token_usable_while_it_is_valid() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     let heard = abi.listen();
     let old = abi.live_token(&emulator, &company);
     emulator.revoke_refresh_token(&company);
@@ -649,8 +636,7 @@ fn dead_grant_leaves_the_old_token_usable_while_it_is_valid() {
 
 #[test]
 fn events_report_the_life_of_a_token_in_order_and_contain_no_secret() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let heard = abi.listen();
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
     let mut tokens = Vec::new();
@@ -797,9 +783,7 @@ fn event_listener_sees_the_reported_state_and_gets_no_event_after_removal() {
 
 #[test]
 fn unknown_location_is_minted_from_the_only_company() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
-    abi.connect_company(&emulator);
+    let (emulator, abi, _) = with_company(2);
     let location = emulator.location_ids()[1].clone();
     sent(&emulator);
     abi.live_token(&emulator, &location);
@@ -816,8 +800,7 @@ fn unknown_location_is_minted_from_the_only_company() {
 
 #[test]
 fn unknown_location_without_any_company_is_not_found() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(2);
     let [own, other] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
     abi.connect(&emulator, Decision::Location(own));
     sent(&emulator);
@@ -861,9 +844,7 @@ fn unknown_location_among_several_companies_is_found_by_their_lists() {
 
 #[test]
 fn response_without_a_refresh_token_keeps_the_old_refresh_token() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     let kept = live_refresh_tokens(&emulator, &company);
     let body = json!({"accessToken": "an access token alone", "expiresIn": 86399});
     emulator.inject(refreshes().times(1), answer(200, body, Stage::BeforeProcessing));
@@ -883,8 +864,7 @@ fn response_without_a_refresh_token_keeps_the_old_refresh_token() {
 
 #[test]
 fn company_without_a_refresh_token_needs_consent_after_its_access_token_expires() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let company = emulator.company_id();
     let token = abi.oauth_token(json!({"grantType": "client_credentials"})).ok();
     assert!(token["refreshToken"].is_null());
@@ -899,9 +879,7 @@ fn company_without_a_refresh_token_needs_consent_after_its_access_token_expires(
 
 #[test]
 fn refused_app_credentials_discard_no_token() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     emulator.clock().advance(DAY);
     let body =
         json!({"error": "UnAuthorized!", "error_description": "Authorization code not found"});
@@ -914,9 +892,7 @@ fn refused_app_credentials_discard_no_token() {
 
 #[test]
 fn maintenance_renews_tokens_with_less_than_the_runway_left() {
-    let emulator = emulator(3);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(3);
     let locations = emulator.location_ids();
     abi.live_token(&emulator, &locations[0]);
     emulator.clock().advance(DAY / 2);
@@ -961,9 +937,7 @@ fn maintenance_renews_tokens_with_less_than_the_runway_left() {
 
 #[test]
 fn maintenance_renews_several_tokens_concurrently_on_request() {
-    let emulator = emulator(9);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(9);
     abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
     emulator.clock().advance(DAY);
     sent(&emulator);
@@ -1029,9 +1003,7 @@ fn slow_renewal_delays_no_other_renewal() {
 
 #[test]
 fn maintenance_continues_after_a_failure_and_retries_it_in_the_next_pass() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(2);
     let [paused, fine] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
     for location in [&paused, &fine] {
         abi.live_token(&emulator, location);
@@ -1095,9 +1067,7 @@ fn long_maintenance_pass_retries_its_own_refreshes_of_unknown_outcome() {
 
 #[test]
 fn short_maintenance_pass_reports_its_refreshes_of_unknown_outcome() {
-    let emulator = emulator(3);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(3);
     abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true).ok();
     emulator.clock().advance(DAY);
     let fault = emulator.inject(refreshes().resource(&company), FaultKind::ReplyLost);

@@ -8,7 +8,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::Decision;
 use serde_json::{Map, Value, json};
 
-use support::{Abi, DAY, config, contains_none_of, emulator, sent};
+use support::{Abi, DAY, config, contains_none_of, emulator, sent, with_client};
 
 /// A client without a server: nothing in these tests may send a request.
 fn offline() -> Abi {
@@ -365,8 +365,7 @@ fn location_whose_company_is_not_connected_is_not_minted_from_another() {
 
 #[test]
 fn deleted_token_is_gone_locally_and_the_installation_is_unchanged() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(2);
     let heard = abi.listen();
     let [first, second] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
     for location in [&first, &second] {

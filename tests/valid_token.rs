@@ -11,7 +11,7 @@ use ghl_oauth_emulator::{Decision, Endpoint, FaultKind, Rule, Stage};
 use serde_json::{Value, json};
 
 use fixture::{EVERY, Fixture, Kind};
-use support::{Abi, DAY, sent};
+use support::{Abi, DAY, response, sent};
 
 /// A deadline that no call reaches; none of these tests measures a duration by it.
 const PATIENT: u64 = 120_000;
@@ -385,16 +385,7 @@ fn clock_set_back_after_a_failed_refresh_does_not_revive_a_dead_token() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for (fault, what) in [
             (FaultKind::Reset { stage: Stage::BeforeProcessing }, "network failure"),
-            (
-                FaultKind::Status {
-                    status: 503,
-                    body: String::new(),
-                    content_type: None,
-                    headers: vec![("Retry-After".into(), "1".into())],
-                    stage: Stage::BeforeProcessing,
-                },
-                "server failure",
-            ),
+            (response(503, "", &[("Retry-After", "1")]), "server failure"),
         ] {
             let fixture = Fixture::new(kind);
             fixture.clock.make_waits_free();

@@ -13,17 +13,11 @@ use ghl_oauth_emulator::{
 use serde_json::{Value, json};
 
 use fixture::{EVERY, Fixture, Kind};
-use support::{Abi, DAY, sent, signed};
+use support::{Abi, DAY, response, sent, signed};
 
 /// A response with this status and body.
 fn answer(status: u16, body: &str) -> FaultKind {
-    FaultKind::Status {
-        status,
-        body: body.to_owned(),
-        content_type: None,
-        headers: Vec::new(),
-        stage: Stage::BeforeProcessing,
-    }
+    response(status, body, &[])
 }
 
 /// Error pages of proxies and firewalls, which do not come from the API.
@@ -554,6 +548,21 @@ fn lasting() -> Vec<(&'static str, FaultKind, usize)> {
     ]
 }
 
+/// Asserts that a refused resource causes some requests and at most `most`, while the others have
+/// valid tokens, and that it recovers after the fault.
+#[track_caller]
+fn backs_off(fixture: &Fixture, abi: &Abi, id: &str, others: &[&String], most: usize, what: &str) {
+    let requests = requests_of(SECONDS, fixture, abi, id);
+    assert!(requests > 0, "{what}");
+    assert!(requests <= most, "{what}: {requests} requests");
+    for other in others {
+        abi.live_token(&fixture.emulator, other);
+    }
+    fixture.emulator.clear_faults();
+    let seconds = seconds_to_recover(fixture, abi, id);
+    assert!(seconds <= 300, "{what}: {seconds} s");
+}
+
 #[test]
 fn expired_token_is_retried_with_backoff_while_its_refresh_is_refused() {
     for (what, fault, most) in lasting() {
@@ -569,13 +578,7 @@ fn expired_token_is_retried_with_backoff_while_its_refresh_is_refused() {
         let [company, other] = <[String; 2]>::try_from(fixture.emulator.company_ids()).unwrap();
         fixture.pass(DAY);
         fixture.emulator.inject(Rule::on(Endpoint::Token).resource(&company), fault);
-        let requests = requests_of(SECONDS, &fixture, &abi, &company);
-        assert!(requests > 0, "{what}");
-        assert!(requests <= most, "{what}: {requests} requests");
-        abi.live_token(&fixture.emulator, &other);
-        fixture.emulator.clear_faults();
-        let seconds = seconds_to_recover(&fixture, &abi, &company);
-        assert!(seconds <= 300, "{what}: {seconds} s");
+        backs_off(&fixture, &abi, &company, &[&other], most, what);
     }
 }
 
@@ -588,15 +591,7 @@ fn location_is_retried_with_backoff_while_its_mint_is_refused() {
         let company = abi.connect_company(&fixture.emulator);
         let (location, other) = (fixture.location(0), fixture.location(1));
         fixture.emulator.inject(Rule::on(Endpoint::LocationToken).resource(&location), fault);
-        let requests = requests_of(SECONDS, &fixture, &abi, &location);
-        assert!(requests > 0, "{what}");
-        assert!(requests <= most, "{what}: {requests} requests");
-        for id in [&company, &other] {
-            abi.live_token(&fixture.emulator, id);
-        }
-        fixture.emulator.clear_faults();
-        let seconds = seconds_to_recover(&fixture, &abi, &location);
-        assert!(seconds <= 300, "{what}: {seconds} s");
+        backs_off(&fixture, &abi, &location, &[&company, &other], most, what);
     }
 }
 

@@ -16,19 +16,9 @@ use ghl_oauth_emulator::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use support::{Abi, config, emulator, sent, signed};
-
-/// The body of a notice with some keys changed, or removed by null.
-fn body(emulator: &Emulator, notice: &Notice, changes: Value) -> String {
-    let mut body: Value = serde_json::from_str(&emulator.webhook(notice)).unwrap();
-    for (name, change) in changes.as_object().unwrap() {
-        match change {
-            Value::Null => drop(body.as_object_mut().unwrap().remove(name)),
-            change => body[name] = change.clone(),
-        }
-    }
-    body.to_string()
-}
+use support::{
+    Abi, config, emulator, notice_body as body, sent, signed, with_client, with_company,
+};
 
 /// Applies a correctly signed body.
 #[track_caller]
@@ -50,7 +40,7 @@ fn uninstall(id: &str) -> Notice {
     Notice::Uninstall(id.to_owned())
 }
 
-/// The ids of the stored tokens.
+/// The IDs of the stored tokens.
 fn held(abi: &Abi) -> Vec<String> {
     let (mut ids, mut page_token) = (Vec::new(), Value::Null);
     loop {
@@ -98,8 +88,7 @@ fn refused(abi: &Abi, body: &[u8], headers: &Value) -> Value {
 
 #[test]
 fn signed_delivery_of_any_type_is_verified_and_parsed() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let body = r#"{"type": "ContactCreate", "webhookId": "w-1", "id": "ü",
         "timestamp": "2025-06-25T06:57:06.225Z"}"#;
     let verified = abi
@@ -205,8 +194,7 @@ fn delivery_without_a_valid_signature_is_refused() {
 
 #[test]
 fn header_names_in_any_case_and_signatures_in_either_base64_alphabet_are_accepted() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let body = b"{}";
     let good = signed(&emulator, body, Signature::Ed25519);
     let signature = good["x-ghl-signature"].as_str().unwrap();
@@ -301,6 +289,11 @@ fn unusable_key_is_refused_when_the_client_is_created() {
         ),
         (json!({"ed25519PublicKeys": [public.rsa]}), "webhook.ed25519PublicKeys[0]"),
         (json!({"ed25519PublicKeys": [""]}), "webhook.ed25519PublicKeys[0]"),
+        // The neutral element, for which every signature of a certain form is valid.
+        (
+            json!({"ed25519PublicKeys": [format!("01{}", "00".repeat(31))]}),
+            "webhook.ed25519PublicKeys[0]",
+        ),
         (
             json!({"rsaPublicKeys": [public.rsa, public.rsa, public.ed25519]}),
             "webhook.rsaPublicKeys[2]",
@@ -319,8 +312,7 @@ fn unusable_key_is_refused_when_the_client_is_created() {
 
 #[test]
 fn signed_body_that_is_not_an_object_has_its_own_error() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     for body in ["", "[]", "null", "{", "<html>", "{} {}"] {
         let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
         abi.webhook_verify(body.as_bytes(), &headers).refuses("body");
@@ -352,9 +344,7 @@ fn delivery_older_than_the_configured_maximum_is_refused() {
 
 #[test]
 fn install_mints_at_once_if_the_company_token_is_stored() {
-    let emulator = emulator(3);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(3);
     sent(&emulator);
     let location = &emulator.location_ids()[0];
     let heard = abi.listen();
@@ -438,9 +428,7 @@ fn install_with_a_company_id_is_minted_from_that_company_among_several() {
 
 #[test]
 fn failed_mint_of_an_install_is_retried_by_maintenance_and_a_refused_mint_is_dropped() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
-    abi.connect_company(&emulator);
+    let (emulator, abi, _) = with_company(2);
     let [failing, refused] = &emulator.location_ids()[..] else { panic!("two locations") };
     emulator.inject(
         Rule::on(Endpoint::LocationToken).times(9),
@@ -459,8 +447,7 @@ fn failed_mint_of_an_install_is_retried_by_maintenance_and_a_refused_mint_is_dro
 
 #[test]
 fn location_that_lost_its_token_gets_a_new_token_when_reinstalled() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let location = emulator.location_ids()[0].clone();
     abi.connect_company(&emulator);
     abi.live_token(&emulator, &location);
@@ -476,9 +463,7 @@ fn location_that_lost_its_token_gets_a_new_token_when_reinstalled() {
 
 #[test]
 fn uninstall_deletes_the_location_token() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(2);
     let location = emulator.location_ids()[0].clone();
     abi.live_token(&emulator, &location);
     pass(&emulator, 1);
@@ -499,8 +484,7 @@ fn uninstall_deletes_the_location_token() {
 
 #[test]
 fn uninstall_older_than_the_token_deletes_nothing() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
     let of_before = [&location, &company].map(|id| emulator.webhook(&uninstall(id)));
     pass(&emulator, 1);
@@ -534,8 +518,7 @@ fn uninstall_older_than_the_token_deletes_nothing() {
 
 #[test]
 fn imported_token_of_unknown_age_is_dated_by_its_expiry() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(1);
     let location = emulator.location_ids()[0].clone();
     let body = emulator.webhook(&uninstall(&location));
     let import = |expires_at: i64| {
@@ -595,8 +578,7 @@ fn company_uninstall_deletes_only_the_tokens_of_its_locations() {
 
 #[test]
 fn company_uninstall_discards_waiting_installs() {
-    let emulator = emulator(2);
-    let abi = Abi::new(&emulator);
+    let (emulator, abi) = with_client(2);
     let [early, late] = &emulator.location_ids()[..] else { panic!("two locations") };
     let too_late = emulator.webhook(&install(late));
     tell(&abi, &emulator, &install(early));
@@ -686,9 +668,7 @@ fn token_deleted_by_another_process_is_not_mistaken_for_a_new_installation() {
 
 #[test]
 fn webhook_about_other_apps_or_other_events_changes_nothing() {
-    let emulator = emulator(1);
-    let abi = Abi::new(&emulator);
-    let company = abi.connect_company(&emulator);
+    let (emulator, abi, company) = with_company(1);
     let location = emulator.location_ids()[0].clone();
     abi.live_token(&emulator, &location);
     pass(&emulator, 1);
@@ -743,7 +723,7 @@ fn delivery_is_applied_once_by_all_clients_of_a_store() {
     let location = emulator.location_ids()[0].clone();
     one.live_token(&emulator, &location);
     pass(&emulator, 1);
-    // Only the id is the same, and only the id counts.
+    // Only the ID is the same, and only the ID counts.
     let gone = |timestamp| {
         body(&emulator, &uninstall(&location), json!({"webhookId": "w-1", "timestamp": timestamp}))
     };

@@ -29,7 +29,7 @@ pub fn company_id(index: usize) -> String {
     format!("company{:0>13}", index / 1000)
 }
 
-/// Ids are in no order, like the ids of the API.
+/// IDs are in no order, as in the API.
 pub fn location_id(index: usize) -> String {
     if index.is_multiple_of(1000) {
         return company_id(index);

@@ -19,7 +19,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Behaviour {
-    /// Whether a wrong client ID or secret is answered 401 `Invalid client credentials` instead of
+    /// Whether a wrong client ID or secret gets 401 `Invalid client credentials` instead of
     /// the error for a wrong code.
     pub name_wrong_credentials: bool,
     /// The status of the error `Location is not active`: 400 or 401.
@@ -155,7 +155,7 @@ pub const BEHAVIOURS: [BehaviourInfo; 8] = [
     switch(
         "nameWrongCredentials",
         "--name-wrong-credentials",
-        "a wrong client ID or secret is answered 401 `Invalid client credentials`",
+        "a wrong client ID or secret gets 401 `Invalid client credentials`",
     ),
     choice(
         "inactiveStatus",

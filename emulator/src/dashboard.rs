@@ -760,7 +760,7 @@ fn webhooks(page: &mut String, state: &State) {
 }
 
 /// The type of a webhook, and the name of its company or location.
-fn told(state: &State, body: &str) -> (String, String) {
+fn summary(state: &State, body: &str) -> (String, String) {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let id = body["locationId"].as_str().or(body["companyId"].as_str()).unwrap_or_default();
     let kind = body["type"].as_str().unwrap_or("unknown type");
@@ -778,7 +778,7 @@ fn deliveries(page: &mut String, state: &State) {
          <th scope=\"col\">Response</th></tr></thead>\n<tbody>\n",
     );
     for delivery in latest.iter().rev().take(WEBHOOKS) {
-        let (kind, name) = told(state, &delivery.body);
+        let (kind, name) = summary(state, &delivery.body);
         let at = iso8601(delivery.at_ms);
         put!(
             page,
@@ -817,7 +817,7 @@ fn caused(page: &mut String, state: &State) {
          </tr></thead>\n<tbody>\n",
     );
     for one in caused.iter().take(WEBHOOKS) {
-        let (kind, name) = told(state, &one.body);
+        let (kind, name) = summary(state, &one.body);
         let status = match one.status.load(Ordering::SeqCst) {
             0 => chip("expired", "none"),
             status => chip(if status < 300 { "live" } else { "revoked" }, &status.to_string()),

@@ -36,7 +36,7 @@ pub struct RecordedRequest {
 /// The fault that was applied to a request. It may have been removed since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StruckBy {
-    /// Its id.
+    /// Its ID.
     pub id: FaultId,
     /// The name of its kind, as the control API writes it.
     pub kind: String,

@@ -274,7 +274,7 @@ impl State {
 }
 
 /// Moves the clock for paced runs, as long as the server runs.
-pub(crate) async fn pace(shared: Shared) {
+pub(crate) async fn run_clock(shared: Shared) {
     let started = Arc::clone(&shared.lock().scenario_started);
     loop {
         started.notified().await;

@@ -52,7 +52,7 @@ impl Server {
             std::thread::Builder::new().name("ghl-oauth-emulator".to_owned()).spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        () = scenario::pace(acceptor.shared.clone()) => {}
+                        () = scenario::run_clock(acceptor.shared.clone()) => {}
                         () = acceptor.accept(listener) => {}
                         _ = stopped => {}
                     }

@@ -218,7 +218,7 @@ static void apply_webhook(const char *body, size_t length, const char *signature
     report("the delivery", "of a webhook", &error);
 }
 
-/* Called on a thread in the middle of its call, which waits for it: so it only counts. */
+/* Runs on the thread of a call, which waits for it, so it only counts. */
 static void on_event(const char *event, void *context) {
     (void)context;
     count(&events);

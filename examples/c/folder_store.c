@@ -42,7 +42,7 @@ typedef struct {
     held_lock *locks;
 } folder_store;
 
-/* FOLDER/PREFIX<id in hex>SUFFIX: ids are external input, and hex is always a valid file name. Ids
+/* FOLDER/PREFIX<id in hex>SUFFIX: IDs are external input, and hex is always a valid file name. Ids
  * of the API have 20 bytes; more than 120 bytes are too long for a file name. */
 static bool path_of(const folder_store *store, const char *prefix, const char *id,
                     const char *suffix, char *path) {
@@ -194,8 +194,7 @@ static int32_t store_list(void *context, const char *query, char **out_page) {
         if (record != NULL) {
             fprintf(page, "%s%s", separator, record + 1);
             separator = ",";
-        } else if (text != NULL ||
-                   errno != ENOENT) { /* a record removed in the meantime is no error */
+        } else if (text != NULL || errno != ENOENT) { /* unless it was removed meanwhile */
             outcome = FAILED;
         }
         free(text);

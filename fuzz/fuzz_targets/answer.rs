@@ -77,7 +77,7 @@ fuzz_target!(|data: &[u8]| {
             )});
             let outcome = client.call(ghl_authorization_complete, &redirect.to_string());
             if outcome.0 == 0 {
-                // The returned id must be valid for the other functions.
+                // The returned ID must be valid for the other functions.
                 let resource_id = outcome.1["resourceId"].as_str().unwrap();
                 let found = client.call(ghl_token_delete, resource_id);
                 assert_eq!(found.0, 0, "{}", found.1);

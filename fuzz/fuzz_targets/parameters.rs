@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
         None => client.access_token(text),
     };
     assert!(outcome.0 == 0 || outcome.is_one_of(&POSSIBLE), "{}", outcome.1);
-    // An id is not secret: errors name it.
+    // An ID is not secret: errors name it.
     let takes_an_id = matches!(choice, b'i' | b'j')
         || (usize::from(choice.wrapping_sub(b'a')) >= CALLS.len() && choice % 3 == 2);
     if outcome.0 != 0 && !takes_an_id {

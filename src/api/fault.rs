@@ -24,13 +24,16 @@ pub fn error(response: &Response, secrets: &[&str]) -> Error {
         None => format!("the API answered {}", response.status),
     };
     let mut error = Error::new(status, message).with_retry_after(requested_delay(response));
+    // A redirect comes from a wrong base URL.
+    if (300..400).contains(&response.status) {
+        error = error.with_retryable(false);
+    }
     if !help.is_empty() {
         error = error.with_help(help);
     }
     error.with_api(response.status, fault)
 }
 
-/// Whether an error says that the access token is invalid.
 pub fn says_invalid_token(error: &Error) -> bool {
     let words = error.api().map(lowercase_message).unwrap_or_default();
     error.http_status() == Some(401)
@@ -42,8 +45,8 @@ fn lowercase_message(fault: &ApiFault) -> String {
     fault.message.as_deref().filter(|_| fault.is_of_api).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Whether a rejected mint means that mints for all other locations will be rejected as well: the
-/// company's token is invalid or lacks the scope, or the API version is wrong.
+/// Whether a rejected mint means that every other mint will be rejected: the company's token is
+/// invalid or lacks the scope, or the API version is wrong.
 pub fn fails_every_mint(error: &Error) -> bool {
     let words = error.api().map(lowercase_message).unwrap_or_default();
     let of_all = ["not authorized for this scope", "version header"];
@@ -66,7 +69,6 @@ pub fn says_wrong_token_kind(error: &Error) -> bool {
     error.http_status() == Some(401) && words.contains("user type mismatch")
 }
 
-/// Whether a response says that the access token is invalid.
 pub fn is_invalid_token_response(response: &Response) -> bool {
     response.status == 401 && says_invalid_token(&error(response, &[]))
 }

@@ -14,7 +14,6 @@ pub type Name = [&'static str; 2];
 pub struct Casing(bool);
 
 impl Casing {
-    /// The name in this casing.
     pub fn of(self, name: Name) -> &'static str {
         name[usize::from(self.0)]
     }

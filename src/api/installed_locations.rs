@@ -19,6 +19,7 @@ const MAX_PAGES: usize = 10_000;
 /// The parameters of a list.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct InstalledLocationsParams {
     /// The company; required.
     pub company_id: Option<String>,
@@ -50,9 +51,6 @@ pub struct InstalledLocationsParams {
 
 impl InstalledLocationsParams {
     /// Checks the parameters and returns the company.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter.
     pub fn validate(&self) -> Result<&str> {
         if let Some(page_size) = self.page_size
             && !(1..=100).contains(&page_size)
@@ -71,10 +69,6 @@ impl InstalledLocationsParams {
 
 impl Api {
     /// Lists the locations of a company: one page, or all.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; `PROTOCOL` if the page
-    /// tokens form a cycle; errors of the API and the network.
     pub fn installed_locations(
         &self,
         params: &InstalledLocationsParams,
@@ -188,9 +182,6 @@ impl Pages {
     }
 
     /// Advances to the page after `page`; `false` after the last page.
-    ///
-    /// # Errors
-    /// `PROTOCOL` if the page tokens form a cycle.
     pub fn advance(&mut self, page: &Map<String, Value>) -> Result<bool> {
         match next_page_token(page) {
             None => Ok(false),
@@ -231,7 +222,6 @@ fn location_ids_where(
         .filter(|id| !id.is_empty())
 }
 
-/// Whether a page says explicitly that another page follows.
 fn says_more(page: &Map<String, Value>) -> bool {
     let more = page.get("pagination").and_then(|pagination| pagination.get("hasNextPage"));
     more.is_some_and(|more| matches!(more, Value::Bool(true)) || more == "true")
@@ -247,7 +237,10 @@ fn next_page_token(page: &Map<String, Value>) -> Option<String> {
 }
 
 fn pagination_error(why: &str) -> Error {
-    Error::new(Status::Protocol, why).with_help("request single pages with pageToken")
+    Error::new(Status::Protocol, why)
+        .with_help("request single pages with pageToken")
+        .with_sent(true)
+        .with_retryable(false)
 }
 
 fn refused(error: Error) -> Failure {

@@ -19,6 +19,7 @@ const LOCATION_ID: Name = ["locationId", "location_id"];
 /// The parameters of a mint.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct LocationTokenParams {
     /// The location's company; required.
     pub company_id: String,
@@ -32,9 +33,6 @@ impl Api {
     /// Mints a location's token. A mint uses nothing up, so it is idempotent and may be retried.
     ///
     /// The response lacks `userType` and `companyId`; both are added to the token.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for an empty ID; errors of the API and the network.
     pub fn location_token(
         &self,
         company_id: &str,

@@ -21,8 +21,8 @@ use crate::config::{Config, Encoding};
 use crate::deadline::Deadline;
 use crate::error::{ApiFault, Error, Result, Status};
 use crate::http::{
-    Bucket, Counters, Http, Idempotency, Request, Response, Transport, TransportError,
-    UreqTransport, has_retry_after,
+    Answer, Bucket, Counters, Http, Idempotency, Request, Response, Transport, TransportError,
+    UreqTransport, is_refusal_unprocessed,
 };
 use crate::json;
 use crate::secret::Secret;
@@ -47,7 +47,6 @@ const EXCERPT: usize = 500;
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-/// The API, for one app.
 pub struct Api {
     http: Http,
     base_url: String,
@@ -66,7 +65,6 @@ pub struct Api {
 /// A failed call to the API.
 #[derive(Debug)]
 pub struct Failure {
-    /// The error.
     pub error: Error,
     /// The effect on the server.
     pub outcome: Outcome,
@@ -106,18 +104,12 @@ impl From<Error> for Failure {
 
 impl Api {
     /// The endpoints of the configured API. Opens no connection yet.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Api> {
         let transport = UreqTransport::new(&config.http, &config.timeouts, &config.limits)?;
         Api::over(config, clock, Box::new(transport))
     }
 
     /// Like [`Api::new`], with another transport.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub(crate) fn over(
         config: &Config,
         clock: &Arc<dyn Clock>,
@@ -144,7 +136,6 @@ impl Api {
         })
     }
 
-    /// Counters of the requests.
     pub fn counters(&self) -> &Counters {
         self.http.counters()
     }
@@ -180,21 +171,24 @@ impl Api {
             idempotency: call.idempotency,
             bucket: call.bucket,
         };
-        let response = self.http.exchange(&request, deadline)?;
+        let Answer { response, may_have_acted_before } = self.http.exchange(&request, deadline)?;
         let secrets = [Some(&self.client_secret), call.bearer].into_iter().chain(call.secrets);
         let secrets: Vec<&str> = secrets.flatten().map(Secret::expose).collect();
         if (200..300).contains(&response.status) {
-            return Ok(SuccessResponse { response, secrets });
+            return Ok(SuccessResponse { response, secrets, idempotency: call.idempotency });
         }
         let error = fault::error(&response, &secrets);
         let outcome = match response.status {
-            429 => Outcome::NothingHappened,
-            503 if has_retry_after(&response) => Outcome::NothingHappened,
+            _ if is_refusal_unprocessed(&response) => Outcome::NothingHappened,
             // A timeout inside the API leaves open whether the request had an effect.
             400..=499 if error.status() != Status::Server => Outcome::Refused,
             _ => Outcome::Unknown,
         };
-        Err(Failure { error, outcome })
+        let sent = outcome != Outcome::NothingHappened || may_have_acted_before;
+        let is_repeatable =
+            outcome != Outcome::Unknown || call.idempotency.may_be_repeated_by_caller();
+        let retryable = error.retryable() && is_repeatable;
+        Err(Failure { error: error.with_sent(sent).with_retryable(retryable), outcome })
     }
 }
 
@@ -214,7 +208,6 @@ fn too_long(query: &str) -> Error {
     Error::invalid_argument(name, format!("{name} is too long for a URL"))
 }
 
-/// A request to one of the OAuth endpoints.
 struct EndpointRequest<'a> {
     method: Method,
     target: Uri,
@@ -252,8 +245,8 @@ fn form<'a>(
     (FORM, Zeroizing::new(form.into_bytes()))
 }
 
-/// Whether a value needs no form encoding, which is true of most tokens and IDs. No early exit, so
-/// that the compiler can vectorize the loop.
+/// Whether a value needs no form encoding. No early exit, so that the compiler can vectorize the
+/// loop.
 fn is_unreserved(value: &str) -> bool {
     value.bytes().fold(true, |all, byte| {
         all & (byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_'))
@@ -265,6 +258,7 @@ struct SuccessResponse<'a> {
     response: Response,
     /// Secrets that an error must not quote.
     secrets: Vec<&'a str>,
+    idempotency: Idempotency,
 }
 
 impl SuccessResponse<'_> {
@@ -287,12 +281,16 @@ impl SuccessResponse<'_> {
     /// effect.
     fn unexpected(&self, why: &str, fault: ApiFault) -> Failure {
         let status = self.response.status;
+        // HTML or XML: another server than the API answers at this URL.
+        let is_page = self.response.body.trim_ascii_start().starts_with(b"<");
         let error = Error::new(
             Status::Protocol,
             format!("the API answered {status}, but the response {why}"),
         )
         .with_help("try again; a proxy may have answered instead of the API")
-        .with_api(status, fault);
+        .with_api(status, fault)
+        .with_sent(true)
+        .with_retryable(!is_page && self.idempotency.may_be_repeated_by_caller());
         Failure { error, outcome: Outcome::Unknown }
     }
 }

@@ -56,7 +56,7 @@ impl Api {
         if request.headers.iter().all(|(name, _)| *name != version) {
             request.headers.push((version, &self.version));
         }
-        self.http.exchange(&request, deadline)
+        self.http.exchange(&request, deadline).map(|answer| answer.response)
     }
 }
 

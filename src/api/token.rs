@@ -28,7 +28,6 @@ const FIELDS: [Name; 7] = [
     ["redirectUri", "redirect_uri"],
 ];
 
-/// The grant type of a token request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantType {
@@ -36,7 +35,6 @@ pub enum GrantType {
     AuthorizationCode,
     /// A refresh token; single use.
     RefreshToken,
-    /// The client credentials.
     ClientCredentials,
 }
 
@@ -53,6 +51,7 @@ impl GrantType {
 /// The parameters of a token request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct TokenParams {
     /// The grant type.
     pub grant_type: GrantType,
@@ -76,8 +75,8 @@ pub enum TokenRetry<'a> {
     /// A code or a refresh token is sent again only if the request certainly had no effect. Uses no
     /// bucket.
     SingleUse,
-    /// A refresh that the caller repeats within the server's replay window: each attempt ends early
-    /// enough to leave time for another. A 429 delays other refreshes of this company or location.
+    /// A refresh that the caller repeats within the replay window: each attempt leaves time for
+    /// another. A 429 delays other refreshes of this company or location.
     Replay {
         /// The company or location.
         resource_id: &'a str,
@@ -119,9 +118,6 @@ impl Api {
     /// Requests a token. Stores nothing.
     ///
     /// If the response to a code is lost, the code is sent a second time, regardless of `retry`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn token(
         &self,
         params: &TokenParams,
@@ -173,10 +169,13 @@ impl Api {
                     "the response to an authorization code was lost; sending the code again"
                 );
                 self.counters().repeated.fetch_add(1, Ordering::Relaxed);
-                ask().map_err(spent_code_error)
+                ask()
+                    .map_err(spent_code_error)
+                    .map_err(|failure| Failure { error: failure.error.with_sent(true), ..failure })
             }
             outcome => outcome,
         }
+        .map_err(code_failure)
     }
 
     fn token_body(
@@ -211,6 +210,17 @@ impl Api {
     }
 }
 
+/// A code is worth another try only if the server answered that it did not process it, or failed
+/// to. Without an answer, it has probably used the code up.
+fn code_failure(failure: Failure) -> Failure {
+    let Failure { error, outcome } = failure;
+    let retryable = match error.http_status() {
+        None => error.retryable() && error.sent() == Some(false),
+        Some(_) => error.status().retryable() && error.status() != Status::Protocol,
+    };
+    Failure { error: error.with_retryable(retryable), outcome }
+}
+
 /// After a lost response, any rejection of the code means that the first request used it up.
 fn spent_code_error(failure: Failure) -> Failure {
     match (failure.error.http_status(), failure.error.api().cloned()) {
@@ -236,7 +246,8 @@ fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure 
                 format!("the API rejected the client credentials for {}", grant_type.name());
             let error = Error::new(Status::Unauthorized, message)
                 .with_help("check clientId and clientSecret; the stored token is unchanged")
-                .with_api(401, fault);
+                .with_api(401, fault)
+                .with_sent(true);
             Failure { error, ..failure }
         }
         _ => failure,

@@ -25,7 +25,6 @@ struct TokenResponse {
     others: Map<String, Value>,
 }
 
-/// The name of a field.
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "camelCase")]
 enum FieldName {
@@ -107,7 +106,6 @@ impl<'de> Visitor<'de> for ResponseVisitor {
     }
 }
 
-/// Parses the token of a response.
 pub(super) fn parse_token_response(reply: &SuccessResponse, now_ms: i64) -> Result<Token, Failure> {
     let TokenResponse {
         access_token,

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
 
-use crate::api::{Api, NO_VERSION, TokenParams, TokenRetry, without_secrets};
+use crate::api::{Api, NO_VERSION, Outcome, TokenParams, TokenRetry, without_secrets};
 use crate::clock::Clock;
 use crate::config::{Config, absolute_url};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, exhaustion};
 use crate::random;
 use crate::secret::Secret;
 use crate::token::{NO_SCOPE, UserType, is_scope};
@@ -33,6 +33,7 @@ const WAIT_MS: RangeInclusive<u64> = 1..=3_600_000;
 /// The parameters of a consent URL.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct UrlParams {
     /// Default: the configured ones.
     pub scopes: Option<Vec<String>>,
@@ -49,6 +50,7 @@ pub struct UrlParams {
 /// The redirect from the consent page.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct CompleteParams {
     /// The full URL to which the browser was redirected, with its query.
     pub redirect_url: Secret,
@@ -69,6 +71,7 @@ pub struct CompleteParams {
 /// How to wait for the redirect from the consent page.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct ListenParams {
     /// The port on 127.0.0.1, 1 to 65,535. Default: the port of the redirect URI, if that is `http`
     /// on `localhost` or `127.0.0.1`. Required behind a tunnel.
@@ -130,9 +133,6 @@ struct Consented {
 
 impl Authorization {
     /// Consents for the configured app.
-    ///
-    /// # Errors
-    /// `INTERNAL` if the system returns no random bytes.
     pub fn new(
         config: &Config,
         api: Arc<Api>,
@@ -152,10 +152,6 @@ impl Authorization {
     }
 
     /// Builds the URL of the consent page: `{"url", "state"}`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` if the scopes or the redirect URI are neither given nor configured, or a
-    /// value is malformed.
     pub fn url(&self, params: UrlParams) -> Result<Value> {
         let scopes = params.scopes.unwrap_or_else(|| self.scopes.clone());
         if scopes.is_empty() {
@@ -191,12 +187,6 @@ impl Authorization {
 
     /// Verifies the redirect, exchanges its code and stores the token. Returns the token's
     /// metadata.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a URL that is not this app's redirect; `CONSENT_DENIED`;
-    /// `STATE_MISMATCH` for a `state` that is missing, unknown, expired or already used;
-    /// `REAUTHORIZATION_REQUIRED` if the API rejects the code; errors of the network and the store.
-    /// After a retryable error the same redirect may be passed again.
     pub fn complete(&self, params: &CompleteParams, deadline: &Deadline) -> Result<Value> {
         let redirect = Redirect::read(params.redirect_url.expose())?;
         not_blank(params.state.as_ref())?;
@@ -215,10 +205,6 @@ impl Authorization {
     ///
     /// The wait for the browser takes at most `timeout_ms`; the exchange then has the full duration
     /// of `deadline`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter, also if the port is in use; `TIMEOUT` if no
-    /// redirect arrives; `CANCELLED`; otherwise as [`Authorization::complete`].
     pub fn listen(&self, params: &ListenParams, deadline: &Deadline) -> Result<Value> {
         let redirect_uri = self.redirect_uri(params.redirect_uri.as_deref())?;
         let redirect_target = absolute_url(&redirect_uri).ok_or_else(not_absolute)?;
@@ -228,11 +214,13 @@ impl Authorization {
         // Not `NETWORK`: that status is retryable and about the API, and the same port would still
         // be in use.
         let receiver = Receiver::bind(port, &redirect_target).map_err(|error| {
-            Error::invalid_argument(
-                "port",
-                format!("cannot listen on port {port} of 127.0.0.1: {error}"),
+            let message = format!("cannot listen on port {port} of 127.0.0.1: {error}");
+            if let Some(help) = exhaustion::help(&error) {
+                return Error::new(Status::Network, message).with_help(help);
+            }
+            Error::invalid_argument("port", message).with_help(
+                "stop the program that uses the port, or point the tunnel to another port",
             )
-            .with_help("stop the program that uses the port, or point the tunnel to another port")
         })?;
         log::info!("waiting for a consent on 127.0.0.1:{port}");
         let expected = Expected {
@@ -299,18 +287,19 @@ impl Authorization {
         deadline: &Deadline,
     ) -> Result<Value> {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
-        let granted = self
-            .api
-            .token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline)
-            .map_err(Error::from);
-        let saved = granted.and_then(|token| self.tokens.save_consented(token, deadline));
-        // The code may still be valid, so the same redirect may be tried again.
-        if let (Err(error), Some(state)) = (&saved, consented.state)
-            && error.retryable()
-        {
+        let token =
+            self.api.token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline);
+        // Without a refusal the code may still be valid, so the same redirect may be tried again.
+        let may_be_valid = token
+            .as_ref()
+            .is_err_and(|failure| failure.outcome != Outcome::Refused || failure.error.retryable());
+        if let Some(state) = consented.state.filter(|_| may_be_valid) {
             self.pending.restore(state);
         }
-        saved
+        // From here on the code is used up.
+        self.tokens
+            .save_consented(token?, deadline)
+            .map_err(|error| error.with_sent(true).with_retryable(false))
     }
 
     /// The redirect URI: the given one, or by default the configured one.

@@ -56,7 +56,6 @@ pub const TOO_LARGE: Page =
     page("431 Request Header Fields Too Large", "Too large", "The request header is too large.");
 
 impl Page {
-    /// The whole response.
     pub fn response(&self) -> String {
         let Page { status, header, title, text } = self;
         let body = format!(

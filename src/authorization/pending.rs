@@ -28,7 +28,6 @@ pub struct Pending {
     uses: AtomicU64,
 }
 
-/// One consent.
 #[derive(Clone)]
 struct Consent {
     began: Duration,
@@ -53,14 +52,10 @@ pub struct ConsumedState {
 
 impl Pending {
     /// An empty map of consents, with a new random key.
-    ///
-    /// # Errors
-    /// `INTERNAL` if the system returns no random bytes.
     pub fn new() -> Result<Pending> {
         Ok(Pending { key: random::key()?, consents: Mutex::default(), uses: AtomicU64::new(0) })
     }
 
-    /// Adds a consent with this state and redirect URI.
     pub fn begin(&self, state: &str, redirect_uri: String, now: Duration) {
         let consent = Consent { began: now, link: LinkState::Open(redirect_uri) };
         insert(&mut self.consents(), self.digest(state), consent);
@@ -68,9 +63,6 @@ impl Pending {
 
     /// Uses up a state, unless `check` fails. `check` gets the redirect URI of the consent, or
     /// `None` if this client did not build its URL.
-    ///
-    /// # Errors
-    /// `STATE_MISMATCH` for a state that was used or has expired; the error of `check`.
     pub fn consume<T>(
         &self,
         state: &str,

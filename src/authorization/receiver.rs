@@ -30,8 +30,8 @@ const MAX_HEAD: usize = 16 * 1024;
 /// The maximum number of header lines.
 const MAX_HEADERS: usize = 100;
 
-/// The maximum number of open connections; browsers open some in advance. Beyond it the oldest is
-/// closed, so that idle connections cannot block the redirect.
+/// The maximum number of open connections. Beyond it the oldest is closed, so that idle ones, which
+/// browsers open in advance, cannot block the redirect.
 const MAX_CONNECTIONS: usize = 64;
 
 /// A listening port.
@@ -65,9 +65,6 @@ impl Receiver {
     }
 
     /// Waits until `take` accepts the query of a request, then stops listening.
-    ///
-    /// # Errors
-    /// `TIMEOUT` and `CANCELLED`.
     pub fn receive<T>(
         mut self,
         deadline: &Deadline,
@@ -112,7 +109,6 @@ impl Browser {
     }
 }
 
-/// One connection.
 struct Connection {
     stream: TcpStream,
     /// Allocated at full size: a buffer that grows would leave copies of the code behind.
@@ -121,7 +117,6 @@ struct Connection {
     answered: bool,
 }
 
-/// The state of a connection after polling it.
 enum ConnectionState<T> {
     Open,
     Closed,

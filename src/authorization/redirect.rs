@@ -15,10 +15,6 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// Parses the URL of a redirect.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming `redirectUrl`.
     pub fn read(url: &str) -> Result<Redirect> {
         let url = url.trim();
         let url = url.split_once('#').map_or(url, |(url, _)| url);
@@ -31,9 +27,6 @@ impl Redirect {
     }
 
     /// A redirect to `target` with that query.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming `redirectUrl`.
     pub fn new(target: Uri, query: &str) -> Result<Redirect> {
         let parameters: Vec<_> = form_urlencoded::parse(query.as_bytes())
             .map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())))

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams, TokenRetry};
 use crate::authorization::{Authorization, CompleteParams, ListenParams, UrlParams};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Backend, Config, StoreConfig, make_absolute};
+use crate::config::{Backend, Config, StoreKind, make_absolute};
 use crate::deadline::{Cancellation, Deadline, NamedCallGuard, NamedCalls};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
@@ -35,8 +35,7 @@ pub use options::{CallOptions, OPTION_KEYS};
 /// A client for one app and its tokens. Share it between threads.
 ///
 /// A forked child may keep using it: at its first call, the child opens its own store, connections
-/// and locks. A memory store starts empty in the child, because two processes that refresh the same
-/// token without a shared store would invalidate it for each other.
+/// and locks.
 pub struct Client {
     shared: Arc<Shared>,
     options: CallOptions,
@@ -81,30 +80,20 @@ struct Call<'a> {
 
 impl Client {
     /// A client that uses the system's clock.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key; `STORE` if the store cannot be opened.
     pub fn new(config: &Config) -> Result<Client> {
         Client::with_clock(config, Arc::new(SystemClock::new()))
     }
 
-    /// A client with another clock; for tests.
-    ///
-    /// # Errors
-    /// As [`Client::new`].
     pub fn with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Client> {
         Client::build(config.clone(), None, clock)
     }
 
     /// A client with a custom store, implemented by the host. `config.store.kind` may be left at
     /// its default.
-    ///
-    /// # Errors
-    /// As [`Client::new`].
     pub fn with_host(config: &Config, host: Arc<dyn Host>) -> Result<Client> {
         let mut config = config.clone();
-        if config.store.kind == StoreConfig::default().kind {
-            config.store.kind = "callbacks".into();
+        if config.store.kind == StoreKind::Memory {
+            config.store.kind = StoreKind::Callbacks;
         }
         Client::build(config, Some(host), Arc::new(SystemClock::new()))
     }
@@ -172,9 +161,6 @@ impl Client {
     }
 
     /// Ends the calls in progress that have this ID with `CANCELLED`, like [`Client::cancel`].
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` if no call can have this ID.
     pub fn cancel_call(&self, call_id: &str) -> Result<()> {
         valid_call_id("call_id", call_id)?;
         if let Some(components) = self.shared.existing_components()
@@ -187,9 +173,6 @@ impl Client {
     }
 
     /// Statistics for monitoring; contains no secret.
-    ///
-    /// # Errors
-    /// `STORE`, in a forked child that cannot open its store.
     pub fn stats(&self) -> Result<Value> {
         let components = self.components()?;
         let (http, tokens) = (components.api.counters(), components.tokens.counters());
@@ -217,69 +200,42 @@ impl Client {
     }
 
     /// A plain call of `POST /oauth/token`; stores nothing.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing parameter; errors of the API and the network.
     pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
-        let call = self.call()?;
+        let call = self.call().map_err(Error::before_request)?;
         call.api
             .token(params, TokenRetry::SingleUse, call.clock.wall_ms(), &call.deadline())
             .map_err(Error::from)
     }
 
     /// A plain call of `POST /oauth/location-token`; stores nothing.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for an empty ID; otherwise as [`Client::access_token`].
     pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
-        let call = self.call()?;
+        let call = self.call().map_err(Error::before_request)?;
         call.tokens.location_token(params, &call.deadline())
     }
 
     /// `GET /oauth/installed-locations`: one page, or all items with `all`.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
-    /// [`Client::access_token`].
     pub fn oauth_installed_locations(
         &self,
         params: &InstalledLocationsParams,
     ) -> Result<Map<String, Value>> {
-        let call = self.call()?;
+        let call = self.call().map_err(Error::before_request)?;
         call.tokens.installed_locations(params, &call.deadline())
     }
 
-    /// The URL of the consent page; see [`Authorization::url`].
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming the parameter.
     pub fn authorization_url(&self, params: UrlParams) -> Result<Value> {
         self.components()?.authorization.url(params)
     }
 
-    /// Exchanges the code of a redirect and stores the token; see [`Authorization::complete`].
-    ///
-    /// # Errors
-    /// As [`Authorization::complete`].
     pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
-        let call = self.call()?;
+        let call = self.call().map_err(Error::before_request)?;
         call.authorization.complete(params, &call.deadline())
     }
 
-    /// Waits for the redirect on a loopback port and stores the token; see
-    /// [`Authorization::listen`].
-    ///
-    /// # Errors
-    /// As [`Authorization::listen`].
     pub fn authorization_listen(&self, params: &ListenParams) -> Result<Value> {
         let call = self.call()?;
         call.authorization.listen(params, &call.deadline())
     }
 
-    /// A valid access token; see [`Tokens::access_token`].
-    ///
-    /// # Errors
-    /// As [`Tokens::access_token`].
     pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
         let call = self.call()?;
         let token = call.tokens.access_token(resource_id, || call.deadline());
@@ -287,9 +243,6 @@ impl Client {
     }
 
     /// A valid access token with a minimum life; see [`Tokens::access_token_with`].
-    ///
-    /// # Errors
-    /// As [`Tokens::access_token_with`].
     pub fn access_token_with(&self, params: &AccessTokenParams) -> Result<Secret> {
         let call = self.call()?;
         let token = call.tokens.access_token_with(params, &call.deadline());
@@ -315,10 +268,6 @@ impl Client {
         self.components().ok()?.tokens.with_fresh(resource_id, take)
     }
 
-    /// Refreshes or mints now; see [`Tokens::refresh`].
-    ///
-    /// # Errors
-    /// As [`Tokens::refresh`].
     pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
         let call = self.call()?;
         let metadata = call.tokens.refresh(resource_id, &call.deadline());
@@ -326,27 +275,16 @@ impl Client {
     }
 
     /// Like [`Client::token_refresh`], with parameters.
-    ///
-    /// # Errors
-    /// As [`Tokens::refresh`].
     pub fn token_refresh_with(&self, params: &RefreshParams) -> Result<Value> {
         valid_id("resourceId", &params.resource_id)?;
         self.token_refresh(&params.resource_id)
     }
 
-    /// Deletes a token; see [`Tokens::delete`].
-    ///
-    /// # Errors
-    /// As [`Tokens::delete`].
     pub fn token_delete(&self, resource_id: &str) -> Result<Value> {
         let call = self.call()?;
         call.tokens.delete(resource_id, &call.deadline())
     }
 
-    /// A page of metadata; see [`Tokens::list`].
-    ///
-    /// # Errors
-    /// As [`Tokens::list`].
     pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
         let call = self.call()?;
         let page = call.tokens.list(params, &call.deadline())?;
@@ -356,74 +294,41 @@ impl Client {
         Ok(page)
     }
 
-    /// A page of tokens with their secrets; see [`Tokens::export`].
-    ///
-    /// # Errors
-    /// As [`Tokens::export`].
     pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
         let call = self.call()?;
         call.tokens.export(params, &call.deadline())
     }
 
-    /// Imports tokens; see [`Tokens::import`].
-    ///
-    /// # Errors
-    /// As [`Tokens::import`].
     pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
         let call = self.call()?;
         call.tokens.import(params, &call.deadline())
     }
 
-    /// Moves the tokens of another client ID in the same database to this client; see
-    /// [`Tokens::adopt_from`].
-    ///
-    /// # Errors
-    /// As [`Tokens::adopt_from`].
     pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {
         let call = self.call()?;
         call.tokens.adopt_from(&self.shared.config.client_id, params, || call.step())
     }
 
-    /// Sends a request to any endpoint with a valid token; see [`Requests::send`].
-    ///
-    /// # Errors
-    /// As [`Requests::send`].
     pub fn request(&self, params: &RequestParams) -> Result<Value> {
-        let call = self.call()?;
+        let call = self.call().map_err(Error::before_request)?;
         let answer = call.requests.send(params, &call.deadline());
         answer.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
     }
 
-    /// Mints tokens for many locations; see [`Tokens::mint_all`].
-    ///
-    /// # Errors
-    /// As [`Tokens::mint_all`].
     pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
         let call = self.call()?;
         call.tokens.mint_all(params, progress, || call.step())
     }
 
-    /// Renews all tokens that are due; see [`Tokens::maintain`].
-    ///
-    /// # Errors
-    /// As [`Tokens::maintain`].
     pub fn tokens_maintain(&self, params: &MaintainParams, progress: Progress) -> Result<Value> {
         let call = self.call()?;
         call.tokens.maintain(params, progress, || call.step())
     }
 
-    /// Verifies a webhook's signature and parses it; see [`Webhooks::verify`].
-    ///
-    /// # Errors
-    /// As [`Webhooks::verify`].
     pub fn webhook_verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         self.components()?.webhooks.verify(body, headers)
     }
 
-    /// Verifies a webhook and applies it to the tokens; see [`Webhooks::apply`].
-    ///
-    /// # Errors
-    /// As [`Webhooks::apply`].
     pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         let call = self.call()?;
         call.webhooks.apply(body, headers, &call.deadline())

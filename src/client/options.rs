@@ -29,9 +29,6 @@ impl CallOptions {
     /// Splits the options off the parameters of a call. `keys` are the options that the call
     /// accepts; the other one, if any, is a parameter of its own. Returns the text without the
     /// options; `None` if it contains none of them.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, naming the option.
     pub fn split(
         argument: &str,
         text: &str,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::urls::{is_postgres, is_url};
-use super::{StoreConfig, refused};
+use super::{StoreConfig, StoreKind, refused};
 use crate::error::Result;
 use crate::secret::Secret;
 
@@ -29,50 +29,47 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The `store.kind` of this backend.
-    pub const fn kind(&self) -> &'static str {
+    /// The kind of this backend.
+    pub const fn kind(&self) -> StoreKind {
         match self {
-            Backend::Memory => "memory",
-            Backend::Sqlite { .. } => "sqlite",
-            Backend::Postgres { .. } => "postgres",
-            Backend::Callbacks => "callbacks",
+            Backend::Memory => StoreKind::Memory,
+            Backend::Sqlite { .. } => StoreKind::Sqlite,
+            Backend::Postgres { .. } => StoreKind::Postgres,
+            Backend::Callbacks => StoreKind::Callbacks,
         }
     }
 }
 
 impl StoreConfig {
     /// The configured backend.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key, for a value that is invalid or belongs to another kind of store.
     pub fn backend(&self) -> Result<Backend> {
-        let kind = self.kind.as_str();
-        if !["memory", "sqlite", "postgres", "callbacks"].contains(&kind) {
+        let kind = self.kind.name();
+        if self.kind == StoreKind::Unknown {
             return Err(refused(
                 "store.kind",
                 "it must be \"memory\", \"sqlite\", \"postgres\" or \"callbacks\"",
             ));
         }
-        if kind != "sqlite" && self.path.is_some() {
+        if self.kind != StoreKind::Sqlite && self.path.is_some() {
             return Err(refused("store.path", &format!("a {kind} store has no path")));
         }
-        if kind != "postgres" && self.url.is_some() {
+        if self.kind != StoreKind::Postgres && self.url.is_some() {
             return Err(refused("store.url", &format!("a {kind} store has no URL")));
         }
-        if kind != "postgres" && self.ca_bundle_path.is_some() {
+        if self.kind != StoreKind::Postgres && self.ca_bundle_path.is_some() {
             return Err(refused("store.caBundlePath", &format!("a {kind} store has no server")));
         }
-        if kind == "memory" && !self.encryption_keys.is_empty() {
+        if self.kind == StoreKind::Memory && !self.encryption_keys.is_empty() {
             return Err(refused("store.encryptionKeys", "a memory store is not encrypted"));
         }
-        if kind == "memory" && self.encryption_keys_path.is_some() {
+        if self.kind == StoreKind::Memory && self.encryption_keys_path.is_some() {
             return Err(refused("store.encryptionKeysPath", "a memory store is not encrypted"));
         }
-        let backend = match kind {
-            "sqlite" => self.sqlite()?,
-            "postgres" => self.postgres()?,
-            "callbacks" => Backend::Callbacks,
-            _ => Backend::Memory,
+        let backend = match self.kind {
+            StoreKind::Sqlite => self.sqlite()?,
+            StoreKind::Postgres => self.postgres()?,
+            StoreKind::Callbacks => Backend::Callbacks,
+            StoreKind::Memory | StoreKind::Unknown => Backend::Memory,
         };
         if !self.encryption_keys.is_empty() && self.encryption_keys_path.is_some() {
             return Err(refused("store.encryptionKeysPath", "store.encryptionKeys is set as well"));

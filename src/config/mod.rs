@@ -8,7 +8,7 @@ mod validation;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result, Status};
 use crate::json;
@@ -86,6 +86,46 @@ pub enum Encoding {
     Json,
 }
 
+/// The kind of a token store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreKind {
+    /// In memory.
+    #[default]
+    Memory,
+    /// An SQLite database.
+    Sqlite,
+    /// A PostgreSQL database.
+    Postgres,
+    /// A custom store, implemented by the host.
+    Callbacks,
+    /// Not a kind: a name in a document that [`Backend`] refuses.
+    #[doc(hidden)]
+    Unknown,
+}
+
+impl StoreKind {
+    /// The `store.kind` in a JSON configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            StoreKind::Memory => "memory",
+            StoreKind::Sqlite => "sqlite",
+            StoreKind::Postgres => "postgres",
+            StoreKind::Callbacks => "callbacks",
+            StoreKind::Unknown => "",
+        }
+    }
+}
+
+fn store_kind<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<StoreKind, D::Error> {
+    use StoreKind::{Callbacks, Memory, Postgres, Sqlite, Unknown};
+    let name = String::deserialize(deserializer)?;
+    let kinds = [Memory, Sqlite, Postgres, Callbacks];
+    Ok(kinds.into_iter().find(|kind| kind.name() == name).unwrap_or(Unknown))
+}
+
 /// The token store.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(
@@ -94,8 +134,9 @@ pub enum Encoding {
     expecting = "an object; omit the key for a memory store"
 )]
 pub struct StoreConfig {
-    /// `memory` (default), `sqlite`, `postgres`, or `callbacks` for a custom store.
-    pub kind: String,
+    /// The kind of store. Default: memory.
+    #[serde(deserialize_with = "store_kind")]
+    pub kind: StoreKind,
     /// The database file of `sqlite`.
     #[serde(default)]
     pub path: Option<PathBuf>,
@@ -125,7 +166,7 @@ pub struct StoreConfig {
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
         StoreConfig {
-            kind: "memory".into(),
+            kind: StoreKind::Memory,
             path: None,
             url: None,
             ca_bundle_path: None,

@@ -47,12 +47,12 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a path begins with a URL scheme. A single letter is a Windows drive.
+/// Whether a path is meant to be a URL, even one with a malformed scheme: it may contain a
+/// password, and must not be quoted as a path. A single letter is a Windows drive.
 pub(super) fn is_url(path: &Path) -> bool {
     let text = path.to_string_lossy();
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-    scheme.len() > 1
-        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
+    scheme.len() > 1 && !scheme.contains(['/', '\\'])
 }
 
 pub(super) fn is_postgres(url: &str) -> bool {

@@ -7,9 +7,6 @@ use crate::token::{NO_SCOPE, is_scope};
 
 impl Config {
     /// Validates the values.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the key.
     pub fn validate(&self) -> Result<()> {
         one_word("clientId", &self.client_id)?;
         one_word("clientSecret", self.client_secret.expose())?;
@@ -23,6 +20,10 @@ impl Config {
         check_endpoint("authorizeUrl", &self.authorize_url, self.http.allow_insecure_http)?;
         if self.base_url.contains(['?', '#']) {
             return Err(refused("baseUrl", "it must not have a query or a fragment"));
+        }
+        // The query is appended: behind a fragment no server would see it.
+        if self.authorize_url.contains('#') {
+            return Err(refused("authorizeUrl", "it must not have a fragment"));
         }
         header_text("apiVersion", &self.api_version)?;
         if let Some(suffix) = &self.http.user_agent_suffix {
@@ -83,6 +84,7 @@ fn in_range(key: &str, value: u64, least: u64, most: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::StoreKind;
     use crate::error::{Error, Status};
 
     fn refusal(more: &str) -> Error {
@@ -96,7 +98,7 @@ mod tests {
         assert_eq!(config.app_id(), "app");
         assert_eq!(config.base_url, "https://services.leadconnectorhq.com");
         assert_eq!(config.timeouts.total_ms, 30_000);
-        assert_eq!(config.store.kind, "memory");
+        assert_eq!(config.store.kind, StoreKind::Memory);
     }
 
     #[test]
@@ -110,6 +112,8 @@ mod tests {
             (r#","baseUrl":"https://user:pass@services.example""#, "baseUrl"),
             (r#","baseUrl":"https://services.example/?a=b""#, "baseUrl"),
             (r#","authorizeUrl":"http://services.example""#, "authorizeUrl"),
+            (r##","authorizeUrl":"https://services.example/consent#top""##, "authorizeUrl"),
+            (r##","authorizeUrl":"https://services.example/consent?a=b#""##, "authorizeUrl"),
             (r#","redirectUri":"/callback""#, "redirectUri"),
             (r#","scopes":["a b"]"#, "scopes"),
             (r#","store":{"kind":"floppy"}"#, "store.kind"),

@@ -1,8 +1,8 @@
 //! The table of statuses: the only place where a status is declared.
 //!
-//! The Rust enum, the C enum, the strings of `ghl_status_name` and the exception classes of the
-//! bindings are generated from it or tested against it (`tests/statuses.rs`). `build.rs` includes
-//! this file as well, so it must not refer to other parts of the crate.
+//! The Rust enum, the C enum, the names and the bindings' exception classes are generated from it
+//! or tested against it (`tests/statuses.rs`). `build.rs` includes this file, so it must not refer
+//! to other parts of the crate.
 
 /// Calls a macro with one row for each status: documentation, variant, number, C constant, Python
 /// class, and whether the same call may succeed later. The C++ class has the name of the Python

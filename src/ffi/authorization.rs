@@ -10,9 +10,9 @@ use super::client::{self, ghl_client};
 /// The URL is valid for one consent within one hour. Any thread; does not wait.
 ///
 /// @param client       a client
-/// @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?};
-///                     scopes and redirect URI default to the configured ones, "state" to 256
-///                     random bits
+/// @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?} and
+///                     the call options; scopes and redirect URI default to the configured ones,
+///                     "state" to 256 random bits
 /// @param out_json     {"url", "state"}, or the error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
 ///
@@ -44,16 +44,18 @@ pub unsafe extern "C" fn ghl_authorization_url(
 /// (RFC 6749, sections 4.1.2 and 4.1.3).
 ///
 /// The API's answer decides who owns the token: a company can install an app that is made for
-/// locations. After a retryable error the same redirect may be passed again. Any thread; waits for
-/// the answer, at most timeouts.totalMs.
+/// locations. If the API has not rejected the code, the same redirect may be passed again after an
+/// error; if the answer was lost, the code has already been sent twice. Any thread; waits for the
+/// answer, at most timeouts.totalMs.
 ///
 /// @param client       a client
 /// @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,
-///                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}.
-///                     Pass "state", as kept in the browser session, if another process built the
-///                     URL. "allowMissingState": true accepts an installation that was started
-///                     inside the marketplace, which has no state. Pass "redirectUri" if another
-///                     process built the URL with a redirect URI that is not the configured one
+///                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}
+///                     and the call options. Pass "state", as kept in the browser session, if
+///                     another process built the URL. "allowMissingState": true accepts an
+///                     installation that was started inside the marketplace, which has no state.
+///                     Pass "redirectUri" if another process built the URL with a redirect URI that
+///                     is not the configured one
 /// @param out_json     the metadata of the stored token {"resourceId", "userType", "companyId",
 ///                     "locationId", "scope", "expiresAt", "refreshable", "state"}, or the error;
 ///                     free with ghl_string_free; may be NULL
@@ -99,15 +101,15 @@ pub unsafe extern "C" fn ghl_authorization_complete(
 /// wait. Several threads may listen at once on different ports.
 ///
 /// Any thread; waits at most "timeoutMs" for the browser, then at most timeouts.totalMs for the
-/// exchange. ghl_client_cancel ends the wait at once.
+/// exchange. ghl_client_cancel and ghl_call_cancel end the wait at once.
 ///
 /// @param client       a client
 /// @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?,
-///                     "userType"?}. "port": 1 to 65535; by default the port of the redirect URI,
-///                     if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to 3600000, by
-///                     default 300000. "redirectUri": by default the configured one. The others are
-///                     as for ghl_authorization_complete; with "allowMissingState" any page in the
-///                     user's browser can end the wait and inject its own code
+///                     "userType"?, "callId"?}. "port": 1 to 65535; by default the port of the
+///                     redirect URI, if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to
+///                     3600000, by default 300000. "redirectUri": by default the configured one.
+///                     The others are as for ghl_authorization_complete; with "allowMissingState"
+///                     any page in the user's browser can end the wait and inject its own code
 /// @param out_json     the metadata of the stored token, as for ghl_authorization_complete, or the
 ///                     error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, also for a port that is in use; GHL_ERR_TIMEOUT if no

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::string;
+use super::{cancellation, string};
 use crate::error::{Error, Result, Status};
 use crate::{json, panic_scope};
 
@@ -21,7 +21,7 @@ use crate::{json, panic_scope};
 pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizing<String>>) -> i32 {
     // SAFETY: by the contract.
     unsafe { set_null(out) };
-    let (code, mut document) = match guarded(work) {
+    let (code, mut document) = match blocking(work) {
         Ok(document) => (0, document),
         Err(error) => (error.status().code(), Zeroizing::new(error.to_json().to_string())),
     };
@@ -87,6 +87,13 @@ impl Write for Document {
     }
 }
 
+/// Like [`guarded`], for work that may wait: a cancellation of this thread takes effect only when
+/// the call has returned.
+pub fn blocking<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _delayed = cancellation::Delayed::new();
+    guarded(work)
+}
+
 /// Turns a panic into `INTERNAL`.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     install_panic_hook();
@@ -99,7 +106,9 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         // A payload may panic when it is dropped.
         std::mem::forget(payload);
         Err(Error::new(Status::Internal, "the library panicked; the client remains usable")
-            .with_help("report this defect and attach the log"))
+            .with_help("report this defect and attach the log")
+            // Whether it was is unknown.
+            .with_sent(true))
     })
 }
 

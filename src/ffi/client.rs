@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::boundary::{self, guarded, render, set_null};
+use super::boundary::{self, blocking, guarded, render, set_null};
 use super::callback::{Callback, Context, Slot};
 use super::reentrancy::Owner;
 use super::{fork, string};
@@ -182,7 +182,7 @@ pub unsafe extern "C" fn ghl_client_free(client: *mut ghl_client) {
     }
     // SAFETY: the header requires a client of this library, freed once, without running calls.
     let client = unsafe { Box::from_raw(client) };
-    let _ = guarded(|| {
+    let _ = blocking(|| {
         drop(client);
         Ok(())
     });
@@ -281,7 +281,7 @@ pub unsafe extern "C" fn ghl_client_on_event(
     callback: ghl_event_callback,
     context: *mut c_void,
 ) -> i32 {
-    let outcome = guarded(|| {
+    let outcome = blocking(|| {
         // SAFETY: the header requires a valid client, or NULL.
         let client = unsafe { handle(client) }?;
         if callback.is_some() {

@@ -29,7 +29,7 @@ pub extern "C" fn ghl_version() -> *const c_char {
     static_string(VERSION)
 }
 
-/// What this library is and contains: for logs, and to check a library before use.
+/// Describes the library: for logs, and to check a library before use.
 ///
 /// Any thread; does not wait.
 ///

@@ -20,6 +20,7 @@
 
 mod boundary;
 mod callback;
+mod cancellation;
 mod fork;
 mod memory;
 mod reentrancy;

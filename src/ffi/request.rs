@@ -19,11 +19,11 @@ use super::client::{self, ghl_client};
 /// @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" |
 ///                      "OPTIONS", "path": begins with "/", or a URL below baseUrl, "query"?:
 ///                      {name: string, number, boolean or a list of them}, "headers"?: {name:
-///                      string}, "body"?, "bodyBase64"?, "resourceId"?}. "resourceId" selects the
-///                      token; without it the request has no token. A "body" that is a string is
-///                      sent unchanged, as text/plain unless the headers name another content type;
-///                      an object is sent as a form if the content type is
-///                      application/x-www-form-urlencoded; every other body is sent as JSON.
+///                      string}, "body"?, "bodyBase64"?, "resourceId"?} and the call options.
+///                      "resourceId" selects the token; without it the request has no token. A
+///                      "body" that is a string is sent unchanged, as text/plain unless the headers
+///                      name another content type; an object is sent as a form if the content type
+///                      is application/x-www-form-urlencoded; every other body is sent as JSON.
 ///                      "bodyBase64" is a binary body. The headers must not contain connection
 ///                      headers, User-Agent, or Authorization together with "resourceId"
 /// @param out_json      {"status", "headers": {lower-case name: string}, "body", "bodyEncoding":

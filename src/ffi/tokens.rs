@@ -4,9 +4,9 @@ use std::ffi::{CString, c_char, c_void};
 
 use zeroize::Zeroizing;
 
-use super::boundary::{self, guarded, render, set_null};
+use super::boundary::{self, blocking, guarded, render, set_null};
 use super::client::{self, ghl_client};
-use super::string;
+use super::{cancellation, string};
 use crate::client::{Client, OPTION_KEYS};
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
@@ -78,7 +78,7 @@ unsafe fn hand_out(out_token: *mut *mut c_char, token: Result<*mut c_char, i32>)
 /// within the last minute is returned although its whole life may be shorter, because a renewal
 /// would not help.
 ///
-/// Any thread; waits at most "timeoutMs", and only when the token is to be renewed.
+/// Any thread; waits at most "timeoutMs" or timeouts.totalMs, and only if the token is renewed.
 ///
 /// @param client       a client
 /// @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company id or
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn ghl_access_token_with(
     unsafe {
         set_null(out_token);
         set_null(out_error);
-        let found = guarded(|| {
+        let found = blocking(|| {
             let argument = ("params_json", params_json);
             let (client, params) = client::with_options(client, argument, &OPTION_KEYS)?;
             let token = client.access_token_with(&params)?;
@@ -177,8 +177,8 @@ pub unsafe extern "C" fn ghl_access_token_into(
     }
 }
 
-/// Copies a fresh access token from memory into the caller's buffer, like ghl_access_token_into, but
-/// never waits: for event loops.
+/// Copies a fresh access token from memory into the caller's buffer, like ghl_access_token_into,
+/// but never waits: for event loops.
 ///
 /// Sends nothing, reads no store and allocates nothing. If memory holds no fresh token, call a
 /// function that may wait, on another thread. Any thread; does not wait.
@@ -291,7 +291,10 @@ unsafe fn token<T>(
             let resource_id = string::read("resource_id", resource_id)?;
             match client.with_fresh_token(resource_id, &take) {
                 Some(taken) => Ok(taken),
-                None => client.access_token(resource_id).map(|secret| take(&secret)),
+                None => {
+                    let _delayed = cancellation::Delayed::new();
+                    client.access_token(resource_id).map(|secret| take(&secret))
+                }
             }
         });
         found.map_err(|error| boundary::call(out_error, || Err(error)))
@@ -321,7 +324,7 @@ pub unsafe extern "C" fn ghl_token_refresh(
 
 /// Like ghl_token_refresh, with the call options.
 ///
-/// Any thread; waits at most "timeoutMs".
+/// Any thread; waits at most "timeoutMs" or timeouts.totalMs.
 ///
 /// @param client       a client
 /// @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company id or a location id; the
@@ -372,8 +375,8 @@ pub unsafe extern "C" fn ghl_token_delete(
 ///
 /// @param client       a client
 /// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,
-///                     default 100), "pageToken"?}; "companyId" selects the company and its
-///                     locations
+///                     default 100), "pageToken"?} and the call options; "companyId" selects the
+///                     company and its locations
 /// @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId",
 ///                     "error"}]}, or the error; free with ghl_string_free; may be NULL.
 ///                     "nextPageToken" is null on the last page. The "state" of an item is "ok",
@@ -418,8 +421,9 @@ pub unsafe extern "C" fn ghl_tokens_list(
 /// @param client       a client
 /// @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
 ///                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
-///                     "locationId", "scope", …}], "replace"?}; snake_case is accepted as well
-///                     ("access_token", "expire_at", …); camelCase takes precedence
+///                     "locationId", "scope", …}], "replace"?} and the call options; snake_case is
+///                     accepted as well ("access_token", "expire_at", …); camelCase takes
+///                     precedence
 /// @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
 ///                     free with ghl_string_free; may be NULL
 /// @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
@@ -452,10 +456,10 @@ pub unsafe extern "C" fn ghl_tokens_import(
 /// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
 ///
 /// @param client       a client
-/// @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; a company or
-///                     location to which the call is limited; whether to report without changes.
-///                     Without "clientId" nothing is adopted, and "clients" names the other client
-///                     ids
+/// @param params_json  {"clientId"?, "resourceId"?, "dryRun"?} and the call options: the other
+///                     client id; a company or location to which the call is limited; whether to
+///                     report without changes. Without "clientId" nothing is adopted, and "clients"
+///                     names the other client ids
 /// @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
 ///                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
 ///                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
@@ -522,14 +526,15 @@ pub type ghl_progress_callback =
 ///
 /// Call it every few minutes; "nextDueAt" says when the next token is due. One failure does not
 /// stop the rest. Several processes may run it at the same time and share the work. Any thread;
-/// waits until all is done, at most timeouts.totalMs for each token. With "concurrency" above 1 the
+/// waits until all is done, at most timeouts.totalMs for each token, or until "timeoutMs": renewed
+/// tokens are saved, and the next call continues. With "concurrency" above 1 the
 /// call runs worker threads, which end before it returns; progress and event callbacks run on the
 /// calling thread.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId"?, "concurrency"?}; "companyId" restricts the pass to that
-///                     company and its locations, without the encryption; "concurrency" is the
-///                     number of concurrent renewals, 1 to 64, default 1
+/// @param params_json  {"companyId"?, "concurrency"?} and the call options; "companyId" restricts
+///                     the pass to that company and its locations, without the encryption;
+///                     "concurrency" is the number of concurrent renewals, 1 to 64, default 1
 /// @param progress     called after each token, and after each hundred encrypted records, with
 ///                     {"checked", "refreshed", "resealed", "failed"}; may be NULL
 /// @param context      passed to the callback unchanged; may be NULL
@@ -576,13 +581,14 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 /// some seconds after a consent the API may list no installed locations: "total" is 0 then, and a
 /// later run finds them.
 ///
-/// Any thread; waits until all is done. The call runs worker threads, which end before it returns;
-/// progress and event callbacks run on the calling thread.
+/// Any thread; waits until all is done, or until "timeoutMs". The call runs worker threads, which
+/// end before it returns; progress and event callbacks run on the calling thread.
 ///
 /// @param client       a client
 /// @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true,
 ///                     "appId"?}; also "force"? (true: mint tokens that are not due as well),
-///                     "concurrency"? (concurrent requests, 1 to 64, default 8)
+///                     "concurrency"? (concurrent requests, 1 to 64, default 8) and the call
+///                     options
 /// @param progress     called about four times a second, and at the end, with {"done", "failed",
 ///                     "total", "perSecond", "secondsLeft"}; "total" and "secondsLeft" are null
 ///                     while unknown; may be NULL
@@ -592,9 +598,9 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 ///                     ghl_token_refresh
 /// @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT; the errors of ghl_access_token
 ///         for the company; GHL_ERR_STORE if new tokens cannot be saved; GHL_ERR_CANCELLED;
-///         GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or GHL_ERR_PROTOCOL after 25 such
-///         failures in a row; GHL_ERR_RATE_LIMITED if the server demands a pause of more than 15
-///         minutes. Tokens minted before an error are saved
+///         GHL_ERR_TIMEOUT after "timeoutMs"; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or
+///         GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED if the server
+///         demands a pause of more than 15 minutes. Tokens minted before an error are saved
 ///
 /// Example:
 ///

@@ -4,7 +4,6 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// The capacity of the table.
 const CAPACITY: usize = 1024;
 
 /// An empty slot.

@@ -23,7 +23,6 @@ pub struct ProcessLocal<T> {
 }
 
 impl<T> ProcessLocal<T> {
-    /// A value of this process.
     pub fn new(value: T) -> ProcessLocal<T> {
         ProcessLocal { value: Some(value), generation: generation() }
     }

@@ -1,10 +1,9 @@
 //! Fork safety: a forked child can keep using the library. `ffi/fork.rs` registers the
 //! `pthread_atfork` handlers that call [`prepare`] and [`begin_child`].
 //!
-//! A forked child must not use the copies that it inherits: a lock that another thread held is
-//! never released in the child, a database handle must not even be closed, and a file lock belongs
-//! to both processes. Therefore each process has a generation, and a value of an older generation
-//! is neither used nor dropped.
+//! A forked child must not use the copies that it inherits: a lock of another thread is never
+//! released, a database handle must not even be closed, and a file lock belongs to both processes.
+//! Therefore a value of an older generation is neither used nor dropped.
 
 // Needed only by a durable store, on systems with `fork`.
 #![cfg_attr(not(all(unix, feature = "sqlite", feature = "postgres")), allow(dead_code))]

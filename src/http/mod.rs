@@ -23,7 +23,7 @@ use crate::secret::Secret;
 
 pub use rate_limiter::Bucket;
 use rate_limiter::RateLimiter;
-pub use retry::{has_retry_after, requested_delay};
+pub use retry::{is_refusal_unprocessed, requested_delay};
 pub use ureq_transport::UreqTransport;
 
 /// Maximum size of a response's status line and headers, in bytes.
@@ -54,18 +54,21 @@ impl Idempotency {
     fn may_be_abandoned(self) -> bool {
         !matches!(self, Idempotency::SingleUse | Idempotency::Replayable)
     }
+
+    /// Whether the caller may repeat its call although the server may have processed the request.
+    /// The next call resolves the unknown outcome of a `Replayable` request.
+    pub fn may_be_repeated_by_caller(self) -> bool {
+        matches!(self, Idempotency::Idempotent | Idempotency::Replayable)
+    }
 }
 
-/// An HTTP request.
 #[derive(Clone)]
 pub struct Request<'a> {
-    /// The method.
     pub method: Method,
     /// The URL.
     pub uri: Uri,
     /// Additional headers; every request also carries `Accept` and `User-Agent`.
     pub headers: Vec<(HeaderName, &'a str)>,
-    /// The bearer token.
     pub bearer: Option<&'a Secret>,
     /// The body; its content type is one of the headers.
     pub body: Option<&'a [u8]>,
@@ -75,11 +78,8 @@ pub struct Request<'a> {
     pub bucket: Option<Bucket<'a>>,
 }
 
-/// An HTTP response.
 pub struct Response {
-    /// The HTTP status.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
     /// The body, at most as long as the configured limit.
     pub body: Zeroizing<Vec<u8>>,
@@ -93,12 +93,19 @@ impl Drop for Response {
     }
 }
 
+/// A response, after all attempts.
+pub struct Answer {
+    /// The response to the last attempt.
+    pub response: Response,
+    /// Whether the server may have processed an earlier attempt.
+    pub may_have_acted_before: bool,
+}
+
 /// Why there is no response.
 #[derive(Debug)]
 pub struct TransportError {
-    /// The error for the caller.
     pub error: Error,
-    /// Whether any byte of the request may have reached the server.
+    /// Whether any byte of the request, in this or an earlier attempt, may have reached the server.
     pub sent: bool,
     /// Whether a repetition would fail as well: an untrusted certificate, or a proxy that refuses
     /// the connection.
@@ -109,6 +116,16 @@ impl TransportError {
     /// An error that ended the call before anything was sent.
     fn before_sending(error: Error) -> TransportError {
         TransportError { error, sent: false, permanent: false }
+    }
+
+    /// The failure of the call after its last attempt. `sent` says whether the server may have
+    /// processed an earlier one.
+    fn of_call(self, idempotency: Idempotency, sent: bool) -> TransportError {
+        let sent = sent || self.sent;
+        let retryable = self.error.retryable()
+            && !self.permanent
+            && (!sent || idempotency.may_be_repeated_by_caller());
+        TransportError { error: self.error.with_sent(sent).with_retryable(retryable), sent, ..self }
     }
 }
 
@@ -125,7 +142,6 @@ pub struct Counters {
 
 /// Makes a single attempt at a request.
 pub trait Transport: Send + Sync {
-    /// Sends the request and reads its response before the deadline.
     fn send(&self, request: &Request, deadline: &Deadline) -> Result<Response, TransportError>;
 }
 
@@ -160,11 +176,26 @@ impl Http {
     }
 
     /// Waits for the rate limiter, sends the request, and retries it before the deadline if that is
-    /// safe.
+    /// safe. The error says whether the server may have processed any of the attempts.
     pub fn exchange(
         &self,
         request: &Request,
         deadline: &Deadline,
+    ) -> Result<Answer, TransportError> {
+        let mut may_have_acted = false;
+        match self.attempts(request, deadline, &mut may_have_acted) {
+            Ok(response) => Ok(Answer { response, may_have_acted_before: may_have_acted }),
+            Err(failure) => Err(failure.of_call(request.idempotency, may_have_acted)),
+        }
+    }
+
+    /// Returns the outcome of the last attempt, and sets `may_have_acted` if the server may have
+    /// processed an earlier one.
+    fn attempts(
+        &self,
+        request: &Request,
+        deadline: &Deadline,
+        may_have_acted: &mut bool,
     ) -> Result<Response, TransportError> {
         let mut attempt = 1;
         loop {
@@ -194,6 +225,10 @@ impl Http {
                 request.method,
                 request.uri.path()
             );
+            *may_have_acted |= match &outcome {
+                Ok(response) => !is_refusal_unprocessed(response),
+                Err(failure) => failure.sent,
+            };
             deadline.sleep(pause).map_err(TransportError::before_sending)?;
             self.counters.repeated.fetch_add(1, Ordering::Relaxed);
             attempt += 1;

@@ -53,7 +53,6 @@ pub enum Bucket<'a> {
     TokenEndpoint(&'a str),
 }
 
-/// The rate limiter of one client.
 pub struct RateLimiter {
     clock: Arc<dyn Clock>,
     limit: Limit,
@@ -77,7 +76,6 @@ struct Limit {
     per: Duration,
 }
 
-/// The state of one bucket.
 struct BucketState {
     /// The configured limit, and the server's limit if a response reported one. All of them apply.
     /// Empty for the token endpoint.
@@ -129,12 +127,8 @@ impl RateLimiter {
         }
     }
 
-    /// Waits for a permit, in order of arrival. A permit that is available at once is taken without
-    /// a ticket: a thread that was descheduled while it held a ticket would block the threads
-    /// behind it although a permit is free.
-    ///
-    /// # Errors
-    /// `RATE_LIMITED` at once if no permit will be available before the deadline; `CANCELLED`.
+    /// Waits for a permit, in order of arrival. A free permit is taken without a ticket, since a
+    /// descheduled thread with a ticket would block the threads behind it.
     pub fn acquire<'a>(&'a self, bucket: Bucket<'a>, deadline: &Deadline) -> Result<Permit<'a>> {
         let mut ticket: Option<Ticket> = None;
         loop {
@@ -322,9 +316,9 @@ impl BucketState {
         self.next_ticket
     }
 
-    /// Takes a place in the window for the holder of `ticket`, or for a request without a ticket,
-    /// which comes after all waiting ones. Otherwise returns the time until the next check, as an
-    /// error if that is `max_wait` or more.
+    /// Takes a place in the window for the holder of `ticket`; a request without one comes after
+    /// all waiting ones. Otherwise returns the time until the next check, as an error if that is
+    /// `max_wait` or more.
     fn wait(
         &mut self,
         ticket: Option<u64>,
@@ -473,7 +467,6 @@ impl BucketState {
         self.answered.len() - self.answered.partition_point(|answered| *answered + per <= now)
     }
 
-    /// The limit with the least room now.
     fn tightest(&self, now: Duration) -> Option<(Limit, usize)> {
         let limits = self.limits.iter().map(|limit| (*limit, self.in_window(*limit, now)));
         limits.min_by_key(|(limit, used)| limit.requests.saturating_sub(*used))

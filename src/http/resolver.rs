@@ -15,7 +15,6 @@ use crate::lookup;
 /// Maximum number of addresses tried per host, which is the capacity of ureq's list.
 const MAX_ADDRESSES: usize = 16;
 
-/// Maximum duration of a lookup.
 const MAX_LOOKUP_TIME: Duration = Duration::from_secs(86_400);
 
 /// Parses a literal address, or looks up a name within the connect timeout. Cancelling the call
@@ -51,9 +50,8 @@ impl Resolve for Resolver {
     }
 }
 
-/// Resolves nothing. ureq resolves a name even for a request on a pooled connection, which would
-/// then pay for the lookup and fail if it fails. The connector looks up the name only when it opens
-/// a connection.
+/// Resolves nothing: ureq would look up the name even for a request on a pooled connection. The
+/// connector does so only when it opens one.
 #[derive(Debug)]
 pub struct NoopResolver;
 

@@ -22,10 +22,7 @@ const MAX_REFUSAL: usize = 16 * 1024;
 /// Whether a response calls for another attempt, and the delay that it asks for.
 pub fn after_response(response: &Response, idempotency: Idempotency) -> Option<RequestedDelay> {
     match response.status {
-        429 => Some(requested_delay(response)),
-        // With `Retry-After`, the server refused the request before it acted. Without it, a gateway
-        // may have answered after forwarding the request.
-        503 if has_retry_after(response) => Some(requested_delay(response)),
+        _ if is_refusal_unprocessed(response) => Some(requested_delay(response)),
         500.. if idempotency == Idempotency::Idempotent => Some(requested_delay(response)),
         400..=499 if idempotency == Idempotency::Idempotent && is_transient(response) => {
             Some(requested_delay(response))
@@ -65,9 +62,14 @@ pub fn pause(policy: &Retry, attempt: u32, requested: RequestedDelay) -> Duratio
     requested.unwrap_or_default().max(backoff)
 }
 
-/// Whether the server says when to try again. It then refused the request before it acted.
-pub fn has_retry_after(response: &Response) -> bool {
-    retry_after(&response.headers).is_some()
+/// Whether the server refused the request before it acted. A 503 says so only with `Retry-After`:
+/// without it, a gateway may have answered after forwarding the request.
+pub fn is_refusal_unprocessed(response: &Response) -> bool {
+    match response.status {
+        429 => true,
+        503 => retry_after(&response.headers).is_some(),
+        _ => false,
+    }
 }
 
 /// The delay that the server asks for: `Retry-After`, or, for a 429, the interval of the rate
@@ -89,19 +91,17 @@ pub fn is_day_spent(headers: &HeaderMap) -> bool {
     daily_remaining(headers) == Some(0)
 }
 
-/// The remaining daily quota.
 pub fn daily_remaining(headers: &HeaderMap) -> Option<u64> {
     number(headers, "x-ratelimit-daily-remaining")
 }
 
 /// The time until the daily quota is renewed, in milliseconds. Some responses contained seconds
-/// instead: the delay is then too short and costs one refused request. More than a day is ignored.
+/// instead: too short a delay costs one refused request. More than a day is ignored.
 pub fn daily_reset(headers: &HeaderMap) -> RequestedDelay {
     let reset = number(headers, "x-ratelimit-daily-reset").map(Duration::from_millis);
     reset.filter(|reset| *reset <= MAX_WAIT)
 }
 
-/// A header's value as a number.
 pub fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }

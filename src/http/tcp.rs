@@ -19,7 +19,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// socket's timeout again.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
 
-/// Maximum wait.
 const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
 /// Minimum free space in the output buffer for the next part of a request; a header must fit.

@@ -69,9 +69,9 @@ impl<C: Connector> TimedConnector<C> {
                 uri: details.uri,
                 addrs,
                 config: details.config,
-                // No request has its own TLS configuration. With `false`, ureq builds the
-                // configuration once instead of for each connection, which would load the
-                // platform's certificates again and resume no session.
+                // With `false`, ureq builds the TLS configuration once instead of for each
+                // connection, which would load the platform's certificates again and resume no
+                // session.
                 request_level: false,
                 resolver: details.resolver,
                 now: (details.current_time)(),
@@ -139,16 +139,14 @@ impl<T: Transport> Transport for TrackedTransport<T> {
     /// and again before each use.
     ///
     /// A race remains: the server may close the connection before the request arrives. Such a
-    /// request was sent and has no response. An idempotent one is sent again; for a single-use
-    /// token, `tokens::refresh` decides.
+    /// request has no response; the retry policy or `tokens::refresh` decides.
     fn is_open(&mut self) -> bool {
         let dirty = std::mem::take(&mut self.dirty);
         let input = self.inner.buffers().input_append_buf();
         let dirty = dirty.min(input.len());
         input[..dirty].fill(0);
         // A timeout of zero checks only data that was already read, such as a TLS `close_notify`,
-        // and not the socket. After a `close_notify` the connection counts as closed even if the
-        // socket is open.
+        // which closes the connection even if the socket is open.
         let immediate =
             NextTimeout { after: UreqDuration::Exact(Duration::ZERO), ..NextTimeout::default() };
         let is_silent = matches!(self.await_input(immediate), Err(Error::Timeout(_)));

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustls::AlertDescription;
 use ureq::http::{HeaderValue, Request as WireRequest, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, ProxyProtocol};
@@ -17,7 +18,7 @@ use super::{
 use crate::ca_bundle;
 use crate::config::{HttpConfig, Limits, Timeouts};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, exhaustion};
 use crate::lookup::ThreadSpawnError;
 
 /// The connection pool of one client.
@@ -59,9 +60,6 @@ impl Transport for UreqTransport {
 
 impl UreqTransport {
     /// Creates an empty pool.
-    ///
-    /// # Errors
-    /// `CONFIG` for a proxy URL or a certificate bundle that cannot be used.
     pub fn new(http: &HttpConfig, timeouts: &Timeouts, limits: &Limits) -> Result<UreqTransport> {
         let mut user_agent = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION")).to_owned();
         if let Some(suffix) = &http.user_agent_suffix {
@@ -89,7 +87,7 @@ impl UreqTransport {
     }
 
     fn run(&self, request: &Request, timeout: Duration) -> Result<Response, ureq::Error> {
-        let agent = self.agent();
+        let agent = self.agent()?;
         let mut wire =
             WireRequest::builder().method(request.method.clone()).uri(request.uri.clone());
         for (name, value) in &request.headers {
@@ -137,9 +135,8 @@ impl UreqTransport {
         deadline: &Deadline,
         overdue: impl FnOnce() -> Error,
     ) -> TransportError {
-        let permanent = |error| TransportError { error, sent, permanent: true };
         if let (false, Some(tls)) = (sent, tls_error(&failure)) {
-            return permanent(untrusted(request, tls));
+            return untrusted(request, tls);
         }
         if let (ureq::Error::ConnectProxyFailed(reason), Some(proxy)) = (&failure, &self.proxy) {
             let status = status_of_proxy(reason);
@@ -147,7 +144,8 @@ impl UreqTransport {
             return TransportError {
                 error,
                 sent,
-                permanent: status.is_some_and(|status| status < 500),
+                permanent: status
+                    .is_some_and(|status| status < 500 && ![408, 429].contains(&status)),
             };
         }
         let is_timeout = matches!(failure, ureq::Error::Timeout(_));
@@ -160,7 +158,12 @@ impl UreqTransport {
             }
             _ => self.broken(&failure, sent, request, overdue),
         };
-        TransportError { error, sent, permanent: false }
+        // Another service answers at this address.
+        let permanent = matches!(
+            failure,
+            ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..)
+        );
+        TransportError { error, sent, permanent }
     }
 
     fn broken(
@@ -199,58 +202,59 @@ impl UreqTransport {
                     "check baseUrl and http.proxy: a proxy or another service may have answered",
                 )
             }
-            ureq::Error::Io(error) if ThreadSpawnError::is_cause_of(error) => {
-                let message = format!("{host} could not be reached, nothing was sent: {error}");
-                Error::new(Status::Network, message).with_help(ThreadSpawnError::HELP)
-            }
             _ if sent => Error::new(
                 Status::Network,
                 format!("the connection to {host} broke before the response: {failure}"),
             )
             .with_help("try again"),
-            _ => Error::new(
-                Status::Network,
-                format!("{host} could not be reached{through}, nothing was sent: {failure}"),
-            )
-            .with_help(format!("check the network and {look_at}, then try again")),
+            _ => {
+                let message =
+                    format!("{host} could not be reached{through}, nothing was sent: {failure}");
+                let help = exhausted(failure).map_or_else(
+                    || format!("check the network and {look_at}, then try again"),
+                    str::to_owned,
+                );
+                Error::new(Status::Network, message).with_help(help)
+            }
         }
     }
 
     /// The connection pool, created at the first request, because loading the platform's
     /// certificates is slow.
-    fn agent(&self) -> &Agent {
-        self.agent.get_or_init(|| {
-            let roots = match &self.trusted {
-                None => RootCerts::PlatformVerifier,
-                Some(trusted) => {
-                    let native = rustls_native_certs::load_native_certs().certs;
-                    let native =
-                        native.iter().map(|native| Certificate::from_der(native).to_owned());
-                    let all: Vec<_> = trusted.iter().cloned().chain(native).collect();
-                    RootCerts::new_with_certs(&all)
-                }
-            };
-            let tls = TlsConfig::builder()
-                .root_certs(roots)
-                .unversioned_rustls_crypto_provider(rustls::crypto::ring::default_provider().into())
-                .build();
-            let config = Agent::config_builder()
-                .tls_config(tls)
-                // Set even if `None`: otherwise ureq reads the environment's proxy variables.
-                .proxy(self.proxy.clone())
-                .user_agent(&self.user_agent)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .http_status_as_error(false)
-                .timeout_connect(Some(self.connect_timeout))
-                .input_buffer_size(INPUT)
-                .output_buffer_size(OUTPUT)
-                .max_response_header_size(MAX_HEAD)
-                .max_idle_connections(64)
-                .max_idle_connections_per_host(64)
-                .build();
-            Agent::with_parts(config, transport::connector(), resolver::NoopResolver)
-        })
+    fn agent(&self) -> Result<&Agent, ureq::Error> {
+        if let Some(agent) = self.agent.get() {
+            return Ok(agent);
+        }
+        let roots = match &self.trusted {
+            None => RootCerts::PlatformVerifier,
+            Some(trusted) => {
+                let native = ca_bundle::platform_roots()?;
+                let native = native.iter().map(|native| Certificate::from_der(native).to_owned());
+                let all: Vec<_> = trusted.iter().cloned().chain(native).collect();
+                RootCerts::new_with_certs(&all)
+            }
+        };
+        let tls = TlsConfig::builder()
+            .root_certs(roots)
+            .unversioned_rustls_crypto_provider(rustls::crypto::ring::default_provider().into())
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            // Set even if `None`: otherwise ureq reads the environment's proxy variables.
+            .proxy(self.proxy.clone())
+            .user_agent(&self.user_agent)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_connect(Some(self.connect_timeout))
+            .input_buffer_size(INPUT)
+            .output_buffer_size(OUTPUT)
+            .max_response_header_size(MAX_HEAD)
+            .max_idle_connections(64)
+            .max_idle_connections_per_host(64)
+            .build();
+        let agent = Agent::with_parts(config, transport::connector(), resolver::NoopResolver);
+        Ok(self.agent.get_or_init(|| agent))
     }
 }
 
@@ -274,20 +278,53 @@ fn tls_error(failure: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-/// The error of a failed TLS handshake.
-fn untrusted(request: &Request, tls: &rustls::Error) -> Error {
+/// The help text if a connection failed because a resource of this machine is exhausted.
+fn exhausted(failure: &ureq::Error) -> Option<&'static str> {
+    let known = match failure {
+        ureq::Error::Io(cause) if ThreadSpawnError::is_cause_of(cause) => {
+            Some(ThreadSpawnError::HELP)
+        }
+        ureq::Error::Io(cause) => exhaustion::help(cause),
+        _ => None,
+    };
+    // The system's resolver does not say that it could not open its files.
+    known.or_else(exhaustion::no_descriptor)
+}
+
+/// The failure of a TLS handshake.
+fn untrusted(request: &Request, tls: &rustls::Error) -> TransportError {
     let host = host(request);
-    if let rustls::Error::InvalidCertificate(_) = tls {
-        let message = format!("the certificate of {host} is not trusted, nothing was sent: {tls}");
-        return Error::new(Status::Network, message).with_help(
+    let (message, help) = match tls {
+        rustls::Error::InvalidCertificate(_) => (
+            format!("the certificate of {host} is not trusted, nothing was sent: {tls}"),
             "check the host name and this machine's clock; for a private CA, set http.caBundlePath",
-        );
-    }
-    Error::new(
-        Status::Network,
+        ),
+        // The platform verifier could not be created.
+        rustls::Error::General(_) => match ca_bundle::lacks_roots() {
+            Ok(false) => handshake_failed(host, tls),
+            Ok(true) => (
+                format!("{}, nothing was sent to {host}", ca_bundle::no_roots()),
+                ca_bundle::NO_ROOTS_HELP,
+            ),
+            Err(cause) => {
+                let message = format!("the trusted certificates cannot be read: {cause}");
+                let error = Error::new(Status::Network, message);
+                return TransportError::before_sending(
+                    error.with_help(exhaustion::help(&cause).unwrap_or_default()),
+                );
+            }
+        },
+        _ => handshake_failed(host, tls),
+    };
+    // A server reports its own failures with this alert.
+    let permanent = !matches!(tls, rustls::Error::AlertReceived(AlertDescription::InternalError));
+    let error = Error::new(Status::Network, message).with_help(help);
+    TransportError { error, sent: false, permanent }
+}
+
+fn handshake_failed(host: &str, tls: &rustls::Error) -> (String, &'static str) {
+    (
         format!("the TLS handshake with {host} failed, nothing was sent: {tls}"),
-    )
-    .with_help(
         "check that the URL points to an HTTPS server, and that no proxy intercepts the connection",
     )
 }

@@ -32,7 +32,7 @@ const PROCESSES: usize = 3;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A scheduled event.
-enum Later {
+enum ScheduledEvent {
     Deliver(Delivery),
     Reinstall(&'static str),
     Start(usize),
@@ -44,7 +44,7 @@ struct Run {
     scheduler: Scheduler,
     /// The running processes, by slot.
     processes: Vec<Option<Arc<Process>>>,
-    later: Vec<(Duration, Later)>,
+    scheduled: Vec<(Duration, ScheduledEvent)>,
     webhooks: u64,
     actions: u64,
 }
@@ -57,7 +57,7 @@ impl Run {
             scheduler: Scheduler::new(Arc::clone(&world)),
             world,
             processes: vec![None; PROCESSES],
-            later: Vec::new(),
+            scheduled: Vec::new(),
             webhooks: 0,
             actions: 0,
         }
@@ -89,11 +89,11 @@ impl Run {
     fn pass(&mut self, time: Duration) {
         let end = self.world.now() + time;
         loop {
-            let next = (0..self.later.len()).min_by_key(|index| self.later[*index].0);
-            let Some(index) = next.filter(|index| self.later[*index].0 <= end) else { break };
-            let (time, later) = self.later.swap_remove(index);
+            let next = (0..self.scheduled.len()).min_by_key(|index| self.scheduled[*index].0);
+            let Some(index) = next.filter(|index| self.scheduled[*index].0 <= end) else { break };
+            let (time, event) = self.scheduled.swap_remove(index);
             self.scheduler.run_until(Some(time));
-            self.happen(later);
+            self.run_event(event);
         }
         self.scheduler.run_until(Some(end));
     }
@@ -259,10 +259,10 @@ impl Run {
         self.processes.iter().position(is_it).unwrap_or(0)
     }
 
-    fn start_later(&mut self, slot: usize) {
+    fn schedule_start(&mut self, slot: usize) {
         let (time, starts) = self.draw(|state| (state.now + gap(state), state.rng.chance(85)));
         if starts {
-            self.later.push((time, Later::Start(slot)));
+            self.scheduled.push((time, ScheduledEvent::Start(slot)));
         }
     }
 
@@ -271,7 +271,7 @@ impl Run {
         self.spawn(process, Process::close);
         let slot = self.slot_of(process);
         self.processes[slot] = None;
-        self.start_later(slot);
+        self.schedule_start(slot);
     }
 
     fn crash(&mut self, process: &Arc<Process>) {
@@ -279,7 +279,7 @@ impl Run {
         self.scheduler.crash(process.index);
         let slot = self.slot_of(process);
         self.processes[slot] = None;
-        self.start_later(slot);
+        self.schedule_start(slot);
     }
 
     /// Suspends a process, perhaps in the middle of a refresh. Its store sessions may end
@@ -336,7 +336,7 @@ impl Run {
         let Some((is_again, time)) = again else { return };
         self.tell(id, false);
         if is_again {
-            self.later.push((time, Later::Reinstall(id)));
+            self.scheduled.push((time, ScheduledEvent::Reinstall(id)));
         }
     }
 
@@ -360,21 +360,21 @@ impl Run {
             for _ in 0..times {
                 let delay =
                     if state.rng.chance(70) { state.rng.millis(20_000) } else { gap(state) };
-                sent.push((state.now + delay, Later::Deliver(delivery.clone())));
+                sent.push((state.now + delay, ScheduledEvent::Deliver(delivery.clone())));
             }
             sent
         });
-        self.later.extend(times);
+        self.scheduled.extend(times);
     }
 
-    fn happen(&mut self, later: Later) {
-        match later {
-            Later::Start(slot) => {
+    fn run_event(&mut self, event: ScheduledEvent) {
+        match event {
+            ScheduledEvent::Start(slot) => {
                 if self.processes[slot].is_none() {
                     self.start(slot);
                 }
             }
-            Later::Reinstall(id) => {
+            ScheduledEvent::Reinstall(id) => {
                 if id == COMPANY || id == LOCATIONS[1] {
                     if let Some(process) = self.any_process() {
                         self.consent(&process, id);
@@ -386,7 +386,7 @@ impl Run {
                     self.install(LOCATIONS[0]);
                 }
             }
-            Later::Deliver(delivery) => {
+            ScheduledEvent::Deliver(delivery) => {
                 if let Some(process) = self.any_process() {
                     self.spawn(&process, move |process| process.webhook(&delivery));
                 }
@@ -415,7 +415,7 @@ impl Run {
             state.say(|| "trouble is over".into());
             state.profile.patient_end
         });
-        self.later.clear();
+        self.scheduled.clear();
         self.scheduler.run_until(None);
         let living: Vec<Arc<Process>> =
             self.processes.iter_mut().filter_map(Option::take).collect();

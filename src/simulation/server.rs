@@ -92,7 +92,7 @@ pub struct Server {
     codes: HashMap<String, &'static str>,
     used_codes: HashMap<String, usize>,
     next: u64,
-    /// Every token response that reached a process, with its owner's id, as a host may have saved
+    /// Every token response that reached a process, with its owner's ID, as a host may have saved
     /// it.
     pub saved: Vec<Saved>,
 }

@@ -1,8 +1,8 @@
 //! The refresh lock across processes: an advisory file lock (`flock`) on one file per resource. The
 //! system releases it when its holder dies, even by SIGKILL, so there is no lease to wait for.
 //!
-//! Each resource has its own file, because a location's refresh may take its company's lock while
-//! it holds its own. With shared files, two resources could wait for each other, or one for itself.
+//! Each resource has its own file: with shared files, a location's refresh that takes its company's
+//! lock could wait for itself or for another resource.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -20,16 +20,14 @@ use crate::fork_safety::{self, descriptors};
 const MIN_PAUSE: Duration = Duration::from_micros(500);
 const MAX_PAUSE: Duration = Duration::from_millis(5);
 
-/// A folder of lock files. The library never removes one. If another program does, a process that
-/// waits for the removed file locks the new file at its path instead. Only a process that already
-/// holds the removed file does not notice.
+/// A folder of lock files, which the library never removes. If another program removes one, waiting
+/// processes lock the new file at its path; only the holder of the removed file does not notice.
 #[derive(Debug)]
 pub struct LockFolder {
     folder: PathBuf,
     client_id: String,
 }
 
-/// A lock file, which may be locked.
 pub struct FileLock {
     file: Option<File>,
     generation: u32,
@@ -53,7 +51,6 @@ impl LockFolder {
         make_folder(&self.folder)
     }
 
-    /// Waits for a resource's lock.
     pub fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
         // IDs come from outside and may contain any character, so the file name is a hash.
         let name = digest(&SHA256, format!("{}\0{resource_id}", self.client_id).as_bytes());
@@ -171,6 +168,7 @@ impl Drop for FileLock {
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {
-    Error::new(Status::Store, format!("the lock {} cannot be used: {error}", path.display()))
-        .with_help("make sure that the folder is writable and on a local file system")
+    let message = format!("the lock {} cannot be used: {error}", path.display());
+    let help = "make sure that the folder is writable and on a local file system";
+    Error::of_file(Status::Store, message, error, help)
 }

@@ -103,7 +103,6 @@ struct TokenItem<'a> {
     document: &'a str,
 }
 
-/// A note, as passed to the host.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NoteItem<'a> {
@@ -220,7 +219,6 @@ fn document<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Err
     from.deserialize_any(Text)
 }
 
-/// A page that the host returned.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredPage {
@@ -282,10 +280,9 @@ impl HostStore {
         self.host.remove(id).map_err(|error| refused(&error, "remove").with_resource(id))
     }
 
-    /// One page of the host's list after the ID `after`, and the ID to continue after. Sorts the
-    /// items by ID and filters them, since the host may ignore conditions, and may return
-    /// everything in any order as a single page. If there is a next page, the items must be in
-    /// order: missing items could not be detected otherwise.
+    /// One page of the host's list after the ID `after`, and the ID to continue after. Sorts and
+    /// filters the items, since the host may ignore conditions. If there is a next page, the items
+    /// must be in order: missing items could not be detected otherwise.
     fn page(
         &self,
         query: &Value,
@@ -706,7 +703,6 @@ fn unwritable() -> Error {
     Error::new(Status::Internal, "a record could not be written as JSON")
 }
 
-/// An error that the host reported.
 fn refused(error: &Error, what: &str) -> Error {
     Error::new(Status::Store, format!("the host's store could not {what}: {}", error.message()))
         .with_help(

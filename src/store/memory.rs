@@ -26,7 +26,6 @@ impl MemoryStore {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a new record continues from the resource's tombstone.
     fn follows_tombstone(&self, record: &Record) -> bool {
         let notes = self.all_notes();
         let tombstone = notes.get(&format!("{TOMBSTONE}{}", record.resource_id));

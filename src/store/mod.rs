@@ -183,7 +183,6 @@ pub const MAX_CLIENTS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OtherClient {
-    /// Its client ID.
     pub client_id: String,
     /// Its number of records.
     pub tokens: u64,
@@ -219,7 +218,6 @@ impl Query {
     }
 }
 
-/// A page of resources whose renewal is due.
 #[derive(Debug, Default)]
 pub struct DuePage {
     /// The companies and locations.
@@ -250,7 +248,6 @@ impl DuePage {
     }
 }
 
-/// The result of resealing.
 #[derive(Debug, Default)]
 pub struct Resealed {
     /// Number of resealed records.
@@ -269,10 +266,8 @@ impl Resealed {
     }
 }
 
-/// A page of records.
 #[derive(Debug)]
 pub struct Page {
-    /// The records.
     pub records: Vec<Record>,
     /// The records of the page that cannot be read.
     pub unreadable: Vec<Unreadable>,
@@ -285,7 +280,6 @@ pub struct Page {
 pub struct Unreadable {
     /// The company or location.
     pub resource_id: String,
-    /// The stored version.
     pub version: u64,
     /// Why it cannot be read; [`Error::is_unreadable`] is true.
     pub error: Error,
@@ -336,8 +330,8 @@ pub fn seal(config: &Config) -> Result<Seal> {
     Seal::new(&config.client_id, &keys, config.store.sealed_only, named)
 }
 
-/// Makes the paths of a backend absolute, and an SQLite database's path canonical, so that changing
-/// the working directory or a symbolic link later does not change the file that is used.
+/// Makes the paths of a backend absolute, and an SQLite database's path canonical, so that later
+/// changes of the working directory or a symbolic link have no effect.
 ///
 /// # Errors
 /// `STORE` if the folder of the database does not exist.
@@ -378,7 +372,7 @@ pub fn open(
         .with_parameter("store.kind")),
         (backend, Some(_)) => Err(Error::new(
             Status::Config,
-            format!("callbacks are given, but store.kind is \"{}\"", backend.kind()),
+            format!("callbacks are given, but store.kind is \"{}\"", backend.kind().name()),
         )
         .with_help("omit \"store\", or set its kind to \"callbacks\"")
         .with_parameter("store.kind")),

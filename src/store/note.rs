@@ -6,7 +6,6 @@ use serde_json::Value;
 /// A versioned document under a key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Note {
-    /// The key.
     pub key: String,
     /// Incremented by each save; 0 for a note that was never saved.
     pub version: u64,
@@ -34,10 +33,8 @@ pub fn deleted_version(document: &Value) -> u64 {
         .unwrap_or(0)
 }
 
-/// A page of notes.
 #[derive(Debug)]
 pub struct NotePage {
-    /// The notes.
     pub notes: Vec<Note>,
     /// The key to continue after, if there are more.
     pub next: Option<String>,

@@ -13,7 +13,6 @@ use crate::signal::Signal;
 /// Interval at which a wait checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The locks of all resources.
 #[derive(Default)]
 pub struct ProcessLocks {
     state: Mutex<State>,
@@ -35,7 +34,6 @@ pub struct ProcessLock {
 }
 
 impl ProcessLocks {
-    /// Waits for a resource's lock.
     pub fn lock(self: &Arc<Self>, resource_id: &str, deadline: &Deadline) -> Result<ProcessLock> {
         let mut state = self.state();
         while state.held.contains(resource_id) {

@@ -35,7 +35,7 @@ pub struct Record {
     /// never.
     pub renew_at: i64,
     /// When the installation began, in milliseconds since the epoch, if known: the time of the
-    /// consent, the first mint or the INSTALL webhook, not of the last refresh.
+    /// consent, the first mint or the INSTALL webhook.
     pub installed_at: Option<i64>,
     /// Whether the location consented separately. Its installation then does not end with its
     /// company's.
@@ -152,15 +152,11 @@ impl Record {
         }
     }
 
-    /// The version after the next save.
     pub fn next_version(&self) -> u64 {
         if self.version == 0 { self.predecessor + 1 } else { self.version + 1 }
     }
 
     /// Serializes the record, including secrets. ID and version are stored separately.
-    ///
-    /// # Errors
-    /// `INTERNAL` if a field cannot be serialized.
     pub fn to_document(&self) -> Result<Zeroizing<Vec<u8>>> {
         let document = Document {
             access_token: self.token.access_token.expose(),
@@ -188,9 +184,6 @@ impl Record {
     }
 
     /// Parses the output of [`Record::to_document`].
-    ///
-    /// # Errors
-    /// `STORE` for an invalid document.
     pub fn from_document(resource_id: String, version: u64, document: &[u8]) -> Result<Record> {
         let read: StoredDocument = serde_json::from_slice(document).map_err(|_| {
             Error::new(Status::Store, "a stored record cannot be read")
@@ -273,7 +266,6 @@ impl Record {
 mod tests {
     use super::*;
 
-    /// A record's document with additional fields.
     fn document(further: &str) -> String {
         // A number that a lossy float parser changes when it is parsed and written again.
         let fraction = format!("1{}.5", "2".repeat(128));

@@ -12,7 +12,6 @@ pub struct Row {
     pub version: u64,
     /// Whether the row must not exist yet. Otherwise its version must be one less.
     pub is_new: bool,
-    /// The type of the resource.
     pub user_type: UserType,
     /// The company that it belongs to, if known.
     pub company_id: Option<String>,
@@ -24,8 +23,8 @@ pub struct Row {
     pub document: Zeroizing<Vec<u8>>,
 }
 
-/// A resealed record: the new row, and the document that it replaces. Comparing the version is not
-/// enough, because a record that was removed and saved again may have the same version.
+/// A resealed record and the document that it replaces. The version is not enough: a record that
+/// was removed and saved again may have the same one.
 pub struct Resealing {
     /// The same version of the record, sealed with the first key.
     pub row: Row,
@@ -37,7 +36,6 @@ pub struct Resealing {
 pub struct StoredRow {
     /// The company or location.
     pub resource_id: String,
-    /// The stored version.
     pub version: u64,
     /// The document, sealed or plain.
     pub document: Zeroizing<Vec<u8>>,

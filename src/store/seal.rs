@@ -1,5 +1,6 @@
-//! Encryption at rest (AEAD): seals a record's document with ChaCha20-Poly1305 (RFC 8439) and a
-//! random nonce. The cipher is fast even without AES instructions, and runs under valgrind.
+//! Encryption at rest (AEAD) and key rotation: seals a record's document with ChaCha20-Poly1305
+//! (RFC 8439) and a random nonce. The cipher is fast even without AES instructions, and runs under
+//! valgrind.
 //!
 //! The associated data binds a document to its app, resource and version. Opening therefore detects
 //! a row that was copied to another resource, and an old document under a newer version. Format:
@@ -57,9 +58,6 @@ impl Seal {
 
     /// A seal with keys, each 32 bytes in base64. The first key seals, every key opens. With
     /// `plain_is_refused`, opening a plain document fails.
-    ///
-    /// # Errors
-    /// `CONFIG` for an invalid key; `named` is the name of the setting in the message.
     pub fn new(
         client_id: &str,
         keys: &[Secret],
@@ -96,10 +94,6 @@ impl Seal {
         self.0.keys.first().map(|key| hex(&key.id)).unwrap_or_default()
     }
 
-    /// The row for the next version of a record.
-    ///
-    /// # Errors
-    /// `INTERNAL` if the record cannot be serialized, or the system's random generator fails.
     pub fn row(&self, record: &Record) -> Result<Row> {
         self.row_of_version(record, record.next_version())
     }
@@ -111,9 +105,6 @@ impl Seal {
 
     /// Checks the IDs of all keys that the records of a store are sealed with. Logs a warning for
     /// each key that is missing.
-    ///
-    /// # Errors
-    /// `STORE` if every key is missing, so that nothing is saved under a wrong key.
     pub fn check_keys(&self, key_ids: &[String]) -> Result<()> {
         let (known, unknown): (Vec<&String>, Vec<&String>) =
             key_ids.iter().partition(|id| self.can_open(id));
@@ -129,9 +120,6 @@ impl Seal {
 
     /// Reseals a page of rows. `put` writes the rows that are unchanged in the store and returns
     /// their number. Documents that cannot be opened are added to `resealed.failures`.
-    ///
-    /// # Errors
-    /// The errors of `put`.
     pub fn reseal(
         &self,
         page: Vec<StoredRow>,
@@ -155,7 +143,6 @@ impl Seal {
         Ok(())
     }
 
-    /// The error for records whose key is missing.
     pub fn missing_key(&self, key_id: &str) -> Error {
         let missing = match self.0.keys.is_empty() {
             true => "but store.encryptionKeys is not set",
@@ -185,11 +172,6 @@ impl Seal {
         })
     }
 
-    /// Opens a stored record, with the key that sealed it.
-    ///
-    /// # Errors
-    /// `STORE` for an invalid document, one that was modified or moved, or one whose key is
-    /// missing. [`Error::is_unreadable`] is true for each.
     pub fn record(&self, stored: StoredRow) -> Result<Record> {
         self.read(stored).map_err(Error::into_unreadable)
     }

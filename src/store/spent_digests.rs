@@ -16,8 +16,8 @@ const LENGTH: usize = 8;
 pub struct SpentDigest(String);
 
 impl SpentDigest {
-    /// 48 bits of the token's FNV-1a hash. A cryptographic hash would add a tenth to the cost of a
-    /// refresh and protect no better: 48 bits reveal nothing useful about hundreds of random bytes.
+    /// 48 bits of the token's FNV-1a hash. A cryptographic hash would cost a tenth of a refresh and
+    /// protect no better: 48 bits reveal nothing useful about hundreds of random bytes.
     pub fn of(refresh_token: &Secret) -> SpentDigest {
         let step =
             |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -26,8 +26,8 @@ impl SpentDigest {
     }
 }
 
-/// A list of digests, the newest at the end. A single shared string, because records are copied
-/// more often than refresh tokens are used.
+/// A list of digests, the newest at the end: a single shared string, because records are copied
+/// often.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpentDigests(Arc<str>);
 
@@ -44,27 +44,22 @@ impl<'de> Deserialize<'de> for SpentDigests {
 }
 
 impl SpentDigests {
-    /// Number of digests.
     pub fn len(&self) -> usize {
         self.0.len() / LENGTH
     }
 
-    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether the list contains a digest.
     pub fn contains(&self, digest: &SpentDigest) -> bool {
         self.each().any(|one| one == digest.0.as_bytes())
     }
 
-    /// Appends a digest.
     pub fn add(&mut self, digest: &SpentDigest) {
         self.0 = [&self.0, digest.0.as_str()].concat().into();
     }
 
-    /// The newest digest.
     pub fn last(&self) -> Option<SpentDigest> {
         let start = self.0.len().checked_sub(LENGTH)?;
         self.0.get(start..).map(|last| SpentDigest(last.to_owned()))

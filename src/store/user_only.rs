@@ -17,7 +17,6 @@ mod modes {
         builder.mode(0o700);
     }
 
-    /// Whether other users have any permission on a file.
     pub fn others_may_read(path: &Path) -> bool {
         metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
     }

@@ -1,8 +1,8 @@
-//! Client ID rotation: adopts the records of another client id in the same database.
+//! Client ID rotation: adopts the records of another client ID in the same database.
 //!
-//! Adoption moves a record: it is saved under this client id, then deleted under the other. If the
+//! Adoption moves a record: it is saved under this client ID, then deleted under the other. If the
 //! process dies in between, the next adoption recognizes the copy and deletes the original. A
-//! record that stayed under both ids could let two programs spend the same refresh token.
+//! record that stayed under both IDs could let two programs spend the same refresh token.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,8 +31,9 @@ const UNRESOLVED_MS: Range<i64> = -5 * 60 * 1000..60 * 60 * 1000;
 /// Selects the tokens to adopt.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct AdoptParams {
-    /// The other client id. Without it, nothing is adopted.
+    /// The other client ID. Without it, nothing is adopted.
     pub client_id: Option<String>,
     /// Only this company or location. Default: all.
     pub resource_id: Option<String>,
@@ -40,7 +41,6 @@ pub struct AdoptParams {
     pub dry_run: bool,
 }
 
-/// The outcome of an adoption.
 #[derive(Default)]
 struct Report {
     adopted: u64,
@@ -52,21 +52,16 @@ struct Report {
 enum Adoption {
     /// Save this record; the second is the stored record that it replaces.
     Taken(Box<Record>, Option<Box<Record>>),
-    /// This client id already holds the same token or a successor.
+    /// This client ID already holds the same token or a successor.
     Copied,
     /// Leave the record, for this reason.
     Left(&'static str),
 }
 
 impl Tokens {
-    /// Moves the tokens of another client id in the same database to this one. A token that is
+    /// Moves the tokens of another client ID in the same database to this one. A token that is
     /// already stored here is replaced only if its connection was lost. `deadline` limits the work
     /// on each record.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` with the parameter's name; `CONFIG` if the store holds only one client
-    /// id; `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are adopted, and repeating the call adopts
-    /// the rest.
     pub fn adopt_from(
         &self,
         own_client_id: &str,
@@ -160,7 +155,7 @@ impl Tokens {
         self.records.store().other_clients(deadline)
     }
 
-    /// Adds a hint to a `NOT_FOUND` error if the database holds tokens of another client id.
+    /// Adds a hint to a `NOT_FOUND` error if the database holds tokens of another client ID.
     pub fn explain_not_held(&self, error: Error, deadline: impl FnOnce() -> Deadline) -> Error {
         if error.status() != Status::NotFound || error.api().is_some() {
             return error;
@@ -174,7 +169,7 @@ impl Tokens {
         }
     }
 
-    /// Searches the database for tokens of another client id, once; logs a warning and returns a
+    /// Searches the database for tokens of another client ID, once; logs a warning and returns a
     /// hint if there are any.
     pub fn look_for_rotation(&self, deadline: impl FnOnce() -> Deadline) -> Option<&str> {
         if self.other_client.get().is_none() {
@@ -218,7 +213,7 @@ impl Tokens {
             });
         }
         let _deferred = deferred_callbacks::defer();
-        // Wait for a refresh under the other client id, which may be spending the stored token.
+        // Wait for a refresh under the other client ID, which may be spending the stored token.
         let _theirs = other.lock(resource_id, deadline)?;
         let _ours = self.records.lock(resource_id, deadline)?;
         let Some(theirs) = other.load(resource_id, deadline)? else {
@@ -300,7 +295,7 @@ impl Tokens {
         {
             return Ok(Adoption::Left("its company was uninstalled under this client id"));
         }
-        // A refusal under the other client id says nothing about this one: let the next refresh
+        // A refusal under the other client ID says nothing about this one: let the next refresh
         // decide.
         let mut record = Record { version: 0, standing: Standing::Good, ..theirs };
         match &held {
@@ -316,7 +311,7 @@ impl Tokens {
         Ok(Adoption::Taken(Box::new(record), held.map(Box::new)))
     }
 
-    /// Adopts pending INSTALLs of locations that have no state under this client id.
+    /// Adopts pending INSTALLs of locations that have no state under this client ID.
     fn adopt_installations(&self, other: &Records, deadline: &impl Fn() -> Deadline) -> Result<()> {
         let mut after = None;
         loop {

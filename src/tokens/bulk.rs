@@ -21,12 +21,11 @@ pub fn workers(wanted: Option<i64>, usual: i64) -> Result<usize> {
     })
 }
 
-/// A failure in a report; `named` is the key for the id.
+/// A failure in a report; `named` is the key for the ID.
 pub fn failure(named: &str, id: &str, error: &Error) -> Value {
     json!({named: id, "error": error.to_json()["error"]})
 }
 
-/// The error of a call that the progress callback stopped.
 pub fn stopped() -> Error {
     resumable(Error::new(Status::Cancelled, "the progress callback stopped the call"))
 }

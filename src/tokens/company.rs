@@ -13,7 +13,6 @@ use crate::error::{Error, Result, Status};
 use crate::store::{Query, Record};
 use crate::token::UserType;
 
-/// Companies per page.
 const PAGE: usize = 100;
 
 /// Backoff for a location that no company lists: each search costs one request per company.
@@ -34,12 +33,10 @@ pub struct Companies {
 #[derive(Clone, Copy)]
 struct Unlisted {
     times: u32,
-    /// The uptime of the next search.
     next_search_at: Duration,
 }
 
 impl Companies {
-    /// Remembers the locations in a page of a company's list.
     pub fn remember(&self, company_id: &str, page: &Map<String, Value>) {
         let mut companies = self.seen();
         for location_id in location_ids(page) {
@@ -82,13 +79,9 @@ impl Companies {
 }
 
 impl Tokens {
-    /// The company that can mint for a location: the company that a newer INSTALL names, otherwise
-    /// the record's company, a remembered one, or the only company in the store. If there are
-    /// several and an INSTALL is pending, searches their location lists.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` if no company is stored or the choice is ambiguous; `STORE`, `TIMEOUT`,
-    /// `CANCELLED`.
+    /// The company that can mint for a location: the one that a newer INSTALL names, the record's,
+    /// a remembered one, or the only one in the store. If there are several and an INSTALL is
+    /// pending, searches their location lists.
     pub(super) fn company_of(
         &self,
         location_id: &str,

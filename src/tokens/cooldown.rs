@@ -59,7 +59,6 @@ impl Failures {
     }
 }
 
-/// The state of a resource's cooldown.
 pub enum CooldownState {
     /// No cooldown.
     Over,

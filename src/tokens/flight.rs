@@ -14,7 +14,6 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::signal::Signal;
 
-/// The open flights.
 pub struct Flights<K, T> {
     open: Mutex<HashMap<K, Arc<Flight<T>>>>,
 }
@@ -32,7 +31,6 @@ enum State<T> {
     Abandoned,
 }
 
-/// A caller's role in a flight.
 pub enum Role<'a, K: Hash + Eq, T: Clone> {
     /// Does the work and completes the flight.
     Leader(Leader<'a, K, T>),
@@ -74,7 +72,6 @@ impl<K: Hash + Eq + Clone, T: Clone> Flights<K, T> {
 }
 
 impl<K: Hash + Eq, T> Flights<K, T> {
-    /// Whether a flight of this key is in progress.
     pub fn is_open(&self, key: &K) -> bool {
         self.open().contains_key(key)
     }
@@ -101,9 +98,6 @@ impl<T> Flight<T> {
 
 impl<T: Clone> Flight<T> {
     /// Waits for the result; `None` if the leader was dropped without one.
-    ///
-    /// # Errors
-    /// `TIMEOUT` or `CANCELLED`, by the follower's own deadline.
     pub fn wait(&self, deadline: &Deadline) -> Result<Option<T>> {
         loop {
             let seen = self.changed.count();

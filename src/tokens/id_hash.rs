@@ -1,7 +1,7 @@
-//! A fast seeded hash function for ids, with one multiplication per eight bytes.
+//! A fast seeded hash function for IDs, with one multiplication per eight bytes.
 //!
 //! The seed is random per client; beyond that it does not resist collision attacks, unlike std's
-//! SipHash. It need not: the keys are ids of companies and locations whose tokens the API granted.
+//! SipHash. It need not: the keys are IDs of companies and locations whose tokens the API granted.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

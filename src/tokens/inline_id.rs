@@ -1,4 +1,4 @@
-//! A map key with small-string optimization: an id of up to 22 bytes is stored inline.
+//! A map key with small-string optimization: an ID of up to 22 bytes is stored inline.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -32,7 +32,7 @@ impl InlineId {
     }
 }
 
-/// Allows lookups by the bytes of an id.
+/// Allows lookups by the bytes of an ID.
 impl Borrow<[u8]> for InlineId {
     fn borrow(&self) -> &[u8] {
         self.bytes()

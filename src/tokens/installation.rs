@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::store::{Note, Query, Record, Standing};
 use crate::token::CLOCK_TOLERANCE_MS;
 
-/// Retention of UNINSTALLs and delivery ids. The vendor repeats a delivery for two hours.
+/// Retention of UNINSTALLs and delivery IDs. The vendor repeats a delivery for two hours.
 pub const DELIVERY_RETENTION_MS: i64 = 7 * 86_400_000;
 
 /// The list of pending INSTALLs: their locations still need a token.
@@ -33,7 +33,6 @@ const PAGE: usize = 100;
 /// Maintenance or the first use mints for the rest.
 const MAX_MINTS_PER_CALL: usize = 10;
 
-/// The outcome of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebhookOutcome {
     /// Whether the delivery was the latest state of its company or location.
@@ -73,12 +72,9 @@ struct LoadedRecord {
 }
 
 impl Tokens {
-    /// Handles the INSTALL of a location. Mints its token if the company's token is available; if
-    /// it is not, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
-    /// installation or of another company: it may be dead, and a mint costs nothing.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
+    /// Handles the INSTALL of a location. Mints its token if the company's token is available;
+    /// otherwise, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
+    /// installation or of another company.
     pub fn location_installed(
         &self,
         location_id: &str,
@@ -92,9 +88,8 @@ impl Tokens {
         if !last.installed {
             return Ok(WebhookOutcome::ignored("a later UNINSTALL was applied"));
         }
-        // Read the company's state after saving this one. The company's UNINSTALL saves its state
-        // before it reads its locations' states, so of two concurrent events at least one sees the
-        // other.
+        // Read the company's state after saving this one: the company's UNINSTALL does the reverse,
+        // so of two concurrent events at least one sees the other.
         if let Some(company_id) = &last.company_id
             && let Some(company) = self
                 .last_installation_state(company_id, deadline)?
@@ -111,9 +106,6 @@ impl Tokens {
 
     /// Handles the UNINSTALL of a location: deletes its token, unless the token's installation is
     /// later.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn location_uninstalled(
         &self,
         location_id: &str,
@@ -146,10 +138,6 @@ impl Tokens {
     /// Handles the UNINSTALL of a company: deletes its token and the tokens of its locations, and
     /// drops their pending INSTALLs. Keeps later installations and locations with their own
     /// consent.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are deleted, and a repeated delivery deletes
-    /// the rest.
     pub fn company_uninstalled(
         &self,
         company_id: &str,
@@ -306,9 +294,6 @@ impl Tokens {
     }
 
     /// Whether the installation in the record or in the last INSTALL is later than `at_ms`.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn began_after(&self, resource_id: &str, at_ms: i64, deadline: &Deadline) -> Result<bool> {
         let record = self.records.load(resource_id, deadline);
         let record =

@@ -23,8 +23,8 @@ use crate::worker_pool::{self, Received};
 /// Due records per page.
 const PAGE: usize = 100;
 
-/// A renewal with an unknown outcome is retried at this interval during the same pass: twice within
-/// the 30-second replay window. The next pass may come too late.
+/// A renewal with an unknown outcome is retried at this interval: twice within the 30-second replay
+/// window. The next pass may come too late.
 const RETRY_AFTER: Duration = Duration::from_secs(8);
 
 /// A retry is scheduled only if it starts within this time after the first attempt.
@@ -33,6 +33,7 @@ const RETRY_BEFORE: Duration = Duration::from_secs(25);
 /// Options of a maintenance pass.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct MaintainParams {
     /// Only this company and its locations. Default: all.
     pub company_id: Option<String>,
@@ -86,7 +87,6 @@ struct Unresolved {
     error: Error,
 }
 
-/// The next step of a worker.
 enum NextStep {
     /// Renew this resource; its first attempt was at this uptime.
     Renew(String, Duration),
@@ -110,10 +110,6 @@ impl Tokens {
     ///
     /// `deadline` limits each renewal; the whole pass has no time limit unless its caller sets one,
     /// but can be cancelled.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` with the parameter's name; `CANCELLED`, also if `progress` stops the
-    /// pass; `TIMEOUT` at the end of the call; `STORE` if the store cannot be read. Tokens renewed before the error are saved.
     pub fn maintain(
         &self,
         params: &MaintainParams,
@@ -221,7 +217,6 @@ impl Tokens {
         Ok(None)
     }
 
-    /// Whether the outcome of the resource's last refresh is unknown.
     fn has_unknown_outcome(&self, resource_id: &str, deadline: &Deadline) -> bool {
         self.records
             .load(resource_id, deadline)
@@ -342,7 +337,6 @@ impl<'a> DueQueue<'a> {
         if state.after.is_some() { usize::MAX } else { state.resource_ids.len() }
     }
 
-    /// Loads a page of due resources.
     fn page(&self, range: Range, after: Option<&str>) -> Result<DuePage> {
         let deadline = (self.deadline)();
         let renewals = match range {
@@ -419,7 +413,6 @@ impl<'a> Pass<'a> {
         Pass { checked: 0, refreshed: 0, failed: Vec::new(), whole, progress }
     }
 
-    /// Counts an outcome and reports progress.
     fn count(&mut self, resource_id: &str, outcome: Result<()>) -> Result<()> {
         self.checked += 1;
         match outcome {

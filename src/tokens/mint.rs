@@ -45,6 +45,7 @@ const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(900);
 /// Selects the locations to mint for.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct MintParams {
     /// The company. Required.
     pub company_id: String,
@@ -53,7 +54,7 @@ pub struct MintParams {
     /// Mint for all locations with the app installed, instead of a list. Default: false.
     #[serde(default)]
     pub installed: bool,
-    /// The app id, with `installed`. Default: the part of the client id before its first `-`.
+    /// The app ID, with `installed`. Default: the part of the client ID before its first `-`.
     pub app_id: Option<String>,
     /// Mint even if the stored token is not due. Default: false.
     #[serde(default)]
@@ -62,7 +63,6 @@ pub struct MintParams {
     pub concurrency: Option<i64>,
 }
 
-/// The outcome for one location.
 enum MintOutcome {
     /// The stored token is not due.
     Fresh,
@@ -76,11 +76,6 @@ impl Tokens {
     ///
     /// `deadline` limits each request; the whole call has no time limit unless its caller sets one,
     /// but can be cancelled.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` with the parameter's name; `CANCELLED`, also if `progress` stops the
-    /// call; the error of the company's token; `STORE` if tokens cannot be saved; the errors of the
-    /// network or the API after repeated failures. Tokens minted before the error are saved.
     pub fn mint_all(
         &self,
         params: MintParams,
@@ -299,7 +294,6 @@ struct MintJob<'a, D> {
 }
 
 impl<D: Fn() -> Deadline> MintJob<'_, D> {
-    /// The deadline for one request.
     fn deadline(&self) -> Deadline {
         (self.deadline)().ended_by(&self.queue.stopped)
     }
@@ -313,7 +307,6 @@ impl<D: Fn() -> Deadline> MintJob<'_, D> {
     }
 }
 
-/// The queue of locations.
 struct LocationQueue {
     state: Mutex<QueueState>,
     /// The next page of installed locations. Locked by the worker that fetches it.

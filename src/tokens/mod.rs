@@ -1,10 +1,10 @@
 //! The token manager: returns a valid access token for a company or location, and refreshes or
 //! mints one when necessary.
 //!
-//! [`Tokens::access_token`] returns a token that is fresh in the cache at once. Otherwise one
-//! caller per resource (single flight) takes the store's lock, reads the store again, renews the
-//! token if it is still due, saves it, and only then publishes it. Meanwhile the other callers get
-//! the old token if it is still valid, and wait for the new one if it is not.
+//! A token that is fresh in the cache is returned at once. Otherwise one caller per resource
+//! (single flight) renews it under the store's lock, saves it, and only then publishes it.
+//! Meanwhile the other callers get the old token if it is still valid, and wait for the new one if
+//! it is not.
 
 mod adoption;
 mod bulk;
@@ -77,7 +77,6 @@ const DELETION_LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long `close` retries the save of unsaved copies.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The tokens of one app.
 pub struct Tokens {
     api: Arc<Api>,
     clock: Arc<dyn Clock>,
@@ -93,7 +92,7 @@ pub struct Tokens {
     maintained: Mutex<HashMap<String, bool>>,
     /// Digests of access tokens that the API rejected although they were just granted.
     rejected_new_tokens: Mutex<HashMap<String, Digest>>,
-    /// Set after the first search for another client id with tokens in the same database: the
+    /// Set after the first search for another client ID with tokens in the same database: the
     /// advice to the user, if one was found.
     other_client: OnceLock<Option<String>>,
     counters: Counters,
@@ -102,7 +101,6 @@ pub struct Tokens {
 /// Event counts since the client was created.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Tokens refreshed.
     pub refreshed: AtomicU64,
     /// Location tokens minted.
     pub minted: AtomicU64,
@@ -115,11 +113,11 @@ pub struct Counters {
 enum Want {
     /// A token that is not due; a valid old token is accepted if the renewal fails.
     Fresh,
+    /// Like `Fresh`, but valid for at least this time, or just granted. A valid old token that
+    /// expires earlier is not accepted.
+    ValidFor(Duration),
     /// A token other than the caller's.
     Another,
-    /// A token that is not due and is valid for at least this time, or was just granted; a valid old
-    /// token is accepted if the renewal fails, unless it expires earlier.
-    ValidFor(Duration),
     /// Like `Another`, but requested explicitly: the hold of an inactive location is ignored.
     Now,
     /// A token with more than its runway left.
@@ -188,10 +186,6 @@ impl Tokens {
     }
 
     /// Returns a valid access token, usually from the cache.
-    ///
-    /// # Errors
-    /// `NOT_FOUND`, `REAUTHORIZATION_REQUIRED`, `LOCATION_INACTIVE`; if the old token has expired,
-    /// also the errors of the API, the network and the store.
     pub fn access_token(
         &self,
         resource_id: &str,
@@ -209,10 +203,8 @@ impl Tokens {
 
     /// Returns a valid access token, like [`Tokens::access_token`], that is valid for at least
     /// `min_valid_seconds`. A token that was granted within the last minute is returned even if its
-    /// whole life is shorter, because a renewal would not help.
-    ///
-    /// # Errors
-    /// As [`Tokens::access_token`]. A valid old token does not hide a failure if it expires earlier.
+    /// whole life is shorter, because a renewal would not help. An old token that expires earlier
+    /// does not hide a failure.
     pub fn access_token_with(
         &self,
         params: &AccessTokenParams,
@@ -239,16 +231,12 @@ impl Tokens {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
-    /// Whether a valid token of the resource is cached.
     #[cfg(test)]
     pub fn holds_valid(&self, resource_id: &str) -> bool {
         self.cache.unexpired(resource_id, self.clock.uptime()).is_some()
     }
 
     /// Refreshes or mints a token now, whether it is due or not.
-    ///
-    /// # Errors
-    /// As [`Tokens::access_token`], but a valid old token does not hide a failure.
     pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
@@ -262,9 +250,6 @@ impl Tokens {
     }
 
     /// Deletes a record, even an unreadable one. The API is not notified.
-    ///
-    /// # Errors
-    /// `NOT_FOUND`, `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let _deferred = deferred_callbacks::defer();
@@ -279,10 +264,6 @@ impl Tokens {
     }
 
     /// Saves a token that was granted by a user's consent.
-    ///
-    /// # Errors
-    /// `PROTOCOL` if the response does not name the token's owner. If the store fails, the token is
-    /// kept in memory, and its state is `unsaved`.
     pub fn save_consented(&self, token: Token, deadline: &Deadline) -> Result<Value> {
         let owner =
             token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
@@ -291,7 +272,9 @@ impl Tokens {
                 Status::Protocol,
                 "the API granted a token without naming its company or location",
             )
-            .with_help("let the user consent again, and report the trace id to the vendor"));
+            .with_help("let the user consent again, and report the trace id to the vendor")
+            .with_sent(true)
+            .with_retryable(false));
         };
         let _deferred = deferred_callbacks::defer();
         // The authorization code is spent: the token is saved even without the lock.
@@ -309,9 +292,6 @@ impl Tokens {
     /// Saves a token under the owner that it names. Without `spent` the token comes from a consent,
     /// which begins an installation. Otherwise it comes from a refresh of another resource, which
     /// consumed the refresh token of `spent`.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` if the owner was deleted: only a consent restores it.
     fn save_for_owner(
         &self,
         resource_id: &str,
@@ -434,9 +414,6 @@ impl Tokens {
 
     /// Mints a location token without saving it. Uses the company's stored token unless
     /// `params.access_token` is set.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for an empty id; otherwise as [`Tokens::access_token`].
     pub fn location_token(
         &self,
         params: &LocationTokenParams,
@@ -458,10 +435,6 @@ impl Tokens {
 
     /// Lists a company's locations. Uses the company's stored token unless `params.access_token` is
     /// set.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a missing company or a page size out of range; otherwise as
-    /// [`Tokens::access_token`].
     pub fn installed_locations(
         &self,
         params: &InstalledLocationsParams,
@@ -493,7 +466,6 @@ impl Tokens {
         self.flights.wake_all();
     }
 
-    /// The event counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -519,19 +491,24 @@ impl Tokens {
     ) -> Result<T> {
         match given {
             Some(bearer) => Ok(call(bearer)?),
-            None => self.with_company_bearer(company_id, deadline, deadline, call),
+            None => Ok(self
+                .with_company_bearer(company_id, deadline, deadline, call)
+                .map_err(Error::before_request)??),
         }
     }
 
-    /// Calls the API with the company's stored token. Waits for the store, locks and other callers
-    /// no longer than `waits`.
+    /// Calls the API with the company's stored token and returns its outcome. Waits for the store,
+    /// locks and other callers no longer than `waits`.
+    ///
+    /// # Errors
+    /// There is no valid token to make the call with.
     fn with_company_bearer<T>(
         &self,
         company_id: &str,
         deadline: &Deadline,
         waits: &Deadline,
         call: impl Fn(&Secret) -> Result<T, Failure>,
-    ) -> Result<T> {
+    ) -> Result<Result<T, Failure>> {
         // A company's token comes from a consent or an import; only location tokens can be minted.
         if !self.has_company(company_id, waits)? {
             return Err(Error::new(
@@ -547,21 +524,19 @@ impl Tokens {
         let is_dead = |outcome: &Result<T, Failure>| {
             outcome.as_ref().is_err_and(|failure| says_invalid_token(&failure.error))
         };
-        let outcome = self
-            .with_live_token_and_waits(company_id, deadline, waits, &call, is_dead)
-            .map_err(|error| error.with_resource(company_id))?;
-        Ok(outcome?)
+        self.with_live_token_and_waits(company_id, deadline, waits, &call, is_dead)
+            .map_err(|error| error.with_resource(company_id))
     }
 
     fn has_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
-        // Only a company's token can mint; the id may belong to a location.
+        // Only a company's token can mint; the ID may belong to a location.
         let record = self.records.load(company_id, deadline)?;
         Ok(record.is_some_and(|record| record.token.kind() == UserType::Company))
     }
 
     /// Makes a call with a resource's token. If `is_dead` says that the token was rejected,
-    /// refreshes it and repeats the call once. A token that was rejected when it was new is not
-    /// refreshed again: otherwise every call would use up a refresh token.
+    /// refreshes it and repeats the call once. A new token is not refreshed again: otherwise every
+    /// call would use up a refresh token.
     pub(crate) fn with_live_token<T>(
         &self,
         resource_id: &str,
@@ -710,9 +685,6 @@ impl Tokens {
 
     /// Saves a new token, publishes it and returns the access token. If the save fails, the token
     /// is served from memory and the save is retried with backoff.
-    ///
-    /// # Errors
-    /// `NOT_FOUND` if the resource was deleted meanwhile.
     fn save_and_publish(
         &self,
         record: &mut Record,
@@ -728,7 +700,9 @@ impl Tokens {
         if is_first_mint {
             saved = saved.and_then(|saved| self.confirm_mint(record, saved, &save_deadline));
         }
+        // The token comes from a response.
         self.publish_saved(record, origin, saved, event, changes)
+            .map_err(|error| error.with_sent(true))
     }
 
     /// Publishes a new token after the attempt to save it, unless the cache has changed since
@@ -784,9 +758,6 @@ impl Tokens {
     }
 
     /// Retries the save of a resource's unsaved copy under the resource's lock.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: the copy is still unsaved.
     fn retry_save(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         if !self.records.is_unsaved(resource_id) {
             return Ok(());
@@ -865,7 +836,6 @@ impl Tokens {
         Ok(deletion)
     }
 
-    /// Drops this process's state of a deleted resource.
     fn forget_deleted(&self, resource_id: &str) {
         self.rejected_new_tokens().remove(resource_id);
         self.cooldowns.clear(resource_id);
@@ -887,9 +857,8 @@ impl Tokens {
         }
     }
 
-    /// Caches a token as valid but due: the store may hold a newer one, so the next caller reads
-    /// it. The entry keeps the token's expiry by the uptime, independent of later changes of the
-    /// wall clock.
+    /// Caches a token as valid but due, so the next caller reads the store. The entry keeps the
+    /// token's expiry by the uptime, independent of later changes of the wall clock.
     fn publish_due(&self, record: &Record) {
         let (resource_id, company_id) = (&record.resource_id, record.token.company_id.as_deref());
         loop {
@@ -939,8 +908,8 @@ impl Tokens {
     }
 
     /// The error for a token that was dropped because its resource was deleted. A wrong clock can
-    /// make a consent seem older than a deletion that it followed; then the user must consent
-    /// again, and an event notifies the host.
+    /// make a consent seem older than a deletion before it; then the user must consent again, and
+    /// an event notifies the host.
     fn dropped(&self, record: &Record, origin: &Origin) -> Error {
         let resource_id = &record.resource_id;
         // The mint for an INSTALL has the origin of a consent as well, but it can be repeated.

@@ -72,7 +72,6 @@ struct Unsaved {
     added_at: u64,
     /// Failed save attempts since then.
     refusals: u32,
-    /// The uptime of the next save attempt.
     next_save_at: Duration,
 }
 
@@ -105,7 +104,6 @@ pub enum Keeping {
     Deleted,
 }
 
-/// The outcome of retrying the save of an unsaved copy.
 pub enum SaveRetry {
     /// No copy exists, or its next attempt is not due.
     Nothing,
@@ -115,13 +113,11 @@ pub enum SaveRetry {
     Refused(Error),
 }
 
-/// An unsaved copy after its save.
 pub struct SavedCopy {
     pub record: Record,
     pub origin: Origin,
 }
 
-/// The records of one app.
 pub struct Records {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -166,7 +162,6 @@ impl Records {
         self.overlay().count
     }
 
-    /// The refresh lock of a resource.
     pub fn lock(&self, resource_id: &str, deadline: &Deadline) -> Result<Box<dyn Lock>> {
         self.store.lock(resource_id, deadline).map_err(|error| error.with_resource(resource_id))
     }
@@ -631,13 +626,12 @@ impl Records {
         self.overlay().unsaved.get(resource_id).map(|unsaved| unsaved.record.clone())
     }
 
-    /// Whether a resource has an unsaved copy.
     pub fn is_unsaved(&self, resource_id: &str) -> bool {
         self.overlay().unsaved.contains_key(resource_id)
     }
 
     /// Drops the unsaved copy after a token of this origin was saved or rejected. A copy that was
-    /// added since the record was read may be newer and stays; the store decides when it is saved.
+    /// added since the record was read may be newer and stays.
     pub fn forget_older(&self, record: &Record, origin: &Origin) {
         let mut overlay = self.overlay();
         if overlay
@@ -685,14 +679,10 @@ struct TombstoneContents<'a> {
     spent: &'a SpentDigests,
 }
 
-/// The outcome of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
-    /// The record was deleted.
     Deleted,
-    /// No record existed.
     NotFound,
-    /// The record was kept.
     Kept,
 }
 
@@ -758,7 +748,6 @@ fn key(resource_id: &str) -> String {
     format!("{TOMBSTONE}{resource_id}")
 }
 
-/// The resource that a tombstone belongs to.
 pub fn resource_of(tombstone: &Note) -> Option<&str> {
     tombstone.key.strip_prefix(TOMBSTONE)
 }

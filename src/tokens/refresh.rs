@@ -1,6 +1,5 @@
 //! The refresh (body of a single flight): lock, read again, record the intent (write-ahead), send,
-//! save, publish, unlock. In this order a single-use refresh token is spent by one process only,
-//! and its successor is never handed out unsaved.
+//! save, publish, unlock.
 
 use super::cooldown::CooldownState;
 use super::refresh_retry::RefreshRetry;
@@ -73,7 +72,7 @@ impl Deadlines {
     }
 
     /// The caller has a token that it accepts for `left`: it does not wait for others, and stops
-    /// leading a refresh before that time is over. Zero if it has none.
+    /// leading a refresh before that time ends. Zero if it has none.
     fn shorten(&mut self, left: Duration) {
         if !self.has_valid && !left.is_zero() {
             self.has_valid = true;
@@ -125,9 +124,8 @@ impl Tokens {
     }
 
     /// The part of a renewal that runs without the resource's lock. Uses a token that another
-    /// process has renewed. Before a location is minted, renews its company's token: a caller that
-    /// waits for the company must not hold a lock, since a lock may occupy a pooled connection that
-    /// the company's refresh needs.
+    /// process has renewed. Before a mint, renews the company's token: a caller that waits for it
+    /// must not hold a lock, which may occupy a pooled connection that the company's refresh needs.
     fn precheck(
         &self,
         resource_id: &str,
@@ -252,7 +250,6 @@ impl Tokens {
         }
     }
 
-    /// Whether the record already satisfies the caller.
     fn satisfies(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
         match want {
             Want::Fresh => self.schedule.is_fresh(record, &self.cache),
@@ -420,6 +417,7 @@ impl Tokens {
 
         let kind = Some(record.token.kind());
         let mut params = TokenParams::refresh(refresh_token, kind);
+        let mut sent = false;
         loop {
             let policy = TokenRetry::Replay { resource_id: &record.resource_id };
             let failure = match self.api.token(&params, policy, self.clock.wall_ms(), deadline) {
@@ -437,6 +435,8 @@ impl Tokens {
                 }
                 Err(failure) => failure,
             };
+            sent |= failure.error.sent() == Some(true);
+            let failure = Failure { error: failure.error.with_sent(sent), ..failure };
             // Maintenance retries later.
             let must_succeed =
                 want != Want::Runway && self.schedule.left(&record, &self.cache).is_zero();
@@ -451,7 +451,7 @@ impl Tokens {
                 let no_verdict =
                     failure.outcome == Outcome::Refused || over.status() == Status::Cancelled;
                 let failure = if no_verdict {
-                    Failure { error: over, outcome: Outcome::Unknown }
+                    Failure { error: over.with_sent(sent), outcome: Outcome::Unknown }
                 } else {
                     failure
                 };
@@ -506,7 +506,9 @@ impl Tokens {
                 "import the resource's own token, or let the user consent again \
                  (authorization_url)",
             )
-            .with_resource(&resource_id);
+            .with_resource(&resource_id)
+            .with_sent(true)
+            .with_retryable(false);
         if let Some(Err(save_error)) = saved {
             log::error!(
                 "{resource_id}: the token of the other owner could not be saved: {save_error}"
@@ -677,7 +679,7 @@ impl Tokens {
             None => self.records.last_deleted(location_id, deadline)?,
         };
         let began = self.clock.wall_ms();
-        let minted = self.with_company_bearer(company_id, deadline, waits, |bearer| {
+        let mint = |bearer: &Secret| {
             let minted = self.api.location_token(
                 company_id,
                 location_id,
@@ -692,7 +694,10 @@ impl Tokens {
                     self.cooldowns.unreachable(location_id, &failure.error, deadline.now());
                 }
             })
-        });
+        };
+        let minted = self
+            .with_company_bearer(company_id, deadline, waits, mint)
+            .and_then(|minted| minted.map_err(Error::from));
         let token = match (minted, record) {
             (Ok(token), _) => token,
             (Err(error), Some(record)) if error.status() == Status::LocationInactive => {
@@ -742,7 +747,6 @@ fn is_verdict_on_mint(error: &Error) -> bool {
     }
 }
 
-/// The record with its token replaced.
 fn replaced(mut record: Record, token: Token) -> Record {
     record.token = Arc::new(token.completed_from(&record.token));
     record.standing = Standing::Good;

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LONG_PAUSE: Duration = Duration::from_secs(4);
 
 /// How long a caller without a valid token retries after the first lost response: longer than most
-/// interruptions, but most of the replay window is left for the next call.
+/// interruptions, but a small part of the replay window.
 const MUST_SUCCEED_FOR: Duration = Duration::from_secs(4);
 
 /// Minimum time left for the response of an optional attempt: a response after the deadline would

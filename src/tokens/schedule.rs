@@ -27,7 +27,6 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule with that policy.
     pub fn new(clock: Arc<dyn Clock>, policy: Refresh) -> Schedule {
         Schedule { clock, policy }
     }
@@ -37,9 +36,9 @@ impl Schedule {
         token.margin(self.policy.margin())
     }
 
-    /// The remaining lifetime of a record's token. A cached token ages by the uptime, so it is not
-    /// revived when the wall clock is set back. An uncached token that was issued in the future has
-    /// an unknown age and counts as expired.
+    /// The remaining lifetime of a record's token. A cached token ages by the uptime, so setting
+    /// the wall clock back does not revive it. An uncached token that was issued in the future
+    /// counts as expired.
     pub fn left(&self, record: &Record, cache: &TokenCache) -> Duration {
         let now = self.clock.wall_ms();
         let left = record.token.left(now);

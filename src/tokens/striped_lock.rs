@@ -1,8 +1,7 @@
 //! A striped read-write lock: readers on different stripes share no cache line.
 //!
 //! Acquiring an ordinary read lock writes to it, so concurrent readers move its cache line between
-//! cores and hardly scale. Here each thread uses one of several locks (stripes), so readers rarely
-//! write to the same line. In return, a writer must acquire all stripes.
+//! cores. Here each thread uses one of several locks (stripes); a writer must acquire all of them.
 //!
 //! The value exists once. Each stripe holds an `Arc` of it, which readers do not clone. A writer
 //! that holds all stripes drops all references but one, so that `Arc::get_mut` succeeds, and

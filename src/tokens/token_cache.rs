@@ -1,4 +1,4 @@
-//! The in-memory token cache, sharded by id. Serves stale tokens while a refresh runs.
+//! The in-memory token cache, sharded by ID. Serves stale tokens while a refresh runs.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -27,7 +27,6 @@ pub struct CachedToken {
 /// A short hash of a token's company. On a collision, both companies are forgotten together.
 type CompanyTag = [u8; 3];
 
-/// The tag of an unknown company.
 const UNKNOWN: CompanyTag = [0; 3];
 
 fn company_tag(company_id: Option<&str>) -> CompanyTag {
@@ -123,7 +122,6 @@ impl TokenCache {
         Some(take(&cached.access_token))
     }
 
-    /// Whether a token of the resource is cached.
     pub fn contains(&self, resource_id: &str) -> bool {
         self.read(resource_id).get(resource_id).is_some()
     }
@@ -206,7 +204,6 @@ impl TokenCache {
         shard.put(resource_id, CachedToken { failures, ..cached });
     }
 
-    /// Removes a resource.
     pub fn forget(&self, resource_id: &str) {
         let mut shard = self.write(resource_id);
         shard.changes += 1;
@@ -227,7 +224,6 @@ impl TokenCache {
         }
     }
 
-    /// The number of cached tokens.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().tokens.len()).sum()
     }
@@ -252,8 +248,8 @@ impl Shard {
     }
 }
 
-/// The shard of an id. The last eight bytes spread ids evenly and are cheaper than a hash of the
-/// whole id.
+/// The shard of an ID. The last eight bytes spread IDs evenly and are cheaper than a hash of the
+/// whole ID.
 fn shard_index(resource_id: &str) -> usize {
     let end = resource_id.as_bytes().last_chunk().copied().unwrap_or_default();
     // Fibonacci hashing: multiply by 2⁶⁴ divided by the golden ratio, and take the highest bits.

@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
-use crate::json::{in_camel_case, take_integer, take_string};
+use crate::json::{self, in_camel_case, take_integer, take_string};
 use crate::secret::Secret;
 use crate::store::{Page, Query, Record, SpentDigest, Standing, Unreadable};
 use crate::token::{NEVER, NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text, valid_id};
@@ -29,6 +29,7 @@ const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
 /// Selects the tokens to list or export.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
 pub struct ListParams {
     /// Only this company and its locations.
     pub company_id: Option<String>,
@@ -43,8 +44,10 @@ pub struct ListParams {
 /// The tokens to import.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[deny(missing_docs)]
 pub struct ImportParams {
     /// One object per token, with keys in camel case or snake case.
+    #[serde(deserialize_with = "json::unique_maps")]
     pub tokens: Vec<Map<String, Value>>,
     /// Whether an older token may replace a newer one. Default: false.
     #[serde(default)]
@@ -59,9 +62,6 @@ pub struct ImportParams {
 
 impl Tokens {
     /// Returns a page of token metadata, without secrets.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
     pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let items: Vec<Value> = page.records.iter().map(|record| self.describe(record)).collect();
@@ -69,9 +69,6 @@ impl Tokens {
     }
 
     /// Returns a page of tokens with secrets, in the format of [`Tokens::import`].
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a page size out of range; `STORE`; `CANCELLED`.
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let tokens: Vec<Value> =
@@ -84,10 +81,6 @@ impl Tokens {
     ///
     /// Tokens that cannot be imported are skipped and reported with the reason. Imported tokens are
     /// not cached until a caller asks for them.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`: some tokens are imported, and repeating the call imports
-    /// the rest.
     pub fn import(&self, params: ImportParams, deadline: &Deadline) -> Result<Value> {
         let mut report = Report::default();
         let mut entries = read_all(params.tokens, self.clock.wall_ms(), &mut report).into_iter();
@@ -409,7 +402,6 @@ impl Tokens {
         }
     }
 
-    /// Reports an imported token and emits its event.
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
         self.cooldowns.clear(resource_id);
@@ -467,7 +459,6 @@ impl Tokens {
 struct Report {
     imported: u64,
     skipped: Vec<Value>,
-    /// The imported companies.
     companies: Vec<String>,
 }
 
@@ -479,7 +470,6 @@ impl Report {
 
 /// An imported token.
 struct Entry {
-    /// The index in the import.
     index: usize,
     token: Token,
     /// Whether the entry names its expiry; otherwise its age is unknown.

@@ -29,7 +29,6 @@ const REPEATED_FOR_MS: i64 = 150 * 60_000;
 /// The shortest time between two repetitions.
 const REPEATED_AFTER_MS: i64 = 9 * 60_000;
 
-/// The webhooks of one app.
 pub struct Webhooks {
     verifier: Verifier,
     app_id: String,
@@ -69,11 +68,6 @@ impl Webhooks {
     }
 
     /// Verifies and parses a delivery of any type. Changes nothing.
-    ///
-    /// # Errors
-    /// `SIGNATURE_INVALID` for a delivery that is too old or not signed by a configured key;
-    /// `INVALID_ARGUMENT` for a signed body that is not a JSON object, or a signature header that
-    /// is not a string.
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         Ok(json!({
@@ -87,11 +81,16 @@ impl Webhooks {
     }
 
     /// Applies an INSTALL or UNINSTALL of this app to the tokens; ignores other deliveries.
-    ///
-    /// # Errors
-    /// As [`Webhooks::verify`]; `STORE`, `TIMEOUT` and `CANCELLED`, after which the vendor must
-    /// repeat the delivery.
     pub fn apply(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
+        // A delivery that is not repeated is lost, and the store may be repaired until then.
+        self.apply_once(body, headers, deadline).map_err(|error| {
+            let is_of_store = error.status() == Status::Store && !error.is_unreadable();
+            let retryable = is_of_store || error.retryable();
+            error.with_retryable(retryable)
+        })
+    }
+
+    fn apply_once(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
         let delivery = self.open(body, headers)?;
         let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));
         let location_ids = delivery.location_ids();
@@ -177,8 +176,8 @@ impl Webhooks {
     /// Whether a delivery was applied before. If the body has an ID or a timestamp, a known key is
     /// sufficient. Otherwise a new event can have the same body as an old one; it counts as a
     /// repetition if no installation has begun since, or if it arrives when the vendor would repeat
-    /// the old one. When in doubt, a delivery is not applied: the API rejects a token that is
-    /// wrongly kept, but a token that is wrongly deleted is lost.
+    /// the old one. When in doubt, a delivery is not applied: a token that is wrongly kept is
+    /// rejected by the API, but one that is wrongly deleted is lost.
     fn is_repetition(
         &self,
         key: &str,

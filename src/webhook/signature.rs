@@ -40,9 +40,6 @@ pub struct Headers(Vec<(String, Value)>);
 
 impl Verifier {
     /// Parses the configured keys.
-    ///
-    /// # Errors
-    /// `CONFIG`, naming the invalid key.
     pub fn new(config: &Webhook) -> Result<Verifier> {
         let ed25519 =
             read_all("webhook.ed25519PublicKeys", &config.ed25519_public_keys, |bytes| {
@@ -54,11 +51,6 @@ impl Verifier {
         Ok(Verifier { ed25519, rsa })
     }
 
-    /// Verifies the signature of a delivery.
-    ///
-    /// # Errors
-    /// `SIGNATURE_INVALID` unless the signature was made with a configured key; `INVALID_ARGUMENT`
-    /// for a signature header that is not a string.
     pub fn verify(&self, body: &[u8], headers: &Headers) -> Result<Signed> {
         if let Some(signature) = headers.signature(HEADER)? {
             if self.ed25519.is_empty() {

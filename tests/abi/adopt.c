@@ -1,4 +1,4 @@
-/* Adopts the tokens of another client id by the typed calls.
+/* Adopts the tokens of another client ID by the typed calls.
  *
  *   adopt CONFIGURATION OTHER-CLIENT-ID RESOURCE-ID */
 #include <stdio.h>

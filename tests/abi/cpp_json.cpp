@@ -128,10 +128,10 @@ void results_are_read_leniently() {
     CHECK(read(
         value(
             R"({"status": "GHL_ERR_RATE_LIMITED", "message": "slow down", "retryable": true,
-        "retryAfterMs": 1500, "httpStatus": 429,
+        "sent": false, "retryAfterMs": 1500, "httpStatus": 429,
         "api": {"code": 17, "message": "m", "details": {"a": [1]}}})"),
         why));
-    CHECK(why.status == ghl::status::rate_limited && why.retryable &&
+    CHECK(why.status == ghl::status::rate_limited && why.retryable && why.sent == false &&
           why.retry_after == std::chrono::milliseconds(1500));
     CHECK(why.http_status == 429 && why.api->code == "17" && why.api->details == R"({"a": [1]})" &&
           !why.api->resolution);

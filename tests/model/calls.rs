@@ -188,7 +188,7 @@ impl Scenario {
                 Some(row) => {
                     call.record = Some(row);
                     call.epoch = row.epoch;
-                    call.doubt |= row.intent;
+                    call.outcome_unknown |= row.intent;
                     if self.rules.intent { Step::RecordIntent } else { Step::Send }
                 }
             },
@@ -298,12 +298,13 @@ impl Scenario {
             _ => self.spend(state, record.token),
         };
         if matches!(outcome, Outcome::LostBefore | Outcome::LostAfter) {
-            call.doubt = true;
+            call.outcome_unknown = true;
             again(call);
             return;
         }
         let Some(token) = answer else {
-            let is_verdict = call.called_invalid || !(call.doubt || self.rules.two_refusals);
+            let is_verdict =
+                call.called_invalid || !(call.outcome_unknown || self.rules.two_refusals);
             call.called_invalid = true;
             if is_verdict {
                 call.step = Step::CompareVerdict;

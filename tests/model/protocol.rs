@@ -339,7 +339,7 @@ impl Scenario {
             offering: false,
             tombstone: 0,
             epoch: 0,
-            doubt: false,
+            outcome_unknown: false,
             called_invalid: false,
             hasty: false,
             sends: 0,

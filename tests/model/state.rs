@@ -137,7 +137,7 @@ pub struct Call {
     pub tombstone: u8,
     pub epoch: u8,
     /// The refresh token may have been spent by a use without a response.
-    pub doubt: bool,
+    pub outcome_unknown: bool,
     pub called_invalid: bool,
     /// A final refusal was accepted although the connection was usable; read only by the
     /// properties.

@@ -417,8 +417,8 @@ impl Disk {
         states
     }
 
-    /// The names with all unsynced changes, with none of them, and for each of the last ones in the
-    /// folder of the database, with only the earlier ones and with all except it.
+    /// The file names that may survive: with all unsynced changes, with none, and for each of the
+    /// last changes in the database's folder, with those before it and with all others.
     fn namings(&self, depth: usize) -> Vec<Names> {
         let own: Vec<usize> = (0..self.pending.len())
             .filter(|index| self.pending[*index].folder().is_empty())

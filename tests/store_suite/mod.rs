@@ -22,6 +22,28 @@ pub fn assert_store_contract(store: &(impl Store + ?Sized)) {
     notes_are_separate_and_expire(store);
 }
 
+/// Two stores of different apps in one database do not see each other's records and notes.
+pub fn assert_apps_are_separate(one: &impl Store, two: &impl Store) {
+    let record = Record::new("company".into(), token(UserType::Company, "company", None));
+    one.save(&record, &patience()).unwrap();
+    assert!(two.load("company", &patience()).unwrap().is_none());
+    two.save(&record, &patience()).unwrap();
+    assert!(remove(two, "company"));
+    assert!(one.load("company", &patience()).unwrap().is_some());
+    let note = Note {
+        key: "n".into(),
+        version: 0,
+        list: "due".into(),
+        document: json!(null),
+        expires_at: 1,
+    };
+    one.save_note(&note, &patience()).unwrap();
+    two.prune_notes(2, &patience()).unwrap();
+    assert!(two.note("n", &patience()).unwrap().is_none());
+    assert!(two.notes("due", None, 9, &patience()).unwrap().notes.is_empty());
+    assert!(one.note("n", &patience()).unwrap().is_some());
+}
+
 /// A deadline that no test reaches.
 pub fn patience() -> Deadline {
     Deadline::after(Duration::from_secs(60), &Arc::default())

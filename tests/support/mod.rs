@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,7 +18,8 @@ use ghl_oauth::internals::clock::Clock;
 use ghl_oauth::internals::ffi::*;
 use ghl_oauth::internals::{Client, Config, Status};
 use ghl_oauth_emulator::{
-    Decision, Emulator, Endpoint, FaultKind, Options, RecordedRequest, Rule, Signature, Stage,
+    Decision, Emulator, Endpoint, FaultKind, Notice, Options, RecordedRequest, Rule, Signature,
+    Stage,
 };
 use serde_json::{Map, Value, json};
 
@@ -233,6 +235,21 @@ impl Abi {
         }
     }
 
+    /// The token as a JSON string, or the error. Exactly one of the two out-pointers is set.
+    pub fn access_token_with(&self, params: Value) -> Outcome {
+        let params = CString::new(params.to_string()).unwrap();
+        let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
+        // SAFETY: a valid client and valid pointers.
+        let code =
+            unsafe { ghl_access_token_with(self.client, params.as_ptr(), &mut token, &mut error) };
+        assert_eq!((code == 0, code != 0), (error.is_null(), token.is_null()));
+        if code == 0 { Outcome(0, take(token).into()) } else { Outcome::read(code, error) }
+    }
+
+    pub fn token_refresh_with(&self, params: Value) -> Outcome {
+        self.call(ghl_token_refresh_with, &params.to_string())
+    }
+
     /// One pass of maintenance; `progress` returns whether to continue.
     pub fn tokens_maintain(&self, params: Value, progress: impl FnMut(Value) -> bool) -> Outcome {
         self.long(ghl_tokens_maintain, params, progress)
@@ -301,6 +318,13 @@ impl Abi {
         unsafe { ghl_client_cancel(self.client) };
     }
 
+    /// Returns the status.
+    pub fn cancel_call(&self, call_id: &str) -> i32 {
+        let call_id = CString::new(call_id).unwrap();
+        // SAFETY: a valid client and a valid string.
+        unsafe { ghl_call_cancel(self.client, call_id.as_ptr()) }
+    }
+
     /// Cancels repeatedly until `done`: a call that starts just after one cancellation ends with
     /// the next.
     pub fn cancel_until(&self, done: impl Fn() -> bool) {
@@ -348,7 +372,7 @@ impl Abi {
         self.authorization_complete(json!({"redirectUrl": redirect_url})).ok()
     }
 
-    /// The same for the first company. Returns its id.
+    /// The same for the first company. Returns its ID.
     #[track_caller]
     pub fn connect_company(&self, emulator: &Emulator) -> String {
         let company = emulator.company_id();
@@ -418,6 +442,20 @@ pub fn emulator(locations: usize) -> Emulator {
     Emulator::start(Options { locations, ..Options::default() }).unwrap()
 }
 
+/// An emulator whose company has that many locations, and a client for it.
+pub fn with_client(locations: usize) -> (Emulator, Abi) {
+    let emulator = emulator(locations);
+    let abi = Abi::new(&emulator);
+    (emulator, abi)
+}
+
+/// The same with the company connected, and its ID.
+pub fn with_company(locations: usize) -> (Emulator, Abi, String) {
+    let (emulator, abi) = with_client(locations);
+    let company = abi.connect_company(&emulator);
+    (emulator, abi, company)
+}
+
 /// The emulator's configuration with minimal retry delays, and these changes.
 pub fn config(emulator: &Emulator, changes: Value) -> Value {
     let mut config: Value = serde_json::from_str(&emulator.configuration()).unwrap();
@@ -459,7 +497,7 @@ fn merge(config: &mut Value, changes: Value) {
     }
 }
 
-/// The items of a list with the locations `l1` and `l2`, and entries without an id or of other
+/// The items of a list with the locations `l1` and `l2`, and entries without an ID or of other
 /// types.
 pub fn odd_locations() -> Value {
     json!([
@@ -489,8 +527,13 @@ pub fn list_odd_locations(emulator: &Emulator) {
 
 /// Answers every list request with this single page.
 pub fn list_locations(emulator: &Emulator, items: &Value, pagination: &Value) {
+    list_locations_by(emulator, Rule::on(Endpoint::InstalledLocations), items, pagination);
+}
+
+/// Answers list requests by this rule with this page.
+pub fn list_locations_by(emulator: &Emulator, rule: Rule, items: &Value, pagination: &Value) {
     emulator.inject(
-        Rule::on(Endpoint::InstalledLocations),
+        rule,
         FaultKind::Status {
             status: 200,
             body: json!({"items": items, "pagination": pagination}).to_string(),
@@ -531,6 +574,14 @@ pub fn driver(folder: &Path) -> PathBuf {
                 sys.exit(program.returncode)\n";
     fs::write(&script, text).unwrap();
     script
+}
+
+/// Runs an example with plain HTTP to another host, which it reports as an error.
+pub fn reports_an_insecure_url(example: &mut Command) {
+    let config = json!({"clientId": "app-1", "clientSecret": "s", "baseUrl": "http://example.com"});
+    let refused = example.arg(config.to_string()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("GHL_ERR_CONFIG: baseUrl"));
 }
 
 /// A free port of 127.0.0.1 below the range of outgoing connections.
@@ -611,6 +662,51 @@ pub fn query(url: &str) -> BTreeMap<String, String> {
         assert!(parameters.insert(name.clone(), value).is_none(), "{name} comes twice");
     }
     parameters
+}
+
+/// A company that is connected twice: by the client, and by tokens and a further code of its own.
+pub struct Granted {
+    pub company: String,
+    pub code: String,
+    pub refresh_token: String,
+    pub access_token: String,
+}
+
+impl Granted {
+    pub fn new(emulator: &Emulator, abi: &Abi) -> Granted {
+        let company = abi.connect_company(emulator);
+        let code =
+            || query(&abi.consent(emulator, Decision::Company(company.clone())))["code"].clone();
+        let params = json!({"grantType": "authorization_code", "code": code()});
+        let raw = abi.oauth_token(params).ok();
+        let text = |name: &str| raw[name].as_str().unwrap().to_owned();
+        let (refresh_token, access_token) = (text("refreshToken"), text("accessToken"));
+        Granted { code: code(), refresh_token, access_token, company }
+    }
+}
+
+/// A response of the server in place of the normal one, before the request is processed.
+pub fn response(status: u16, body: impl ToString, headers: &[(&str, &str)]) -> FaultKind {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    FaultKind::Status {
+        status,
+        body: body.to_string(),
+        content_type: None,
+        headers: headers.iter().map(owned).collect(),
+        stage: Stage::BeforeProcessing,
+    }
+}
+
+/// The body of a notice with some keys changed, or removed by null.
+pub fn notice_body(emulator: &Emulator, notice: &Notice, changes: Value) -> String {
+    let mut body: Value = serde_json::from_str(&emulator.webhook(notice)).unwrap();
+    for (name, change) in changes.as_object().unwrap() {
+        match change {
+            Value::Null => drop(body.as_object_mut().unwrap().remove(name)),
+            change => body[name] = change.clone(),
+        }
+    }
+    body.to_string()
 }
 
 /// The headers that sign a body, in the format of a web framework.

@@ -24,7 +24,7 @@ impl Worker {
         worker
     }
 
-    /// The process id.
+    /// The process ID.
     pub fn id(&self) -> u32 {
         self.process.id()
     }

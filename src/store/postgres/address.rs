@@ -21,9 +21,7 @@ pub struct Address {
     pub name: String,
 }
 
-/// One server.
 pub struct Server {
-    /// Its network address.
     pub addr: HostAddr,
     /// The driver's configuration, including the TLS mode.
     pub config: Config,
@@ -31,21 +29,15 @@ pub struct Server {
     pub name: String,
 }
 
-/// The address of a server.
 pub enum HostAddr {
     /// A host name or IP address, and a port.
     Tcp(String, u16),
-    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Address {
     /// Parses a URL of the form
     /// `postgres://user:password@host[:port][,host[:port]…]/database[?option=value&…]`.
-    ///
-    /// # Errors
-    /// `CONFIG` for an unusable URL. The message does not quote the URL, since it contains a
-    /// password.
     pub fn read(url: &Secret) -> Result<Address> {
         let (url, sslmode) = without_sslmode(url.expose())?;
         let mut config: Config = url.expose().parse().map_err(|_| {

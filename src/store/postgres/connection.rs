@@ -73,7 +73,7 @@ impl Connection {
         let async_socket = AsyncSocket(Arc::clone(&socket));
         let tls = match server.config.get_ssl_mode() {
             SslMode::Disable => Tls::none(),
-            _ => trust.tls(server.addr.host()),
+            _ => trust.tls(server.addr.host())?,
         };
         let mut connecting = pin!(server.config.connect_raw(async_socket, tls));
         let (client, driver) = block_on(&socket, handshake, |context| {
@@ -198,7 +198,6 @@ fn poll_messages(
     }
 }
 
-/// The first column of the first row, as a string.
 pub fn first_column(messages: &[SimpleQueryMessage]) -> Option<&str> {
     messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten(),

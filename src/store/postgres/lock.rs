@@ -17,8 +17,8 @@
 //! size is halved after each failure, down to one slot. The holder then needs two connections, or
 //! three if a location's refresh also refreshes its company's token.
 //!
-//! A holder that loses its connection may continue to believe that it holds the lock. This is safe:
-//! its save is a compare-and-swap and fails if another process has saved.
+//! A holder that loses its connection may believe that it still holds the lock. This is safe: its
+//! save is a compare-and-swap.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -49,8 +49,7 @@ const NO_WAIT: Duration = Duration::from_millis(1);
 const QUEUE_THRESHOLD: Duration = Duration::from_millis(50);
 
 /// How long the check statement may take once the lock is held, in milliseconds. Otherwise the lock
-/// is released, because a holder that cannot save occupies a connection that others need. Doubled
-/// each time, up to sixteenfold, in case the server is merely slow.
+/// is released. Doubled each time, up to sixteenfold, in case the server is merely slow.
 const CHECK_TIMEOUT_MS: u64 = 150;
 
 /// Size of the semaphore, before it is halved for the first time.
@@ -65,7 +64,6 @@ thread_local! {
     static SEMAPHORE_HELD: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A held lock.
 struct ServerLock {
     /// Neither used nor dropped in a forked child: ending the transaction would release the
     /// parent's lock.

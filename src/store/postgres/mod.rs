@@ -7,9 +7,8 @@
 //! end every wait: for the pool, name resolution, a connection, or a response.
 //!
 //! A successful save is on the server's disk, even if `synchronous_commit` is off for the role or
-//! the server; a stricter setting, which waits for standbys, still applies. Replaced and removed
-//! rows disappear when the server next vacuums the table, and later from its WAL and backups.
-//! Sealing protects them until then.
+//! the server. Replaced and removed rows disappear at the next vacuum, and later from the WAL and
+//! backups; sealing protects them until then.
 
 mod address;
 mod connection;
@@ -70,8 +69,8 @@ macro_rules! durably {
     };
 }
 
-/// The version of a row. A non-positive version, which only a manual change can cause, is replaced
-/// by one higher than any real version, so that the row can be replaced and deleted like any other.
+/// The version of a row. A non-positive one, which only a manual change can cause, is replaced by
+/// one higher than any real version, so that the row can be replaced and deleted.
 macro_rules! version {
     ($table:literal) => {
         concat!(
@@ -220,8 +219,7 @@ const OWN_NOTES: &str = concat!(
        AND t.expires_at = r.expires_at AND t.document = r.document"
 );
 
-/// A store in a PostgreSQL database, for the records of one app. The tables may hold the records of
-/// several apps; the client ID is part of each key.
+/// A store for the records of one app; the client ID is part of each key.
 pub struct PostgresStore {
     pool: Arc<Pool>,
     locks: Arc<ProcessLocks>,
@@ -236,10 +234,6 @@ impl PostgresStore {
     /// Connects, and creates or migrates the tables. Trusts the certificates in the PEM file
     /// `ca_bundle` in addition to the platform's. `seal` determines the app whose records the store
     /// holds.
-    ///
-    /// # Errors
-    /// `CONFIG` for an unusable URL or file; `STORE` if no server accepts writes, or the tables
-    /// were created by a newer version of the library.
     pub fn open(
         url: &Secret,
         ca_bundle: Option<&Path>,
@@ -431,7 +425,6 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Notes as columns.
 struct NoteColumns<'a> {
     client_id: &'a str,
     key: Vec<&'a str>,
@@ -722,7 +715,6 @@ impl Store for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Removes records with one statement.
     fn remove_chunk(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
         let left = "SELECT resource_id FROM ghl_oauth_token WHERE client_id = $1 \
                     AND resource_id = ANY($2)";

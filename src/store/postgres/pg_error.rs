@@ -5,20 +5,34 @@ use std::io;
 
 use tokio_postgres::error::{Severity, SqlState};
 
-use crate::error::{Error, Status};
+use crate::ca_bundle;
+use crate::error::{Error, Status, exhaustion};
+use crate::lookup::ThreadSpawnError;
+
+/// The help text for a certificate that is not trusted.
+const UNTRUSTED: &str =
+    "check the host name and this machine's clock; for a private CA, set store.caBundlePath";
+
+/// The help text for a server without TLS.
+const NO_TLS: &str =
+    "enable TLS on the server; in a trusted network, set sslmode=disable in store.url";
 
 /// Why a statement or connection failed.
 #[derive(Debug, Clone)]
 pub enum PgError {
     /// The server rejected the statement, which had no effect.
     Rejected {
-        /// The SQLSTATE code.
         code: SqlState,
         /// The server's message. Its details are omitted, because they may quote a row.
         text: String,
     },
     /// The connection was lost. A sent statement may have been executed.
     ConnectionLost(String),
+    /// The server has no TLS, or no trusted certificate: the message and the help text. Nothing was
+    /// sent.
+    Untrusted(String, &'static str),
+    /// A resource of this machine is exhausted: the message and the help text. Nothing was sent.
+    Exhausted(String, &'static str),
     /// No response in time. A sent statement may have been executed, or may still be.
     Timeout,
     /// The call was cancelled, or reached its deadline.
@@ -58,7 +72,9 @@ impl PgError {
     pub fn message(&self) -> String {
         match self {
             PgError::Rejected { code, text } => format!("{text} ({})", code.code()),
-            PgError::ConnectionLost(text) => text.clone(),
+            PgError::ConnectionLost(text)
+            | PgError::Untrusted(text, _)
+            | PgError::Exhausted(text, _) => text.clone(),
             PgError::Timeout => "no answer in time".into(),
             PgError::CallEnded(error) => error.message().to_owned(),
         }
@@ -80,13 +96,33 @@ impl PgError {
         }
         let help = match &self {
             PgError::Rejected { code, .. } => help(code),
+            PgError::Exhausted(_, help) | PgError::Untrusted(_, help) => help,
             _ => {
                 "check the server and the network; new tokens are kept in memory until the \
                  database works again"
             }
         };
         let message = format!("the database {database} failed: {}", self.message());
-        Error::new(Status::Store, message).with_help(help)
+        Error::new(Status::Store, message).with_help(help).with_retryable(!self.is_permanent())
+    }
+
+    /// Whether the same call fails again until the server or the configuration changes.
+    fn is_permanent(&self) -> bool {
+        match self {
+            PgError::Untrusted(..) => true,
+            PgError::Rejected { code, .. } => {
+                // Class 42: an error in the statement or a lack of privileges; the tables are not
+                // as the library created them.
+                code.code().starts_with("42")
+                    || [
+                        SqlState::INVALID_PASSWORD,
+                        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+                        SqlState::INVALID_CATALOG_NAME,
+                    ]
+                    .contains(code)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -126,7 +162,15 @@ impl From<tokio_postgres::Error> for PgError {
     fn from(error: tokio_postgres::Error) -> PgError {
         let Some(refusal) = error.as_db_error() else {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            return PgError::ConnectionLost(format!("{error}{cause}"));
+            let text = format!("{error}{cause}");
+            if error.source().is_some_and(ca_bundle::is_untrusted) {
+                return PgError::Untrusted(text, UNTRUSTED);
+            }
+            // A message of tokio-postgres, whose error has no code.
+            if text.contains("server does not support TLS") {
+                return PgError::Untrusted(text, NO_TLS);
+            }
+            return PgError::ConnectionLost(text);
         };
         let text = refusal.message().to_owned();
         // The error that ends a session (57P01, or class 08 from a pooler that lost its server)
@@ -146,6 +190,10 @@ impl From<tokio_postgres::Error> for PgError {
 
 impl From<io::Error> for PgError {
     fn from(error: io::Error) -> PgError {
-        PgError::ConnectionLost(error.to_string())
+        let no_thread = || ThreadSpawnError::is_cause_of(&error).then_some(ThreadSpawnError::HELP);
+        match exhaustion::help(&error).or_else(no_thread) {
+            Some(help) => PgError::Exhausted(error.to_string(), help),
+            None => PgError::ConnectionLost(error.to_string()),
+        }
     }
 }

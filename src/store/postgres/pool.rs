@@ -21,9 +21,9 @@ const MAX_IN_USE: usize = 4;
 /// Maximum number of idle connections.
 const MAX_IDLE: usize = 4;
 
-/// Time limit for the response to a statement, after which its connection counts as dead. The
-/// statement is then repeated on a new connection, with the same limit: a lock's holder that waits
-/// longer in a pooler's queue would occupy a connection that others need.
+/// Time limit for the response to a statement, which is then repeated on a new connection with the
+/// same limit. A lock's holder that waits longer in a pooler's queue would occupy a connection that
+/// others need.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Minimum time limit of the first attempt, for calls with little time.
@@ -50,7 +50,6 @@ pub struct Pool {
 struct State {
     idle: Vec<Connection>,
     in_use: usize,
-    /// When the last attempt to connect failed, and its error.
     last_failure: Option<(Instant, Error)>,
 }
 
@@ -63,14 +62,12 @@ pub enum Priority {
     Critical,
 }
 
-/// A connection in use.
 struct PooledConnection<'a> {
     pool: &'a Pool,
     connection: Option<Connection>,
 }
 
 impl Pool {
-    /// An empty pool.
     pub fn new(address: Address, trust: Trust, connect_limit: Duration) -> Pool {
         let (state, freed, preferred) = (Mutex::default(), Condvar::new(), AtomicUsize::new(0));
         Pool { address, trust, connect_limit, state, freed, preferred }
@@ -79,9 +76,6 @@ impl Pool {
     /// Runs statements, and repeats them once after a lost response or a temporary rejection. The
     /// second argument of `work` is true if an earlier run may have been executed. `work` must be
     /// idempotent.
-    ///
-    /// # Errors
-    /// `TIMEOUT` or `CANCELLED` if the call has ended; `STORE` if the server failed.
     pub fn run<T>(
         &self,
         priority: Priority,
@@ -172,8 +166,8 @@ impl Pool {
         }
     }
 
-    /// Opens the connections that the lock's holder will need, so that it need not open them while
-    /// others wait for the lock. Errors are ignored, since they will recur there.
+    /// Opens the connections that the lock's holder will need, before others wait for the lock.
+    /// Errors are ignored, since they will recur there.
     pub fn warm_up(&self, deadline: &Deadline) {
         let until = StepDeadline::within(self.connect_timeout(), deadline);
         for _ in 0..2 {
@@ -205,7 +199,6 @@ impl Pool {
         &self.address.name
     }
 
-    /// The error for the caller.
     pub fn error(&self, failure: PgError) -> Error {
         failure.into_error(&self.address.name)
     }

@@ -53,10 +53,6 @@ const MIGRATION_LOCK: i64 = 0x6768_6c5f_6f61_7574;
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// Creates or migrates the tables.
-///
-/// # Errors
-/// `STORE` if the database cannot be reached, the role may not create missing tables, or a newer
-/// version of the library created them.
 pub fn bring_up_to_date(pool: &Pool) -> Result<()> {
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     // Reads the version first: usually it is current, and a role without CREATE may read it.
@@ -139,4 +135,5 @@ fn newer(pool: &Pool) -> Error {
     )
     .with_help("update the library")
     .with_parameter("store.url")
+    .with_retryable(false)
 }

@@ -94,7 +94,6 @@ impl PollSocket {
         Ok(stream)
     }
 
-    /// Connects over a Unix socket.
     #[cfg(unix)]
     pub fn unix(path: &Path, until: &StepDeadline) -> Result<Arc<PollSocket>, PgError> {
         let stream = PollSocket::open(Domain::UNIX)?;

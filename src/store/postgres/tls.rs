@@ -14,12 +14,12 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::pg_error::PgError;
 use super::socket::AsyncSocket;
 use crate::ca_bundle;
 use crate::der::element;
 use crate::error::Result;
 
-/// The trusted certificates.
 pub struct Trust {
     bundle: Vec<CertificateDer<'static>>,
     /// Created at the first connection, because loading the platform's certificates is slow.
@@ -28,9 +28,6 @@ pub struct Trust {
 
 impl Trust {
     /// Trusts the certificates of the platform and of a PEM file.
-    ///
-    /// # Errors
-    /// `CONFIG` for a file that cannot be used.
     pub fn new(bundle: Option<&Path>) -> Result<Trust> {
         let read = |path| ca_bundle::read("store.caBundlePath", path);
         let bundle = bundle.map(read).transpose()?.unwrap_or_default();
@@ -38,16 +35,28 @@ impl Trust {
     }
 
     /// The TLS connector for a host.
-    pub fn tls(&self, host: &str) -> Tls {
-        let config = Arc::clone(self.config.get_or_init(|| self.config()));
-        Tls(Some((config, host.to_owned())))
+    ///
+    /// # Errors
+    /// If there are no trusted certificates, or no file descriptor to read them.
+    pub fn tls(&self, host: &str) -> Result<Tls, PgError> {
+        let config = match self.config.get() {
+            Some(config) => config,
+            None => {
+                let config = self.config()?;
+                self.config.get_or_init(|| config)
+            }
+        };
+        Ok(Tls(Some((Arc::clone(config), host.to_owned()))))
     }
 
-    fn config(&self) -> Arc<ClientConfig> {
+    fn config(&self) -> Result<Arc<ClientConfig>, PgError> {
         let mut roots = RootCertStore::empty();
         // Certificates that rustls rejects as roots are ignored.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots.add_parsable_certificates(ca_bundle::platform_roots()?);
         roots.add_parsable_certificates(self.bundle.iter().cloned());
+        if roots.is_empty() {
+            return Err(PgError::Untrusted(ca_bundle::no_roots(), ca_bundle::NO_ROOTS_HELP));
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -56,7 +65,7 @@ impl Trust {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"postgresql".to_vec()];
-        Arc::new(config)
+        Ok(Arc::new(config))
     }
 }
 
@@ -85,7 +94,6 @@ impl TlsConnect<AsyncSocket> for Tls {
     }
 }
 
-/// A TLS connection.
 pub struct PgTlsStream(Box<TlsStream<AsyncSocket>>);
 
 impl tokio_postgres::tls::TlsStream for PgTlsStream {

@@ -17,22 +17,21 @@ use super::schema::{self, Schema};
 use super::timed_mutex::{TimedMutex, TimedMutexGuard};
 use super::writer_lock::WriterLock;
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, exhaustion};
 use crate::fork_safety::databases;
 use crate::random;
 use crate::store::user_only;
 
 /// Maximum pause between two attempts to get a lock that another program holds. SQLite's own busy
-/// handler would soon retry only ten times a second, so that one writer among many could wait for
-/// seconds. It also knows no deadline, and a fork would have to wait for it.
+/// handler would soon retry only ten times a second, knows no deadline, and would make a fork wait.
 const MAX_PAUSE: Duration = Duration::from_millis(3);
 
 /// Maximum number of times that one call reopens the database because its files were replaced.
 const MAX_REPLACEMENTS: u32 = 20;
 
 /// Maximum number of times that one call repeats its work because the process's POSIX locks were
-/// dropped. After that it relies on the OFD locks, so that a host that opens and closes the file in
-/// a loop cannot prevent a save.
+/// dropped. After that it relies on the OFD locks, so that a host that closes the file in a loop
+/// cannot prevent a save.
 const MAX_LOST_LOCKS: u32 = 3;
 
 /// With less free disk space than this, in bytes, a transaction that adds pages is checkpointed at
@@ -86,7 +85,6 @@ enum AttemptError {
     Failed(Error),
 }
 
-/// Exclusive access to the writer.
 pub struct WriteAccess<'a> {
     database: &'a Database,
     _guard: TimedMutexGuard<'a>,
@@ -95,9 +93,6 @@ pub struct WriteAccess<'a> {
 impl Database {
     /// Opens the database at a canonical path, and creates it only if `may_create`. The writer lock
     /// is a file in the folder `locks`.
-    ///
-    /// # Errors
-    /// `STORE` if it cannot be opened, or was written by a newer version of the library; `TIMEOUT`.
     pub fn open(
         path: PathBuf,
         locks: &Path,
@@ -129,9 +124,6 @@ impl Database {
 
     /// Runs a write transaction. If the files were replaced in the meantime, `work` runs again on
     /// the new files, and its second argument is true: an earlier run may have been written.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn write<T>(
         &self,
         deadline: &Deadline,
@@ -147,9 +139,6 @@ impl Database {
     }
 
     /// Waits for write access. Returns `None` as soon as `is_done` returns true.
-    ///
-    /// # Errors
-    /// `TIMEOUT`, `CANCELLED`.
     pub fn lock_for_write(
         &self,
         deadline: &Deadline,
@@ -160,9 +149,6 @@ impl Database {
     }
 
     /// Runs a query on the reader.
-    ///
-    /// # Errors
-    /// `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn read<T>(
         &self,
         deadline: &Deadline,
@@ -216,6 +202,10 @@ impl Database {
                     tries += 1;
                 }
                 Err(AttemptError::Replaced) if replaced < MAX_REPLACEMENTS => {
+                    // A file that cannot be opened looks like one that was replaced.
+                    if let Some(help) = exhaustion::no_descriptor() {
+                        return Err(self.no_descriptor(help));
+                    }
                     // SQLite shares a file's state among the handles of a process, so all of them
                     // must be closed.
                     drop(databases::close_all());
@@ -246,9 +236,9 @@ impl Database {
         }
     }
 
-    /// Writes the WAL back to the database, so that the next transaction overwrites it from the
-    /// start and needs no additional space. The WAL keeps its size, so that no other program takes
-    /// the space. A PASSIVE checkpoint does not wait, and leaves the pages that other readers need.
+    /// Writes the WAL back to the database, so that the next transaction needs no additional space.
+    /// The WAL keeps its size, so that no other program takes the space. A PASSIVE checkpoint does
+    /// not wait, and leaves the pages that other readers need.
     fn checkpoint(&self, slot: &HandleSlot) {
         let _using = databases::shared();
         if let Some(handle) = &*slot.handle()
@@ -296,7 +286,6 @@ impl Database {
         outcome.map_err(|error| self.failure(&error))
     }
 
-    /// Opens a handle and migrates the database.
     fn open_handle(&self) -> Result<Handle, AttemptError> {
         let (handle, is_protected) = self.open_once()?;
         if is_protected {
@@ -338,15 +327,17 @@ impl Database {
                 return Err(AttemptError::Failed(
                     Error::new(Status::Store, message)
                         .with_help("update the library")
-                        .with_parameter("store.path"),
+                        .with_parameter("store.path")
+                        .with_retryable(false),
                 ));
             }
             Schema::Empty => {
                 let message =
                     format!("the database {} was replaced by an empty file", path.display());
-                return Err(AttemptError::Failed(Error::new(Status::Store, message).with_help(
-                    "restore the database, or create a new client to start with an empty one",
-                )));
+                let help =
+                    "restore the database, or create a new client to start with an empty one";
+                let error = Error::new(Status::Store, message).with_help(help);
+                return Err(AttemptError::Failed(error.with_retryable(false)));
             }
         }
         // The migration has read from the database, so SQLite has opened all files.
@@ -367,14 +358,22 @@ impl Database {
         let path = self.paths.database.display();
         if error.kind() == io::ErrorKind::NotFound {
             let message = format!("the database {path} is gone: it was removed or moved away");
-            return Error::new(Status::Store, message)
-                .with_help("restore it, or create a new client to start with an empty one");
+            let help = "restore it, or create a new client to start with an empty one";
+            return Error::of_file(Status::Store, message, error, help);
         }
-        Error::new(Status::Store, format!("the database {path} cannot be opened: {error}"))
-            .with_help("check the permissions of the file and its folder")
+        let message = format!("the database {path} cannot be opened: {error}");
+        let help = "check the permissions of the file and its folder";
+        Error::of_file(Status::Store, message, error, help)
     }
 
-    /// The error of a wait for another program's lock.
+    /// The error if the database or one of its side files could not be opened for lack of a file
+    /// descriptor.
+    fn no_descriptor(&self, help: &str) -> Error {
+        let path = self.paths.database.display();
+        let message = format!("the database {path} cannot be opened: no file descriptor is free");
+        Error::new(Status::Store, message).with_help(help)
+    }
+
     fn locked_out(&self, error: Error, deadline: &Deadline) -> Error {
         if error.status() != Status::Timeout {
             return error;
@@ -390,23 +389,39 @@ impl Database {
     }
 
     fn failure(&self, error: &rusqlite::Error) -> AttemptError {
+        if matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure)
+        ) && let Some(help) = exhaustion::no_descriptor()
+        {
+            return AttemptError::Failed(self.no_descriptor(help));
+        }
+        let mut retryable = true;
         let help = match error.sqlite_error_code() {
             // `FileLockingProtocolFailed`: SQLite gave up after 100 attempts to get a lock.
             Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => {
                 return AttemptError::Busy;
             }
-            _ if is_disk_full(error) => "free disk space; new tokens are kept in memory until then",
+            _ if is_disk_full(error) => exhaustion::DISK,
+            // SQLite does not say why it could not create a file.
+            Some(ErrorCode::CannotOpen) if free_space(&self.paths.database) == 0 => {
+                exhaustion::DISK
+            }
+            Some(ErrorCode::OutOfMemory) => exhaustion::MEMORY,
             Some(ErrorCode::DatabaseLocked) => "another program holds the database; try again",
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+                retryable = false;
                 "check the permissions of the file and its folder"
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                retryable = false;
                 "restore the file from a backup, or let the users consent again"
             }
             _ => "check the disk and the file, then try again",
         };
         let message = format!("the database {} failed: {error}", self.paths.database.display());
-        let store_error = Error::new(Status::Store, message).with_help(help);
+        let store_error =
+            Error::new(Status::Store, message).with_help(help).with_retryable(retryable);
         if is_disk_full(error) {
             AttemptError::Full(store_error)
         } else {
@@ -417,9 +432,6 @@ impl Database {
 
 impl WriteAccess<'_> {
     /// Like [`Database::write`], with access already taken. `work` calls [`sync_commits`] first.
-    ///
-    /// # Errors
-    /// As for [`Database::write`].
     pub fn write<T>(
         &self,
         deadline: &Deadline,
@@ -480,9 +492,9 @@ impl Drop for Handle {
     }
 }
 
-/// Prevents the checkpoint when a connection is closed. Otherwise the last connection would write
-/// its WAL, which may not be the one at the path, to the database, and remove the WAL that others
-/// may be using.
+/// Prevents the checkpoint when a connection is closed: the last connection would write its WAL,
+/// which may not be the one at the path, to the database, and remove the WAL that others may be
+/// using.
 fn leave_files_alone(connection: &Connection) {
     let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
 }
@@ -572,9 +584,8 @@ fn create_file(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => {
             let message = format!("the database {} cannot be created: {error}", path.display());
-            Err(Error::new(Status::Store, message)
-                .with_help("check store.path and the permissions of its folder")
-                .with_parameter("store.path"))
+            let help = "check store.path and the permissions of its folder";
+            Err(Error::of_file(Status::Store, message, &error, help).with_parameter("store.path"))
         }
     }
 }

@@ -11,9 +11,7 @@ use crate::store::row::Row;
 #[derive(Default)]
 pub struct CommitGroup(Mutex<Vec<Arc<PendingRow>>>);
 
-/// A row to be written.
 pub struct PendingRow {
-    /// The row.
     pub row: Row,
     /// Whether its commit must survive a power failure.
     pub is_synced: bool,

@@ -12,17 +12,11 @@ const MAX_LINKS: usize = 40;
 
 /// The canonical path of a database file, which need not exist. All relative paths and symbolic
 /// links to a file have the same canonical path; hard links do not.
-///
-/// # Errors
-/// `STORE` if the folder does not exist or cannot be accessed.
 pub fn locate(path: &Path) -> Result<PathBuf> {
     canonical(path).map_err(|error| {
-        Error::new(
-            Status::Store,
-            format!("the database {} cannot be found: {error}", path.display()),
-        )
-        .with_help("check store.path and the permissions of its folder")
-        .with_parameter("store.path")
+        let message = format!("the database {} cannot be found: {error}", path.display());
+        let help = "check store.path and the permissions of its folder";
+        Error::of_file(Status::Store, message, &error, help).with_parameter("store.path")
     })
 }
 
@@ -66,7 +60,6 @@ fn without_verbatim_prefix(path: PathBuf) -> PathBuf {
 
 /// The paths of a database and its side files.
 pub struct Paths {
-    /// The database.
     pub database: PathBuf,
     /// The rollback journal, used before the database is in WAL mode.
     #[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), allow(dead_code))]
@@ -86,7 +79,6 @@ pub struct Files {
 }
 
 impl Paths {
-    /// The paths of a database's files.
     pub fn new(database: PathBuf) -> Paths {
         let side_file = |suffix: &str| {
             let mut name = database.clone().into_os_string();
@@ -101,7 +93,6 @@ impl Paths {
         }
     }
 
-    /// The ID of the file at the database's path.
     pub fn database_id(&self) -> io::Result<FileId> {
         file_id(&self.database)
     }
@@ -117,7 +108,6 @@ impl Paths {
 }
 
 impl Files {
-    /// The ID of the database file.
     pub fn database(&self) -> FileId {
         self.database
     }

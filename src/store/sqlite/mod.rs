@@ -53,8 +53,8 @@ const INSERT: &str = "
         sealed_with, document)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
 
-/// The usual save, which changes neither the owner nor the key. SQLite updates an index whenever a
-/// statement sets its column, so setting fewer columns writes one page less per save.
+/// The usual save, which changes neither the owner nor the key. Setting fewer indexed columns
+/// writes one page less per save.
 const RENEW: &str = "
     UPDATE token SET version = ?3, renew_at = ?6, document = ?8
     WHERE client_id = ?1 AND resource_id = ?2 AND version = ?3 - 1
@@ -78,9 +78,6 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the database for the records of the app that `seal` belongs to. Creates the database
     /// if it does not exist, and migrates its schema.
-    ///
-    /// # Errors
-    /// `STORE` if it cannot be opened, or was written by a newer version of the library.
     pub fn open(path: &Path, seal: Seal) -> Result<SqliteStore> {
         SqliteStore::open_with_deadline(
             path,
@@ -91,9 +88,6 @@ impl SqliteStore {
     }
 
     /// Like [`SqliteStore::open`], with a deadline. Creates the database only if `may_create`.
-    ///
-    /// # Errors
-    /// As for [`SqliteStore::open`]; `TIMEOUT`.
     pub fn open_with_deadline(
         path: &Path,
         seal: Seal,
@@ -693,8 +687,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 /// Checkpoints and truncates the WAL, whose older pages still contain replaced and removed rows.
-/// Without a busy handler, this does not wait for other programs that are reading or writing; those
-/// pages then remain until the next checkpoint, or until the last handle is closed.
+/// Does not wait for other programs; pages that they read remain until the next checkpoint, or
+/// until the last handle is closed.
 fn truncate_wal(connection: &Connection) {
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }

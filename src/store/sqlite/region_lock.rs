@@ -41,7 +41,6 @@ struct State {
     held: Option<platform::Held>,
 }
 
-/// All region locks of this process, by path.
 static ALL: Mutex<Vec<(PathBuf, Weak<RegionLocks>)>> = Mutex::new(Vec::new());
 
 /// The locks on the database at a canonical path, shared by all clients that use it.
@@ -73,9 +72,6 @@ impl Share {
     /// Before SQLite opens the database: takes the lock on the database if it is in WAL mode, so
     /// that no other SQLite removes the WAL from now on. If it is not in WAL mode, SQLite needs an
     /// exclusive lock to enable it.
-    ///
-    /// # Errors
-    /// If another SQLite holds an exclusive lock, or the file was replaced.
     pub fn before_opening(locks: &Arc<RegionLocks>, paths: &Paths) -> Result<Share, Refusal> {
         let mut state = locks.state();
         state.handles += 1;
@@ -92,9 +88,6 @@ impl Share {
     /// After SQLite has opened the `-shm` file: takes the remaining locks. Returns false if the
     /// database has only just entered WAL mode: it must then be opened again to be protected.
     /// Returns true if the system has no OFD locks.
-    ///
-    /// # Errors
-    /// If another SQLite is creating the `-shm` file.
     pub fn after_opening(&self, paths: &Paths) -> Result<bool, Refusal> {
         self.0.state().held.as_mut().map_or(Ok(true), |held| held.lock_shm(paths))
     }
@@ -167,7 +160,6 @@ mod platform {
         database: File,
         shm: Option<File>,
         is_database_locked: bool,
-        /// Whether the system supports OFD locks.
         is_supported: bool,
         /// The offset of the canary, on which only this process holds a POSIX lock.
         canary: i64,

@@ -10,7 +10,6 @@ use crate::signal::Signal;
 /// Interval at which a wait checks for cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The mutex.
 #[derive(Default)]
 pub struct TimedMutex {
     state: Mutex<State>,
@@ -29,9 +28,6 @@ pub struct TimedMutexGuard<'a>(&'a TimedMutex);
 
 impl TimedMutex {
     /// Waits for the mutex. Returns `None` as soon as `is_done` returns true.
-    ///
-    /// # Errors
-    /// `TIMEOUT`, `CANCELLED`. If the mutex is free, it is locked even after the deadline.
     pub fn lock(
         &self,
         deadline: &Deadline,

@@ -1,7 +1,6 @@
-//! An advisory lock (`flock`) between all writers of a database, in all processes and threads that
-//! use this library, in addition to SQLite's own lock. If other code in the process closes the
-//! database file, SQLite's POSIX locks are dropped, even during a transaction. This lock remains,
-//! so no other client of this library writes at the same time.
+//! An advisory lock (`flock`) between all writers of a database that use this library. It remains
+//! if other code in the process closes the database file and so drops SQLite's POSIX locks, even
+//! during a transaction.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +26,7 @@ impl WriterLock {
     }
 
     /// Takes the lock, unless another writer holds it. If the file cannot be created, SQLite's own
-    /// lock must suffice, since not saving a token would be worse.
+    /// lock must suffice.
     pub fn try_lock(&self) -> Option<WriterLockGuard<'_>> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..2 {

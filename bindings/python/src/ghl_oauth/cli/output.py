@@ -109,6 +109,8 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
         say(f"  parameter: {plain(error.parameter)}")
     if error.help:
         say(f"  help: {plain(error.help)}")
+    if error.sent:
+        say("  sent: the server may have acted on the request")
     if error.retry_after is not None:
         say(f"  try again after: {duration(round(error.retry_after))}")
     if error.trace_id:
