@@ -235,9 +235,16 @@ fn java_example_passes() {
     if !is_installed(&[java, "--version"], "Java", needed) {
         return;
     }
+    let folder = tempfile::tempdir().unwrap();
+    let mut compile = Command::new("javac");
+    compile
+        .args(["-Xlint:all,-serial", "-Werror", "-cp", &jars.join(":"), "-d"])
+        .arg(folder.path());
+    succeeds(compile.arg(source("java/Quickstart.java")));
+    let classes = format!("{}:{}", folder.path().display(), jars.join(":"));
     passes(|| {
-        let mut example = script("java", &source("java/Quickstart.java"));
-        example.program.env("CLASSPATH", jars.join(":"));
+        let mut example = script("java", Path::new("Quickstart"));
+        example.program.env("CLASSPATH", &classes);
         example
     });
 }
