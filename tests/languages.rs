@@ -1,6 +1,6 @@
 //! The example in each language that loads the shared library: the main job over TLS, an error, an
 //! event and a cancel; and readable errors for a wrong configuration and a missing library.
-#![cfg(unix)] // Links a folder, and sets the loader's search path.
+#![cfg(target_os = "linux")] // Uses Debian's packages and the loader's search path.
 
 mod built;
 mod support;
