@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use ghl_oauth_emulator::{Emulator, Endpoint, Notice, Options, Rule, Signature};
 use serde_json::{Value, json};
 
-use support::{emulator, person, with_company};
+use support::{Abi, emulator, person, with_company};
 
 const SOURCES: [&str; 10] = [
     "tests/abi/cpp_json.cpp",
