@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::deferred_callbacks::{self, DeferredCalls};
 use crate::error::{Error, Result, Status};
-use crate::lookup::ThreadSpawnError;
+use crate::lookup::{ThreadSpawnError, new_thread};
 use crate::panic_scope;
 
 /// How many results may be queued, so that fast workers wait for the collector instead of using up
@@ -41,8 +41,7 @@ pub fn run<T: Send, R>(
         let mut threads = Vec::new();
         for _ in 0..workers {
             let (sender, work) = (sender.clone(), &work);
-            let thread = thread::Builder::new().name("ghl-oauth".into());
-            threads.extend(thread.spawn_scoped(scope, move || run_worker(&sender, work)));
+            threads.extend(new_thread().spawn_scoped(scope, move || run_worker(&sender, work)));
         }
         drop(sender);
         if threads.is_empty() {
