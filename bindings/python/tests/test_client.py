@@ -732,6 +732,7 @@ class SettingsTest(EmulatorTest):
                 "user_agent_suffix": "test/1",
                 "allow_insecure_http": True,
                 "proxy": None,
+                "no_proxy": ["example.com", "10.0.0.0/8"],
                 "ca_bundle_path": None,
             },
             webhook={

@@ -123,9 +123,11 @@ class Client:
                 before it expires; ``runway_percent`` (default 25): maintenance renews it once less
                 than this part of its life is left.
             limits: ``response_bytes`` (default 1,048,576): the longest answer that is read.
-            http: ``proxy``, ``ca_bundle_path`` (a PEM file of root certificates to trust in
-                addition to the platform's own), ``user_agent_suffix`` and ``allow_insecure_http``
-                (plain HTTP to hosts other than this machine).
+            http: ``proxy``, ``no_proxy`` (a list of hosts that are reached without it: names,
+                ``.suffixes``, addresses, networks, or ``*``), ``ca_bundle_path`` (a PEM file of
+                root certificates to trust in addition to the platform's own),
+                ``user_agent_suffix`` and ``allow_insecure_http`` (plain HTTP to hosts other than
+                this machine).
             webhook: ``ed25519_public_keys`` (default: the vendor's) and ``rsa_public_keys``
                 (default: none), lists of keys in PEM, hex or base64; ``max_age_seconds`` (default:
                 any age).
