@@ -16,7 +16,7 @@ use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
 use crate::fork_safety::ProcessLocal;
-use crate::request::{RequestParams, Requests};
+use crate::request::{RequestParams, Requests, ResponseDocument};
 use crate::secret::Secret;
 use crate::store::{self, Host, Seal, Store};
 use crate::token::Token;
@@ -254,7 +254,7 @@ impl Client {
         components.tokens.adopt_from(&self.config.client_id, params, || components.deadline())
     }
 
-    pub fn request(&self, params: &RequestParams) -> Result<Value> {
+    pub fn request(&self, params: &RequestParams) -> Result<ResponseDocument> {
         let components = self.components().map_err(Error::before_request)?;
         let answer = components.requests.send(params, &components.deadline());
         answer.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))

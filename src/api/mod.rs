@@ -170,6 +170,7 @@ impl Api {
             bearer: call.bearer,
             body: call.body.as_ref().map(|(_, body)| &body[..]),
             idempotency: call.idempotency,
+            is_single_attempt: false,
             bucket: call.bucket,
         };
         let Answer { response, may_have_acted_before } = self.http.exchange(&request, deadline)?;

@@ -7,7 +7,7 @@ a secret.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -389,6 +389,8 @@ class Response:
     """By lower-case name."""
     body: Any = field(repr=False)
     """Parsed JSON if the response is valid JSON by its type; a string if it is UTF-8; or bytes."""
+    set_cookies: Sequence[str]
+    """Each ``Set-Cookie`` header by itself; ``headers`` joins them."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @property
@@ -402,7 +404,13 @@ class Response:
         body = raw["body"]
         if raw["bodyEncoding"] == "base64":
             body = base64.b64decode(body)
-        return cls(status=raw["status"], headers=raw["headers"], body=body, raw=raw)
+        return cls(
+            status=raw["status"],
+            headers=raw["headers"],
+            body=body,
+            set_cookies=tuple(raw.get("setCookies", ())),
+            raw=raw,
+        )
 
 
 @dataclass(frozen=True)
