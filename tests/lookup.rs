@@ -7,15 +7,18 @@
 
 mod support;
 
-use std::env;
+use std::fs::{self, DirEntry};
+use std::net::UdpSocket;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{env, io, thread};
 
 use ghl_oauth::Status;
 use serde_json::{Value, json};
 use support::{Abi, Outcome, config, emulator};
 
 const WORKER: &str = "GHL_TEST_LOOKUP_WORKER";
+const STALLED_WORKER: &str = "GHL_TEST_STALLED_LOOKUP_WORKER";
 
 /// Not a test: with a configuration in the environment, this process is the worker.
 #[test]
@@ -69,6 +72,76 @@ fn refuse_threads() {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter), 0);
     }
+}
+
+/// Not a test: with a configuration in the environment, this process is a worker whose resolver
+/// never answers.
+#[test]
+fn stalled_work() {
+    let Ok(config) = env::var(STALLED_WORKER) else { return };
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    let abi = Abi::open(&config).map_err(|error| error.1).unwrap();
+    let began = Instant::now();
+    let request = || abi.request(json!({"method": "GET", "path": "/x"}));
+    for _ in 0..3 {
+        thread::scope(|scope| {
+            let caller = scope.spawn(request);
+            while lookup_threads() == 0 {
+                assert!(!caller.is_finished(), "the lookup must wait");
+                thread::yield_now();
+            }
+            abi.cancel_until(|| caller.is_finished());
+            caller.join().unwrap().fails(Status::Cancelled);
+        });
+    }
+    config["timeouts"]["totalMs"] = 300.into();
+    let abi = Abi::open(&config).map_err(|error| error.1).unwrap();
+    abi.request(json!({"method": "GET", "path": "/x"})).fails(Status::Timeout);
+    println!("\nthreads {} seconds {}", lookup_threads(), began.elapsed().as_secs());
+}
+
+/// The number of threads that the library has started and that have not ended.
+fn lookup_threads() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let name = |thread: io::Result<DirEntry>| fs::read_to_string(thread?.path().join("comm"));
+    threads.filter_map(|thread| name(thread).ok()).filter(|name| name.trim() == "ghl-oauth").count()
+}
+
+#[test]
+fn call_whose_lookup_stalls_can_be_cancelled_and_leaves_one_thread_per_name() {
+    // A name server that never answers. Its port and the worker's file system need root.
+    let Ok(_server) = UdpSocket::bind("127.0.0.98:53") else {
+        println!("skipped: a name server on port 53 (run as root)");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let resolver = folder.path().join("resolv.conf");
+    fs::write(&resolver, "nameserver 127.0.0.98\noptions timeout:30 attempts:1\n").unwrap();
+    let hide = "mount --bind \"$0\" /etc/resolv.conf || exit 77; exec \"$@\"";
+    let config = json!({
+        "clientId": "app-1", "clientSecret": "some secret",
+        "baseUrl": "https://api.stalled.example",
+        "timeouts": {"connectMs": 60_000, "totalMs": 60_000},
+    });
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", hide])
+        .arg(&resolver)
+        .arg(env::current_exe().unwrap())
+        .args(["stalled_work", "--exact", "--nocapture"])
+        .env(STALLED_WORKER, config.to_string())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.code() == Some(77) || !output.status.success() && text.is_empty() {
+        println!("skipped: a worker with its own resolv.conf (run as root, with util-linux)");
+        return;
+    }
+    let report = text.lines().find_map(|line| line.strip_prefix("threads "));
+    let report = report.unwrap_or_else(|| panic!("{text}"));
+    let (threads, seconds) = report.split_once(" seconds ").unwrap();
+    assert_eq!(threads, "1", "one lookup for all calls");
+    // The resolver alone takes 30 s.
+    assert!(seconds.parse::<u64>().unwrap() < 20, "{report}");
 }
 
 /// The report of a worker with this stack size for the threads of std.
