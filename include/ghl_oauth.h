@@ -35,12 +35,23 @@
  *     only. NULL and invalid UTF-8 are refused with the name of the parameter, unknown and mistyped
  *     JSON keys with the name of the key.
  *
+ * Call options.  Every JSON object of parameters also accepts "timeoutMs" (1 to 86400000) and
+ *     "callId" (1 to 256 bytes). "timeoutMs" ends the call after that time, shorter or longer,
+ *     instead of timeouts.totalMs. It limits a call over many tokens altogether, which otherwise
+ *     has no time limit. ghl_call_cancel ends the calls with a "callId". Neither ends a refresh or
+ *     a code exchange that was sent: the call returns when the answer is saved.
+ *
  * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
  *     returned. The library keeps no background threads: name lookups run on a short-lived thread,
  *     ghl_tokens_mint and ghl_tokens_maintain on worker threads that end before the call returns.
  *     Callbacks must not unwind. Event, progress and log callbacks run on a thread that is inside a
  *     call, while the library holds no lock, and may call the library, except ghl_client_free. The
  *     callbacks of a store must not call their client: see ghl_store_callbacks.
+ *
+ * Host.  Every function may be called while a thread or the process ends: from atexit, and from
+ *     destructors of static and thread-local objects. A thread that is cancelled (pthread_cancel)
+ *     completes its call first. A signal handler may call only ghl_abi_version, ghl_version and
+ *     ghl_status_name. Calls need a stack of 64 KiB. docs/abi.md has the complete table.
  *
  * Side effects.  The library installs no signal handler, writes to neither stdout nor stderr, and
  *     reads no environment variable, except SSL_CERT_FILE and SSL_CERT_DIR on platforms that keep
@@ -353,6 +364,28 @@ uint32_t ghl_abi_version(void);
 const char *ghl_version(void);
 
 /**
+ * Describes the library: for logs, and to check a library before use.
+ *
+ * Any thread; does not wait.
+ *
+ * @param out_json  {"version", "abiVersion", "stores": ["memory", "callbacks", "sqlite"?,
+ *                  "postgres"?], "features": the Cargo features it was built with, "tls":
+ *                  "rustls"}, or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK
+ *
+ * Example:
+ *
+ * ```c
+ * char *info;
+ * if (ghl_library_info(&info) == GHL_OK) {
+ *     printf("%s\n", info);
+ * }
+ * ghl_string_free(info);
+ * ```
+ */
+int32_t ghl_library_info(char **out_json);
+
+/**
  * The name of a status, such as "GHL_ERR_RATE_LIMITED", or "GHL_ERR_UNKNOWN" for an unknown
  * number.
  *
@@ -450,6 +483,29 @@ void ghl_client_free(struct ghl_client *client);
 void ghl_client_cancel(struct ghl_client *client);
 
 /**
+ * Ends the calls in progress that have this id with GHL_ERR_CANCELLED, like ghl_client_cancel. The
+ * id of a call is the "callId" among its parameters; several calls may share one. Later calls with
+ * the same id are not affected.
+ *
+ * Any thread, also inside a callback; does not wait. A refresh that was sent continues until its
+ * answer is saved, as for ghl_client_cancel.
+ *
+ * @param client   a client
+ * @param call_id  the id, 1 to 256 bytes
+ * @return GHL_OK, also if no call has the id, since it may have ended just now;
+ *         GHL_ERR_INVALID_ARGUMENT for a NULL client, or an id that no call can have
+ *
+ * Example:
+ *
+ * ```c
+ * // On another thread: ghl_request(client, "{…, \"callId\": \"job 17\"}", &response)
+ * ghl_call_cancel(client, "job 17");
+ * ```
+ */
+int32_t ghl_call_cancel(struct ghl_client *client,
+                        const char *call_id);
+
+/**
  * Statistics for monitoring: requests and tokens since the client was created, and the state of
  * the rate limiter for the companies and locations with the most requests. Never contains a
  * secret.
@@ -519,9 +575,9 @@ int32_t ghl_client_new_with_store(const char *config_json,
  * The URL is valid for one consent within one hour. Any thread; does not wait.
  *
  * @param client       a client
- * @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?};
- *                     scopes and redirect URI default to the configured ones, "state" to 256
- *                     random bits
+ * @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?} and
+ *                     the call options; scopes and redirect URI default to the configured ones,
+ *                     "state" to 256 random bits
  * @param out_json     {"url", "state"}, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
  *
@@ -551,11 +607,12 @@ int32_t ghl_authorization_url(struct ghl_client *client,
  *
  * @param client       a client
  * @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,
- *                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}.
- *                     Pass "state", as kept in the browser session, if another process built the
- *                     URL. "allowMissingState": true accepts an installation that was started
- *                     inside the marketplace, which has no state. Pass "redirectUri" if another
- *                     process built the URL with a redirect URI that is not the configured one
+ *                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}
+ *                     and the call options. Pass "state", as kept in the browser session, if
+ *                     another process built the URL. "allowMissingState": true accepts an
+ *                     installation that was started inside the marketplace, which has no state.
+ *                     Pass "redirectUri" if another process built the URL with a redirect URI that
+ *                     is not the configured one
  * @param out_json     the metadata of the stored token {"resourceId", "userType", "companyId",
  *                     "locationId", "scope", "expiresAt", "refreshable", "state"}, or the error;
  *                     free with ghl_string_free; may be NULL
@@ -593,15 +650,15 @@ int32_t ghl_authorization_complete(struct ghl_client *client,
  * wait. Several threads may listen at once on different ports.
  *
  * Any thread; waits at most "timeoutMs" for the browser, then at most timeouts.totalMs for the
- * exchange. ghl_client_cancel ends the wait at once.
+ * exchange. ghl_client_cancel and ghl_call_cancel end the wait at once.
  *
  * @param client       a client
  * @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?,
- *                     "userType"?}. "port": 1 to 65535; by default the port of the redirect URI,
- *                     if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to 3600000, by
- *                     default 300000. "redirectUri": by default the configured one. The others are
- *                     as for ghl_authorization_complete; with "allowMissingState" any page in the
- *                     user's browser can end the wait and inject its own code
+ *                     "userType"?, "callId"?}. "port": 1 to 65535; by default the port of the
+ *                     redirect URI, if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to
+ *                     3600000, by default 300000. "redirectUri": by default the configured one.
+ *                     The others are as for ghl_authorization_complete; with "allowMissingState"
+ *                     any page in the user's browser can end the wait and inject its own code
  * @param out_json     the metadata of the stored token, as for ghl_authorization_complete, or the
  *                     error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, also for a port that is in use; GHL_ERR_TIMEOUT if no
@@ -649,6 +706,42 @@ int32_t ghl_access_token(struct ghl_client *client,
                          char **out_error);
 
 /**
+ * Like ghl_access_token, with options: for an upload that takes longer than the usual reserve of
+ * refresh.marginSeconds, for a call with its own time limit, and for a call that can be cancelled.
+ *
+ * A token with less than "minValidSeconds" left is renewed. If the renewal fails, its error is
+ * returned, even if the old token is still valid for a shorter time. A token that was granted
+ * within the last minute is returned although its whole life may be shorter, because a renewal
+ * would not help.
+ *
+ * Any thread; waits at most "timeoutMs" or timeouts.totalMs, and only if the token is renewed.
+ *
+ * @param client       a client
+ * @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company id or
+ *                     a location id; the number of seconds for which the token must be valid, by
+ *                     default until its next renewal; the call options
+ * @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
+ *                     may be NULL
+ * @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; the errors of ghl_access_token
+ *
+ * Example:
+ *
+ * ```c
+ * char *token;
+ * const char *params = "{\"resourceId\": \"a location id\", \"minValidSeconds\": 7200}";
+ * if (ghl_access_token_with(client, params, &token, NULL) == GHL_OK) {
+ *     printf("Authorization: Bearer %s\n", token); // valid for two hours
+ * }
+ * ghl_string_free(token);
+ * ```
+ */
+int32_t ghl_access_token_with(struct ghl_client *client,
+                              const char *params_json,
+                              char **out_token,
+                              char **out_error);
+
+/**
  * Like ghl_access_token, but writes into the caller's buffer: no allocation while the token is
  * fresh.
  *
@@ -679,6 +772,36 @@ int32_t ghl_access_token_into(struct ghl_client *client,
                               char **out_error);
 
 /**
+ * Copies a fresh access token from memory into the caller's buffer, like ghl_access_token_into,
+ * but never waits: for event loops.
+ *
+ * Sends nothing, reads no store and allocates nothing. If memory holds no fresh token, call a
+ * function that may wait, on another thread. Any thread; does not wait.
+ *
+ * @param client       a client
+ * @param resource_id  a company id or a location id
+ * @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
+ * @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
+ *                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
+ * @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; GHL_ERR_TIMEOUT if memory holds no fresh token, also
+ *         for an unknown id; GHL_ERR_INVALID_ARGUMENT
+ *
+ * Example:
+ *
+ * ```c
+ * char token[2048];
+ * size_t length = sizeof token;
+ * if (ghl_access_token_try_into(client, "a location id", token, &length) == GHL_OK) {
+ *     printf("Authorization: Bearer %s\n", token);
+ * } // GHL_ERR_TIMEOUT: let a worker thread call ghl_access_token_into
+ * ```
+ */
+int32_t ghl_access_token_try_into(struct ghl_client *client,
+                                  const char *resource_id,
+                                  char *buffer,
+                                  size_t *length);
+
+/**
  * Refreshes or mints the token now, even if it is still fresh.
  *
  * Concurrent callers share one refresh. The server is asked even during the backoff after failed
@@ -694,6 +817,22 @@ int32_t ghl_access_token_into(struct ghl_client *client,
 int32_t ghl_token_refresh(struct ghl_client *client,
                           const char *resource_id,
                           char **out_json);
+
+/**
+ * Like ghl_token_refresh, with the call options.
+ *
+ * Any thread; waits at most "timeoutMs" or timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company id or a location id; the
+ *                     call options
+ * @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
+ *                     error; free with ghl_string_free; may be NULL
+ * @return GHL_OK; the errors of ghl_token_refresh
+ */
+int32_t ghl_token_refresh_with(struct ghl_client *client,
+                               const char *params_json,
+                               char **out_json);
 
 /**
  * Deletes a token from memory and from the store. The API is not told: the app stays installed.
@@ -721,8 +860,8 @@ int32_t ghl_token_delete(struct ghl_client *client,
  *
  * @param client       a client
  * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,
- *                     default 100), "pageToken"?}; "companyId" selects the company and its
- *                     locations
+ *                     default 100), "pageToken"?} and the call options; "companyId" selects the
+ *                     company and its locations
  * @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId",
  *                     "error"}]}, or the error; free with ghl_string_free; may be NULL.
  *                     "nextPageToken" is null on the last page. The "state" of an item is "ok",
@@ -759,8 +898,9 @@ int32_t ghl_tokens_list(struct ghl_client *client,
  * @param client       a client
  * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
  *                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
- *                     "locationId", "scope", …}], "replace"?}; snake_case is accepted as well
- *                     ("access_token", "expire_at", …); camelCase takes precedence
+ *                     "locationId", "scope", …}], "replace"?} and the call options; snake_case is
+ *                     accepted as well ("access_token", "expire_at", …); camelCase takes
+ *                     precedence
  * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
  *                     free with ghl_string_free; may be NULL
  * @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
@@ -785,10 +925,10 @@ int32_t ghl_tokens_import(struct ghl_client *client,
  * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
  *
  * @param client       a client
- * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; a company or
- *                     location to which the call is limited; whether to report without changes.
- *                     Without "clientId" nothing is adopted, and "clients" names the other client
- *                     ids
+ * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?} and the call options: the other
+ *                     client id; a company or location to which the call is limited; whether to
+ *                     report without changes. Without "clientId" nothing is adopted, and "clients"
+ *                     names the other client ids
  * @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
  *                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
  *                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
@@ -828,14 +968,15 @@ int32_t ghl_tokens_export(struct ghl_client *client,
  *
  * Call it every few minutes; "nextDueAt" says when the next token is due. One failure does not
  * stop the rest. Several processes may run it at the same time and share the work. Any thread;
- * waits until all is done, at most timeouts.totalMs for each token. With "concurrency" above 1 the
+ * waits until all is done, at most timeouts.totalMs for each token, or until "timeoutMs": renewed
+ * tokens are saved, and the next call continues. With "concurrency" above 1 the
  * call runs worker threads, which end before it returns; progress and event callbacks run on the
  * calling thread.
  *
  * @param client       a client
- * @param params_json  {"companyId"?, "concurrency"?}; "companyId" restricts the pass to that
- *                     company and its locations, without the encryption; "concurrency" is the
- *                     number of concurrent renewals, 1 to 64, default 1
+ * @param params_json  {"companyId"?, "concurrency"?} and the call options; "companyId" restricts
+ *                     the pass to that company and its locations, without the encryption;
+ *                     "concurrency" is the number of concurrent renewals, 1 to 64, default 1
  * @param progress     called after each token, and after each hundred encrypted records, with
  *                     {"checked", "refreshed", "resealed", "failed"}; may be NULL
  * @param context      passed to the callback unchanged; may be NULL
@@ -873,13 +1014,14 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  * some seconds after a consent the API may list no installed locations: "total" is 0 then, and a
  * later run finds them.
  *
- * Any thread; waits until all is done. The call runs worker threads, which end before it returns;
- * progress and event callbacks run on the calling thread.
+ * Any thread; waits until all is done, or until "timeoutMs". The call runs worker threads, which
+ * end before it returns; progress and event callbacks run on the calling thread.
  *
  * @param client       a client
  * @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true,
  *                     "appId"?}; also "force"? (true: mint tokens that are not due as well),
- *                     "concurrency"? (concurrent requests, 1 to 64, default 8)
+ *                     "concurrency"? (concurrent requests, 1 to 64, default 8) and the call
+ *                     options
  * @param progress     called about four times a second, and at the end, with {"done", "failed",
  *                     "total", "perSecond", "secondsLeft"}; "total" and "secondsLeft" are null
  *                     while unknown; may be NULL
@@ -889,9 +1031,9 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  *                     ghl_token_refresh
  * @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT; the errors of ghl_access_token
  *         for the company; GHL_ERR_STORE if new tokens cannot be saved; GHL_ERR_CANCELLED;
- *         GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or GHL_ERR_PROTOCOL after 25 such
- *         failures in a row; GHL_ERR_RATE_LIMITED if the server demands a pause of more than 15
- *         minutes. Tokens minted before an error are saved
+ *         GHL_ERR_TIMEOUT after "timeoutMs"; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or
+ *         GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED if the server
+ *         demands a pause of more than 15 minutes. Tokens minted before an error are saved
  *
  * Example:
  *
@@ -921,8 +1063,8 @@ int32_t ghl_tokens_mint(struct ghl_client *client,
  * @param client       a client
  * @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials",
  *                     "code"?, "refreshToken"?, "userType"? ("Company" | "Location"),
- *                     "redirectUri"?, "clientId"?, "clientSecret"?}; client id and secret default
- *                     to the configured ones
+ *                     "redirectUri"?, "clientId"?, "clientSecret"?} and the call options; client
+ *                     id and secret default to the configured ones
  * @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the
  *                     epoch) added, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or
@@ -943,8 +1085,9 @@ int32_t ghl_oauth_token(struct ghl_client *client,
  * Any thread; waits for the answer, at most timeouts.totalMs.
  *
  * @param client       a client
- * @param params_json  {"companyId", "locationId", "accessToken"?}; "accessToken" defaults to the
- *                     stored token of the company, refreshed if necessary
+ * @param params_json  {"companyId", "locationId", "accessToken"?} and the call options;
+ *                     "accessToken" defaults to the stored token of the company, refreshed if
+ *                     necessary
  * @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId"
  *                     added, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token,
@@ -963,9 +1106,10 @@ int32_t ghl_oauth_location_token(struct ghl_client *client,
  * @param client       a client
  * @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?,
  *                     "isInstalled"?, "restrictToUserLocations"?, "versionId"?, "onTrial"?,
- *                     "planId"?, "locationId"?, "all"?, "accessToken"?}. "appId" defaults to the
- *                     part of the client id before its first "-", "accessToken" to the stored
- *                     token of the company; "all": true fetches all pages
+ *                     "planId"?, "locationId"?, "all"?, "accessToken"?} and the call options.
+ *                     "appId" defaults to the part of the client id before its first "-",
+ *                     "accessToken" to the stored token of the company; "all": true fetches all
+ *                     pages
  * @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken",
  *                     …}, …}, or the error; free with ghl_string_free; may be NULL. The items are
  *                     unchanged from the API. ghl_tokens_mint and the typed bindings skip an item
@@ -995,7 +1139,7 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  *                      "OPTIONS", "path": begins with "/", or a URL below baseUrl, "query"?:
  *                      {name: string, number, boolean or a list of them}, "headers"?: {name:
  *                      string}, "body"?, "bodyBase64"?, "resourceId"?, "idempotent"?: bool,
- *                      "retry"?: bool}. "resourceId" selects the token; without it the request
+ *                      "retry"?: bool} and the call options. "resourceId" selects the token; without it the request
  *                      has no token. A "body" that is a string is sent unchanged, as text/plain
  *                      unless the headers name another content type; an object is sent as a form
  *                      if the content type is application/x-www-form-urlencoded; every other body

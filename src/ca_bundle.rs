@@ -1,6 +1,7 @@
 //! CA bundles: PEM files of additional root certificates, one for the API and one for the database;
 //! and the platform's root certificates.
 
+use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
 
@@ -16,8 +17,8 @@ use crate::error::{Error, Result, Status, exhaustion};
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// The help text for a platform without root certificates.
-pub const NO_ROOTS_HELP: &str = "install the system's CA certificates (the package ca-certificates), correct SSL_CERT_FILE or \
-                                 SSL_CERT_DIR, or set caBundlePath";
+pub const NO_ROOTS_HELP: &str = "install the system's CA certificates (package ca-certificates), \
+                                 correct SSL_CERT_FILE or SSL_CERT_DIR, or set caBundlePath";
 
 /// Reads the certificates of the PEM file that the configuration names under `key`. Called when the
 /// client is created, so that a bad file is reported at once, not at the first connection. Ignores
@@ -86,4 +87,11 @@ pub fn no_roots() -> String {
         false => named.join(" and "),
     };
     format!("no trusted certificates found at {places}")
+}
+
+/// Whether a connection failed because the server's certificate is not trusted.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+pub fn is_untrusted(cause: &(dyn StdError + 'static)) -> bool {
+    let tls = cause.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
 
 /// A callback to run later.
 pub type DeferredCall = Box<dyn FnOnce() + Send>;
@@ -11,8 +12,10 @@ pub type DeferredCall = Box<dyn FnOnce() + Send>;
 pub type DeferredCalls = VecDeque<DeferredCall>;
 
 thread_local! {
-    static STATE: RefCell<State> =
-        const { RefCell::new(State { depth: 0, queue: VecDeque::new() }) };
+    // Without a destructor, so that it can be used until the thread has ended: destructors of the
+    // host's thread-local values may call the library. An empty queue owns no memory.
+    static STATE: ManuallyDrop<RefCell<State>> =
+        const { ManuallyDrop::new(RefCell::new(State { depth: 0, queue: VecDeque::new() })) };
 }
 
 struct State {
@@ -20,21 +23,32 @@ struct State {
     queue: DeferredCalls,
 }
 
+impl State {
+    /// Takes the first callback. Frees the memory of an empty queue.
+    fn next(&mut self) -> Option<DeferredCall> {
+        let message = self.queue.pop_front();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        message
+    }
+}
+
 /// Defers this thread's callbacks until the outermost guard is dropped. Create it before taking a
 /// lock, so that it is dropped after the lock is released.
 pub struct DeferGuard(());
 
 pub fn defer() -> DeferGuard {
-    STATE.with_borrow_mut(|state| state.depth += 1);
+    with_state(|state| state.depth += 1);
     DeferGuard(())
 }
 
 /// Runs `work` and returns its callbacks instead of running them, so that another thread can run
 /// them.
 pub fn capture<T>(work: impl FnOnce() -> T) -> (T, DeferredCalls) {
-    STATE.with_borrow_mut(|state| state.depth += 1);
+    with_state(|state| state.depth += 1);
     let result = work();
-    let messages = STATE.with_borrow_mut(|state| {
+    let messages = with_state(|state| {
         state.depth -= 1;
         std::mem::take(&mut state.queue)
     });
@@ -43,22 +57,26 @@ pub fn capture<T>(work: impl FnOnce() -> T) -> (T, DeferredCalls) {
 
 /// Runs the callback now, or when the last guard is dropped, in order.
 pub fn run_or_defer(message: DeferredCall) {
-    let at_once = STATE.with_borrow(|state| state.depth == 0);
+    let at_once = with_state(|state| state.depth == 0);
     if at_once {
         message();
     } else {
-        STATE.with_borrow_mut(|state| state.queue.push_back(message));
+        with_state(|state| state.queue.push_back(message));
     }
+}
+
+fn with_state<T>(access: impl FnOnce(&mut State) -> T) -> T {
+    STATE.with(|state| access(&mut state.borrow_mut()))
 }
 
 impl Drop for DeferGuard {
     fn drop(&mut self) {
-        let last = STATE.with_borrow_mut(|state| {
+        let last = with_state(|state| {
             state.depth -= 1;
             state.depth == 0
         });
         // A callback may defer further callbacks, so the borrow must end before it runs.
-        while last && let Some(message) = STATE.with_borrow_mut(|state| state.queue.pop_front()) {
+        while last && let Some(message) = with_state(State::next) {
             message();
         }
     }

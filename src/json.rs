@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::secret::Secret;
@@ -30,6 +31,71 @@ pub fn read<T: DeserializeOwned>(argument: &str, text: &str) -> Result<T> {
     })?;
     source.end().map_err(|error| malformed(argument, &error))?;
     Ok(value)
+}
+
+/// Splits the members with these keys off a caller's JSON object. Returns their values, and the
+/// text of the object without them; `None` if it has none of them. A repeated key is an error.
+#[allow(clippy::type_complexity)]
+pub fn split<'a>(
+    argument: &str,
+    text: &str,
+    keys: &[&'a str],
+) -> Result<Option<(Vec<(&'a str, Value)>, Zeroizing<String>)>> {
+    // A key may be written with escapes.
+    if !keys.iter().any(|key| text.contains(key)) && !text.contains("\\u") {
+        return Ok(None);
+    }
+    let malformed = |error| malformed(argument, &error);
+    if !text.trim_start().starts_with('{') {
+        return Ok(None);
+    }
+    let Members(members) = serde_json::from_str(text).map_err(malformed)?;
+    let (mut found, mut rest) = (Vec::new(), Zeroizing::new(String::with_capacity(text.len() + 2)));
+    for (name, value) in members {
+        if let Some(key) = keys.iter().find(|key| **key == name) {
+            if found.iter().any(|(other, _)| other == key) {
+                let message = format!("{argument} has the key {key:?} twice");
+                return Err(Error::invalid_argument(*key, message));
+            }
+            found.push((*key, serde_json::from_str(value.get()).map_err(malformed)?));
+        } else {
+            let before = if rest.is_empty() { '{' } else { ',' };
+            rest.push(before);
+            rest.push_str(&Value::from(name).to_string());
+            rest.push(':');
+            rest.push_str(value.get());
+        }
+    }
+    let end = if rest.is_empty() { "{}" } else { "}" };
+    rest.push_str(end);
+    Ok((!found.is_empty()).then_some((found, rest)))
+}
+
+/// The members of an object, in order, with their values unparsed.
+pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Members<'de>, D::Error> {
+        struct Collector;
+
+        impl<'de> Visitor<'de> for Collector {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        source.deserialize_map(Collector)
+    }
 }
 
 /// The beginning of serde's message for a key that is repeated in an object.
@@ -73,33 +139,6 @@ impl<'de> Deserialize<'de> for UniqueMap {
             }
         }
         source.deserialize_map(Each)
-    }
-}
-
-/// The members of an object, in order, with their values unparsed.
-pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Members<'de>, D::Error> {
-        struct Collector;
-
-        impl<'de> Visitor<'de> for Collector {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        source.deserialize_map(Collector)
     }
 }
 

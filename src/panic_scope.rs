@@ -1,27 +1,27 @@
-//! Panic scope: a thread-local flag that is set while library code runs. The panic hook prints
+//! Panic scope: a thread-local counter of the library calls in progress. The panic hook prints
 //! nothing for a panic in this scope.
 
 use std::cell::Cell;
 
 thread_local! {
-    static ACTIVE: Cell<bool> = const { Cell::new(false) };
+    // Without a destructor, so that the panic hook can read it until the thread has ended.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Marks this thread as running library code until it is dropped.
-pub struct Guard {
-    before: bool,
-}
+pub struct Guard(());
 
 pub fn enter() -> Guard {
-    Guard { before: ACTIVE.replace(true) }
+    DEPTH.set(DEPTH.get() + 1);
+    Guard(())
 }
 
 pub fn is_active() -> bool {
-    ACTIVE.get()
+    DEPTH.get() > 0
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        ACTIVE.set(self.before);
+        DEPTH.set(DEPTH.get() - 1);
     }
 }

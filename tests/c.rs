@@ -121,8 +121,7 @@ fn header_compiles_as_c99_and_cpp11() {
         [(C99, "c"), ("-std=c11", "c"), ("-std=c++11", "c++"), ("-std=c++17", "c++")]
     {
         let mut compile = compiler(if language == "c" { C99 } else { standard });
-        compile.args([standard, "-x", language, "-fsyntax-only"]);
-        compile.arg(if language == "c" { "tests/abi/signatures.c" } else { "include/ghl_oauth.h" });
+        compile.args([standard, "-x", language, "-fsyntax-only", "include/ghl_oauth.h"]);
         if language == "c++" {
             // Included twice, as by two headers of a host.
             compile.args([
@@ -281,6 +280,38 @@ fn locations_listed_without_an_id_are_skipped_in_c() {
         for run in [plainly, under_valgrind] {
             run(&program, &[&emulator.configuration()]);
         }
+    }
+}
+
+#[test]
+fn typed_response_tells_a_string_from_another_value() {
+    let emulator = Emulator::start(Options::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/typed_body.c", folder.path());
+    let config = emulator.configuration();
+    for run in [plainly, under_valgrind] {
+        let mut arguments = vec![config.as_str()];
+        for (body, expected, kind) in [
+            ("\"42\"", "42", "string"),
+            ("42", "42", "value"),
+            ("\"\"", "", "string"),
+            ("null", "null", "value"),
+            ("\"null\"", "null", "string"),
+            ("[1]", "[1]", "value"),
+        ] {
+            emulator.inject(
+                Rule::on(Endpoint::Any).times(1),
+                FaultKind::Status {
+                    status: 200,
+                    body: body.to_owned(),
+                    content_type: Some("application/json".to_owned()),
+                    headers: Vec::new(),
+                    stage: Stage::BeforeProcessing,
+                },
+            );
+            arguments.extend([expected, kind]);
+        }
+        run(&program, &arguments);
     }
 }
 

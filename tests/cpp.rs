@@ -9,17 +9,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ghl_oauth_emulator::{Emulator, Notice, Options, Signature};
+use ghl_oauth_emulator::{Emulator, Endpoint, Notice, Options, Rule, Signature};
 use serde_json::{Value, json};
 
-use support::{emulator, person, with_company};
+use support::{Abi, emulator, person, with_company};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     "tests/abi/cpp_json.cpp",
     "tests/abi/cpp_client.cpp",
     "tests/abi/cpp_odd_locations.cpp",
     "tests/abi/cpp_unreadable.cpp",
     "tests/abi/cpp_store.cpp",
+    "tests/abi/cpp_cyclic_pages.cpp",
+    "tests/abi/cpp_exit.cpp",
     "examples/cpp/quickstart.cpp",
     "tests/abi/cpp_unthrown.cpp",
     "tests/abi/cpp_memory.cpp",
@@ -150,6 +152,28 @@ fn locations_listed_without_an_id_are_skipped_in_cpp() {
 }
 
 #[test]
+fn range_over_pages_that_form_a_cycle_ends_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/cpp_cyclic_pages.cpp", folder.path());
+    for length in 1..4 {
+        let emulator = Emulator::start(Options::default()).unwrap();
+        // Pages 0, 1, … of which the last one names page 1 again.
+        for page in 0..=length {
+            let next = if page == length { 1 } else { page + 1 };
+            let rule = Rule::on(Endpoint::InstalledLocations).times(1);
+            support::list_locations_by(
+                &emulator,
+                rule,
+                &json!([{"_id": format!("l{page}")}]),
+                &json!({"hasNextPage": true, "nextPageToken": format!("page-{next}")}),
+            );
+        }
+        let out = run(&program, &[&emulator.configuration()]);
+        assert_eq!(out.trim(), length.to_string(), "locations before the cycle of {length} pages");
+    }
+}
+
+#[test]
 fn unreadable_tokens_are_in_the_failed_lists_of_pages_and_ranges() {
     let folder = tempfile::tempdir().unwrap();
     let program = program("tests/abi/cpp_unreadable.cpp", folder.path());
@@ -166,6 +190,18 @@ fn cpp_program_stores_tokens_in_its_own_class() {
     let path = folder.path().join("tokens.db");
     let arguments = [&emulator.configuration(), &person, path.to_str().unwrap()];
     assert_eq!(run(&program, &arguments), "passed\n");
+}
+
+#[test]
+fn client_can_be_used_by_destructors_of_static_and_thread_local_objects() {
+    let emulator = emulator(1);
+    let client = Abi::new(&emulator);
+    let company = client.connect_company(&emulator);
+    let tokens = client.tokens_export(json!({})).ok();
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("tests/abi/cpp_exit.cpp", folder.path());
+    let import = json!({"tokens": tokens["tokens"]}).to_string();
+    assert_eq!(run(&program, &[&emulator.configuration(), &import, &company]), "passed\n");
 }
 
 #[test]

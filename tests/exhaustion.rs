@@ -40,10 +40,7 @@ fn calls(abi: &Abi, work: &Value) -> Outcomes {
         ("refresh", abi.token_refresh(&company)),
         ("token", abi.access_token(&company)),
         ("list", abi.tokens_list(json!({}))),
-        (
-            "locations",
-            abi.oauth_installed_locations(json!({"companyId": company})),
-        ),
+        ("locations", abi.oauth_installed_locations(json!({"companyId": company}))),
         (
             "request",
             abi.request(json!({
@@ -52,15 +49,13 @@ fn calls(abi: &Abi, work: &Value) -> Outcomes {
         ),
         ("delete", abi.token_delete(&location)),
         ("mint", abi.access_token(&location)),
-        (
-            "mint all",
-            abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true),
-        ),
+        ("mint all", abi.tokens_mint(json!({"companyId": company, "installed": true}), |_| true)),
         ("maintain", abi.tokens_maintain(json!({}), |_| true)),
         (
             "listen",
             abi.authorization_listen(json!({
-                "redirectUri": format!("http://127.0.0.1:{}/callback", work["port"]), "timeoutMs": 100,
+                "redirectUri": format!("http://127.0.0.1:{}/callback", work["port"]),
+                "timeoutMs": 100,
             })),
         ),
     ];

@@ -259,6 +259,27 @@ fn cmake_finds_library(prefix: &Path) {
     let refused = cmake(&blocks[1], prefix).unwrap_err();
     assert!(refused.contains("no static library below"), "{refused}");
     assert!(cmake(&blocks[0], prefix).is_ok(), "the shared one needs no static one");
+
+    let shared: Vec<_> = fs::read_dir(prefix.join("lib"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains("libghl_oauth."))
+        .collect();
+    assert!(!shared.is_empty());
+    let elsewhere = prefix.join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    for library in &shared {
+        fs::rename(library, elsewhere.join(library.file_name().unwrap())).unwrap();
+    }
+    let refused = cmake(&blocks[0], prefix).unwrap_err();
+    assert!(refused.contains("no library below") && !refused.contains("target"), "{refused}");
+    let optional = "cmake_minimum_required(VERSION 3.16)\nproject(optional C)\n\
+                    find_package(ghl_oauth CONFIG)\n\
+                    if(ghl_oauth_FOUND)\nmessage(FATAL_ERROR \"found\")\nendif()\n";
+    cmake(optional, prefix).unwrap();
+    for library in &shared {
+        fs::rename(elsewhere.join(library.file_name().unwrap()), library).unwrap();
+    }
     fs::rename(prefix.join("lib/elsewhere.a"), prefix.join("lib/libghl_oauth.a")).unwrap();
 }
 

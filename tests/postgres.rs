@@ -891,13 +891,13 @@ fn invalid_url_is_explained_without_its_password() {
     // The port of tcpmux, a service that no system runs.
     let nobody = 1;
     let wrong_password = good.replace("d41d8cd9", "d41d8cd9-wrong");
-    for (url, says) in [
-        (wrong_password.clone(), "password authentication failed"),
-        (good.replace(&format!("/{}", database.name), "/nowhere"), "does not exist"),
-        (database.url_at(&format!("127.0.0.1:{nobody}")), "refused"),
-        (database.url_at(&format!("127.0.0.1:{nobody},localhost:{nobody}")), "localhost"),
-        (database.url_at("no-such-host.invalid:5432"), "no-such-host.invalid"),
-        (format!("{good}?sslmode=require"), "TLS"),
+    for (url, says, retryable) in [
+        (wrong_password.clone(), "password authentication failed", false),
+        (good.replace(&format!("/{}", database.name), "/nowhere"), "does not exist", false),
+        (database.url_at(&format!("127.0.0.1:{nobody}")), "refused", true),
+        (database.url_at(&format!("127.0.0.1:{nobody},localhost:{nobody}")), "localhost", true),
+        (database.url_at("no-such-host.invalid:5432"), "no-such-host.invalid", true),
+        (format!("{good}?sslmode=require"), "TLS", false),
     ] {
         let error = try_open(&url, None).err().unwrap();
         assert_eq!(
@@ -906,6 +906,7 @@ fn invalid_url_is_explained_without_its_password() {
             "{error}"
         );
         assert!(error.message().contains(says), "{says}: {error}");
+        assert_eq!((error.retryable(), error.sent()), (retryable, None), "{error}");
         shows_no_password(&format!("{error:?} {}", error.to_json()));
     }
     shows_no_password(&format!("{:?}", try_open(&wrong_password, None).err()));
@@ -1079,7 +1080,7 @@ fn server_certificate_and_host_name_are_verified() {
     {
         let bundle = bundle.map(path);
         let error = try_open(&url(host, ""), bundle.as_deref()).err().unwrap();
-        assert_eq!(error.status(), Status::Store);
+        assert_eq!((error.status(), error.retryable()), (Status::Store, false), "{error}");
         assert!(error.message().contains("certificate"), "{host}, {bundle:?}: {error}");
     }
     fs::write(path("bad.pem"), "no certificate").unwrap();

@@ -133,12 +133,3 @@ fn cpp_has_an_enumerator_and_a_class_for_each_status() {
         replaced(&file, before, "\nnamespace detail {", &classes)
     });
 }
-
-#[test]
-fn number_of_each_status_is_promised_to_c() {
-    hold("tests/abi/signatures.c", |file| {
-        let lines: String =
-            rows().map(|row| format!("NUMBER({}, {});\n", row.name, row.code)).collect();
-        replaced(file, "NUMBER(GHL_OK, 0);\n", "\ntypedef int32_t with_params", &lines)
-    });
-}

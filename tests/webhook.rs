@@ -289,6 +289,11 @@ fn unusable_key_is_refused_when_the_client_is_created() {
         ),
         (json!({"ed25519PublicKeys": [public.rsa]}), "webhook.ed25519PublicKeys[0]"),
         (json!({"ed25519PublicKeys": [""]}), "webhook.ed25519PublicKeys[0]"),
+        // The neutral element, for which every signature of a certain form is valid.
+        (
+            json!({"ed25519PublicKeys": [format!("01{}", "00".repeat(31))]}),
+            "webhook.ed25519PublicKeys[0]",
+        ),
         (
             json!({"rsaPublicKeys": [public.rsa, public.rsa, public.ed25519]}),
             "webhook.rsaPublicKeys[2]",

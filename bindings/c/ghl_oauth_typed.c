@@ -14,7 +14,8 @@ enum kind { TEXT, INTEGER, FLAG, SENT, ANY, OBJECT, LIST, MAP, TEXTS, END };
 /*
  * Maps a JSON member to a struct field. `size`: the size of a list's items; `count`: the offset of
  * the list's count. A MAP is a list of ghl_header, TEXTS one of strings. ANY is a string, or the
- * JSON of another value.
+ * JSON of another value; unless 0, `size` is the offset of its length, and `count` that of whether
+ * it is a string.
  */
 typedef struct json_member {
     const char *name;
@@ -231,8 +232,14 @@ static char *read_value(char *at, const json_member *member, void *target) {
     char *field = (char *)target + member->offset;
     if (member->kind == ANY || (*at == '"' && member->kind == TEXT)) {
         char *text = NULL;
-        char *rest = *at == '"' ? read_text(at, &text) : read_json(at, &text);
+        const bool is_string = *at == '"';
+        char *rest = is_string ? read_text(at, &text) : read_json(at, &text);
         memcpy(field, &text, sizeof text);
+        if (rest != NULL && member->kind == ANY && member->count != 0) {
+            const size_t length = strlen(text);
+            memcpy((char *)target + member->size, &length, sizeof length);
+            memcpy((char *)target + member->count, &is_string, sizeof is_string);
+        }
         return rest;
     }
     if (*at == '{' && member->kind == OBJECT) {
@@ -470,7 +477,8 @@ static const json_member RESPONSE_DOCUMENT[] = {
      offsetof(ghl_api_response, header_count)},
     {"setCookies", TEXTS, offsetof(ghl_api_response, set_cookies), NULL, sizeof(const char *),
      offsetof(ghl_api_response, set_cookie_count)},
-    FIELD(ghl_api_response, ANY, "body", body),
+    {"body", ANY, offsetof(ghl_api_response, body), NULL, offsetof(ghl_api_response, body_length),
+     offsetof(ghl_api_response, body_is_string)},
     FIELD(ghl_api_response, TEXT, "bodyEncoding", body_encoding),
     LAST,
 };
@@ -778,6 +786,14 @@ static int32_t call(with_params function, ghl_client *client, writer *params, de
     return status;
 }
 
+/* Writes the options of a call, which may be NULL. */
+static void put_options(writer *params, const ghl_call_options *options) {
+    if (options != NULL) {
+        put_number(params, "timeoutMs", options->timeout_ms);
+        put_text(params, "callId", options->call_id);
+    }
+}
+
 /* Zeroes the output structs of a call. */
 static void begin(void *out, size_t size, ghl_error *error) {
     memset(out, 0, size);
@@ -811,6 +827,7 @@ int32_t ghl_typed_authorization_complete(ghl_client *client, const char *redirec
         put_flag(&params, "allowMissingState", options->allow_missing_state);
         put_text(&params, "redirectUri", options->redirect_uri);
         put_text(&params, "userType", options->user_type);
+        put_options(&params, &options->call);
     }
     return call(ghl_authorization_complete, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
@@ -826,6 +843,7 @@ int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_opti
         put_flag(&params, "allowMissingState", options->allow_missing_state);
         put_text(&params, "redirectUri", options->redirect_uri);
         put_text(&params, "userType", options->user_type);
+        put_text(&params, "callId", options->call_id);
     }
     return call(ghl_authorization_listen, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
 }
@@ -838,6 +856,27 @@ int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char
     if (status != GHL_OK) {
         ghl_typed_error(status, document, error);
     }
+    return status;
+}
+
+int32_t ghl_typed_access_token_with(ghl_client *client, const ghl_access_token_request *request,
+                                    char **out_token, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out_token, sizeof *out_token, error);
+    put_text(&params, "resourceId", request->resource_id);
+    put_number(&params, "minValidSeconds", request->min_valid_seconds);
+    put_options(&params, &request->call);
+    int32_t status;
+    if (end(&params)) {
+        char *document;
+        status = ghl_access_token_with(client, params.text, out_token, &document);
+        if (status != GHL_OK) {
+            ghl_typed_error(status, document, error);
+        }
+    } else {
+        status = out_of_memory(error);
+    }
+    discard(&params);
     return status;
 }
 
@@ -854,6 +893,16 @@ int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl
     return about(ghl_token_refresh, client, resource_id, out, error);
 }
 
+int32_t ghl_typed_token_refresh_with(ghl_client *client, const char *resource_id,
+                                     const ghl_call_options *options, ghl_token_info *out,
+                                     ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out, sizeof *out, error);
+    put_text(&params, "resourceId", resource_id);
+    put_options(&params, options);
+    return call(ghl_token_refresh_with, client, &params, INTO(TOKEN_INFO_DOCUMENT, out), error);
+}
+
 int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_token_info *out,
                                ghl_error *error) {
     return about(ghl_token_delete, client, resource_id, out, error);
@@ -866,6 +915,7 @@ static void put_query(writer *params, const ghl_token_query *query) {
         put_text(params, "userType", query->user_type);
         put_text(params, "pageToken", query->page_token);
         put_number(params, "pageSize", query->page_size);
+        put_options(params, &query->call);
     }
 }
 
@@ -887,8 +937,15 @@ int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query
 
 int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count,
                                 bool replace, ghl_import_report *out, ghl_error *error) {
+    return ghl_typed_tokens_import_with(client, tokens, count, replace, NULL, out, error);
+}
+
+int32_t ghl_typed_tokens_import_with(ghl_client *client, const ghl_token *tokens, size_t count,
+                                     bool replace, const ghl_call_options *options,
+                                     ghl_import_report *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
+    put_options(&params, options);
     put_flag(&params, "replace", replace);
     put_name(&params, "tokens");
     put(&params, "[", 1);
@@ -910,8 +967,16 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
 
 int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id,
                                bool dry_run, ghl_adopt_report *out, ghl_error *error) {
+    return ghl_typed_tokens_adopt_with(client, client_id, resource_id, dry_run, NULL, out, error);
+}
+
+int32_t ghl_typed_tokens_adopt_with(ghl_client *client, const char *client_id,
+                                    const char *resource_id, bool dry_run,
+                                    const ghl_call_options *options, ghl_adopt_report *out,
+                                    ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
+    put_options(&params, options);
     put_text(&params, "clientId", client_id);
     put_text(&params, "resourceId", resource_id);
     put_flag(&params, "dryRun", dry_run);
@@ -937,8 +1002,17 @@ static int32_t call_long(with_progress function, ghl_client *client, writer *par
 int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, int64_t concurrency,
                                   ghl_progress_callback progress, void *context,
                                   ghl_maintain_report *out, ghl_error *error) {
+    return ghl_typed_tokens_maintain_with(client, company_id, concurrency, NULL, progress, context,
+                                          out, error);
+}
+
+int32_t ghl_typed_tokens_maintain_with(ghl_client *client, const char *company_id,
+                                       int64_t concurrency, const ghl_call_options *options,
+                                       ghl_progress_callback progress, void *context,
+                                       ghl_maintain_report *out, ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
+    put_options(&params, options);
     put_text(&params, "companyId", company_id);
     put_number(&params, "concurrency", concurrency);
     return call_long(ghl_tokens_maintain, client, &params, progress, context,
@@ -956,14 +1030,24 @@ int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *reque
     put_text(&params, "redirectUri", request->redirect_uri);
     put_text(&params, "clientId", request->client_id);
     put_text(&params, "clientSecret", request->client_secret);
+    put_options(&params, &request->call);
     return call(ghl_oauth_token, client, &params, INTO(TOKEN_DOCUMENT, out), error);
 }
 
 int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id,
                                        const char *location_id, const char *access_token,
                                        ghl_token *out, ghl_error *error) {
+    return ghl_typed_oauth_location_token_with(client, company_id, location_id, access_token, NULL,
+                                               out, error);
+}
+
+int32_t ghl_typed_oauth_location_token_with(ghl_client *client, const char *company_id,
+                                            const char *location_id, const char *access_token,
+                                            const ghl_call_options *options, ghl_token *out,
+                                            ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
+    put_options(&params, options);
     put_text(&params, "companyId", company_id);
     put_text(&params, "locationId", location_id);
     put_text(&params, "accessToken", access_token);
@@ -987,6 +1071,7 @@ int32_t ghl_typed_installed_locations(ghl_client *client, const ghl_location_que
     put_flag(&params, "all", query->all);
     put_text(&params, "accessToken", query->access_token);
     put_number(&params, "pageSize", query->page_size);
+    put_options(&params, &query->call);
     location_list list;
     memset(&list, 0, sizeof list);
     destination into = {LOCATION_LIST_DOCUMENT, &list, sizeof list, &list.page.document};
@@ -1026,6 +1111,7 @@ int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *reques
     put_text(&params, "appId", request->app_id);
     put_flag(&params, "force", request->force);
     put_number(&params, "concurrency", request->concurrency);
+    put_options(&params, &request->call);
     return call_long(ghl_tokens_mint, client, &params, progress, context,
                      INTO(MINT_REPORT_DOCUMENT, out), error);
 }
@@ -1052,6 +1138,7 @@ int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, gh
     }
     put_text(&params, "body", request->body);
     put_base64(&params, "bodyBase64", request->bytes, request->byte_count);
+    put_options(&params, &request->call);
     return call(ghl_request, client, &params, INTO(RESPONSE_DOCUMENT, out), error);
 }
 

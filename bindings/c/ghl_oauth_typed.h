@@ -223,7 +223,25 @@ typedef struct ghl_api_response {
     const char *body;          /* the JSON, the text, or the bytes in base64 */
     const char *body_encoding; /* "json", "text" or "base64" */
     char *document;
+    size_t body_length;        /* of body, in bytes, without its NUL */
+    bool body_is_string;       /* body is a text; false: the JSON of another value, such as 42 */
 } ghl_api_response;
+
+/*
+ * Options of a call. Zero-initialize it, then set fields as needed. A refresh that was sent is
+ * completed even after the timeout or a cancellation.
+ */
+typedef struct ghl_call_options {
+    int64_t timeout_ms;  /* 1 to 86400000; 0: timeouts.totalMs */
+    const char *call_id; /* for ghl_call_cancel, at most 256 bytes; NULL: none */
+} ghl_call_options;
+
+/* Which access token is wanted. Zero-initialize it, then set fields as needed. */
+typedef struct ghl_access_token_request {
+    const char *resource_id;   /* required */
+    int64_t min_valid_seconds; /* how long it must be valid; 0: until its next renewal */
+    ghl_call_options call;
+} ghl_access_token_request;
 
 /* Options of the authorization URL. Zero-initialize it, then set fields as needed. */
 typedef struct ghl_authorization_options {
@@ -240,6 +258,7 @@ typedef struct ghl_completion_options {
     bool allow_missing_state; /* for installations that start in the marketplace */
     const char *redirect_uri; /* the link's, if it is not the configured one */
     const char *user_type;    /* "Company" or "Location"; NULL: as installed */
+    ghl_call_options call;
 } ghl_completion_options;
 
 /* How to wait for a redirect. Zero-initialize it, then set fields as needed. */
@@ -250,6 +269,7 @@ typedef struct ghl_listen_options {
     bool allow_missing_state;
     const char *redirect_uri; /* the link's; NULL: the configured one */
     const char *user_type;    /* "Company" or "Location"; NULL: as installed */
+    const char *call_id;      /* see ghl_call_options */
 } ghl_listen_options;
 
 /* A filter on a boolean property. */
@@ -274,6 +294,7 @@ typedef struct ghl_location_query {
     bool restrict_to_user_locations; /* only those visible to the current user */
     bool all;                        /* fetch all pages */
     const char *access_token;        /* the company's; NULL: the stored one */
+    ghl_call_options call;
 } ghl_location_query;
 
 /* A filter for stored tokens. Zero-initialize it, then set fields as needed. */
@@ -282,6 +303,7 @@ typedef struct ghl_token_query {
     const char *user_type;  /* "Company" or "Location" */
     int64_t page_size;      /* 1 to 1000; 0: 100 */
     const char *page_token; /* the last page's next_page_token */
+    ghl_call_options call;
 } ghl_token_query;
 
 /* A token request. Zero-initialize it, then set the fields of the grant type. */
@@ -294,6 +316,7 @@ typedef struct ghl_token_request {
     const char *redirect_uri;
     const char *client_id;     /* this field and the next: NULL: the configured one */
     const char *client_secret;
+    ghl_call_options call;
 } ghl_token_request;
 
 /*
@@ -308,6 +331,7 @@ typedef struct ghl_mint_request {
     const char *app_id;              /* for installed; default: the client ID up to its first '-' */
     bool force;                      /* also tokens that are not due */
     int64_t concurrency;             /* concurrent requests, 1 to 64; 0: 8 */
+    ghl_call_options call;           /* timeout_ms limits the whole call; 0: no limit */
 } ghl_mint_request;
 
 /* A query parameter, not percent-encoded. Both strings are required. */
@@ -330,6 +354,7 @@ typedef struct ghl_api_request {
     size_t byte_count;
     int idempotent; /* the server may process it twice: 1 yes, -1 no, 0: if GET, HEAD or OPTIONS */
     bool no_retry;  /* sent once, even after a 429 or 503 */
+    ghl_call_options call;
 } ghl_api_request;
 
 /*
@@ -358,9 +383,19 @@ int32_t ghl_typed_authorization_listen(ghl_client *client, const ghl_listen_opti
 int32_t ghl_typed_access_token(ghl_client *client, const char *resource_id, char **out_token,
                                ghl_error *error);
 
-/* ghl_token_refresh and ghl_token_delete. */
+/* ghl_access_token_with. *out_token as above. */
+int32_t ghl_typed_access_token_with(ghl_client *client, const ghl_access_token_request *request,
+                                    char **out_token, ghl_error *error);
+
+/*
+ * ghl_token_refresh, ghl_token_refresh_with and ghl_token_delete. In the functions whose name ends
+ * with _with, options may be NULL.
+ */
 int32_t ghl_typed_token_refresh(ghl_client *client, const char *resource_id, ghl_token_info *out,
                                 ghl_error *error);
+int32_t ghl_typed_token_refresh_with(ghl_client *client, const char *resource_id,
+                                     const ghl_call_options *options, ghl_token_info *out,
+                                     ghl_error *error);
 int32_t ghl_typed_token_delete(ghl_client *client, const char *resource_id, ghl_token_info *out,
                                ghl_error *error);
 
@@ -377,6 +412,11 @@ int32_t ghl_typed_oauth_token(ghl_client *client, const ghl_token_request *reque
 int32_t ghl_typed_oauth_location_token(ghl_client *client, const char *company_id,
                                        const char *location_id, const char *access_token,
                                        ghl_token *out, ghl_error *error);
+int32_t ghl_typed_oauth_location_token_with(ghl_client *client, const char *company_id,
+                                            const char *location_id, const char *access_token,
+                                            const ghl_call_options *options, ghl_token *out,
+                                            ghl_error *error);
+
 /*
  * ghl_oauth_installed_locations. Items that are not objects or have no ID are skipped;
  * ghl_oauth_installed_locations itself returns all items.
@@ -395,6 +435,9 @@ int32_t ghl_typed_tokens_export(ghl_client *client, const ghl_token_query *query
  */
 int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, size_t count,
                                 bool replace, ghl_import_report *out, ghl_error *error);
+int32_t ghl_typed_tokens_import_with(ghl_client *client, const ghl_token *tokens, size_t count,
+                                     bool replace, const ghl_call_options *options,
+                                     ghl_import_report *out, ghl_error *error);
 
 /*
  * ghl_tokens_adopt. client_id: the other client ID; NULL: adopts nothing, and reports the client
@@ -403,14 +446,23 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
  */
 int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id,
                                bool dry_run, ghl_adopt_report *out, ghl_error *error);
+int32_t ghl_typed_tokens_adopt_with(ghl_client *client, const char *client_id,
+                                    const char *resource_id, bool dry_run,
+                                    const ghl_call_options *options, ghl_adopt_report *out,
+                                    ghl_error *error);
 
 /*
  * ghl_tokens_maintain. company_id: only this company; NULL: all. concurrency: concurrent refreshes,
- * 1 to 64; 0: 1. progress receives the JSON described in ghl_oauth.h; it may be NULL.
+ * 1 to 64; 0: 1. progress receives the JSON described in ghl_oauth.h; it may be NULL. The timeout
+ * of the options limits the whole call; 0: no limit.
  */
 int32_t ghl_typed_tokens_maintain(ghl_client *client, const char *company_id, int64_t concurrency,
                                   ghl_progress_callback progress, void *context,
                                   ghl_maintain_report *out, ghl_error *error);
+int32_t ghl_typed_tokens_maintain_with(ghl_client *client, const char *company_id,
+                                       int64_t concurrency, const ghl_call_options *options,
+                                       ghl_progress_callback progress, void *context,
+                                       ghl_maintain_report *out, ghl_error *error);
 
 /* ghl_tokens_mint. progress receives the JSON described in ghl_oauth.h; it may be NULL. */
 int32_t ghl_typed_tokens_mint(ghl_client *client, const ghl_mint_request *request,

@@ -68,3 +68,9 @@ foreach(_ghl_oauth_component ${ghl_oauth_FIND_COMPONENTS})
             "(components: shared, static)")
     endif()
 endforeach()
+
+if(NOT ghl_oauth_shared_FOUND AND NOT ghl_oauth_static_FOUND AND NOT ghl_oauth_NOT_FOUND_MESSAGE)
+    set(ghl_oauth_FOUND FALSE)
+    set(ghl_oauth_NOT_FOUND_MESSAGE
+        "ghl_oauth: no library below ${_ghl_oauth_prefix}, only its CMake files (install it again)")
+endif()

@@ -50,6 +50,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -949,6 +950,14 @@ struct config {
 
     // The JSON for ghl_client_new.
     secret json() const;
+};
+
+// Options of any call; see basic_calls::with.
+struct call_options {
+    // Ends the call after this time, 1 ms to 24 hours, instead of timeouts.totalMs. Not for
+    // authorization_listen, which has its own.
+    std::optional<std::chrono::milliseconds> timeout;
+    std::string call_id; // for cancel; at most 256 bytes, shared by any number of calls
 };
 
 // Options of authorization_url.
@@ -2236,7 +2245,7 @@ public:
 
     using fetch = std::function<result<page<T>>(const std::string &page_token)>;
     pages(fetch from, std::string page_token)
-        : fetch_(std::move(from)), next_(std::move(page_token)) {}
+        : fetch_(std::move(from)), next_(std::move(page_token)), seen_{next_} {}
 
     iterator begin() {
         if (!current_) {
@@ -2308,7 +2317,7 @@ private:
             return std::move(fetched).error();
         }
         const std::string following = fetched->next_page_token.value_or("");
-        if (!following.empty() && following == next_) {
+        if (!following.empty() && seen_.count(following) > 0) {
             return detail::own_failure(status::protocol,
                                        "the page tokens of the list form a cycle");
         }
@@ -2316,12 +2325,14 @@ private:
         std::move(fetched->failed.begin(), fetched->failed.end(), std::back_inserter(unreadable_));
         at_ = 0;
         next_ = following;
+        seen_.insert(following);
         last_ = next_.empty();
         return std::nullopt;
     }
 
     fetch fetch_;
     std::string next_;
+    std::set<std::string> seen_; // all page tokens so far
     std::vector<T> items_;
     std::vector<failed_token> unreadable_;
     std::size_t at_ = 0;
@@ -2339,7 +2350,14 @@ public:
 
     // The same calls, returning ghl::result instead of throwing.
     basic_calls<detail::checked> checked() const noexcept {
-        return basic_calls<detail::checked>(state_);
+        return basic_calls<detail::checked>(state_, options_);
+    }
+
+    // The same calls with these options: client.with({std::chrono::seconds(2)}).request(…). A
+    // refresh that was sent is completed even after the timeout or a cancellation. token_delete and
+    // webhook_apply ignore them.
+    basic_calls with(call_options options) const {
+        return basic_calls(state_, std::make_shared<const call_options>(std::move(options)));
     }
 
     // Authorization code flow.
@@ -2367,9 +2385,12 @@ public:
     returns<token_info> authorization_listen(const listen_options &options = {}) const {
         detail::writer params;
         complete(params.open('{').member("port", options.port).member("timeoutMs", options.timeout),
-                 options)
-            .close('}');
-        return call<token_info>(ghl_authorization_listen, params);
+                 options);
+        if (options_ != nullptr) {
+            params.member("callId", options_->call_id);
+        }
+        params.close('}');
+        return Mode::give(made<token_info>(state_, nullptr, ghl_authorization_listen, params));
     }
 
     // Token manager. resource_id: the ID of a company or location.
@@ -2381,6 +2402,14 @@ public:
         result<void> done = fill(resource_id, token);
         return Mode::give(done ? result<secret>(std::move(token))
                                : result<secret>(std::move(done).error()));
+    }
+
+    // The same, valid for at least min_valid, for example for a long upload. A token with less time
+    // left is refreshed; if that fails, the call fails. A token that was granted within the last
+    // minute is returned even if its whole life is shorter.
+    returns<secret> access_token(std::string_view resource_id,
+                                 std::chrono::seconds min_valid) const {
+        return Mode::give(obtain(resource_id, min_valid));
     }
 
     // The same into an existing secret: no allocation if the token is cached. Empty on error.
@@ -2398,7 +2427,9 @@ public:
 
     // Refreshes a token now, even if it is not due.
     returns<token_info> token_refresh(std::string_view resource_id) const {
-        return about(ghl_token_refresh, resource_id);
+        detail::writer params;
+        params.open('{').name("resourceId").text(resource_id).close('}');
+        return call<token_info>(ghl_token_refresh_with, params);
     }
 
     // Deletes a token and returns its information. The app stays installed.
@@ -2411,7 +2442,7 @@ public:
         return ranged<token_info>(ghl_tokens_list, std::move(filter), write_token_filter);
     }
     returns<page<token_info>> tokens_list_page(const token_filter &filter = {}) const {
-        return Mode::give(fetch<token_info>(state_, ghl_tokens_list, filter, write_token_filter,
+        return Mode::give(fetch<token_info>(*this, ghl_tokens_list, filter, write_token_filter,
                                             filter.page_token));
     }
     pages<Mode, token> tokens_export(token_filter filter = {}) const {
@@ -2419,7 +2450,7 @@ public:
     }
     returns<page<token>> tokens_export_page(const token_filter &filter = {}) const {
         return Mode::give(
-            fetch<token>(state_, ghl_tokens_export, filter, write_token_filter, filter.page_token));
+            fetch<token>(*this, ghl_tokens_export, filter, write_token_filter, filter.page_token));
     }
 
     // Imports tokens, from an export or other sources. `replace` allows an older token to replace a
@@ -2571,14 +2602,15 @@ public:
                                               location_filter filter = {}) const {
         of_company wanted{std::string(company_id), std::move(filter)};
         std::string first = wanted.page_token;
-        return {[state = state_, wanted = std::move(wanted)](const std::string &page_token) {
-                    return fetch_locations(state, wanted, page_token);
+        return {[calls = basic_calls(*this),
+                 wanted = std::move(wanted)](const std::string &page_token) {
+                    return fetch_locations(calls, wanted, page_token);
                 },
                 std::move(first)};
     }
     returns<page<location>> installed_locations_page(std::string_view company_id,
                                                      const location_filter &filter = {}) const {
-        return Mode::give(fetch_locations(state_, of_company{std::string(company_id), filter},
+        return Mode::give(fetch_locations(*this, of_company{std::string(company_id), filter},
                                           filter.page_token));
     }
 
@@ -2592,6 +2624,17 @@ public:
 
     // Cancels every waiting call, which fails with status::cancelled. Later calls are not affected.
     void cancel() const noexcept { ghl_client_cancel(handle(state_)); }
+
+    // Cancels the calls in progress that were made with this call_id. Any thread and any callback.
+    returns<void> cancel(std::string_view call_id) const {
+        const detail::c_text id(call_id);
+        const std::int32_t code =
+            id.whole() ? ghl_call_cancel(handle(state_), id.get()) : GHL_ERR_INVALID_ARGUMENT;
+        return Mode::give(code == GHL_OK ? result<void>()
+                                         : result<void>(detail::own_failure(
+                                               static_cast<status>(code),
+                                               "no call can have this ID", "call_id")));
+    }
 
     // Sets the listener for this client's events; nullptr removes it. Returns when the previous
     // listener no longer runs, so do not call it from a listener. The listener runs on any thread
@@ -2615,8 +2658,11 @@ public:
 
 protected:
     template <class> friend class basic_calls;
-    explicit basic_calls(detail::state *state) noexcept : state_(state) {}
+    explicit basic_calls(detail::state *state,
+                         std::shared_ptr<const call_options> options = nullptr) noexcept
+        : state_(state), options_(std::move(options)) {}
     detail::state *state_;
+    std::shared_ptr<const call_options> options_; // null: the defaults
 
 private:
     using with_params = std::int32_t (*)(ghl_client *, const char *, char **);
@@ -2630,20 +2676,53 @@ private:
         return state == nullptr ? nullptr : state->handle;
     }
 
+    // The parameters with the options of the call.
+    static detail::writer optioned(const call_options *options, const detail::writer &params) {
+        std::string_view members = params.view();
+        members = members.substr(0, members.rfind('}'));
+        members = members.substr(0, members.find_last_not_of(" \t\n\r") + 1);
+        detail::writer all;
+        all.raw(members);
+        all.member("timeoutMs", options->timeout).member("callId", options->call_id).close('}');
+        return all;
+    }
+
     template <class T>
-    static result<T> made(detail::state *state, with_params function,
+    static result<T> made(detail::state *state, const call_options *options, with_params function,
                           const detail::writer &params) {
         // A NUL would truncate the parameters.
         if (params.view().find('\0') != std::string_view::npos) {
             return detail::own_failure(status::invalid_argument, "the JSON contains a NUL",
                                        "params_json");
         }
+        if (options != nullptr) {
+            return made<T>(state, nullptr, function, optioned(options, params));
+        }
         char *out = nullptr;
         const std::int32_t code = function(handle(state), params.c_str(), &out);
         return detail::settle<T>(code, out);
     }
     template <class T> returns<T> call(with_params function, const detail::writer &params) const {
-        return Mode::give(made<T>(state_, function, params));
+        return Mode::give(made<T>(state_, options_.get(), function, params));
+    }
+
+    // A token by ghl_access_token_with.
+    result<secret> obtain(std::string_view resource_id,
+                          std::optional<std::chrono::seconds> min_valid) const {
+        detail::writer params;
+        params.open('{').name("resourceId").text(resource_id);
+        params.member("minValidSeconds",
+                      min_valid ? std::optional<std::int64_t>(min_valid->count()) : std::nullopt);
+        if (options_ != nullptr) {
+            params.member("timeoutMs", options_->timeout).member("callId", options_->call_id);
+        }
+        params.close('}');
+        char *token = nullptr, *out = nullptr;
+        const std::int32_t code =
+            ghl_access_token_with(handle(state_), params.c_str(), &token, &out);
+        const detail::owned_text text(token), document(out);
+        return code == GHL_OK ? result<secret>(secret(token))
+                              : result<secret>(detail::failure_from(code, out));
     }
 
     static failure cut_short() {
@@ -2665,6 +2744,21 @@ private:
                              std::size_t *needed) const {
         if (size > 0 && buffer != nullptr) {
             buffer[0] = '\0';
+        }
+        if (options_ != nullptr && size > 0 && buffer != nullptr) {
+            const result<secret> token = obtain(resource_id, std::nullopt);
+            if (!token) {
+                return token.error();
+            }
+            if (needed != nullptr) {
+                *needed = token->size() + 1;
+            }
+            if (token->size() >= size) {
+                return detail::own_failure(status::buffer_too_small, "the buffer is too small",
+                                           "buffer");
+            }
+            std::memcpy(buffer, token->c_str(), token->size() + 1);
+            return token->size();
         }
         const detail::c_text id(resource_id);
         std::size_t length = id.whole() ? size : 0;
@@ -2706,9 +2800,13 @@ private:
     returns<Report> watched(with_progress function, const detail::writer &params,
                             Listener &listener) const {
         detail::relay<Progress, Listener> relay(listener);
+        detail::writer all;
+        all.raw(params.view());
+        if (options_ != nullptr) {
+            all = optioned(options_.get(), params);
+        }
         char *out = nullptr;
-        const std::int32_t code =
-            function(handle(state_), params.c_str(), relay.call, &relay, &out);
+        const std::int32_t code = function(handle(state_), all.c_str(), relay.call, &relay, &out);
         result<Report> report = detail::settle<Report>(code, out);
         relay.rethrow();
         return Mode::give(std::move(report));
@@ -2755,19 +2853,21 @@ private:
     }
 
     template <class T, class Filter>
-    static result<page<T>> fetch(detail::state *state, with_params function, const Filter &filter,
+    static result<page<T>> fetch(const basic_calls &calls, with_params function,
+                                 const Filter &filter,
                                  void (*put)(detail::writer &, const Filter &),
                                  const std::string &page_token) {
         detail::writer params;
         params.open('{');
         put(params, filter);
         params.member("pageToken", page_token).close('}');
-        return made<page<T>>(state, function, params);
+        return made<page<T>>(calls.state_, calls.options_.get(), function, params);
     }
 
-    static result<page<location>> fetch_locations(detail::state *state, const of_company &filter,
+    static result<page<location>> fetch_locations(const basic_calls &calls,
+                                                  const of_company &filter,
                                                   const std::string &page_token) {
-        auto fetched = fetch<location>(state, ghl_oauth_installed_locations, filter,
+        auto fetched = fetch<location>(calls, ghl_oauth_installed_locations, filter,
                                        write_location_filter, page_token);
         if (fetched && filter.installed) {
             auto &items = fetched->items;
@@ -2781,9 +2881,9 @@ private:
     pages<Mode, T> ranged(with_params function, Filter filter,
                           void (*put)(detail::writer &, const Filter &)) const {
         std::string first = filter.page_token;
-        return {[state = state_, function, put,
+        return {[calls = basic_calls(*this), function, put,
                  filter = std::move(filter)](const std::string &page_token) {
-                    return fetch<T>(state, function, filter, put, page_token);
+                    return fetch<T>(calls, function, filter, put, page_token);
                 },
                 std::move(first)};
     }
@@ -2913,6 +3013,15 @@ using checked_ref = basic_calls<detail::checked>;
 inline const char *version() noexcept { return ghl_version(); }
 // The library's ABI version.
 inline std::uint32_t abi_version() noexcept { return ghl_abi_version(); }
+
+// Describes the library as JSON: its version, stores, features and TLS library. Empty if memory is
+// exhausted.
+inline std::string library_info() {
+    char *out = nullptr;
+    ghl_library_info(&out);
+    const detail::owned_text document(out);
+    return out == nullptr ? std::string() : std::string(out);
+}
 
 enum class log_level : std::int32_t {
     off = 0,

@@ -257,16 +257,6 @@ impl Emulator {
         keys.sign(body, signature)
     }
 
-    /// Sends a webhook and returns the receiver's status.
-    ///
-    /// # Errors
-    ///
-    /// If the receiver cannot be reached or does not respond.
-    pub fn send_webhook(&self, url: &str, body: &[u8], signature: Signature) -> io::Result<u16> {
-        let deliveries = self.shared.lock().webhooks.deliveries.clone();
-        deliveries.post(url, &self.sign_webhook(body, signature), body)
-    }
-
     /// Sets the URL that webhooks are sent to; `None` turns sending off.
     ///
     /// # Panics

@@ -194,8 +194,7 @@ static int32_t store_list(void *context, const char *query, char **out_page) {
         if (record != NULL) {
             fprintf(page, "%s%s", separator, record + 1);
             separator = ",";
-        } else if (text != NULL ||
-                   errno != ENOENT) { /* a record removed in the meantime is no error */
+        } else if (text != NULL || errno != ENOENT) { /* unless it was removed meanwhile */
             outcome = FAILED;
         }
         free(text);

@@ -22,6 +22,10 @@ impl Config {
         if self.base_url.contains(['?', '#']) {
             return Err(refused("baseUrl", "it must not have a query or a fragment"));
         }
+        // The query is appended: behind a fragment no server would see it.
+        if self.authorize_url.contains('#') {
+            return Err(refused("authorizeUrl", "it must not have a fragment"));
+        }
         header_text("apiVersion", &self.api_version)?;
         if let Some(suffix) = &self.http.user_agent_suffix {
             header_text("http.userAgentSuffix", suffix)?;
@@ -110,6 +114,8 @@ mod tests {
             (r#","baseUrl":"https://user:pass@services.example""#, "baseUrl"),
             (r#","baseUrl":"https://services.example/?a=b""#, "baseUrl"),
             (r#","authorizeUrl":"http://services.example""#, "authorizeUrl"),
+            (r##","authorizeUrl":"https://services.example/consent#top""##, "authorizeUrl"),
+            (r##","authorizeUrl":"https://services.example/consent?a=b#""##, "authorizeUrl"),
             (r#","redirectUri":"/callback""#, "redirectUri"),
             (r#","scopes":["a b"]"#, "scopes"),
             (r#","store":{"kind":"floppy"}"#, "store.kind"),

@@ -2,6 +2,7 @@
 
 use std::ffi::c_char;
 
+use super::boundary::{self, render};
 use super::client::{self, ghl_client};
 
 /// Builds the URL of the consent page (RFC 6749, section 4.1.1). Sends nothing.
@@ -9,9 +10,9 @@ use super::client::{self, ghl_client};
 /// The URL is valid for one consent within one hour. Any thread; does not wait.
 ///
 /// @param client       a client
-/// @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?};
-///                     scopes and redirect URI default to the configured ones, "state" to 256
-///                     random bits
+/// @param params_json  {"scopes"?, "redirectUri"?, "versionId"?, "loginInSameTab"?, "state"?} and
+///                     the call options; scopes and redirect URI default to the configured ones,
+///                     "state" to 256 random bits
 /// @param out_json     {"url", "state"}, or the error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT
 ///
@@ -49,11 +50,12 @@ pub unsafe extern "C" fn ghl_authorization_url(
 ///
 /// @param client       a client
 /// @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,
-///                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}.
-///                     Pass "state", as kept in the browser session, if another process built the
-///                     URL. "allowMissingState": true accepts an installation that was started
-///                     inside the marketplace, which has no state. Pass "redirectUri" if another
-///                     process built the URL with a redirect URI that is not the configured one
+///                     "allowMissingState"?, "redirectUri"?, "userType"? ("Company" | "Location")}
+///                     and the call options. Pass "state", as kept in the browser session, if
+///                     another process built the URL. "allowMissingState": true accepts an
+///                     installation that was started inside the marketplace, which has no state.
+///                     Pass "redirectUri" if another process built the URL with a redirect URI that
+///                     is not the configured one
 /// @param out_json     the metadata of the stored token {"resourceId", "userType", "companyId",
 ///                     "locationId", "scope", "expiresAt", "refreshable", "state"}, or the error;
 ///                     free with ghl_string_free; may be NULL
@@ -99,15 +101,15 @@ pub unsafe extern "C" fn ghl_authorization_complete(
 /// wait. Several threads may listen at once on different ports.
 ///
 /// Any thread; waits at most "timeoutMs" for the browser, then at most timeouts.totalMs for the
-/// exchange. ghl_client_cancel ends the wait at once.
+/// exchange. ghl_client_cancel and ghl_call_cancel end the wait at once.
 ///
 /// @param client       a client
 /// @param params_json  {"port"?, "timeoutMs"?, "state"?, "allowMissingState"?, "redirectUri"?,
-///                     "userType"?}. "port": 1 to 65535; by default the port of the redirect URI,
-///                     if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to 3600000, by
-///                     default 300000. "redirectUri": by default the configured one. The others are
-///                     as for ghl_authorization_complete; with "allowMissingState" any page in the
-///                     user's browser can end the wait and inject its own code
+///                     "userType"?, "callId"?}. "port": 1 to 65535; by default the port of the
+///                     redirect URI, if that is http on localhost or 127.0.0.1. "timeoutMs": 1 to
+///                     3600000, by default 300000. "redirectUri": by default the configured one.
+///                     The others are as for ghl_authorization_complete; with "allowMissingState"
+///                     any page in the user's browser can end the wait and inject its own code
 /// @param out_json     the metadata of the stored token, as for ghl_authorization_complete, or the
 ///                     error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, also for a port that is in use; GHL_ERR_TIMEOUT if no
@@ -121,8 +123,11 @@ pub unsafe extern "C" fn ghl_authorization_listen(
 ) -> i32 {
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
-        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
-            client.authorization_listen(&params)
+        boundary::call(out_json, || {
+            // "timeoutMs" is a parameter of its own.
+            let argument = ("params_json", params_json);
+            let (client, params) = client::with_options(client, argument, &["callId"])?;
+            render(client.authorization_listen(&params)?)
         })
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::string;
+use super::{cancellation, string};
 use crate::error::{Error, Result, Status};
 use crate::{json, panic_scope};
 
@@ -21,7 +21,7 @@ use crate::{json, panic_scope};
 pub unsafe fn call(out: *mut *mut c_char, work: impl FnOnce() -> Result<Zeroizing<String>>) -> i32 {
     // SAFETY: by the contract.
     unsafe { set_null(out) };
-    let (code, mut document) = match guarded(work) {
+    let (code, mut document) = match blocking(work) {
         Ok(document) => (0, document),
         Err(error) => (error.status().code(), Zeroizing::new(error.to_json().to_string())),
     };
@@ -85,6 +85,13 @@ impl Write for Document {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Like [`guarded`], for work that may wait: a cancellation of this thread takes effect only when
+/// the call has returned.
+pub fn blocking<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _delayed = cancellation::Delayed::new();
+    guarded(work)
 }
 
 /// Turns a panic into `INTERNAL`.

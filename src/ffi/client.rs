@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::boundary::{self, guarded, render, set_null};
+use super::boundary::{self, blocking, guarded, render, set_null};
 use super::callback::{Callback, Context, Slot};
 use super::reentrancy::Owner;
 use super::{fork, string};
-use crate::client::Client;
+use crate::client::{CallOptions, Client, OPTION_KEYS};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::json;
 
 /// A client: one app, its tokens, and its connections to the API.
 ///
@@ -80,23 +81,40 @@ unsafe fn handle<'a>(client: *const ghl_client) -> Result<&'a ghl_client> {
     }
 }
 
-/// Runs one call of a client with the parameters from a JSON argument.
+/// Runs one call of a client with the options and parameters from a JSON argument.
 ///
 /// # Safety
 /// As [`boundary::call`], [`core`] and [`boundary::params`].
 pub unsafe fn call_with<P: DeserializeOwned, R: Serialize>(
     client: *const ghl_client,
-    (parameter, document): (&str, *const c_char),
+    argument: (&str, *const c_char),
     out: *mut *mut c_char,
     work: impl FnOnce(&Client, P) -> Result<R>,
 ) -> i32 {
     // SAFETY: by the contract.
     unsafe {
         boundary::call(out, || {
-            let client = core(client)?;
-            render(work(client, boundary::params(parameter, document)?)?)
+            let (client, params) = with_options(client, argument, &OPTION_KEYS)?;
+            render(work(&client, params)?)
         })
     }
+}
+
+/// The client with the options of the call, and the parameters. `keys` are the options that the
+/// call accepts.
+///
+/// # Safety
+/// As [`core`] and [`string::read`].
+pub unsafe fn with_options<P: DeserializeOwned>(
+    client: *const ghl_client,
+    (parameter, document): (&str, *const c_char),
+    keys: &[&str],
+) -> Result<(Client, P)> {
+    // SAFETY: by the contract.
+    let (client, text) = unsafe { (core(client)?, string::read(parameter, document)?) };
+    let (options, rest) = CallOptions::split(parameter, text, keys)?;
+    let params = json::read(parameter, rest.as_deref().map_or(text, String::as_str))?;
+    Ok((client.with(options), params))
 }
 
 /// Creates a client. Sends nothing to the API. Opens the store, which for postgres means a
@@ -164,7 +182,7 @@ pub unsafe extern "C" fn ghl_client_free(client: *mut ghl_client) {
     }
     // SAFETY: the header requires a client of this library, freed once, without running calls.
     let client = unsafe { Box::from_raw(client) };
-    let _ = guarded(|| {
+    let _ = blocking(|| {
         drop(client);
         Ok(())
     });
@@ -187,6 +205,37 @@ pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
         }
         Ok(())
     });
+}
+
+/// Ends the calls in progress that have this id with GHL_ERR_CANCELLED, like ghl_client_cancel. The
+/// id of a call is the "callId" among its parameters; several calls may share one. Later calls with
+/// the same id are not affected.
+///
+/// Any thread, also inside a callback; does not wait. A refresh that was sent continues until its
+/// answer is saved, as for ghl_client_cancel.
+///
+/// @param client   a client
+/// @param call_id  the id, 1 to 256 bytes
+/// @return GHL_OK, also if no call has the id, since it may have ended just now;
+///         GHL_ERR_INVALID_ARGUMENT for a NULL client, or an id that no call can have
+///
+/// Example:
+///
+/// ```c
+/// // On another thread: ghl_request(client, "{…, \"callId\": \"job 17\"}", &response)
+/// ghl_call_cancel(client, "job 17");
+/// ```
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_call_cancel(client: *mut ghl_client, call_id: *const c_char) -> i32 {
+    let outcome = guarded(|| {
+        // SAFETY: the header requires a valid client and a valid string, or NULL.
+        let (client, call_id) = unsafe { (client.as_ref(), string::read("call_id", call_id)) };
+        match client {
+            Some(client) => client.core.cancel_call(call_id?),
+            None => Err(Error::invalid_argument("client", "client is NULL")),
+        }
+    });
+    outcome.map_or_else(|error| error.status().code(), |()| 0)
 }
 
 /// Statistics for monitoring: requests and tokens since the client was created, and the state of
@@ -232,7 +281,7 @@ pub unsafe extern "C" fn ghl_client_on_event(
     callback: ghl_event_callback,
     context: *mut c_void,
 ) -> i32 {
-    let outcome = guarded(|| {
+    let outcome = blocking(|| {
         // SAFETY: the header requires a valid client, or NULL.
         let client = unsafe { handle(client) }?;
         if callback.is_some() {

@@ -14,8 +14,8 @@ use super::client::{self, ghl_client};
 /// @param client       a client
 /// @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials",
 ///                     "code"?, "refreshToken"?, "userType"? ("Company" | "Location"),
-///                     "redirectUri"?, "clientId"?, "clientSecret"?}; client id and secret default
-///                     to the configured ones
+///                     "redirectUri"?, "clientId"?, "clientSecret"?} and the call options; client
+///                     id and secret default to the configured ones
 /// @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the
 ///                     epoch) added, or the error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or
@@ -44,8 +44,9 @@ pub unsafe extern "C" fn ghl_oauth_token(
 /// Any thread; waits for the answer, at most timeouts.totalMs.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId", "locationId", "accessToken"?}; "accessToken" defaults to the
-///                     stored token of the company, refreshed if necessary
+/// @param params_json  {"companyId", "locationId", "accessToken"?} and the call options;
+///                     "accessToken" defaults to the stored token of the company, refreshed if
+///                     necessary
 /// @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId"
 ///                     added, or the error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token,
@@ -72,9 +73,10 @@ pub unsafe extern "C" fn ghl_oauth_location_token(
 /// @param client       a client
 /// @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?,
 ///                     "isInstalled"?, "restrictToUserLocations"?, "versionId"?, "onTrial"?,
-///                     "planId"?, "locationId"?, "all"?, "accessToken"?}. "appId" defaults to the
-///                     part of the client id before its first "-", "accessToken" to the stored
-///                     token of the company; "all": true fetches all pages
+///                     "planId"?, "locationId"?, "all"?, "accessToken"?} and the call options.
+///                     "appId" defaults to the part of the client id before its first "-",
+///                     "accessToken" to the stored token of the company; "all": true fetches all
+///                     pages
 /// @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken",
 ///                     …}, …}, or the error; free with ghl_string_free; may be NULL. The items are
 ///                     unchanged from the API. ghl_tokens_mint and the typed bindings skip an item

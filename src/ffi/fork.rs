@@ -3,22 +3,29 @@
 #[cfg(unix)]
 mod handlers {
     use std::cell::RefCell;
+    use std::mem::ManuallyDrop;
     use std::sync::Once;
 
     use crate::fork_safety::{self, Quiesced};
 
     thread_local! {
-        // `fork` runs all three handlers on the thread that calls it.
-        static HELD: RefCell<Option<Quiesced>> = const { RefCell::new(None) };
+        // `fork` runs all three handlers on the thread that calls it. Without a destructor, so that
+        // a thread may fork while it ends.
+        static HELD: ManuallyDrop<RefCell<Option<Quiesced>>> =
+            const { ManuallyDrop::new(RefCell::new(None)) };
+    }
+
+    fn hold(quiesced: Option<Quiesced>) {
+        HELD.with(|held| *held.borrow_mut() = quiesced);
     }
 
     extern "C" fn before() {
         let quiesced = fork_safety::prepare();
-        HELD.with_borrow_mut(|held| *held = Some(quiesced));
+        hold(Some(quiesced));
     }
 
     extern "C" fn after_in_parent() {
-        HELD.with_borrow_mut(|held| *held = None);
+        hold(None);
     }
 
     extern "C" fn after_in_child() {
@@ -27,7 +34,7 @@ mod handlers {
             // process uses them again: values of an older generation are forgotten, not dropped.
             unsafe { libc::close(descriptor) };
         });
-        HELD.with_borrow_mut(|held| *held = None);
+        hold(None);
     }
 
     /// Registers the handlers once per process. They remain valid, because the library is never

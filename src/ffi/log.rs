@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use super::boundary::guarded;
+use super::boundary::blocking;
 use super::callback::{Callback, Context, Slot};
 use super::fork;
 use crate::deferred_callbacks;
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn ghl_set_log_callback(
         LevelFilter::Debug,
         LevelFilter::Trace,
     ];
-    let outcome = guarded(|| {
+    let outcome = blocking(|| {
         let level = usize::try_from(max_level).ok().and_then(|level| levels.get(level));
         let level = level
             .ok_or_else(|| Error::invalid_argument("max_level", "max_level must be from 0 to 5"))?;

@@ -35,12 +35,23 @@
  *     only. NULL and invalid UTF-8 are refused with the name of the parameter, unknown and mistyped
  *     JSON keys with the name of the key.
  *
+ * Call options.  Every JSON object of parameters also accepts "timeoutMs" (1 to 86400000) and
+ *     "callId" (1 to 256 bytes). "timeoutMs" ends the call after that time, shorter or longer,
+ *     instead of timeouts.totalMs. It limits a call over many tokens altogether, which otherwise
+ *     has no time limit. ghl_call_cancel ends the calls with a "callId". Neither ends a refresh or
+ *     a code exchange that was sent: the call returns when the answer is saved.
+ *
  * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
  *     returned. The library keeps no background threads: name lookups run on a short-lived thread,
  *     ghl_tokens_mint and ghl_tokens_maintain on worker threads that end before the call returns.
  *     Callbacks must not unwind. Event, progress and log callbacks run on a thread that is inside a
  *     call, while the library holds no lock, and may call the library, except ghl_client_free. The
  *     callbacks of a store must not call their client: see ghl_store_callbacks.
+ *
+ * Host.  Every function may be called while a thread or the process ends: from atexit, and from
+ *     destructors of static and thread-local objects. A thread that is cancelled (pthread_cancel)
+ *     completes its call first. A signal handler may call only ghl_abi_version, ghl_version and
+ *     ghl_status_name. Calls need a stack of 64 KiB. docs/abi.md has the complete table.
  *
  * Side effects.  The library installs no signal handler, writes to neither stdout nor stderr, and
  *     reads no environment variable, except SSL_CERT_FILE and SSL_CERT_DIR on platforms that keep

@@ -20,6 +20,7 @@
 
 mod boundary;
 mod callback;
+mod cancellation;
 mod fork;
 mod memory;
 mod reentrancy;
@@ -40,18 +41,21 @@ pub use authorization::{
     ghl_authorization_complete, ghl_authorization_listen, ghl_authorization_url,
 };
 pub use client::{
-    client_from, ghl_client, ghl_client_cancel, ghl_client_free, ghl_client_new,
+    client_from, ghl_call_cancel, ghl_client, ghl_client_cancel, ghl_client_free, ghl_client_new,
     ghl_client_on_event, ghl_client_stats, ghl_event_callback,
 };
 pub use endpoints::{ghl_oauth_installed_locations, ghl_oauth_location_token, ghl_oauth_token};
-pub use library::{ghl_abi_version, ghl_status_name, ghl_string_free, ghl_version};
+pub use library::{
+    ghl_abi_version, ghl_library_info, ghl_status_name, ghl_string_free, ghl_version,
+};
 pub use log::{ghl_log_callback, ghl_set_log_callback};
 pub use request::ghl_request;
 pub use status::ghl_status;
 pub use store::{ghl_client_new_with_store, ghl_store_callbacks};
 pub use tokens::{
-    ghl_access_token, ghl_access_token_into, ghl_progress_callback, ghl_token_delete,
-    ghl_token_refresh, ghl_tokens_adopt, ghl_tokens_export, ghl_tokens_import, ghl_tokens_list,
-    ghl_tokens_maintain, ghl_tokens_mint,
+    ghl_access_token, ghl_access_token_into, ghl_access_token_try_into, ghl_access_token_with,
+    ghl_progress_callback, ghl_token_delete, ghl_token_refresh, ghl_token_refresh_with,
+    ghl_tokens_adopt, ghl_tokens_export, ghl_tokens_import, ghl_tokens_list, ghl_tokens_maintain,
+    ghl_tokens_mint,
 };
 pub use webhook::{ghl_webhook_apply, ghl_webhook_verify};

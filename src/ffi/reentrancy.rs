@@ -2,10 +2,13 @@
 //! from inside a callback that would deadlock or is forbidden can be refused.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 
 thread_local! {
-    /// Innermost callback last.
-    static RUNNING: RefCell<Vec<Owner>> = const { RefCell::new(Vec::new()) };
+    // Without a destructor, so that it can be used until the thread has ended. An empty list owns
+    // no memory.
+    static RUNNING: ManuallyDrop<RefCell<Vec<Owner>>> =
+        const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
 /// The owner of a callback: an address, which is only compared.
@@ -13,7 +16,7 @@ thread_local! {
 pub struct Owner(usize);
 
 /// A running callback; ends when dropped.
-struct Run;
+struct Run(Owner);
 
 impl Owner {
     pub fn of<T>(owner: &T) -> Owner {
@@ -22,20 +25,34 @@ impl Owner {
 
     /// Runs a callback of this owner.
     pub fn run<R>(self, callback: impl FnOnce() -> R) -> R {
-        RUNNING.with_borrow_mut(|running| running.push(self));
-        let _run = Run;
+        with_running(|running| running.push(self));
+        let _run = Run(self);
         callback()
     }
 
     /// Whether a callback of this owner is running on this thread.
     pub fn is_running(self) -> bool {
-        RUNNING.with_borrow(|running| running.contains(&self))
+        with_running(|running| running.contains(&self))
     }
+}
+
+/// Accesses the owners of this thread's running callbacks.
+fn with_running<T>(access: impl FnOnce(&mut Vec<Owner>) -> T) -> T {
+    RUNNING.with(|running| access(&mut running.borrow_mut()))
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        RUNNING.with_borrow_mut(Vec::pop);
+        with_running(|running| {
+            // Not always the last one: greenlets (coroutines with a stack of their own) leave their
+            // callbacks in any order.
+            if let Some(place) = running.iter().rposition(|owner| *owner == self.0) {
+                running.swap_remove(place);
+            }
+            if running.is_empty() {
+                *running = Vec::new();
+            }
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! The custom store: adapts the host's callbacks to the core's [`Host`] trait.
 
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,21 +194,14 @@ impl Callbacks {
         if store.is_null() {
             return Err(Error::invalid_argument("store", "store is NULL"));
         }
-        let known = size_of::<ghl_store_callbacks>();
-        // SAFETY: not NULL; `size` is the first field of every version of the struct.
-        let size = unsafe { ptr::addr_of!((*store).size).read_unaligned() };
-        if size < known {
-            let message = format!("store.size is {size}, but must be at least {known}");
-            return Err(Error::invalid_argument("store.size", message)
-                .with_help("set it to sizeof(ghl_store_callbacks)"));
-        }
-        // SAFETY: by the contract, `size` bytes are readable.
-        let rest =
-            unsafe { std::slice::from_raw_parts(store.cast::<u8>().add(known), size - known) };
-        // SAFETY: at least as long as the struct; may be unaligned.
-        let table = unsafe { store.read_unaligned() };
+        // SAFETY: by the contract; a field that is zero is NULL.
+        let (table, is_known) = unsafe { read_versioned(store, FIRST_SIZE) }.map_err(|size| {
+            let message = format!("store.size is {size}, but must be at least {FIRST_SIZE}");
+            Error::invalid_argument("store.size", message)
+                .with_help("set it to sizeof(ghl_store_callbacks)")
+        })?;
         let callbacks = Callbacks { table };
-        if rest.iter().any(|byte| *byte != 0) {
+        if !is_known {
             let message = "store has callbacks that this version of the library does not know";
             return Err(Error::invalid_argument("store.size", message)
                 .with_help("update the library, or set those fields to zero"));
@@ -267,6 +260,35 @@ impl Callbacks {
             }
         }
     }
+}
+
+/// The size of the struct in ABI 1. Programs compiled with it work with every later version, in
+/// which the struct may have more fields.
+const FIRST_SIZE: usize = offset_of!(ghl_store_callbacks, destroy) + size_of::<usize>();
+
+/// Copies a struct of any version, whose first field is its size. Fields that it lacks are zero.
+/// Also returns whether all bytes beyond the known fields are zero.
+///
+/// # Errors
+/// The size, if it is less than `least`.
+///
+/// # Safety
+/// `source` points to at least as many readable bytes as its first field, a `usize`, says. Zero is
+/// a valid value for each field of `T`.
+unsafe fn read_versioned<T>(source: *const T, least: usize) -> Result<(T, bool), usize> {
+    // SAFETY: by the contract; may be unaligned.
+    let size = unsafe { source.cast::<usize>().read_unaligned() };
+    if size < least {
+        return Err(size);
+    }
+    let known = size.min(size_of::<T>());
+    let mut copy = MaybeUninit::<T>::zeroed();
+    // SAFETY: both have at least `known` bytes, and `copy` is a new object.
+    unsafe { ptr::copy_nonoverlapping(source.cast::<u8>(), copy.as_mut_ptr().cast(), known) };
+    // SAFETY: by the contract, `size` bytes are readable.
+    let rest = unsafe { std::slice::from_raw_parts(source.cast::<u8>().add(known), size - known) };
+    // SAFETY: by the contract, each field is valid: copied or zero.
+    Ok((unsafe { copy.assume_init() }, rest.iter().all(|byte| *byte == 0)))
 }
 
 /// The result of a callback from its status code.
@@ -340,3 +362,53 @@ impl Host for Callbacks {
 }
 
 const _: () = assert!(offset_of!(ghl_store_callbacks, size) == 0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A struct that grows by one field with each version.
+    #[repr(C)]
+    struct First {
+        size: usize,
+        a: usize,
+    }
+
+    #[repr(C)]
+    struct Second {
+        size: usize,
+        a: usize,
+        b: usize,
+    }
+
+    #[test]
+    fn struct_of_an_older_program_is_read_with_zeros_in_the_new_fields() {
+        let first = First { size: size_of::<First>(), a: 7 };
+        // SAFETY: `size` is the size of the struct; integers may be zero.
+        let read = unsafe { read_versioned(ptr::from_ref(&first).cast::<Second>(), first.size) };
+        let (second, is_known) = read.unwrap_or_else(|size| panic!("{size} is refused"));
+        assert_eq!((second.size, second.a, second.b, is_known), (first.size, 7, 0, true));
+    }
+
+    #[test]
+    fn struct_of_a_newer_program_is_known_if_its_new_fields_are_zero() {
+        for (b, expected) in [(0, true), (1, false), (1 << 63, false)] {
+            let second = Second { size: size_of::<Second>(), a: 7, b };
+            let source = ptr::from_ref(&second).cast::<First>();
+            // SAFETY: as above.
+            let read = unsafe { read_versioned(source, size_of::<First>()) };
+            let (first, is_known) = read.unwrap_or_else(|size| panic!("{size} is refused"));
+            assert_eq!((first.a, is_known, second.b), (7, expected, b));
+        }
+    }
+
+    #[test]
+    fn struct_that_is_smaller_than_its_first_version_is_refused() {
+        for size in [0, 8, size_of::<First>() - 1] {
+            let first = First { size, a: 7 };
+            // SAFETY: as above; only `size` is read.
+            let read = unsafe { read_versioned(&raw const first, size_of::<First>()) };
+            assert_eq!((read.err(), first.a), (Some(size), 7));
+        }
+    }
+}

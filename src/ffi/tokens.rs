@@ -4,10 +4,10 @@ use std::ffi::{CString, c_char, c_void};
 
 use zeroize::Zeroizing;
 
-use super::boundary::{self, guarded, render, set_null};
+use super::boundary::{self, blocking, guarded, render, set_null};
 use super::client::{self, ghl_client};
-use super::string;
-use crate::client::Client;
+use super::{cancellation, string};
+use crate::client::{Client, OPTION_KEYS};
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 
@@ -50,14 +50,74 @@ pub unsafe extern "C" fn ghl_access_token(
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         set_null(out_token);
-        let result =
-            token(client, resource_id, out_error, |secret| string::allocate(secret.expose()));
-        match result {
-            Ok(handed_out) if out_token.is_null() => string::release(handed_out),
-            Ok(handed_out) => out_token.write(handed_out),
-            Err(code) => return code,
-        }
-        0
+        let allocate = |secret: &Secret| string::allocate(secret.expose());
+        hand_out(out_token, token(client, resource_id, out_error, allocate))
+    }
+}
+
+/// Writes a token to its out-pointer.
+///
+/// # Safety
+/// `out_token` is NULL or valid for a write; a token came from `string::allocate`.
+unsafe fn hand_out(out_token: *mut *mut c_char, token: Result<*mut c_char, i32>) -> i32 {
+    match token {
+        // SAFETY: by the contract.
+        Ok(token) if out_token.is_null() => unsafe { string::release(token) },
+        // SAFETY: not NULL, so valid by the contract.
+        Ok(token) => unsafe { out_token.write(token) },
+        Err(code) => return code,
+    }
+    0
+}
+
+/// Like ghl_access_token, with options: for an upload that takes longer than the usual reserve of
+/// refresh.marginSeconds, for a call with its own time limit, and for a call that can be cancelled.
+///
+/// A token with less than "minValidSeconds" left is renewed. If the renewal fails, its error is
+/// returned, even if the old token is still valid for a shorter time. A token that was granted
+/// within the last minute is returned although its whole life may be shorter, because a renewal
+/// would not help.
+///
+/// Any thread; waits at most "timeoutMs" or timeouts.totalMs, and only if the token is renewed.
+///
+/// @param client       a client
+/// @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company id or
+///                     a location id; the number of seconds for which the token must be valid, by
+///                     default until its next renewal; the call options
+/// @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
+///                     may be NULL
+/// @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; the errors of ghl_access_token
+///
+/// Example:
+///
+/// ```c
+/// char *token;
+/// const char *params = "{\"resourceId\": \"a location id\", \"minValidSeconds\": 7200}";
+/// if (ghl_access_token_with(client, params, &token, NULL) == GHL_OK) {
+///     printf("Authorization: Bearer %s\n", token); // valid for two hours
+/// }
+/// ghl_string_free(token);
+/// ```
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_access_token_with(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    out_token: *mut *mut c_char,
+    out_error: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
+    unsafe {
+        set_null(out_token);
+        set_null(out_error);
+        let found = blocking(|| {
+            let argument = ("params_json", params_json);
+            let (client, params) = client::with_options(client, argument, &OPTION_KEYS)?;
+            let token = client.access_token_with(&params)?;
+            Ok(string::allocate(token.expose()))
+        });
+        let token = found.map_err(|error| boundary::call(out_error, || Err(error)));
+        hand_out(out_token, token)
     }
 }
 
@@ -94,29 +154,15 @@ pub unsafe extern "C" fn ghl_access_token_into(
     // SAFETY: the header requires a valid client and valid pointers, or NULL; a buffer is as long
     // as *length says.
     unsafe {
-        let size = if length.is_null() { 0 } else { length.replace(0) };
-        if !buffer.is_null() && size > 0 {
-            buffer.write(0);
-        }
-        let wrong = match () {
-            () if length.is_null() => Some("length"),
-            () if buffer.is_null() && size > 0 => Some("buffer"),
-            () => None,
-        };
-        if let Some(parameter) = wrong {
-            let refused =
-                || Err(Error::invalid_argument(parameter, format!("{parameter} is NULL")));
-            return boundary::call(out_error, refused);
-        }
-        let copied = token(client, resource_id, out_error, |secret| {
-            let token = secret.expose().as_bytes();
-            let needed = token.len() + 1;
-            if needed <= size {
-                std::ptr::copy_nonoverlapping(token.as_ptr(), buffer.cast(), token.len());
-                buffer.add(token.len()).write(0);
+        let size = match prepare(buffer, length) {
+            Ok(size) => size,
+            Err(parameter) => {
+                let refused =
+                    || Err(Error::invalid_argument(parameter, format!("{parameter} is NULL")));
+                return boundary::call(out_error, refused);
             }
-            needed
-        });
+        };
+        let copied = token(client, resource_id, out_error, |secret| copy(secret, buffer, size));
         match copied {
             Ok(needed) => {
                 length.write(needed);
@@ -129,6 +175,93 @@ pub unsafe extern "C" fn ghl_access_token_into(
             Err(code) => code,
         }
     }
+}
+
+/// Copies a fresh access token from memory into the caller's buffer, like ghl_access_token_into,
+/// but never waits: for event loops.
+///
+/// Sends nothing, reads no store and allocates nothing. If memory holds no fresh token, call a
+/// function that may wait, on another thread. Any thread; does not wait.
+///
+/// @param client       a client
+/// @param resource_id  a company id or a location id
+/// @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
+/// @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
+///                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
+/// @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; GHL_ERR_TIMEOUT if memory holds no fresh token, also
+///         for an unknown id; GHL_ERR_INVALID_ARGUMENT
+///
+/// Example:
+///
+/// ```c
+/// char token[2048];
+/// size_t length = sizeof token;
+/// if (ghl_access_token_try_into(client, "a location id", token, &length) == GHL_OK) {
+///     printf("Authorization: Bearer %s\n", token);
+/// } // GHL_ERR_TIMEOUT: let a worker thread call ghl_access_token_into
+/// ```
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_access_token_try_into(
+    client: *mut ghl_client,
+    resource_id: *const c_char,
+    buffer: *mut c_char,
+    length: *mut usize,
+) -> i32 {
+    // SAFETY: the header requires a valid client and valid pointers, or NULL; a buffer is as long
+    // as *length says.
+    unsafe {
+        let Ok(size) = prepare(buffer, length) else { return Status::InvalidArgument.code() };
+        let found = guarded(|| {
+            let resource_id = string::read("resource_id", resource_id)?;
+            Ok(client::core(client)?
+                .try_fresh_token(resource_id, |secret| copy(secret, buffer, size)))
+        });
+        match found {
+            Ok(Some(needed)) => {
+                length.write(needed);
+                if needed <= size { 0 } else { Status::BufferTooSmall.code() }
+            }
+            Ok(None) => Status::Timeout.code(),
+            Err(error) => error.status().code(),
+        }
+    }
+}
+
+/// Empties the caller's buffer and `*length`. Returns the buffer's size, or the name of the
+/// parameter that is NULL.
+///
+/// # Safety
+/// As the exported functions.
+unsafe fn prepare(buffer: *mut c_char, length: *mut usize) -> Result<usize, &'static str> {
+    // SAFETY: by the contract.
+    unsafe {
+        let size = if length.is_null() { 0 } else { length.replace(0) };
+        if !buffer.is_null() && size > 0 {
+            buffer.write(0);
+        }
+        match () {
+            () if length.is_null() => Err("length"),
+            () if buffer.is_null() && size > 0 => Err("buffer"),
+            () => Ok(size),
+        }
+    }
+}
+
+/// Copies a token into a buffer if there is room. Returns the bytes needed, including the NUL.
+///
+/// # Safety
+/// `buffer` is valid for writes of `size` bytes.
+unsafe fn copy(secret: &Secret, buffer: *mut c_char, size: usize) -> usize {
+    let token = secret.expose().as_bytes();
+    let needed = token.len() + 1;
+    if needed <= size {
+        // SAFETY: by the contract, and since the token and its NUL fit.
+        unsafe {
+            std::ptr::copy_nonoverlapping(token.as_ptr(), buffer.cast(), token.len());
+            buffer.add(token.len()).write(0);
+        }
+    }
+    needed
 }
 
 fn too_small(size: usize, needed: usize) -> Error {
@@ -158,7 +291,10 @@ unsafe fn token<T>(
             let resource_id = string::read("resource_id", resource_id)?;
             match client.with_fresh_token(resource_id, &take) {
                 Some(taken) => Ok(taken),
-                None => client.access_token(resource_id).map(|secret| take(&secret)),
+                None => {
+                    let _delayed = cancellation::Delayed::new();
+                    client.access_token(resource_id).map(|secret| take(&secret))
+                }
             }
         });
         found.map_err(|error| boundary::call(out_error, || Err(error)))
@@ -184,6 +320,30 @@ pub unsafe extern "C" fn ghl_token_refresh(
 ) -> i32 {
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe { call_for_resource(client, resource_id, out_json, Client::token_refresh) }
+}
+
+/// Like ghl_token_refresh, with the call options.
+///
+/// Any thread; waits at most "timeoutMs" or timeouts.totalMs.
+///
+/// @param client       a client
+/// @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company id or a location id; the
+///                     call options
+/// @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
+///                     error; free with ghl_string_free; may be NULL
+/// @return GHL_OK; the errors of ghl_token_refresh
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_token_refresh_with(
+    client: *mut ghl_client,
+    params_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
+    unsafe {
+        client::call_with(client, ("params_json", params_json), out_json, |client, params| {
+            client.token_refresh_with(&params)
+        })
+    }
 }
 
 /// Deletes a token from memory and from the store. The API is not told: the app stays installed.
@@ -215,8 +375,8 @@ pub unsafe extern "C" fn ghl_token_delete(
 ///
 /// @param client       a client
 /// @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,
-///                     default 100), "pageToken"?}; "companyId" selects the company and its
-///                     locations
+///                     default 100), "pageToken"?} and the call options; "companyId" selects the
+///                     company and its locations
 /// @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId",
 ///                     "error"}]}, or the error; free with ghl_string_free; may be NULL.
 ///                     "nextPageToken" is null on the last page. The "state" of an item is "ok",
@@ -261,8 +421,9 @@ pub unsafe extern "C" fn ghl_tokens_list(
 /// @param client       a client
 /// @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
 ///                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
-///                     "locationId", "scope", …}], "replace"?}; snake_case is accepted as well
-///                     ("access_token", "expire_at", …); camelCase takes precedence
+///                     "locationId", "scope", …}], "replace"?} and the call options; snake_case is
+///                     accepted as well ("access_token", "expire_at", …); camelCase takes
+///                     precedence
 /// @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
 ///                     free with ghl_string_free; may be NULL
 /// @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
@@ -295,10 +456,10 @@ pub unsafe extern "C" fn ghl_tokens_import(
 /// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
 ///
 /// @param client       a client
-/// @param params_json  {"clientId"?, "resourceId"?, "dryRun"?}: the other client id; a company or
-///                     location to which the call is limited; whether to report without changes.
-///                     Without "clientId" nothing is adopted, and "clients" names the other client
-///                     ids
+/// @param params_json  {"clientId"?, "resourceId"?, "dryRun"?} and the call options: the other
+///                     client id; a company or location to which the call is limited; whether to
+///                     report without changes. Without "clientId" nothing is adopted, and "clients"
+///                     names the other client ids
 /// @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
 ///                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
 ///                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
@@ -365,14 +526,15 @@ pub type ghl_progress_callback =
 ///
 /// Call it every few minutes; "nextDueAt" says when the next token is due. One failure does not
 /// stop the rest. Several processes may run it at the same time and share the work. Any thread;
-/// waits until all is done, at most timeouts.totalMs for each token. With "concurrency" above 1 the
+/// waits until all is done, at most timeouts.totalMs for each token, or until "timeoutMs": renewed
+/// tokens are saved, and the next call continues. With "concurrency" above 1 the
 /// call runs worker threads, which end before it returns; progress and event callbacks run on the
 /// calling thread.
 ///
 /// @param client       a client
-/// @param params_json  {"companyId"?, "concurrency"?}; "companyId" restricts the pass to that
-///                     company and its locations, without the encryption; "concurrency" is the
-///                     number of concurrent renewals, 1 to 64, default 1
+/// @param params_json  {"companyId"?, "concurrency"?} and the call options; "companyId" restricts
+///                     the pass to that company and its locations, without the encryption;
+///                     "concurrency" is the number of concurrent renewals, 1 to 64, default 1
 /// @param progress     called after each token, and after each hundred encrypted records, with
 ///                     {"checked", "refreshed", "resealed", "failed"}; may be NULL
 /// @param context      passed to the callback unchanged; may be NULL
@@ -419,13 +581,14 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 /// some seconds after a consent the API may list no installed locations: "total" is 0 then, and a
 /// later run finds them.
 ///
-/// Any thread; waits until all is done. The call runs worker threads, which end before it returns;
-/// progress and event callbacks run on the calling thread.
+/// Any thread; waits until all is done, or until "timeoutMs". The call runs worker threads, which
+/// end before it returns; progress and event callbacks run on the calling thread.
 ///
 /// @param client       a client
 /// @param params_json  {"companyId", "locationIds": […]} or {"companyId", "installed": true,
 ///                     "appId"?}; also "force"? (true: mint tokens that are not due as well),
-///                     "concurrency"? (concurrent requests, 1 to 64, default 8)
+///                     "concurrency"? (concurrent requests, 1 to 64, default 8) and the call
+///                     options
 /// @param progress     called about four times a second, and at the end, with {"done", "failed",
 ///                     "total", "perSecond", "secondsLeft"}; "total" and "secondsLeft" are null
 ///                     while unknown; may be NULL
@@ -435,9 +598,9 @@ pub unsafe extern "C" fn ghl_tokens_maintain(
 ///                     ghl_token_refresh
 /// @return GHL_OK, even if some failed; GHL_ERR_INVALID_ARGUMENT; the errors of ghl_access_token
 ///         for the company; GHL_ERR_STORE if new tokens cannot be saved; GHL_ERR_CANCELLED;
-///         GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or GHL_ERR_PROTOCOL after 25 such
-///         failures in a row; GHL_ERR_RATE_LIMITED if the server demands a pause of more than 15
-///         minutes. Tokens minted before an error are saved
+///         GHL_ERR_TIMEOUT after "timeoutMs"; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_SERVER or
+///         GHL_ERR_PROTOCOL after 25 such failures in a row; GHL_ERR_RATE_LIMITED if the server
+///         demands a pause of more than 15 minutes. Tokens minted before an error are saved
 ///
 /// Example:
 ///

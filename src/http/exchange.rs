@@ -2,19 +2,24 @@
 //! whether any byte of its request was sent.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::time::Instant;
 
 use super::Idempotency;
 use crate::deadline::Deadline;
+use crate::deferred_callbacks;
 
 thread_local! {
     // Thread-local, because an exchange blocks its thread until it ends, while a pooled connection
-    // outlives many exchanges.
-    static EXCHANGE: RefCell<Exchange> = const { RefCell::new(Exchange::NONE) };
+    // outlives many exchanges. Without a destructor, so that a thread can use it until it has
+    // ended; between exchanges it owns no memory.
+    static EXCHANGE: ManuallyDrop<RefCell<Exchange>> =
+        const { ManuallyDrop::new(RefCell::new(Exchange::NONE)) };
 }
 
 struct Exchange {
-    /// The caller's deadline and cancellation.
+    /// The caller's deadline and cancellation. A request that must not be abandoned may outlast the
+    /// deadline once it was sent.
     deadline: Option<Deadline>,
     /// Whether the exchange may be abandoned after its request was sent.
     abandons: bool,
@@ -29,45 +34,65 @@ impl Exchange {
         Exchange { deadline: None, abandons: false, connect_by: None, sent: false };
 
     fn is_abandoned(&self) -> bool {
-        (self.abandons || !self.sent) && self.deadline.as_ref().is_some_and(Deadline::is_cancelled)
+        (self.abandons || !self.sent)
+            && self.deadline.as_ref().is_some_and(|deadline| deadline.check().is_err())
     }
 }
 
 /// Runs one exchange. Returns its result, and whether any byte of the request was written.
-/// Cancelling the call ends a wait, unless the request was sent and must not be abandoned.
+/// Cancelling the call, or its deadline, ends a wait, unless the request was sent and must not be
+/// abandoned.
 pub fn run<T>(
     deadline: &Deadline,
     idempotency: Idempotency,
     work: impl FnOnce() -> T,
 ) -> (T, bool) {
+    // A callback must not run in between: it could run another exchange on this thread.
+    let _deferred = deferred_callbacks::defer();
     let abandons = idempotency.may_be_abandoned();
-    EXCHANGE.set(Exchange { deadline: Some(deadline.clone()), abandons, ..Exchange::NONE });
+    with_exchange(|exchange| {
+        *exchange = Exchange { deadline: Some(deadline.clone()), abandons, ..Exchange::NONE };
+    });
+    let _end = End;
     let result = work();
-    (result, EXCHANGE.replace(Exchange::NONE).sent)
+    (result, is_sent())
 }
 
-/// Whether the call was cancelled and its exchange may be abandoned.
+/// Ends the exchange of this thread when dropped, also after a panic.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        with_exchange(|exchange| *exchange = Exchange::NONE);
+    }
+}
+
+fn with_exchange<T>(access: impl FnOnce(&mut Exchange) -> T) -> T {
+    EXCHANGE.with(|exchange| access(&mut exchange.borrow_mut()))
+}
+
+/// Whether the call must end and its exchange may be abandoned.
 pub fn is_abandoned() -> bool {
-    EXCHANGE.with_borrow(Exchange::is_abandoned)
+    with_exchange(|exchange| exchange.is_abandoned())
 }
 
 /// The deadline of the connection attempt on this thread; `None` outside an attempt.
 pub fn connect_by() -> Option<Instant> {
-    EXCHANGE.with_borrow(|exchange| exchange.connect_by)
+    with_exchange(|exchange| exchange.connect_by)
 }
 
 /// Sets or clears the deadline of the connection attempt on this thread.
 pub fn set_connect_by(connect_by: Option<Instant>) {
-    EXCHANGE.with_borrow_mut(|exchange| exchange.connect_by = connect_by);
+    with_exchange(|exchange| exchange.connect_by = connect_by);
 }
 
 /// Records that bytes are about to be written. Bytes written during a connection attempt (to a
 /// proxy, or a TLS handshake) are not part of the request.
 pub fn record_output() {
-    EXCHANGE.with_borrow_mut(|exchange| exchange.sent |= exchange.connect_by.is_none());
+    with_exchange(|exchange| exchange.sent |= exchange.connect_by.is_none());
 }
 
 /// Whether any byte of the request was written to the connection.
 pub fn is_sent() -> bool {
-    EXCHANGE.with_borrow(|exchange| exchange.sent)
+    with_exchange(|exchange| exchange.sent)
 }

@@ -40,8 +40,13 @@ impl Transport for UreqTransport {
         if let Some(response) = crate::fuzzing::next_response() {
             return Ok(response);
         }
-        let limit = self.response_limit(request.idempotency, deadline);
-        let timeout = limit.unwrap_or_else(|| deadline.remaining());
+        let rest = match request.idempotency.may_be_abandoned() {
+            true => deadline.remaining(),
+            // Before it is sent, the exchange ends by the call's deadline.
+            false => deadline.remaining_to_complete(),
+        };
+        let limit = self.response_limit(request.idempotency, rest);
+        let timeout = limit.unwrap_or(rest);
         let (result, sent) =
             exchange::run(deadline, request.idempotency, || self.run(request, timeout));
         result.map_err(|failure| {
@@ -81,10 +86,9 @@ impl UreqTransport {
 
     /// The timeout of an attempt, if it is less than the rest of the call. Only an attempt that
     /// leaves as much time for a repetition has one.
-    fn response_limit(&self, idempotency: Idempotency, deadline: &Deadline) -> Option<Duration> {
+    fn response_limit(&self, idempotency: Idempotency, rest: Duration) -> Option<Duration> {
         let limit = self.answer_timeout;
-        (idempotency == Idempotency::Replayable && limit * 2 <= deadline.remaining())
-            .then_some(limit)
+        (idempotency == Idempotency::Replayable && limit * 2 <= rest).then_some(limit)
     }
 
     fn run(&self, request: &Request, timeout: Duration) -> Result<Response, ureq::Error> {
@@ -147,11 +151,15 @@ impl UreqTransport {
                     .is_some_and(|status| status < 500 && ![408, 429].contains(&status)),
             };
         }
-        let error = if deadline.is_cancelled() && (request.idempotency.may_be_abandoned() || !sent)
-        {
-            Error::new(Status::Cancelled, "the call was cancelled")
-        } else {
-            self.broken(&failure, sent, request, overdue)
+        let is_timeout = matches!(failure, ureq::Error::Timeout(_));
+        let error = match deadline.check() {
+            Err(over)
+                if (request.idempotency.may_be_abandoned() || !sent)
+                    && (is_timeout || deadline.is_cancelled()) =>
+            {
+                over
+            }
+            _ => self.broken(&failure, sent, request, overdue),
         };
         // Another service answers at this address.
         let permanent = matches!(

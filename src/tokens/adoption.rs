@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Tokens;
-use super::bulk::{failure, stopped};
+use super::bulk::{self, failure};
 use super::installation::UNMINTED;
 use super::records::{Deletion, Origin, Records, Saved, same_token};
 use crate::deadline::Deadline;
@@ -114,9 +114,7 @@ impl Tokens {
         loop {
             let page = other.list(&query, &deadline())?;
             for record in &page.records {
-                if whole.is_cancelled() {
-                    return Err(stopped("the call was cancelled"));
-                }
+                bulk::check(&whole)?;
                 self.adopt_into(report, other, &record.resource_id, dry_run, &deadline())?;
             }
             let failures = page.unreadable.iter();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 
 /// A progress callback; returns whether to continue.
@@ -25,7 +26,15 @@ pub fn failure(named: &str, id: &str, error: &Error) -> Value {
     json!({named: id, "error": error.to_json()["error"]})
 }
 
-pub fn stopped(why: &str) -> Error {
-    Error::new(Status::Cancelled, why)
-        .with_help("call again for the rest; the tokens renewed so far are saved")
+pub fn stopped() -> Error {
+    resumable(Error::new(Status::Cancelled, "the progress callback stopped the call"))
+}
+
+/// `CANCELLED` or `TIMEOUT` if the whole call must end.
+pub fn check(whole: &Deadline) -> Result<()> {
+    whole.check_call().map_err(resumable)
+}
+
+fn resumable(error: Error) -> Error {
+    error.with_help("call again for the rest; the tokens renewed so far are saved")
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::bulk::{PROGRESS_INTERVAL, Progress, failure, stopped, workers};
+use super::bulk::{self, PROGRESS_INTERVAL, Progress, failure, stopped, workers};
 use super::schedule::MAX_RENEWAL_AHEAD_MS;
 use super::{Tokens, Want};
 use crate::deadline::Deadline;
@@ -108,7 +108,8 @@ impl Tokens {
     /// outcome. Also retries the save of unsaved copies, mints for pending INSTALLs, and reseals
     /// records that are not sealed with the first key. One failure does not stop the rest.
     ///
-    /// `deadline` limits each renewal; the whole pass has no time limit, but can be cancelled.
+    /// `deadline` limits each renewal; the whole pass has no time limit unless its caller sets one,
+    /// but can be cancelled.
     pub fn maintain(
         &self,
         params: &MaintainParams,
@@ -122,9 +123,7 @@ impl Tokens {
         }
         let mut pass = Pass::new(deadline(), progress);
         for resource_id in self.records.unsaved_ids() {
-            if pass.whole.is_cancelled() {
-                return Err(stopped("the call was cancelled"));
-            }
+            bulk::check(&pass.whole)?;
             if let Err(error) = self.retry_save(&resource_id, &deadline()) {
                 pass.failed.push(failure("resourceId", &resource_id, &error));
             }
@@ -203,7 +202,7 @@ impl Tokens {
                     Err(error)
                         if self.clock.uptime().saturating_sub(began) + RETRY_AFTER
                             < RETRY_BEFORE
-                            && !whole.is_cancelled()
+                            && whole.check_call().is_ok()
                             && self.has_unknown_outcome(&id, &deadline()) =>
                     {
                         due.retry_later(id, began, error);
@@ -233,8 +232,8 @@ impl Tokens {
             if sealed >= reported.get() + 100 {
                 reported.set(sealed);
                 *ended.borrow_mut() = pass.report_progress(sealed).err();
-            } else if pass.whole.is_cancelled() {
-                *ended.borrow_mut() = Some(stopped("the call was cancelled"));
+            } else {
+                *ended.borrow_mut() = bulk::check(&pass.whole).err();
             }
             ended.borrow().is_none()
         })?;
@@ -309,7 +308,7 @@ impl<'a> DueQueue<'a> {
             // Retry unknown outcomes only while other renewals are running.
             if state.unresolved.is_empty()
                 || state.unresolved.len() == state.under_way.len()
-                || whole.is_cancelled()
+                || whole.check_call().is_err()
             {
                 let given_up = state.unresolved.pop_front();
                 return Ok(given_up
@@ -436,12 +435,9 @@ impl<'a> Pass<'a> {
             "failed": self.failed.len(),
         });
         if !(self.progress)(&so_far) {
-            return Err(stopped("the progress callback stopped the call"));
+            return Err(stopped());
         }
         // The callback may have cancelled the call.
-        match self.whole.is_cancelled() {
-            true => Err(stopped("the call was cancelled")),
-            false => Ok(()),
-        }
+        bulk::check(&self.whole)
     }
 }

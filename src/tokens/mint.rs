@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::bulk::{PROGRESS_INTERVAL, Progress, failure, stopped, workers};
+use super::bulk::{self, PROGRESS_INTERVAL, Progress, failure, stopped, workers};
 use super::{Origin, SAVE_TIME, Saved, Tokens, Want};
 use crate::api::{
     InstalledLocationsParams, Pages, fails_every_mint, installed_location_ids, location_ids,
@@ -74,7 +74,8 @@ enum MintOutcome {
 impl Tokens {
     /// Mints for every location whose token is missing or due. One failure does not stop the rest.
     ///
-    /// `deadline` limits each request; the whole call has no time limit, but can be cancelled.
+    /// `deadline` limits each request; the whole call has no time limit unless its caller sets one,
+    /// but can be cancelled.
     pub fn mint_all(
         &self,
         params: MintParams,
@@ -119,6 +120,7 @@ impl Tokens {
                 let location_id = location_id?;
                 match self.mint_one(&location_id, job) {
                     Ok(outcome) => return Some(outcome),
+                    // A mint that ended with the whole call says nothing about the location.
                     Err(error) if !job.is_fatal(&error) => {
                         let error = error.with_resource(&location_id);
                         return Some(MintOutcome::Failed(location_id, error));
@@ -129,7 +131,7 @@ impl Tokens {
             Err(error) => error,
         };
         // Stop the other workers before they fail in the same way.
-        job.queue.stop(error);
+        job.queue.stop(bulk::check(&job.whole).err().unwrap_or(error));
         None
     }
 
@@ -219,14 +221,14 @@ impl Tokens {
             if let Err(error) = self.save_and_publish_all(batch, &job.whole) {
                 job.queue.stop(error);
             }
-            if job.whole.is_cancelled() {
-                job.queue.stop(stopped("the call was cancelled"));
+            if let Err(error) = bulk::check(&job.whole) {
+                job.queue.stop(error);
             }
             if should_continue && (job.whole.now() - reported_at >= PROGRESS_INTERVAL || over) {
                 reported_at = job.whole.now();
                 should_continue = progress(&tally.progress(job.queue.total(), reported_at));
                 if !should_continue {
-                    job.queue.stop(stopped("the progress callback stopped the call"));
+                    job.queue.stop(stopped());
                 }
             }
         }
@@ -286,7 +288,7 @@ struct MintJob<'a, D> {
     queue: LocationQueue,
     company_id: String,
     force: bool,
-    /// Used only for cancellation.
+    /// Used only for cancellation and the end of the whole call.
     whole: Deadline,
     deadline: &'a D,
 }
@@ -301,7 +303,7 @@ impl<D: Fn() -> Deadline> MintJob<'_, D> {
     fn is_fatal(&self, error: &Error) -> bool {
         error.resource_id() == Some(&self.company_id)
             || fails_every_mint(error)
-            || error.status() == Status::Cancelled
+            || self.whole.check_call().is_err()
     }
 }
 

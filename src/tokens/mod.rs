@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ring::digest::{Digest, SHA256, digest};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::api::{Api, Failure, InstalledLocationsParams, LocationTokenParams, says_invalid_token};
@@ -112,12 +113,50 @@ pub struct Counters {
 enum Want {
     /// A token that is not due; a valid old token is accepted if the renewal fails.
     Fresh,
+    /// Like `Fresh`, but valid for at least this time, or just granted. A valid old token that
+    /// expires earlier is not accepted.
+    ValidFor(Duration),
     /// A token other than the caller's.
     Another,
     /// Like `Another`, but requested explicitly: the hold of an inactive location is ignored.
     Now,
     /// A token with more than its runway left.
     Runway,
+}
+
+impl Want {
+    /// How long an old token must be valid to be accepted if the renewal fails; `None` if no old
+    /// token is.
+    fn accepts_valid_for(self) -> Option<Duration> {
+        match self {
+            Want::Fresh => Some(Duration::ZERO),
+            Want::ValidFor(least) => Some(least),
+            Want::Another | Want::Now | Want::Runway => None,
+        }
+    }
+
+    /// How long an old token that is valid for `left` is accepted; zero if it is not.
+    fn accepts_for(self, left: Duration) -> Duration {
+        self.accepts_valid_for().map_or(Duration::ZERO, |least| left.saturating_sub(least))
+    }
+}
+
+/// Selects an access token.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessTokenParams {
+    /// The company or location. Required.
+    pub resource_id: String,
+    /// How long the token must be valid at least. Default: only until the next renewal.
+    pub min_valid_seconds: Option<u64>,
+}
+
+/// Selects a token to refresh.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RefreshParams {
+    /// The company or location. Required.
+    pub resource_id: String,
 }
 
 impl Tokens {
@@ -160,6 +199,31 @@ impl Tokens {
                     .map_err(|error| error.with_resource(resource_id))
             }
         }
+    }
+
+    /// Returns a valid access token, like [`Tokens::access_token`], that is valid for at least
+    /// `min_valid_seconds`. A token that was granted within the last minute is returned even if its
+    /// whole life is shorter, because a renewal would not help. An old token that expires earlier
+    /// does not hide a failure.
+    pub fn access_token_with(
+        &self,
+        params: &AccessTokenParams,
+        deadline: &Deadline,
+    ) -> Result<Secret> {
+        let resource_id = &params.resource_id;
+        valid_id("resourceId", resource_id)?;
+        let Some(seconds) = params.min_valid_seconds else {
+            return self.access_token(resource_id, || deadline.clone());
+        };
+        let least = Duration::from_secs(seconds);
+        let uptime = self.clock.uptime();
+        if self.cache.unexpired_for(resource_id, uptime).is_some_and(|left| left >= least)
+            && let Some(access_token) = self.cache.with_fresh(resource_id, uptime, Secret::clone)
+        {
+            return Ok(access_token);
+        }
+        self.renewed(resource_id, Want::ValidFor(least), None, deadline)
+            .map_err(|error| error.with_resource(resource_id))
     }
 
     /// Passes a token that is fresh in the cache to `take`, without I/O, waiting or allocation.
@@ -556,8 +620,8 @@ impl Tokens {
                     return result;
                 }
                 Role::Follower(flight) => {
-                    if want == Want::Fresh
-                        && let Some(valid) = self.valid(resource_id, deadline)
+                    if let Some(least) = want.accepts_valid_for()
+                        && let Some(valid) = self.valid(resource_id, least, deadline)
                     {
                         return Ok(valid);
                     }
@@ -581,19 +645,26 @@ impl Tokens {
         self.maintained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A valid token, due or not, from the cache or the store.
-    fn valid(&self, resource_id: &str, deadline: &Deadline) -> Option<Secret> {
-        self.cache.unexpired(resource_id, self.clock.uptime()).or_else(|| {
+    /// A token that is valid for more than `least`, due or not, from the cache or the store.
+    fn valid(&self, resource_id: &str, least: Duration, deadline: &Deadline) -> Option<Secret> {
+        self.valid_in_cache(resource_id, least).or_else(|| {
             let changes = self.cache.changes(resource_id);
             let record =
                 self.records.load(resource_id, &deadline.within(BRIEF_WAIT)).ok().flatten()?;
-            let is_valid = !self.schedule.left(&record, &self.cache).is_zero();
+            let is_valid = self.schedule.left(&record, &self.cache) > least;
             // Cached so that it can still be served if the store fails.
             is_valid.then(|| {
                 self.serve_stale(changes, &record, StaleReason::Due);
                 record.token.access_token.clone()
             })
         })
+    }
+
+    /// A token that is valid for more than `least`, due or not, from the cache.
+    fn valid_in_cache(&self, resource_id: &str, least: Duration) -> Option<Secret> {
+        let uptime = self.clock.uptime();
+        self.cache.unexpired_for(resource_id, uptime).filter(|left| *left > least)?;
+        self.cache.unexpired(resource_id, uptime)
     }
 
     fn metadata(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Value>> {

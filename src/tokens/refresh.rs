@@ -71,10 +71,10 @@ impl Deadlines {
         if self.has_valid { &self.store } else { &self.call }
     }
 
-    /// The caller has a token that is valid for `left`: it does not wait for others, and stops
-    /// leading a refresh before that token expires.
+    /// The caller has a token that it accepts for `left`: it does not wait for others, and stops
+    /// leading a refresh before that time ends. Zero if it has none.
     fn shorten(&mut self, left: Duration) {
-        if !self.has_valid {
+        if !self.has_valid && !left.is_zero() {
             self.has_valid = true;
             self.store = self.call.within(BRIEF_WAIT);
             if left > 2 * EXPIRY_RESERVE {
@@ -102,10 +102,8 @@ impl Tokens {
             return Ok(token);
         }
         let mut deadlines = Deadlines::of(deadline, waits);
-        if want == Want::Fresh
-            && let Some(left) = self.cache.unexpired_for(resource_id, self.clock.uptime())
-        {
-            deadlines.shorten(left);
+        if let Some(left) = self.cache.unexpired_for(resource_id, self.clock.uptime()) {
+            deadlines.shorten(want.accepts_for(left));
         }
         let (error, attempt) = match self.precheck(resource_id, want, known, &mut deadlines) {
             Ok(Precheck::Taken(token)) => return Ok(token),
@@ -152,23 +150,21 @@ impl Tokens {
                 }
                 // The cache changed meanwhile, perhaps to this token: read the record again under
                 // the lock.
-                if want == Want::Fresh {
-                    deadlines.shorten(self.schedule.left(record, &self.cache));
-                }
+                deadlines.shorten(want.accepts_for(self.schedule.left(record, &self.cache)));
                 return Ok(Precheck::Due);
             }
             if let Some(error) = self.blocked_by_state(record, want, &deadlines.store) {
                 return Ok(Precheck::NotNow(error));
             }
             let left = self.schedule.left(record, &self.cache);
+            deadlines.shorten(want.accepts_for(left));
             if want == Want::Fresh && !left.is_zero() {
                 // Other callers are served this token during the renewal.
-                deadlines.shorten(left);
                 self.serve_stale(changes, record, StaleReason::Due);
             }
         }
         // For a caller with a valid token, the cache already applies the backoff.
-        if want == Want::Fresh && !deadlines.has_valid {
+        if want.accepts_valid_for().is_some() && !deadlines.has_valid {
             match self.cooldowns.check(resource_id, deadlines.call.now()) {
                 CooldownState::Over => {}
                 CooldownState::Short(left) => deadlines.call.sleep(left)?,
@@ -257,6 +253,11 @@ impl Tokens {
     fn satisfies(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
         match want {
             Want::Fresh => self.schedule.is_fresh(record, &self.cache),
+            Want::ValidFor(least) => {
+                self.schedule.is_fresh(record, &self.cache)
+                    && (self.schedule.left(record, &self.cache) >= least
+                        || self.schedule.is_just_granted(record))
+            }
             // The renewal time of an inactive location says nothing about its token.
             Want::Runway => record.standing == Standing::Good && self.schedule.has_runway(record),
             // Another caller or process renewed the token after this caller read it.
@@ -302,13 +303,15 @@ impl Tokens {
         }
         let stale_reason =
             if attempt == Attempt::Busy { StaleReason::Busy } else { StaleReason::Failed };
+        let Some(least) = want.accepts_valid_for() else { return Err(error) };
         match (stored, in_memory) {
-            _ if want != Want::Fresh => Err(error),
-            (Some(record), _) if !self.schedule.left(&record, &self.cache).is_zero() => {
+            (Some(record), _)
+                if !want.accepts_for(self.schedule.left(&record, &self.cache)).is_zero() =>
+            {
                 self.serve_stale(changes, &record, stale_reason);
                 Ok(record.token.access_token.clone())
             }
-            (_, Some(in_memory)) => Ok(in_memory),
+            (_, Some(_)) => self.valid_in_cache(resource_id, least).ok_or(error),
             _ => Err(error),
         }
     }

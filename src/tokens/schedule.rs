@@ -13,6 +13,9 @@ use crate::token::{NEVER, Token, USUAL_LIFETIME_MS};
 /// How long no token is requested for a location that the API calls inactive.
 pub const INACTIVE_HOLD_MS: i64 = 60_000;
 
+/// The greatest age of a token that counts as just granted.
+const JUST_GRANTED_MS: i64 = 60_000;
+
 /// A renewal time further ahead than this comes from a wrong clock or an unusually long lifetime:
 /// maintenance checks the record.
 pub const MAX_RENEWAL_AHEAD_MS: i64 = 2 * USUAL_LIFETIME_MS;
@@ -50,6 +53,12 @@ impl Schedule {
     pub fn is_fresh(&self, record: &Record, cache: &TokenCache) -> bool {
         !record.token.is_issued_in_future(self.clock.wall_ms())
             && self.left(record, cache) > self.margin(&record.token)
+    }
+
+    /// Whether the token was granted so recently that another one would hardly live longer.
+    pub fn is_just_granted(&self, record: &Record) -> bool {
+        let age = record.token.issued_at.map(|at| self.clock.wall_ms().saturating_sub(at));
+        age.is_some_and(|age| age < JUST_GRANTED_MS)
     }
 
     /// When maintenance renews a token: when less than its runway is left; now if the outcome of a

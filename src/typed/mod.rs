@@ -7,19 +7,22 @@ pub mod params;
 mod results;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::api::InstalledLocationsParams;
 use crate::authorization::{CompleteParams, ListenParams, UrlParams};
-use crate::client;
+use crate::client::{self, CallOptions};
 use crate::config::Config;
 use crate::error::{Error, Result, Status};
 use crate::request::RequestParams;
 use crate::secret::Secret;
 use crate::store::Host;
-use crate::tokens::{AdoptParams, ImportParams, ListParams, MaintainParams, MintParams};
+use crate::tokens::{
+    AccessTokenParams, AdoptParams, ImportParams, ListParams, MaintainParams, MintParams,
+};
 use crate::webhook::Headers;
 
 pub use results::{
@@ -30,9 +33,9 @@ pub use results::{
 
 /// A client for one app and its tokens. Share it between threads by reference or in an `Arc`.
 ///
-/// Every call ends by its deadline (`timeouts.totalMs` of the configuration), or earlier by
-/// [`Client::cancel`]. Dropping the client makes a last attempt to save tokens that could not be
-/// saved before.
+/// Every call ends by its deadline (`timeouts.totalMs` of the configuration, or
+/// [`Client::with_timeout`]), or earlier by [`Client::cancel`]. Dropping the client makes a last
+/// attempt to save tokens that could not be saved before.
 ///
 /// A program that stores its tokens in SQLite:
 ///
@@ -100,6 +103,20 @@ impl Client {
     /// ```
     pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
         self.core.access_token(resource_id)
+    }
+
+    /// Like [`Client::access_token`], but the token is valid for at least `min_valid`, for example
+    /// for a long upload. A token with less time left is refreshed; if that fails, the error is
+    /// returned. A token that was granted within the last minute is returned even if its whole life
+    /// is shorter.
+    ///
+    /// # Errors
+    /// As [`Client::access_token`].
+    pub fn access_token_valid_for(&self, resource_id: &str, min_valid: Duration) -> Result<Secret> {
+        self.core.access_token_with(&AccessTokenParams {
+            resource_id: resource_id.to_owned(),
+            min_valid_seconds: Some(min_valid.as_secs_f64().ceil() as u64),
+        })
     }
 
     /// The URL of the consent page, with a fresh `state`.
@@ -356,7 +373,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::webhook_verify`]; [`Status::Store`], [`Status::Timeout`] and
-    /// [`Status::Cancelled`]: answer with status 429, so that the vendor repeats the delivery.
+    /// [`Status::Cancelled`]: respond with status 429, so that the vendor repeats the delivery.
     ///
     /// ```
     /// use ghl_oauth::{Client, Config, Status};
@@ -380,6 +397,40 @@ impl Client {
     /// A refresh whose request has been sent continues on its thread until the response is saved.
     pub fn cancel(&self) {
         self.core.cancel();
+    }
+
+    /// The same client for calls that end after `timeout`, not `timeouts.totalMs`; a call over
+    /// many tokens ends altogether. A refresh whose request has been sent continues until the
+    /// response is saved.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ghl_oauth::{Client, Config, params::ListParams};
+    ///
+    /// let client = Client::new(&Config::new("app-1", "secret"))?;
+    /// let page = client.with_timeout(Duration::from_secs(2)).tokens_list(&ListParams::default())?;
+    /// assert!(page.items.is_empty());
+    /// # Ok::<(), ghl_oauth::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Client {
+        let options = CallOptions { timeout: Some(timeout), ..self.core.options().clone() };
+        Client { core: self.core.with(options) }
+    }
+
+    /// The same client for calls that [`Client::cancel_call`] can end by this ID.
+    #[must_use]
+    pub fn with_call_id(&self, call_id: impl Into<String>) -> Client {
+        let options = CallOptions { call_id: Some(call_id.into()), ..self.core.options().clone() };
+        Client { core: self.core.with(options) }
+    }
+
+    /// Ends the calls in progress that have this ID, like [`Client::cancel`].
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] if the ID is empty or longer than 256 bytes.
+    pub fn cancel_call(&self, call_id: &str) -> Result<()> {
+        self.core.cancel_call(call_id)
     }
 
     /// Sets the listener for events, replacing the previous one. It runs on a thread that is inside

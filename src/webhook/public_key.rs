@@ -15,6 +15,34 @@ pub(super) const ED25519_SPKI_PREFIX: [u8; 12] =
 const RSA_ALGORITHM: [u8; 13] =
     [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
+/// The y coordinates of the points of Ed25519 whose order is at most 8, in all their encodings of
+/// 255 bits. The last three are 0 and 1 beyond the field's prime, and -1.
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    bytes_of(0, 0x00, 0x00),
+    bytes_of(1, 0x00, 0x00),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+    bytes_of(0xed, 0xff, 0x7f),
+    bytes_of(0xee, 0xff, 0x7f),
+    bytes_of(0xec, 0xff, 0x7f),
+];
+
+/// 32 bytes: the first one, the ones in between, the last one.
+const fn bytes_of(first: u8, between: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [between; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
+}
+
 /// Base64 with optional padding. Unused bits of the last character must be zero, so that a
 /// signature has only one encoding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -65,13 +93,21 @@ fn decode_key(key: &str) -> Result<Vec<u8>, &'static str> {
     bytes.filter(|bytes| !bytes.is_empty()).ok_or("it is not PEM, hex or base64")
 }
 
-/// Parses an Ed25519 key: 32 bytes, or a SubjectPublicKeyInfo.
+/// Parses an Ed25519 key: 32 bytes, or a SubjectPublicKeyInfo. Refuses a key of small order: it
+/// accepts signatures that anyone can make.
 pub fn ed25519_key(bytes: &[u8]) -> Result<[u8; 32], &'static str> {
-    bytes
+    let key: [u8; 32] = bytes
         .strip_prefix(&ED25519_SPKI_PREFIX)
         .unwrap_or(bytes)
         .try_into()
-        .map_err(|_| "it is not an Ed25519 key")
+        .map_err(|_| "it is not an Ed25519 key")?;
+    let mut y = key;
+    // The highest bit is the sign of x.
+    y[31] &= 0x7f;
+    match SMALL_ORDER.contains(&y) {
+        true => Err("it is an Ed25519 key of small order, for which anyone can sign"),
+        false => Ok(key),
+    }
 }
 
 /// Parses an RSA key: an RSAPublicKey (PKCS#1), or a SubjectPublicKeyInfo with one. Returns the
@@ -167,6 +203,20 @@ mod tests {
             ("nothing", Vec::new()),
         ] {
             assert!(rsa_key(&bad).is_err(), "{why}");
+        }
+    }
+
+    #[test]
+    fn ed25519_key_of_small_order_is_refused_in_every_encoding() {
+        for y in SMALL_ORDER {
+            for sign in [0, 0x80] {
+                let mut key = y;
+                key[31] |= sign;
+                assert!(ed25519_key(&key).is_err(), "{key:02x?}");
+                assert!(ed25519_key(&[&ED25519_SPKI_PREFIX[..], &key].concat()).is_err());
+                key[7] ^= 1;
+                assert_eq!(ed25519_key(&key), Ok(key));
+            }
         }
     }
 

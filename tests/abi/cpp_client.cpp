@@ -50,8 +50,8 @@ void a_bad_configuration_is_refused_by_name() {
         [] { ghl::client(R"({"clientId":"a-1","clientSecret":"s","colour":1})"); });
     CHECK(refused.code() == ghl::status::invalid_argument && refused.parameter() == "colour" &&
           refused.help());
-    CHECK(!refused.retryable() && !refused.sent() && !refused.retry_after() && !refused.http_status() &&
-          !refused.api() && !refused.trace_id());
+    CHECK(!refused.retryable() && !refused.sent() && !refused.retry_after() &&
+          !refused.http_status() && !refused.api() && !refused.trace_id());
     CHECK(std::string(refused.what()).find("GHL_ERR_INVALID_ARGUMENT: ") == 0);
     CHECK(refused.failure().raw.find("\"status\"") != std::string::npos);
     ghl::config config("a-1", "s");
@@ -342,6 +342,80 @@ void raw_endpoints_work(const ghl::client &client, const std::string &company_id
     CHECK(refused.http_status() && refused.api() && refused.api()->message);
 }
 
+// A timeout that the library refuses shows that the options reach every function.
+void every_call_takes_options(const ghl::client &client, const std::string &company_id,
+                              const std::string &location_id) {
+    ghl::call_options none;
+    none.timeout = std::chrono::milliseconds(0);
+    const auto calls = client.with(none);
+    const auto refused = [](auto call) {
+        CHECK(thrown<ghl::invalid_argument>(call).parameter() == "timeoutMs");
+    };
+    refused([&] { calls.authorization_url(); });
+    refused([&] { calls.authorization_complete("https://app.example/?code=a"); });
+    refused([&] { calls.access_token(location_id); });
+    refused([&] { calls.access_token(location_id, std::chrono::seconds(1)); });
+    char buffer[2048];
+    refused([&] { calls.access_token_into(location_id, buffer, sizeof buffer); });
+    refused([&] { calls.token_refresh(location_id); });
+    refused([&] { calls.tokens_list().to_vector(); });
+    refused([&] { calls.tokens_list_page(); });
+    refused([&] { calls.tokens_export().to_vector(); });
+    refused([&] { calls.tokens_import(std::vector<ghl::token>()); });
+    refused([&] { calls.tokens_import("{\"tokens\": [] \n}\n"); });
+    refused([&] { calls.tokens_import("{ }"); });
+    refused([&] { calls.tokens_adopt(); });
+    refused([&] { calls.tokens_maintain(); });
+    refused([&] { calls.tokens_mint(company_id); });
+    refused([&] { calls.request(ghl::api_request("GET", "/nowhere")); });
+    refused([&] { calls.oauth_token({}); });
+    refused([&] { calls.oauth_location_token(company_id, location_id); });
+    refused([&] { calls.installed_locations(company_id).to_vector(); });
+    refused([&] { calls.installed_locations_page(company_id); });
+    CHECK(!calls.checked().access_token(location_id));
+
+    ghl::call_options options;
+    options.timeout = std::chrono::minutes(1);
+    options.call_id = "\"mine\" \xc3\xa4";
+    const auto given = client.with(options);
+    const ghl::secret token = given.access_token(location_id);
+    const ghl::secret plain = client.access_token(location_id);
+    const ghl::secret lasting = given.access_token(location_id, std::chrono::hours(1));
+    CHECK(token.view() == plain.view() && token.view() == lasting.view());
+    CHECK(given.access_token_into(location_id, buffer, sizeof buffer) == token.size());
+    CHECK(token.view() == buffer);
+    std::size_t needed = 0;
+    CHECK(given.checked().access_token_into(location_id, buffer, 8, &needed).error().status ==
+          ghl::status::buffer_too_small);
+    CHECK(needed == token.size() + 1 && buffer[0] == '\0');
+    CHECK(given.token_refresh(location_id).resource_id == location_id);
+    CHECK(!given.tokens_list().to_vector().empty());
+    CHECK(given.tokens_maintain().failed.empty());
+
+    CHECK(thrown<ghl::invalid_argument>([&] { client.cancel(""); }).parameter() == "call_id");
+    client.cancel("unknown");
+    std::atomic<bool> ended{false};
+    std::thread waiting([&] {
+        ghl::listen_options listening;
+        for (int port = 21000;; ++port) {
+            listening.port = port;
+            const auto came = given.checked().authorization_listen(listening);
+            CHECK(!came);
+            if (came.error().status != ghl::status::invalid_argument) {
+                CHECK(came.error().status == ghl::status::cancelled);
+                break;
+            }
+        }
+        ended = true;
+    });
+    while (!ended) {
+        client.cancel(options.call_id);
+        std::this_thread::yield();
+    }
+    waiting.join();
+    CHECK(ghl::library_info().find("\"tls\"") != std::string::npos);
+}
+
 void events_reach_their_listener(ghl::client &client, const std::string &location_id) {
     auto alive = std::make_shared<int>(0);
     const std::weak_ptr<int> watch = alive;
@@ -486,6 +560,7 @@ int main(int argc, char **argv) {
     any_request_can_be_sent(client, ids[0]);
     webhooks_are_checked_and_applied(client, argv[3], argv[4]);
     raw_endpoints_work(client, company.resource_id, ids[1]);
+    every_call_takes_options(client, company.resource_id, ids[1]);
     events_reach_their_listener(client, ids[0]);
     the_log_reaches_its_listener(config);
     threads_share_a_client(client, ids);

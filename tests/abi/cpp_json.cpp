@@ -127,8 +127,8 @@ void results_are_read_leniently() {
     ghl::failure why;
     CHECK(read(
         value(
-            R"({"status": "GHL_ERR_RATE_LIMITED", "message": "slow down", "retryable": true, "sent": false,
-        "retryAfterMs": 1500, "httpStatus": 429,
+            R"({"status": "GHL_ERR_RATE_LIMITED", "message": "slow down", "retryable": true,
+        "sent": false, "retryAfterMs": 1500, "httpStatus": 429,
         "api": {"code": 17, "message": "m", "details": {"a": [1]}}})"),
         why));
     CHECK(why.status == ghl::status::rate_limited && why.retryable && why.sent == false &&

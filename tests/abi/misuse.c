@@ -21,7 +21,7 @@ static with_text *const TEXT_FUNCTIONS[] = {
     ghl_authorization_url, ghl_authorization_complete, ghl_token_refresh,
     ghl_token_delete,      ghl_tokens_list,            ghl_tokens_import,
     ghl_tokens_export,     ghl_authorization_listen,   ghl_request,
-    ghl_tokens_adopt,
+    ghl_tokens_adopt,      ghl_token_refresh_with,
 };
 
 /* Functions with a progress callback. */
@@ -127,6 +127,35 @@ static void null_for_every_parameter(const char *config) {
     CHECK(length == 0);
     refused(ghl_access_token_into(client, "a", buffer, NULL, &document), &document, "length");
     CHECK(ghl_access_token_into(NULL, NULL, NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
+
+    memcpy(buffer, "abc", 4);
+    length = sizeof buffer;
+    CHECK(ghl_access_token_try_into(NULL, "a", buffer, &length) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(length == 0 && buffer[0] == '\0');
+    length = sizeof buffer;
+    CHECK(ghl_access_token_try_into(client, NULL, buffer, &length) == GHL_ERR_INVALID_ARGUMENT);
+    length = sizeof buffer;
+    CHECK(ghl_access_token_try_into(client, "\xff", buffer, &length) == GHL_ERR_INVALID_ARGUMENT);
+    length = sizeof buffer;
+    CHECK(ghl_access_token_try_into(client, "a", NULL, &length) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_access_token_try_into(client, "a", buffer, NULL) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_access_token_try_into(NULL, NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
+
+    const char *wanted = "{\"resourceId\": \"a\"}";
+    token = UNSET;
+    refused(ghl_access_token_with(NULL, wanted, &token, &document), &document, "client");
+    CHECK(token == NULL);
+    refused(ghl_access_token_with(client, NULL, &token, &document), &document, "params_json");
+    refused(ghl_access_token_with(client, "\xff", &token, &document), &document, "params_json");
+    refused(ghl_access_token_with(client, "{}", &token, &document), &document, "resourceId");
+    CHECK(ghl_access_token_with(NULL, NULL, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
+
+    CHECK(ghl_call_cancel(NULL, "a") == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_call_cancel(client, NULL) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_call_cancel(client, "") == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_call_cancel(client, "\xff") == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_call_cancel(NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(ghl_library_info(NULL) == GHL_OK);
 }
 
 static void bad_utf8_in_every_text(void) {

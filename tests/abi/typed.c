@@ -16,6 +16,13 @@ static void make_expired(char *document) {
     }
 }
 
+#define REFUSED(call)                                    \
+    do {                                                 \
+        CHECK((call) == GHL_ERR_INVALID_ARGUMENT);       \
+        CHECK(strcmp(error.parameter, "timeoutMs") == 0); \
+        ghl_typed_error_clear(&error);                   \
+    } while (0)
+
 static void *ask(void *context) {
     void **parts = context;
     char *token;
@@ -350,6 +357,48 @@ int main(int argc, char **argv) {
     CHECK(strcmp(error.parameter, "path") == 0 && response.body == NULL);
     ghl_typed_error_clear(&error);
 
+    /* Options: a timeout that the library refuses shows that they reach each function. */
+    ghl_call_options refused = {.timeout_ms = 86400001};
+    ghl_access_token_request wanted = {.resource_id = location_id, .min_valid_seconds = 60};
+    ghl_token_info info;
+    ghl_token_info_page infos;
+    ghl_adopt_report adopted;
+    OK(ghl_typed_access_token_with(client, &wanted, &token, &error));
+    CHECK(strlen(token) > 20);
+    ghl_string_free(token);
+    wanted.call.call_id = "";
+    CHECK(ghl_typed_access_token_with(client, &wanted, &token, &error) ==
+          GHL_ERR_INVALID_ARGUMENT);
+    CHECK(token == NULL && strcmp(error.parameter, "callId") == 0);
+    ghl_typed_error_clear(&error);
+    wanted.call = refused;
+    REFUSED(ghl_typed_access_token_with(client, &wanted, &token, &error));
+    REFUSED(ghl_typed_token_refresh_with(client, location_id, &refused, &info, &error));
+    OK(ghl_typed_token_refresh_with(client, location_id, NULL, &info, &error));
+    ghl_typed_token_info_clear(&info);
+    REFUSED(ghl_typed_tokens_list(client, &(ghl_token_query){.call = refused}, &infos, &error));
+    REFUSED(ghl_typed_tokens_export(client, &(ghl_token_query){.call = refused}, &tokens, &error));
+    REFUSED(ghl_typed_tokens_import_with(client, NULL, 0, false, &refused, &imported, &error));
+    REFUSED(ghl_typed_tokens_adopt_with(client, NULL, NULL, false, &refused, &adopted, &error));
+    REFUSED(ghl_typed_tokens_maintain_with(client, NULL, 0, &refused, NULL, NULL, &pass, &error));
+    REFUSED(ghl_typed_oauth_location_token_with(client, company.resource_id, location_id, NULL,
+                                                &refused, &minted, &error));
+    mint.call = refused;
+    REFUSED(ghl_typed_tokens_mint(client, &mint, NULL, NULL, &report, &error));
+    get.call = refused;
+    REFUSED(ghl_typed_request(client, &get, &response, &error));
+    ghl_token_request unasked = {.grant_type = "refresh_token", .call = refused};
+    REFUSED(ghl_typed_oauth_token(client, &unasked, &refreshed, &error));
+    ghl_completion_options completion = {.call = refused};
+    REFUSED(ghl_typed_authorization_complete(client, "https://app.example/?code=a", &completion,
+                                             &info, &error));
+    ghl_listen_options named = {.port = 1, .call_id = ""};
+    CHECK(ghl_typed_authorization_listen(client, &named, &info, &error) ==
+          GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "callId") == 0);
+    ghl_typed_error_clear(&error);
+    CHECK(ghl_call_cancel(client, "unknown") == GHL_OK);
+
     /* A webhook signed by argv[3] over argv[4], with an unusual header spelling and other headers;
      * then with another body. */
     ghl_header delivered[] = {
@@ -373,7 +422,6 @@ int main(int argc, char **argv) {
     OK(ghl_typed_tokens_list(client, &locations, &held, &error));
     CHECK(held.count == listed && held.next_page_token == NULL);
     ghl_typed_token_info_page_clear(&held);
-    ghl_token_info info;
     OK(ghl_typed_token_refresh(client, company.resource_id, &info, &error));
     CHECK(strcmp(info.resource_id, company.resource_id) == 0);
     ghl_typed_token_info_clear(&info);

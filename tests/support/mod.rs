@@ -247,6 +247,21 @@ impl Abi {
         }
     }
 
+    /// The token as a JSON string, or the error. Exactly one of the two out-pointers is set.
+    pub fn access_token_with(&self, params: Value) -> Outcome {
+        let params = CString::new(params.to_string()).unwrap();
+        let (mut token, mut error) = (ptr::dangling_mut(), ptr::dangling_mut());
+        // SAFETY: a valid client and valid pointers.
+        let code =
+            unsafe { ghl_access_token_with(self.client, params.as_ptr(), &mut token, &mut error) };
+        assert_eq!((code == 0, code != 0), (error.is_null(), token.is_null()));
+        if code == 0 { Outcome(0, take(token).into()) } else { Outcome::read(code, error) }
+    }
+
+    pub fn token_refresh_with(&self, params: Value) -> Outcome {
+        self.call(ghl_token_refresh_with, &params.to_string())
+    }
+
     /// One pass of maintenance; `progress` returns whether to continue.
     pub fn tokens_maintain(&self, params: Value, progress: impl FnMut(Value) -> bool) -> Outcome {
         self.long(ghl_tokens_maintain, params, progress)
@@ -313,6 +328,13 @@ impl Abi {
     pub fn cancel(&self) {
         // SAFETY: a valid client.
         unsafe { ghl_client_cancel(self.client) };
+    }
+
+    /// Returns the status.
+    pub fn cancel_call(&self, call_id: &str) -> i32 {
+        let call_id = CString::new(call_id).unwrap();
+        // SAFETY: a valid client and a valid string.
+        unsafe { ghl_call_cancel(self.client, call_id.as_ptr()) }
     }
 
     /// Cancels repeatedly until `done`: a call that starts just after one cancellation ends with
@@ -517,8 +539,13 @@ pub fn list_odd_locations(emulator: &Emulator) {
 
 /// Answers every list request with this single page.
 pub fn list_locations(emulator: &Emulator, items: &Value, pagination: &Value) {
+    list_locations_by(emulator, Rule::on(Endpoint::InstalledLocations), items, pagination);
+}
+
+/// Answers list requests by this rule with this page.
+pub fn list_locations_by(emulator: &Emulator, rule: Rule, items: &Value, pagination: &Value) {
     emulator.inject(
-        Rule::on(Endpoint::InstalledLocations),
+        rule,
         FaultKind::Status {
             status: 200,
             body: json!({"items": items, "pagination": pagination}).to_string(),

@@ -10,8 +10,10 @@ import unittest
 from collections.abc import AsyncGenerator, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Callable
+from unittest import mock
 
 import ghl_oauth
+from ghl_oauth import aio
 from ghl_oauth.auth import Bearer, is_curable
 
 from .support import EmulatorTest, in_threads
@@ -227,10 +229,13 @@ class HttpxTest(PlugInTests):
 
 @unittest.skipUnless(importlib.util.find_spec("httpx"), "httpx is not installed")
 class AsyncHttpxTest(PlugInTests):
+    def auth_client(self) -> ghl_oauth.Client | aio.Client:
+        return self.client
+
     def sender(self, resource_id: str | None = None) -> Callable[..., tuple[int, Any]]:
         import httpx
 
-        auth = ghl_oauth.httpx_auth(self.client, resource_id or self.location_id)
+        auth = ghl_oauth.httpx_auth(self.auth_client(), resource_id or self.location_id)
 
         async def in_pieces(stream: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
             for piece in stream:
@@ -257,7 +262,7 @@ class AsyncHttpxTest(PlugInTests):
         self.emulator.fault("stall", endpoint="token")
 
         async def status() -> int:
-            auth = ghl_oauth.httpx_auth(self.client, self.location_id)
+            auth = ghl_oauth.httpx_auth(self.auth_client(), self.location_id)
             async with httpx.AsyncClient(auth=auth, headers={"Version": "v3"}) as http:
                 request = asyncio.create_task(
                     http.get(f"{self.emulator.base_url}/locations/{self.location_id}")
@@ -270,6 +275,28 @@ class AsyncHttpxTest(PlugInTests):
 
         self.assertEqual(asyncio.run(status()), 200)
         self.assertEqual(self.client.stats()["tokens"]["refreshed"], 1)
+
+    def test_live_token_is_sent_without_a_thread(self) -> None:
+        import httpx
+
+        async def status() -> int:
+            auth = ghl_oauth.httpx_auth(self.auth_client(), self.location_id)
+            async with httpx.AsyncClient(auth=auth, headers={"Version": "v3"}) as http:
+                with mock.patch.object(threading.Thread, "start", self.fail):
+                    url = f"{self.emulator.base_url}/locations/{self.location_id}"
+                    return (await http.get(url)).status_code
+
+        self.assertEqual(asyncio.run(status()), 200)
+
+
+@unittest.skipUnless(importlib.util.find_spec("httpx"), "httpx is not installed")
+class AioHttpxTest(AsyncHttpxTest):
+    """The same with a client for asyncio."""
+
+    def auth_client(self) -> aio.Client:
+        client = aio.Client.from_client(self.client)
+        self.addCleanup(lambda: asyncio.run(client.close()))
+        return client
 
 
 # The shared tests do not run on their own.

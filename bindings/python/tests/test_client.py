@@ -114,9 +114,7 @@ class ConsentTest(EmulatorTest):
             if begun:
                 return follow()
             begun.append(True)
-            return self.client.authorization_listen(
-                port=port, timeout_ms=60_000, user_type="Company"
-            )
+            return self.client.authorization_listen(port=port, timeout=60, user_type="Company")
 
         begun: list[bool] = []
         results = in_threads(2, listen_or_follow)
@@ -129,13 +127,35 @@ class ConsentTest(EmulatorTest):
         with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
             self.client.authorization_listen()
         self.assertEqual(raised.exception.parameter, "port")
-        with self.assertRaises(ghl_oauth.Timeout):
-            self.client.authorization_listen(
-                redirect_uri=f"http://localhost:{free_port()}/",
-                timeout_ms=1,
-                state="s",
-                allow_missing_state=True,
-            )
+        short: tuple[dict[str, Any], ...] = ({"timeout": 0.0005}, {"timeout_ms": 1})
+        for limit in short:
+            with self.assertRaises(ghl_oauth.Timeout):
+                self.client.authorization_listen(
+                    redirect_uri=f"http://localhost:{free_port()}/",
+                    state="s",
+                    allow_missing_state=True,
+                    **limit,
+                )
+        with self.assertRaisesRegex(TypeError, "give one of them"):
+            self.client.authorization_listen(port=1, timeout=1, timeout_ms=1000)
+
+
+class SecondsTest(unittest.TestCase):
+    def test_durations_of_the_configuration_are_in_seconds(self) -> None:
+        accepted: tuple[dict[str, Any], ...] = (
+            {"timeouts": {"connect_seconds": 10, "answer_seconds": 0.5, "total_seconds": 1.5}},
+            {"retry": {"base_delay_seconds": 0.2, "max_delay_seconds": 5}},
+            {"rate_limit": {"per_seconds": 10}},
+        )
+        for settings in accepted:
+            ghl_oauth.Client("app-1", "secret", **settings).close()
+        refused: tuple[tuple[dict[str, Any], type[Exception]], ...] = (
+            ({"timeouts": {"total_seconds": 1, "total_ms": 1_000}}, TypeError),
+            ({"timeouts": {"total_seconds": float("inf")}}, ValueError),
+        )
+        for wrong, error in refused:
+            with self.assertRaises(error):
+                ghl_oauth.Client("app-1", "secret", **wrong)
 
 
 class StoreChoiceTest(unittest.TestCase):
@@ -516,6 +536,37 @@ class RequestTest(EmulatorTest):
         )
         (request,) = self.emulator.requests("/file")
         self.assertEqual((request["method"], request["query"]), ("PUT", "a=1&a=2"))
+
+    def test_caller_decides_whether_a_request_is_repeated(self) -> None:
+        self.emulator.fault("status", status=502, body="oops", contentType="text/plain")
+        for method, options, times, retryable in (
+            ("POST", {}, 1, False),
+            ("POST", {"idempotent": True}, 3, True),
+            ("GET", {"idempotent": False}, 1, False),
+            ("GET", {"retry": False}, 1, True),
+        ):
+            path = f"/repeated/{method}/{times}/{retryable}"
+            answer = self.client.request(method, path, **options)
+            self.assertEqual(len(self.emulator.requests(path)), times, path)
+            with self.assertRaises(ghl_oauth.ServerError) as raised:
+                answer.raise_for_status()
+            self.assertEqual(raised.exception.retryable, retryable, path)
+
+    def test_cookies_and_long_integers_of_a_response_are_kept(self) -> None:
+        cookies = ["a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2"]
+        self.emulator.fault(
+            "status",
+            status=200,
+            body='{"z": 12345678901234567890123, "a": 1.0}',
+            contentType="application/json",
+            headers=[["Set-Cookie", cookie] for cookie in cookies],
+        )
+        answer = self.client.request("POST", "/x", body={"z": 98765432109876543210987, "a": 1})
+        self.assertEqual(list(answer.set_cookies), cookies)
+        self.assertEqual(list(answer.body.items()), [("z", 12345678901234567890123), ("a", 1.0)])
+        (request,) = self.emulator.requests("/x")
+        self.assertEqual(json.loads(request["body"]), {"z": 98765432109876543210987, "a": 1})
+        self.assertEqual(list(json.loads(request["body"])), ["z", "a"])
 
     def test_other_host_is_refused(self) -> None:
         with self.assertRaises(ghl_oauth.InvalidArgument) as refused:

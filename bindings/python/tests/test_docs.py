@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import ghl_oauth
+from ghl_oauth import aio
 
 from .support import REPOSITORY, EmulatorTest, environment
 
@@ -146,6 +147,11 @@ class RunningTest(EmulatorTest):
             self.addCleanup(clients[-1].close)
             return clients[-1]
 
+        real_aio = aio.Client
+
+        def make_aio(client_id: str, client_secret: str, **settings: Any) -> aio.Client:
+            return real_aio.from_client(make(client_id, client_secret, **settings))
+
         output = io.StringIO()
 
         def paste(_prompt: str) -> str:
@@ -154,6 +160,7 @@ class RunningTest(EmulatorTest):
 
         with (
             mock.patch.object(ghl_oauth, "Client", make),
+            mock.patch.object(aio, "Client", make_aio),
             mock.patch.object(builtins, "input", paste),
             mock.patch.object(logging, "basicConfig"),
             contextlib.redirect_stdout(output),

@@ -53,6 +53,27 @@ class GhlErrorTest(unittest.TestCase):
         self.assertIs(type(error), ghl_oauth.GhlError)
         self.assertEqual(error.status, "GHL_ERR_OF_THE_FUTURE")
 
+    def test_own_code_can_raise_every_error_with_a_text_or_without(self) -> None:
+        kinds: list[type[ghl_oauth.GhlError]] = [ghl_oauth.GhlError]
+        for kind in kinds + ghl_oauth.GhlError.__subclasses__():
+            with self.assertRaises(kind) as raised:
+                raise kind("version 3 is stored")
+            for error in (raised.exception, pickle.loads(pickle.dumps(raised.exception))):
+                self.assertEqual((str(error), error.status), ("version 3 is stored", kind.status))
+                self.assertEqual(repr(error), f"{kind.__name__}('version 3 is stored')")
+            with self.assertRaises(kind) as raised:
+                raise kind
+            self.assertEqual(str(raised.exception), kind.status)
+
+    def test_timeout_is_also_a_timeout_error(self) -> None:
+        error = errors.from_json(
+            {"status": "GHL_ERR_TIMEOUT", "message": "late", "retryable": True}
+        )
+        self.assertIsInstance(error, TimeoutError)
+        self.assertIsInstance(error, ghl_oauth.Timeout)
+        copy = pickle.loads(pickle.dumps(error))
+        self.assertEqual((str(copy), copy.retryable, copy.code), ("late", True, 11))
+
 
 class RaisedErrorsTest(EmulatorTest):
     def fault(self, status: int, body: Any, endpoint: str = "token", **fault: Any) -> None:
@@ -69,6 +90,9 @@ class RaisedErrorsTest(EmulatorTest):
     def test_configuration_is_refused_by_key(self) -> None:
         refused: tuple[tuple[dict[str, Any], type[ghl_oauth.GhlError], str], ...] = (
             ({"timeouts": {"connect": 1}}, ghl_oauth.InvalidArgument, "timeouts.connect"),
+            ({"timeouts": {"total_seconds": "3"}}, ghl_oauth.InvalidArgument, "timeouts.totalMs"),
+            ({"timeouts": {"total_seconds": 601}}, ghl_oauth.ConfigError, "timeouts.totalMs"),
+            ({"retry": {"base_delay_seconds": []}}, ghl_oauth.InvalidArgument, "retry.baseDelayMs"),
             ({"retry": {"max_attempts": "three"}}, ghl_oauth.InvalidArgument, "retry.maxAttempts"),
             ({"base_url": "http://example.com"}, ghl_oauth.ConfigError, "baseUrl"),
             ({"store": {"kind": "floppy"}}, ghl_oauth.ConfigError, "store.kind"),
@@ -147,9 +171,9 @@ class RaisedErrorsTest(EmulatorTest):
         self.assertIsNone(raised.exception.http_status)
 
     def test_slow_server_causes_a_timeout(self) -> None:
-        client = self.make_client(timeouts={"total_ms": 200})
+        client = self.make_client(timeouts={"total_seconds": 0.2})
         self.emulator.settings(latencyMs=5000)
-        with self.assertRaises(ghl_oauth.Timeout):
+        with self.assertRaises(TimeoutError):
             client.oauth_token(grant_type="client_credentials")
 
     def test_response_without_a_token_is_a_protocol_error(self) -> None:

@@ -129,6 +129,7 @@ class HeaderTest(unittest.TestCase):
     def test_versions_match(self) -> None:
         (version,) = re.findall(r'#define GHL_OAUTH_VERSION "(.*)"', self.header)
         self.assertEqual(ghl_oauth.library_version(), version)
+        self.assertEqual(ghl_oauth.__version__, version)
         self.assertGreaterEqual(ghl_oauth.abi_version(), _library.ABI_VERSION)
 
 
@@ -148,6 +149,11 @@ class NamesTest(unittest.TestCase):
             "set_log_callback": "logging",
             "oauth_installed_locations": "Client.installed_locations",
             "access_token_into": "Client.access_token",
+            "access_token_try_into": "Client.access_token",
+            "access_token_with": "Client.access_token",
+            "call_cancel": "Client.cancel",
+            "library_info": "library_info()",
+            "token_refresh_with": "Client.token_refresh",
         }
         for name in _library.SIGNATURES:
             method = name.replace("ghl_", "", 1)
@@ -157,7 +163,7 @@ class NamesTest(unittest.TestCase):
         for error in ghl_oauth.GhlError.__subclasses__():
             self.assertIn(error.__name__, ghl_oauth.__all__)
         for name in ghl_oauth.__all__:
-            self.assertTrue(getattr(ghl_oauth, name).__doc__, name)
+            self.assertTrue(name == "__version__" or getattr(ghl_oauth, name).__doc__, name)
         for name, method in vars(ghl_oauth.Client).items():
             if not name.startswith("_"):
                 self.assertTrue(method.__doc__, name)

@@ -50,7 +50,7 @@ class DictStore(ghl_oauth.Store):
         with self._mutex:
             stored = self.records.get(resource_id)
             if expected_version != (json.loads(stored)["version"] if stored else 0):
-                raise ghl_oauth.Conflict
+                raise ghl_oauth.Conflict("the record has another version")
             self.records[resource_id] = record_json
 
     def remove(self, resource_id: str) -> None:

@@ -1,16 +1,21 @@
 //! Errors of PostgreSQL statements and connections, and which of them are worth a retry.
 
-use std::error::Error as StdError;
+use std::error::Error as _;
 use std::io;
 
 use tokio_postgres::error::{Severity, SqlState};
 
+use crate::ca_bundle;
 use crate::error::{Error, Status, exhaustion};
 use crate::lookup::ThreadSpawnError;
 
 /// The help text for a certificate that is not trusted.
 const UNTRUSTED: &str =
     "check the host name and this machine's clock; for a private CA, set store.caBundlePath";
+
+/// The help text for a server without TLS.
+const NO_TLS: &str =
+    "enable TLS on the server; in a trusted network, set sslmode=disable in store.url";
 
 /// Why a statement or connection failed.
 #[derive(Debug, Clone)]
@@ -23,7 +28,8 @@ pub enum PgError {
     },
     /// The connection was lost. A sent statement may have been executed.
     ConnectionLost(String),
-    /// The server's certificate is not trusted: the message and the help text. Nothing was sent.
+    /// The server has no TLS, or no trusted certificate: the message and the help text. Nothing was
+    /// sent.
     Untrusted(String, &'static str),
     /// A resource of this machine is exhausted: the message and the help text. Nothing was sent.
     Exhausted(String, &'static str),
@@ -157,10 +163,14 @@ impl From<tokio_postgres::Error> for PgError {
         let Some(refusal) = error.as_db_error() else {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             let text = format!("{error}{cause}");
-            return match error.source().is_some_and(is_untrusted) {
-                true => PgError::Untrusted(text, UNTRUSTED),
-                false => PgError::ConnectionLost(text),
-            };
+            if error.source().is_some_and(ca_bundle::is_untrusted) {
+                return PgError::Untrusted(text, UNTRUSTED);
+            }
+            // A message of tokio-postgres, whose error has no code.
+            if text.contains("server does not support TLS") {
+                return PgError::Untrusted(text, NO_TLS);
+            }
+            return PgError::ConnectionLost(text);
         };
         let text = refusal.message().to_owned();
         // The error that ends a session (57P01, or class 08 from a pooler that lost its server)
@@ -186,10 +196,4 @@ impl From<io::Error> for PgError {
             None => PgError::ConnectionLost(error.to_string()),
         }
     }
-}
-
-/// Whether a connection failed because the server's certificate is not trusted.
-fn is_untrusted(cause: &(dyn StdError + 'static)) -> bool {
-    let tls = cause.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
-    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }

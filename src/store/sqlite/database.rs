@@ -334,11 +334,10 @@ impl Database {
             Schema::Empty => {
                 let message =
                     format!("the database {} was replaced by an empty file", path.display());
-                return Err(AttemptError::Failed(
-                    Error::new(Status::Store, message)
-                        .with_help("restore the database, or create a new client to start with an empty one")
-                        .with_retryable(false),
-                ));
+                let help =
+                    "restore the database, or create a new client to start with an empty one";
+                let error = Error::new(Status::Store, message).with_help(help);
+                return Err(AttemptError::Failed(error.with_retryable(false)));
             }
         }
         // The migration has read from the database, so SQLite has opened all files.

@@ -5,6 +5,7 @@ Start with :class:`Client`. Errors are subclasses of :class:`GhlError`. The libr
 variable ``GHL_OAUTH_LIBRARY`` names it.
 """
 
+from ._boundary import library_info
 from ._library import abi_version, library_version
 from .auth import httpx_auth, requests_auth
 from .client import Client
@@ -28,6 +29,7 @@ from .errors import (
     ServerError,
     SignatureInvalid,
     StateMismatch,
+    Status,
     StoreError,
     Timeout,
     Unauthorized,
@@ -48,6 +50,7 @@ from .models import (
     SkippedToken,
     Token,
     TokenInfo,
+    TokenState,
     UnadoptedToken,
     Webhook,
     WebhookOutcome,
@@ -55,6 +58,8 @@ from .models import (
 from .pages import Pages
 from .progress import ProgressBar, ProgressDisplay
 from .store import Store, StorePage
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Adoption",
@@ -93,18 +98,22 @@ __all__ = [
     "SignatureInvalid",
     "SkippedToken",
     "StateMismatch",
+    "Status",
     "Store",
     "StoreError",
     "StorePage",
     "Timeout",
     "Token",
     "TokenInfo",
+    "TokenState",
     "UnadoptedToken",
     "Unauthorized",
     "Webhook",
     "WebhookOutcome",
+    "__version__",
     "abi_version",
     "httpx_auth",
+    "library_info",
     "library_version",
     "requests_auth",
 ]

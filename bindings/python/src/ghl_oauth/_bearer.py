@@ -19,6 +19,11 @@ class Bearer:
         self._renewing = threading.Lock()
         self._in_vain: str | None = None
 
+    def live_header(self) -> str | None:
+        """The value of the header from memory, without waiting; None if that is not possible."""
+        token = self._client._open().token_in_memory(self._resource_id)
+        return None if token is None else f"Bearer {token}"
+
     def header(self) -> str:
         """The value of the header, with a valid token."""
         return f"Bearer {self._client.access_token(self._resource_id)}"

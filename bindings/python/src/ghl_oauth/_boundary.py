@@ -43,6 +43,17 @@ def call(function: Callable[..., int], *arguments: Any) -> Any:
     return json.loads(document) if document else None
 
 
+def call_for_text(function: Callable[..., int], *arguments: Any) -> str:
+    """Calls a function that ends with ``char **out_text, char **out_error``."""
+    out, error = c_void_p(), c_void_p()
+    status = function(*arguments, byref(out), byref(error))
+    text, document = take(out), take(error)
+    settle()
+    if status != OK:
+        raise_error(status, document)
+    return (text or b"").decode()
+
+
 def take(out: c_void_p) -> bytes | None:
     """Copies and frees a string that the library returned."""
     if not out:
@@ -58,7 +69,8 @@ def raise_error(status: int, document: bytes | None) -> NoReturn:
     """Raises the exception for a failed status and its error object."""
     details = json.loads(document).get("error") if document else None
     error = from_json(details or {"status": library.ghl_status_name(status).decode()})
-    error.code = status
+    if error.code != status:
+        error.code = status
     raise error
 
 
@@ -73,6 +85,12 @@ def progress_callback(function: Callable[[Mapping[str, Any]], object] | None) ->
         if function is not None:
             function(json.loads(progress))
         # A listener or the log may have been interrupted in the meantime.
-        return int(pending())
+        return int(pending() is not None)
 
     return callback(ProgressCallback, tell, failed=1)
+
+
+def library_info() -> dict[str, Any]:
+    """Describes the native library: its version, stores, features and TLS library."""
+    info: dict[str, Any] = call(library.ghl_library_info)
+    return info

@@ -12,10 +12,16 @@ from ctypes import c_void_p
 from threading import get_ident
 from typing import Any, Callable
 
+from ._companion import companion
 from ._library import library
 
 
-def callback(prototype: Any, function: Callable[..., Any], failed: int | None = None) -> Any:
+def callback(
+    prototype: Any,
+    function: Callable[..., Any],
+    failed: int | None = None,
+    unwanted: Callable[..., bool] | None = None,
+) -> Any:
     """A C callback. The library may call the returned object while it is referenced.
 
     Args:
@@ -24,6 +30,7 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
         failed: The result if the function raises. None for a callback without a result: the call
             then continues, so an ``Exception`` goes to ``sys.unraisablehook``, and only an
             interrupt (``KeyboardInterrupt``, ``SystemExit``) is kept for the end of the call.
+        unwanted: Says from the arguments that ``function`` need not be called. Default: it must.
     """
 
     def contained(*arguments: Any, begun: bool = False, inside_a_call: bool = True) -> Any:
@@ -31,6 +38,12 @@ def callback(prototype: Any, function: Callable[..., Any], failed: int | None = 
         # call. If a signal arrived before `function` started, it is still called, so that no lock
         # stays held.
         try:
+            if unwanted is not None and unwanted(*arguments):
+                return failed
+            caller = companion.get()
+            if caller is not None and not caller.abandoned:
+                begun = True
+                return caller.serve(contained, arguments, failed)
             _thread.callbacks += 1
             try:
                 # The library's own threads have no Python caller.
@@ -96,9 +109,14 @@ def _cover_the_entry(function: Any) -> None:
         )
 
 
-def pending() -> bool:
-    """Whether the current call of this thread will raise when it returns."""
-    return get_ident() in _raised
+def pending() -> BaseException | None:
+    """The exception that the current call of this thread will raise when it returns."""
+    return _raised.get(get_ident())
+
+
+def discard_pending() -> None:
+    """Forgets that exception, because the call raises another one."""
+    _raised.pop(get_ident(), None)
 
 
 def free_client(client: c_void_p, store: object) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import threading
 import weakref
 from collections.abc import Mapping
 from ctypes import byref, c_size_t, c_void_p, create_string_buffer
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import _boundary
-from ._boundary import OK, encode_id, progress_callback, raise_error, take
+from ._boundary import OK, encode, encode_id, progress_callback
 from ._callback import callback, free_client, settle
+from ._companion import companion
+from ._interrupt import current_scope, interruptible
 from ._library import EventCallback, ProgressCallback, library
-from .errors import GhlError, StoreError
+from .errors import GhlError, InvalidArgument, StoreError
 
 if TYPE_CHECKING:
     from .store import Store
@@ -36,16 +40,15 @@ class Handle:
     the client is freed when its owner has released it and the last call has returned.
     """
 
-    __slots__ = ("__weakref__", "_event_callback", "_listener", "_pointer")
+    __slots__ = ("__weakref__", "_event_callback", "_given_ids", "_listener", "_pointer")
 
     def __init__(self, config: bytes) -> None:
-        client = c_void_p()
-        _boundary.call(library.ghl_client_new, config, byref(client))
-        self._own(client, None)
+        self._own(_created(_boundary.call, library.ghl_client_new, config), None)
 
     def _own(self, client: c_void_p, store: object) -> None:
         self._pointer = client
         self._listener: Listener | None = None
+        self._given_ids: dict[str, str] = {}
         self._event_callback: Any = None
         finalizer = weakref.finalize(self, free_client, client, store)
         # At interpreter exit, daemon threads may still be inside a call; the process frees the
@@ -57,17 +60,59 @@ class Handle:
         """Calls :func:`_boundary.call` with this client as the first argument."""
         return _boundary.call(function, self._pointer, *arguments)
 
+    def call_with(self, function: Callable[..., int], params: Mapping[str, Any]) -> Any:
+        """Calls a function with parameters. It may wait, and can be interrupted."""
+        return self._wait(params, lambda document: self.call(function, document))
+
+    def call_without(self, function: Callable[..., int], *arguments: Any) -> Any:
+        """The same for a function without parameters, which cannot be cancelled by an id."""
+        return interruptible(partial(self._noted, self.call, function, *arguments), None)
+
     def work(
         self,
         function: Callable[..., int],
-        params: bytes,
+        params: Mapping[str, Any],
         progress: Callable[[Mapping[str, Any]], object] | None,
     ) -> Any:
-        """Like :meth:`call`, for a function with a progress callback."""
-        if not _begin(self):
-            return self.call(function, params, ProgressCallback(), None)
+        """Like :meth:`call_with`, for a function with a progress callback."""
+        scope = current_scope.get()
+        tell = progress if scope is None or progress is None else scope.deliver(progress)
+
+        def make(document: bytes) -> Any:
+            if not _begin(self):
+                return self.call(function, document, ProgressCallback(), None)
+            try:
+                return self.call(function, document, progress_callback(tell), None)
+            finally:
+                _end(self)
+
+        return self._wait(params, make)
+
+    def _wait(self, params: Mapping[str, Any], make: Callable[[bytes], Any]) -> Any:
+        given_id = params.get("callId")
+        if given_id is not None and not _is_usable(given_id):
+            return make(encode(params))  # The library refuses the id.
+        # An id of its own, because several calls may share the given one.
+        own_id = f"python-{next(_call_ids)}"
+        document = encode({**params, "callId": own_id})
+        work = partial(self._noted, make, document)
+        if given_id is not None:
+            work = partial(self._identified, given_id, own_id, work)
+        return interruptible(work, partial(library.ghl_call_cancel, self._pointer, own_id.encode()))
+
+    def _identified(self, given_id: str, own_id: str, work: Callable[[], Any]) -> Any:
+        self._given_ids[own_id] = given_id
         try:
-            return self.call(function, params, progress_callback(progress), None)
+            return work()
+        finally:
+            del self._given_ids[own_id]
+
+    def _noted(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Notes the call, because the exit of the interpreter waits for noted calls."""
+        if companion.get() is None or not _begin(self):
+            return function(*arguments)
+        try:
+            return function(*arguments)
         finally:
             _end(self)
 
@@ -79,23 +124,44 @@ class Handle:
         library.ghl_client_cancel(self._pointer)
         settle()
 
-    def access_token(self, resource_id: str) -> str:
-        """The hot path: no allocation in the library, no JSON."""
+    def cancel_call(self, call_id: str) -> None:
+        """Ends the calls in progress with that id."""
+        if not _is_usable(call_id):
+            raise InvalidArgument(
+                {
+                    "message": "the id of a call is not a string of 1 to 256 bytes without NUL",
+                    "parameter": "callId",
+                }
+            )
+        for own_id, given_id in list(self._given_ids.items()):
+            if given_id == call_id:
+                library.ghl_call_cancel(self._pointer, own_id.encode())
+
+    def token_in_memory(self, resource_id: str) -> str | None:
+        """The hot path: a live token; None if a call that may wait must get it.
+
+        No allocation in the library, no callback, no JSON.
+        """
         resource = encode_id(resource_id)
-        size, buffer, length, length_out, error, error_out = _this_thread.scratch
+        size, buffer, length, length_out = _this_thread.scratch
         length.value = size
-        status = _access_token_into(self._pointer, resource, buffer, length_out, error_out)
+        status = _access_token_try_into(self._pointer, resource, buffer, length_out)
         if status == OK:
             token: str = buffer[: length.value - 1].decode()
-            settle()
             return token
-        document = take(error)
-        settle()
         if status != _BUFFER_TOO_SMALL:
-            raise_error(status, document)
+            return None
         # Twice the required size, in case the token is replaced by a longer one.
         _this_thread.scratch = _scratch(2 * length.value)
-        return self.access_token(resource_id)
+        return self.token_in_memory(resource_id)
+
+    def access_token(self, params: Mapping[str, Any]) -> str:
+        """A token that may have to be renewed first."""
+        token: str = self._wait(params, self._access_token)
+        return token
+
+    def _access_token(self, params: bytes) -> str:
+        return _boundary.call_for_text(library.ghl_access_token_with, self._pointer, params)
 
     def listen(self, listener: Listener | None) -> None:
         """Sets the receiver of the client's events, or removes it if None."""
@@ -126,7 +192,7 @@ class Handle:
 
     def offer(self) -> None:
         """Retries saving refused tokens: listing starts with that, and refreshes nothing."""
-        self.call(library.ghl_tokens_list, _boundary.encode({"pageSize": 1}))
+        self.call(library.ghl_tokens_list, encode({"pageSize": 1}))
 
     def disconnect(self) -> None:
         """Removes the library's event callback; returns when no callback runs any more."""
@@ -144,22 +210,16 @@ class StoreHandle(Handle):
     def __init__(self, config: bytes, store: Store) -> None:
         from ._store import Bridge
 
-        client = c_void_p()
         self._bridge = Bridge(store)
-        self._guarded(
-            _boundary.call,
-            library.ghl_client_new_with_store,
-            config,
-            byref(self._bridge.struct),
-            byref(client),
-        )
-        self._own(client, self._bridge)
+        new = library.ghl_client_new_with_store
+        struct = byref(self._bridge.struct)
+        self._own(_created(self._guarded, _boundary.call, new, config, struct), self._bridge)
 
     def call(self, function: Callable[..., int], *arguments: Any) -> Any:
         return self._guarded(super().call, function, *arguments)
 
-    def access_token(self, resource_id: str) -> str:
-        token: str = self._guarded(super().access_token, resource_id)
+    def _access_token(self, params: bytes) -> str:
+        token: str = self._guarded(super()._access_token, params)
         return token
 
     def rest(self) -> None:
@@ -176,6 +236,43 @@ class StoreHandle(Handle):
             raise
         finally:
             _end(self)
+
+
+def _created(function: Callable[..., Any], *arguments: Any) -> c_void_p:
+    """The client that a call creates. If it is interrupted, the client is freed."""
+    created: list[c_void_p] = []
+
+    def free() -> None:
+        with contextlib.suppress(IndexError):
+            library.ghl_client_free(created.pop())
+
+    def create() -> None:
+        client = c_void_p()
+        function(*arguments, byref(client))
+        created.append(client)
+        caller = companion.get()
+        if caller is not None and caller.abandoned:
+            free()
+
+    try:
+        interruptible(create, None)
+    except BaseException:
+        free()
+        raise
+    return created.pop()
+
+
+_call_ids = itertools.count(1)
+
+
+def _is_usable(call_id: Any) -> bool:
+    """Whether the library accepts the id of a call."""
+    if not isinstance(call_id, str) or "\0" in call_id:
+        return False
+    try:
+        return 1 <= len(call_id.encode()) <= 256
+    except UnicodeEncodeError:
+        return False
 
 
 _connecting = threading.Lock()
@@ -256,14 +353,12 @@ def _disconnect_all() -> None:
 
 
 def _scratch(size: int) -> tuple[Any, ...]:
-    """The output buffers of ``ghl_access_token_into``, with their pointers."""
-    buffer, length, error = create_string_buffer(size), c_size_t(), c_void_p()
-    return size, buffer, length, byref(length), error, byref(error)
+    """The output buffers of ``ghl_access_token_try_into``, with their pointers."""
+    buffer, length = create_string_buffer(size), c_size_t()
+    return size, buffer, length, byref(length)
 
 
 class _ThisThread(threading.local):
-    # A callback that makes the same call on the same thread is harmless: the outer call has read
-    # the size, holds its own buffer, and writes to it last.
     def __init__(self) -> None:
         self.scratch = _scratch(_USUAL_TOKEN_SIZE)
 
@@ -271,5 +366,5 @@ class _ThisThread(threading.local):
 _this_thread = _ThisThread()
 
 # A function without argtypes: ctypes' checks would take as long as the call itself, and the
-# arguments of `access_token` always have the right types.
-_access_token_into = library["ghl_access_token_into"]
+# arguments of `token_in_memory` always have the right types.
+_access_token_try_into = library["ghl_access_token_try_into"]

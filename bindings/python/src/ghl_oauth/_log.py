@@ -17,9 +17,15 @@ _LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEB
 
 
 def _forward(level: int, message: bytes | None, _context: int | None) -> None:
-    python_level = _LEVELS.get(level, logging.DEBUG)
-    if _logger.isEnabledFor(python_level):
-        _logger.log(python_level, "%s", (message or b"").decode("utf-8", "replace"))
+    _logger.log(_python_level(level), "%s", (message or b"").decode("utf-8", "replace"))
+
+
+def _is_unwanted(level: int, _message: bytes | None, _context: int | None) -> bool:
+    return not _logger.isEnabledFor(_python_level(level))
+
+
+def _python_level(level: int) -> int:
+    return _LEVELS.get(level, logging.DEBUG)
 
 
 def warn(message: str) -> None:
@@ -28,7 +34,7 @@ def warn(message: str) -> None:
 
 
 # The library calls it until the process ends, so it must never be collected.
-_callback = callback(LogCallback, _forward)
+_callback = callback(LogCallback, _forward, unwanted=_is_unwanted)
 _connected = False
 
 

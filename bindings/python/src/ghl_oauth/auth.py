@@ -9,11 +9,12 @@ from ._bearer import is_curable as is_curable
 from .client import Client
 
 if TYPE_CHECKING:
+    from . import aio
     from .auth_httpx import HttpxAuth
     from .auth_requests import RequestsAuth
 
 
-def httpx_auth(client: Client, resource_id: str) -> HttpxAuth:
+def httpx_auth(client: Client | aio.Client, resource_id: str) -> HttpxAuth:
     """An ``auth=`` for httpx, sync and async, that adds a valid token to every request.
 
     If a 401 says that the access token is invalid, the plug-in refreshes it and repeats the request
@@ -21,7 +22,8 @@ def httpx_auth(client: Client, resource_id: str) -> HttpxAuth:
     API: every host receives the token.
 
     Args:
-        client: Must stay open while requests are made.
+        client: Must stay open while requests are made. With httpx's ``AsyncClient``, a client for
+            asyncio cancels the call for a token if the request is cancelled.
         resource_id: The company or location whose token is sent.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -60,8 +61,11 @@ class Client:
     Any number of threads may call any method at once; the GIL is released during a call. Every
     method raises the subclass of :class:`GhlError` that fits the failure, or ``ValueError`` if the
     client is closed; the methods list only errors that need an explanation. A call takes at most
-    ``timeouts["total_ms"]``. Python handles a signal, such as Ctrl-C, when the call returns;
-    :meth:`cancel` from another thread ends the call earlier.
+    ``timeouts["total_seconds"]``, or its own ``timeout``.
+
+    Ctrl-C and other signals whose handler raises end a call on the main thread at once; only a
+    refresh that was sent is finished and saved first. :meth:`cancel` ends calls on any thread.
+    :class:`ghl_oauth.aio.Client` is this class for asyncio.
 
     After ``os.fork`` the child may keep using the client.
 
@@ -93,7 +97,8 @@ class Client:
         """Creates a client.
 
         Only the id and the secret are required; None means the default, except for ``store``. The
-        keys of the mappings may be written in snake_case or in the library's camelCase.
+        keys of the mappings may be written in snake_case or in the library's camelCase. Durations
+        are in seconds; the library's own keys in milliseconds (``total_ms``) work as well.
 
         Args:
             client_id: The app's client id, ``<appId>-<suffix>``.
@@ -112,13 +117,13 @@ class Client:
                 ``https://marketplace.gohighlevel.com/v2/oauth/chooselocation``.
             api_version: The value of the ``Version`` header. Default: ``"v3"``.
             token_request_encoding: ``"form"`` (the default) or ``"json"``.
-            timeouts: ``connect_ms`` (default 10,000) for name lookup, connection and TLS;
-                ``answer_ms`` (default 12,000) for one attempt to refresh; ``total_ms`` (default
-                30,000) for a whole call, including waits and retries.
-            retry: ``max_attempts`` (default 3), ``base_delay_ms`` (default 200) and
-                ``max_delay_ms`` (default 5,000).
+            timeouts: ``connect_seconds`` (default 10) for name lookup, connection and TLS;
+                ``answer_seconds`` (default 12) for one attempt to refresh; ``total_seconds``
+                (default 30) for a whole call, including waits and retries.
+            retry: ``max_attempts`` (default 3), ``base_delay_seconds`` (default 0.2) and
+                ``max_delay_seconds`` (default 5).
             rate_limit: The API's limit per company or location: ``requests`` (default 100) in any
-                window of ``per_ms`` (default 10,000), and ``per_day`` (default 200,000).
+                window of ``per_seconds`` (default 10), and ``per_day`` (default 200,000).
             refresh: ``margin_seconds`` (default 300): a token is renewed at the latest this long
                 before it expires; ``runway_percent`` (default 25): maintenance renews it once less
                 than this part of its life is left.
@@ -233,13 +238,20 @@ class Client:
         """
         self._handle = None
 
-    def cancel(self) -> None:
-        """Ends every call in progress with :class:`Cancelled`; later calls are not affected.
+    def cancel(self, call_id: str | None = None) -> None:
+        """Ends calls in progress with :class:`Cancelled`; later calls are not affected.
+
+        Args:
+            call_id: Only calls that were given this id. Default: every call.
 
         A refresh whose request was sent continues on its own thread until the answer is saved: its
         refresh token is spent, and the answer contains the only successor.
         """
-        self._open().cancel()
+        handle = self._open()
+        if call_id is None:
+            handle.cancel()
+        else:
+            handle.cancel_call(call_id)
 
     def stats(self) -> dict[str, Any]:
         """Statistics for monitoring, such as the number of requests and tokens; never a secret."""
@@ -283,14 +295,15 @@ class Client:
         Raises:
             InvalidArgument: Scopes or redirect URI are neither given nor configured, or malformed.
         """
-        link = self._call_with(
-            library.ghl_authorization_url,
-            scopes=_words(scopes),
-            redirectUri=redirect_uri,
-            versionId=version_id,
-            loginInSameTab=login_in_same_tab,
-            state=state,
-        )
+        wanted = {
+            "scopes": _words(scopes),
+            "redirectUri": redirect_uri,
+            "versionId": version_id,
+            "loginInSameTab": login_in_same_tab,
+            "state": state,
+        }
+        # It never waits.
+        link = self._call(library.ghl_authorization_url, encode(wanted))
         return AuthorizationUrl.from_json(link)
 
     def authorization_complete(
@@ -301,6 +314,8 @@ class Client:
         allow_missing_state: bool | None = None,
         redirect_uri: str | None = None,
         user_type: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> TokenInfo:
         """Checks the redirect from the consent page, exchanges its code, and stores the token.
 
@@ -314,6 +329,8 @@ class Client:
                 not configured.
             user_type: The kind of token to request, ``"Company"`` or ``"Location"``. Default: the
                 kind that the installation yields.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             ConsentDenied: The user, or the marketplace, refused.
@@ -330,6 +347,8 @@ class Client:
             allowMissingState=allow_missing_state,
             redirectUri=redirect_uri,
             userType=user_type,
+            timeoutMs=milliseconds(timeout),
+            callId=call_id,
         )
         return TokenInfo.from_json(info)
 
@@ -337,11 +356,13 @@ class Client:
         self,
         *,
         port: int | None = None,
+        timeout: float | None = None,
         timeout_ms: int | None = None,
         state: str | None = None,
         allow_missing_state: bool | None = None,
         redirect_uri: str | None = None,
         user_type: str | None = None,
+        call_id: str | None = None,
     ) -> TokenInfo:
         """Waits for the redirect on a loopback port, then completes the consent.
 
@@ -351,18 +372,17 @@ class Client:
         the wait: the browser shows a plain page that reports success or failure, and the port is
         closed. Everything else is refused without ending the wait.
 
-        Python handles Ctrl-C only when the call returns: :meth:`cancel` on another thread ends it
-        at once.
-
         Args:
             port: Default: the port of the redirect URI, if that is ``http`` on ``localhost`` or
                 ``127.0.0.1``; required behind a tunnel.
-            timeout_ms: How long to wait for the browser, 1 to 3,600,000. Default: 300,000.
+            timeout: How long to wait for the browser, in seconds, at most 3,600. Default: 300.
+            timeout_ms: The same in milliseconds, instead of ``timeout``.
             state: As for :meth:`authorization_complete`.
             allow_missing_state: As for :meth:`authorization_complete`. With it, any page in the
                 user's browser can end the wait and inject its own code.
             redirect_uri: The redirect URI of the URL. Default: the configured one.
             user_type: As for :meth:`authorization_complete`.
+            call_id: As for :meth:`request`.
 
         Raises:
             Timeout: No redirect arrived.
@@ -371,6 +391,10 @@ class Client:
                 it.
             ConsentDenied, ReauthorizationRequired: As for :meth:`authorization_complete`.
         """
+        if timeout is not None:
+            if timeout_ms is not None:
+                raise TypeError("timeout and timeout_ms are the same; give one of them")
+            timeout_ms = milliseconds(timeout)
         info = self._call_with(
             library.ghl_authorization_listen,
             port=port,
@@ -379,12 +403,20 @@ class Client:
             allowMissingState=allow_missing_state,
             redirectUri=redirect_uri,
             userType=user_type,
+            callId=call_id,
         )
         return TokenInfo.from_json(info)
 
     # Token manager.
 
-    def access_token(self, resource_id: str) -> str:
+    def access_token(
+        self,
+        resource_id: str,
+        *,
+        min_valid: float | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
+    ) -> str:
         """Returns a valid access token for a company or location.
 
         Ask before each use and do not keep the token. Usually the call is answered from memory. If
@@ -393,6 +425,12 @@ class Client:
 
         Args:
             resource_id: The id of the company or location.
+            min_valid: How many seconds the token must be valid at least, for instance for a long
+                upload. A token with less time left is renewed; if that fails, the error is raised.
+                A token that was granted within the last minute is returned even if its whole life
+                is shorter. Default: until the next renewal.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             NotFound: No token is held, and no company token that could mint one.
@@ -404,20 +442,41 @@ class Client:
         handle = self._handle
         if handle is None:
             handle = self._open()
-        return handle.access_token(resource_id)
+        token = handle.token_in_memory(resource_id) if min_valid is None else None
+        if token is None:
+            token = handle.access_token(
+                {
+                    "resourceId": encode_id(resource_id).decode(),
+                    "minValidSeconds": whole_seconds(min_valid),
+                    "timeoutMs": milliseconds(timeout),
+                    "callId": call_id,
+                }
+            )
+        return token
 
-    def token_refresh(self, resource_id: str) -> TokenInfo:
+    def token_refresh(
+        self, resource_id: str, *, timeout: float | None = None, call_id: str | None = None
+    ) -> TokenInfo:
         """Renews a token now, even if it is fresh.
 
         Use it if the API rejects a token before it expires.
 
         Args:
             resource_id: The id of the company or location.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             GhlError: As for :meth:`access_token`; here a valid old token does not hide a failure.
         """
-        return TokenInfo.from_json(self._call(library.ghl_token_refresh, encode_id(resource_id)))
+        return TokenInfo.from_json(
+            self._call_with(
+                library.ghl_token_refresh_with,
+                resourceId=encode_id(resource_id).decode(),
+                timeoutMs=milliseconds(timeout),
+                callId=call_id,
+            )
+        )
 
     def token_delete(self, resource_id: str) -> TokenInfo:
         """Deletes a token from memory and store, and returns its metadata. The API is not notified.
@@ -428,7 +487,9 @@ class Client:
         Raises:
             NotFound: No token is held for it.
         """
-        return TokenInfo.from_json(self._call(library.ghl_token_delete, encode_id(resource_id)))
+        return TokenInfo.from_json(
+            self._open().call_without(library.ghl_token_delete, encode_id(resource_id))
+        )
 
     def tokens_list(
         self,
@@ -437,6 +498,8 @@ class Client:
         user_type: str | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Pages[TokenInfo]:
         """Iterates over the stored tokens, without their secrets.
 
@@ -448,11 +511,18 @@ class Client:
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier list.
+            timeout: As for :meth:`request`; for each page.
+            call_id: As for :meth:`request`; the page that is being fetched is cancelled.
 
         Raises:
             InvalidArgument: A parameter is out of range; raised by the iteration, like every error.
         """
-        params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
+        params: dict[str, Any] = {
+            "companyId": company_id,
+            "userType": user_type,
+            "pageSize": page_size,
+        }
+        params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
         return self._token_pages(
             library.ghl_tokens_list, "items", TokenInfo.from_json, params, page_token
         )
@@ -464,6 +534,8 @@ class Client:
         user_type: str | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Pages[Token]:
         """Iterates over the stored tokens with their secrets; :meth:`tokens_import` reads them.
 
@@ -475,17 +547,29 @@ class Client:
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier export.
+            timeout: As for :meth:`request`; for each page.
+            call_id: As for :meth:`request`; the page that is being fetched is cancelled.
 
         Raises:
             InvalidArgument: A parameter is out of range; raised by the iteration, like every error.
         """
-        params = {"companyId": company_id, "userType": user_type, "pageSize": page_size}
+        params: dict[str, Any] = {
+            "companyId": company_id,
+            "userType": user_type,
+            "pageSize": page_size,
+        }
+        params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
         return self._token_pages(
             library.ghl_tokens_export, "tokens", Token.from_json, params, page_token
         )
 
     def tokens_import(
-        self, tokens: Iterable[Token | Mapping[str, Any]], *, replace: bool | None = None
+        self,
+        tokens: Iterable[Token | Mapping[str, Any]],
+        *,
+        replace: bool | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> ImportResult:
         """Imports tokens that were granted elsewhere.
 
@@ -499,6 +583,8 @@ class Client:
                 location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
                 (seconds from now).
             replace: Whether an older token may replace a newer one. Default: False.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             StoreError: The store failed; some of the tokens are imported, and the import can be
@@ -508,7 +594,13 @@ class Client:
             token.to_json() if isinstance(token, Token) else dict(token) for token in tokens
         ]
         return ImportResult.from_json(
-            self._call_with(library.ghl_tokens_import, tokens=documents, replace=replace)
+            self._call_with(
+                library.ghl_tokens_import,
+                tokens=documents,
+                replace=replace,
+                timeoutMs=milliseconds(timeout),
+                callId=call_id,
+            )
         )
 
     def tokens_adopt(
@@ -517,6 +609,8 @@ class Client:
         *,
         resource_id: str | None = None,
         dry_run: bool | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Adoption:
         """Moves the tokens of another client id to this one after a key rotation.
 
@@ -529,6 +623,8 @@ class Client:
                 :attr:`Adoption.clients` names the client ids that have tokens in the database.
             resource_id: Only this company or location. Default: all.
             dry_run: Only report. Default: False.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             ConfigError: The store holds the tokens of one client id only.
@@ -536,7 +632,12 @@ class Client:
         """
         return Adoption.from_json(
             self._call_with(
-                library.ghl_tokens_adopt, clientId=client_id, resourceId=resource_id, dryRun=dry_run
+                library.ghl_tokens_adopt,
+                clientId=client_id,
+                resourceId=resource_id,
+                dryRun=dry_run,
+                timeoutMs=milliseconds(timeout),
+                callId=call_id,
             )
         )
 
@@ -549,6 +650,8 @@ class Client:
         | ProgressBar
         | ProgressDisplay
         | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Maintenance:
         """Renews every token that is due, in one pass.
 
@@ -556,7 +659,7 @@ class Client:
         ``refresh["runway_percent"]`` of its life left, so that a failed renewal leaves hours for
         further attempts; retries saves that the store refused; and mints for locations whose
         INSTALL webhook could not be served at the time. One failure does not stop the rest. Returns
-        when all is done; each token takes at most ``timeouts["total_ms"]``.
+        when all is done; each token takes at most ``timeouts["total_seconds"]``.
 
         Args:
             company_id: Only this company and its locations. Default: all.
@@ -566,21 +669,24 @@ class Client:
                 so the bar has no total until then. To stop the pass, raise an exception: this
                 method raises it after saving all finished renewals. The function's return value is
                 ignored.
+            timeout: The seconds after which the whole call ends. Default: no limit. Call again for
+                the rest.
+            call_id: As for :meth:`request`.
 
         Raises:
             StoreError: The store cannot be read.
+            Timeout: The timeout passed; finished renewals are saved.
             Cancelled: :meth:`cancel` was called.
         """
         handle = self._open()
-        wanted = {"companyId": company_id, "concurrency": concurrency}
+        wanted: dict[str, Any] = {"companyId": company_id, "concurrency": concurrency}
+        wanted |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
 
         def maintain(tell: Callable[[MaintenanceProgress], object] | None) -> Maintenance:
             hear = (
                 None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
             )
-            return Maintenance.from_json(
-                handle.work(library.ghl_tokens_maintain, encode(wanted), hear)
-            )
+            return Maintenance.from_json(handle.work(library.ghl_tokens_maintain, wanted, hear))
 
         if progress is None or callable(progress):
             return maintain(progress)
@@ -598,6 +704,8 @@ class Client:
         force: bool = False,
         concurrency: int | None = None,
         progress: Callable[[MintProgress], object] | ProgressBar | ProgressDisplay | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Minting:
         """Mints tokens for many locations of a company, as fast as its rate limit allows.
 
@@ -618,11 +726,15 @@ class Client:
             progress: A function called about four times a second, and at the end, on this thread;
                 or a tqdm bar; or a rich ``Progress``, which gets a task. To stop, raise an
                 exception: this method raises it after saving all minted tokens.
+            timeout: The seconds after which the whole call ends. Default: no limit. Call again for
+                the rest.
+            call_id: As for :meth:`request`.
 
         Raises:
             NotFound: No token is held for the company.
             StoreError: New tokens cannot be saved.
             RateLimited: The API demands a pause of more than 15 minutes.
+            Timeout: The timeout passed; minted tokens are saved.
             Cancelled: :meth:`cancel` was called.
         """
         handle = self._open()
@@ -633,11 +745,13 @@ class Client:
             "appId": app_id,
             "force": force,
             "concurrency": concurrency,
+            "timeoutMs": milliseconds(timeout),
+            "callId": call_id,
         }
 
         def mint(tell: Callable[[MintProgress], object] | None) -> Minting:
             hear = None if tell is None else lambda so_far: tell(MintProgress.from_json(so_far))
-            return Minting.from_json(handle.work(library.ghl_tokens_mint, encode(wanted), hear))
+            return Minting.from_json(handle.work(library.ghl_tokens_mint, wanted, hear))
 
         if progress is None or callable(progress):
             return mint(progress)
@@ -656,6 +770,10 @@ class Client:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Any = None,
+        idempotent: bool | None = None,
+        retry: bool = True,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Response:
         """Sends a request to any endpoint of the API, with a valid token.
 
@@ -680,9 +798,16 @@ class Client:
             body: Bytes and strings are sent unchanged; a mapping is sent as a form if the content
                 type is ``application/x-www-form-urlencoded``; everything else is sent as JSON.
                 Default: none.
+            idempotent: Whether the server may process the request more than once, so that it is
+                repeated after a lost answer. Default: True for GET, HEAD and OPTIONS.
+            retry: False sends the request once, even after a 429 or 503.
+            timeout: The seconds after which the call ends, at most 86,400. A refresh that was sent
+                is finished first. Default: ``timeouts["total_seconds"]``.
+            call_id: An id for :meth:`cancel`, 1 to 256 bytes. Several calls may share one.
 
         Returns:
-            The response, even if its status is an error: check ``.status`` or ``.ok``.
+            The response, even if its status is an error: check ``.status`` or ``.ok``, or call
+            ``.raise_for_status()``.
         """
         is_bytes = isinstance(body, (bytes, bytearray, memoryview))
         wanted = {
@@ -692,9 +817,14 @@ class Client:
             "query": {} if query is None else dict(query),
             "headers": {} if headers is None else dict(headers),
             "body": None if is_bytes else body,
+            "idempotent": idempotent,
+            "retry": retry,
+            "timeoutMs": milliseconds(timeout),
+            "callId": call_id,
             "bodyBase64": base64.b64encode(body).decode("ascii") if is_bytes else None,
         }
-        return Response.from_json(self._call(library.ghl_request, encode(wanted)))
+        answer = self._open().call_with(library.ghl_request, wanted)
+        return Response.from_json(answer, method, resource_id, idempotent)
 
     # Webhooks of installations and uninstallations.
 
@@ -711,7 +841,8 @@ class Client:
             SignatureInvalid: No configured key made the signature, or the delivery is too old.
             InvalidArgument: The body is signed but is not a JSON object.
         """
-        return Webhook.from_json(self._webhook(library.ghl_webhook_verify, body, headers))
+        delivery = self._delivery(body, headers)
+        return Webhook.from_json(self._call(library.ghl_webhook_verify, *delivery))
 
     def webhook_apply(self, body: bytes, headers: Headers) -> WebhookOutcome:
         """Verifies a webhook like :meth:`webhook_verify` and applies it to the stored tokens.
@@ -731,7 +862,9 @@ class Client:
             InvalidArgument: The body is signed but is not a JSON object.
             StoreError, Timeout, Cancelled: Not applied; a repeated delivery is applied.
         """
-        return WebhookOutcome.from_json(self._webhook(library.ghl_webhook_apply, body, headers))
+        delivery = self._delivery(body, headers)
+        outcome = self._open().call_without(library.ghl_webhook_apply, *delivery)
+        return WebhookOutcome.from_json(outcome)
 
     # The OAuth endpoints, without token management.
 
@@ -745,6 +878,8 @@ class Client:
         redirect_uri: str | None = None,
         client_id: str | None = None,
         client_secret: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Token:
         """Sends ``POST /oauth/token`` and returns its answer.
 
@@ -758,6 +893,8 @@ class Client:
             redirect_uri: The redirect URI that the consent used.
             client_id: Default: the configured one.
             client_secret: Default: the configured one.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             InvalidArgument: A parameter is missing; nothing was sent.
@@ -772,11 +909,19 @@ class Client:
             redirectUri=redirect_uri,
             clientId=client_id,
             clientSecret=client_secret,
+            timeoutMs=milliseconds(timeout),
+            callId=call_id,
         )
         return Token.from_json(token)
 
     def oauth_location_token(
-        self, *, company_id: str, location_id: str, access_token: str | None = None
+        self,
+        *,
+        company_id: str,
+        location_id: str,
+        access_token: str | None = None,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Token:
         """Sends ``POST /oauth/location-token``: mints a location's token from its company's.
 
@@ -786,6 +931,8 @@ class Client:
             company_id: The location's company.
             location_id: The location.
             access_token: The company's access token. Default: the stored one.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`.
 
         Raises:
             NotFound: No token is held for the company.
@@ -796,6 +943,8 @@ class Client:
             companyId=company_id,
             locationId=location_id,
             accessToken=access_token,
+            timeoutMs=milliseconds(timeout),
+            callId=call_id,
         )
         return Token.from_json(token)
 
@@ -815,6 +964,8 @@ class Client:
         location_id: str | None = None,
         access_token: str | None = None,
         installed: bool = False,
+        timeout: float | None = None,
+        call_id: str | None = None,
     ) -> Pages[Location]:
         """Iterates over a company's locations, through all pages.
 
@@ -836,6 +987,8 @@ class Client:
             access_token: The company's access token. Default: the stored one.
             installed: Only locations that have the app installed, even if the server ignores
                 ``is_installed``. No other location has a token.
+            timeout: As for :meth:`request`; for each page.
+            call_id: As for :meth:`request`; the page that is being fetched is cancelled.
 
         Raises:
             InvalidArgument: A parameter is missing or out of range; raised by the iteration, like
@@ -859,6 +1012,8 @@ class Client:
                 planId=plan_id,
                 locationId=location_id,
                 accessToken=access_token,
+                timeoutMs=milliseconds(timeout),
+                callId=call_id,
             )
             found = Location.all_of(page.get("items"))
             if installed:
@@ -877,9 +1032,10 @@ class Client:
         return self._open().call(function, *arguments)
 
     def _call_with(self, function: Callable[..., int], **params: Any) -> Any:
-        return self._call(function, encode(params))
+        return self._open().call_with(function, params)
 
-    def _webhook(self, function: Callable[..., int], body: bytes, headers: Headers) -> Any:
+    @staticmethod
+    def _delivery(body: bytes, headers: Headers) -> tuple[bytes, int, bytes]:
         if not isinstance(body, bytes):
             raise TypeError(f"body must be the raw bytes, not {type(body).__name__}")
         # Frameworks list a repeated name repeatedly; a dict would hide the repetition from the
@@ -887,7 +1043,7 @@ class Client:
         values: dict[str, list[str]] = {}
         for name, value in headers.items():
             values.setdefault(name.lower(), []).append(value)
-        return self._call(function, body, len(body), encode(values))
+        return body, len(body), encode(values)
 
     def _token_pages(
         self,
@@ -952,7 +1108,42 @@ def _no_store() -> InvalidArgument:
 
 
 def _in_camel_case(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if settings is None else {_camel(key): value for key, value in settings.items()}
+    if settings is None:
+        return None
+    translated: dict[str, Any] = {}
+    for key, value in settings.items():
+        milliseconds_key = _IN_MILLISECONDS.get(key)
+        name = milliseconds_key or _camel(key)
+        if name in translated:
+            raise TypeError(f"{name} is given twice, as {key} and under another name")
+        translated[name] = milliseconds(value) if milliseconds_key else value
+    return translated
+
+
+# The library measures these in milliseconds.
+_IN_MILLISECONDS = {
+    "connect_seconds": "connectMs",
+    "answer_seconds": "answerMs",
+    "total_seconds": "totalMs",
+    "base_delay_seconds": "baseDelayMs",
+    "max_delay_seconds": "maxDelayMs",
+    "per_seconds": "perMs",
+}
+
+
+def milliseconds(seconds: Any) -> Any:
+    """A duration in whole milliseconds, rounded up. The library refuses what is no number."""
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    return whole_seconds(seconds * 1000) if is_number else seconds
+
+
+def whole_seconds(seconds: Any) -> Any:
+    """A duration in whole seconds, rounded up. The library refuses what is no number."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return seconds
+    if not math.isfinite(seconds):
+        raise ValueError(f"a duration must be finite, not {seconds}")
+    return math.ceil(seconds)
 
 
 def _camel(name: str) -> str:

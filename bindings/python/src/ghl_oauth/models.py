@@ -7,15 +7,30 @@ a secret.
 from __future__ import annotations
 
 import base64
+import enum
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .errors import GhlError, from_json
+from .errors import (
+    Forbidden,
+    GhlError,
+    InvalidRequest,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    Timeout,
+    Unauthorized,
+    from_json,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
+
+_STATE = re.compile(r"(?<![^?&])state=[^&#]*")
 
 
 def _moment(epoch_ms: int | None) -> datetime | None:
@@ -35,9 +50,36 @@ def flag(value: bool | str | None) -> bool | None:
     return None if value is None else value in (True, "true")
 
 
+def _state(state: str | None) -> str:
+    return TokenState.OK if not state else _STATES.get(state, state)
+
+
 def _text(value: Any) -> str | None:
     """A string from the API, or None for a value of another type."""
     return value if isinstance(value, str) else None
+
+
+class TokenState(str, enum.Enum):
+    """The states of a stored token; each equals its string."""
+
+    OK = "ok"
+    INACTIVE = "inactive"
+    """The location is paused."""
+    REAUTHORIZATION_REQUIRED = "reauthorizationRequired"
+    """A user must consent again."""
+    UNSAVED = "unsaved"
+    """Newer than the stored token, because the store failed."""
+    UNREADABLE = "unreadable"
+    """A deleted record whose contents could not be read, so that only the id is known."""
+
+    def __str__(self) -> str:
+        return str.__str__(self)
+
+    def __format__(self, format_spec: str) -> str:
+        return str.__format__(self, format_spec)
+
+
+_STATES: Mapping[str, TokenState] = {state.value: state for state in TokenState}
 
 
 @dataclass(frozen=True)
@@ -106,10 +148,7 @@ class TokenInfo:
     refreshable: bool
     """Whether it can be renewed without a user: by refresh, or from its company's token."""
     state: str
-    """``"ok"``; ``"inactive"``: the location is paused; ``"reauthorizationRequired"``: a user must
-    consent again; ``"unsaved"``: newer than the stored token, because the store failed;
-    ``"unreadable"``: a deleted record whose contents could not be read, so that only the id is
-    known. A later version of the library may add states."""
+    """A :class:`TokenState`. A later version of the library may add states; those are strings."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
@@ -123,7 +162,7 @@ class TokenInfo:
             scope=raw.get("scope"),
             expires_at=_moment(raw.get("expiresAt")),
             refreshable=bool(raw.get("refreshable")),
-            state=raw.get("state") or "ok",
+            state=_state(raw.get("state")),
             raw=raw,
         )
 
@@ -161,12 +200,15 @@ class Location:
 
 @dataclass(frozen=True)
 class AuthorizationUrl:
-    """The URL of the consent page."""
+    """The URL of the consent page. ``repr`` hides the ``state``."""
 
-    url: str = field(repr=False)
-    state: str = field(repr=False)
+    url: str
+    state: str
     """The state in the redirect. Keep it in the session if another process completes it."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"AuthorizationUrl(url={_STATE.sub('state=…', self.url)!r})"
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> AuthorizationUrl:
@@ -389,17 +431,49 @@ class Response:
     """By lower-case name."""
     body: Any = field(repr=False)
     """Parsed JSON if the response is valid JSON by its type; a string if it is UTF-8; or bytes."""
-    set_cookies: Sequence[str]
-    """Each ``Set-Cookie`` header by itself; ``headers`` joins them."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+    method: str | None = field(default=None, compare=False)
+    """The method of the request."""
+    resource_id: str | None = field(default=None, compare=False)
+    """The company or location whose token was sent."""
+    idempotent: bool | None = field(default=None, compare=False)
+    """Whether the server may process the request more than once, if the caller has said so."""
+    set_cookies: Sequence[str] = ()
+    """Each ``Set-Cookie`` header by itself; ``headers`` joins them."""
 
     @property
     def ok(self) -> bool:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
+    def raise_for_status(self) -> Response:
+        """Returns this response if its status is 2xx, and raises otherwise.
+
+        Each error has ``http_status``, ``api``, ``trace_id``, ``retry_after``, ``retryable`` and
+        ``sent`` as if the library had raised it.
+
+        Raises:
+            Unauthorized: 401.
+            Forbidden: 403.
+            NotFound: 404.
+            Timeout: 408.
+            RateLimited: 429; ``retry_after`` says when to try again.
+            InvalidRequest: Any other 4xx.
+            ServerError: 5xx.
+            ProtocolError: Any other status, for instance a redirect, which is not followed.
+        """
+        if self.ok:
+            return self
+        raise _error_of(self)
+
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Response:
+    def from_json(
+        cls,
+        raw: Mapping[str, Any],
+        method: str | None = None,
+        resource_id: str | None = None,
+        idempotent: bool | None = None,
+    ) -> Response:
         """Reads the library's form."""
         body = raw["body"]
         if raw["bodyEncoding"] == "base64":
@@ -408,9 +482,83 @@ class Response:
             status=raw["status"],
             headers=raw["headers"],
             body=body,
-            set_cookies=tuple(raw.get("setCookies", ())),
             raw=raw,
+            method=method,
+            resource_id=resource_id,
+            idempotent=idempotent,
+            set_cookies=tuple(raw.get("setCookies", ())),
         )
+
+
+_BY_HTTP_STATUS: Mapping[int, type[GhlError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    408: Timeout,
+    429: RateLimited,
+}
+
+
+def _error_of(response: Response) -> GhlError:
+    """The error for a response that is not a success."""
+    status = response.status
+    kind = _BY_HTTP_STATUS.get(status)
+    if kind is None:
+        kind = {4: InvalidRequest, 5: ServerError}.get(status // 100, ProtocolError)
+    body: Mapping[str, Any] = response.body if isinstance(response.body, dict) else {}
+    envelope = body.get("error")
+    newer = isinstance(envelope, dict)
+    fault: Mapping[str, Any] = envelope if isinstance(envelope, dict) else body
+    said = fault.get("message") or body.get("error_description")
+    if isinstance(said, list):
+        said = "; ".join(word for word in said if isinstance(word, str))
+    code = fault.get("code") if newer else fault.get("error")
+    retry_after_ms = _retry_after_ms(response.headers.get("retry-after"))
+    # The server has refused it before acting.
+    refused = status == 429 or (status == 503 and retry_after_ms is not None)
+    repeatable = response.idempotent
+    if repeatable is None:
+        repeatable = response.method is not None and response.method.upper() in _IDEMPOTENT
+    return kind(
+        {
+            "status": kind.status,
+            "message": f"the API answered {status}" + (f": {said}" if said else ""),
+            "retryable": refused or (repeatable and (status == 408 or status >= 500)),
+            "retryAfterMs": retry_after_ms,
+            "resourceId": response.resource_id,
+            "httpStatus": status,
+            "traceId": _text(body.get("traceId"))
+            or _text(fault.get("traceId"))
+            or _text(response.headers.get("x-trace-id")),
+            "sent": not refused,
+            "api": {
+                "code": _text(code),
+                "message": _text(said),
+                "details": fault.get("details") if newer else None,
+                "resolution": _text(fault.get("resolution")) if newer else None,
+            },
+        }
+    )
+
+
+_IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+
+
+def _retry_after_ms(header: Any) -> int | None:
+    """A ``Retry-After``, as seconds or as a date."""
+    if not isinstance(header, str):
+        return None
+    try:
+        return max(0, round(float(header) * 1000))
+    except (ValueError, OverflowError):
+        pass
+    from email.utils import parsedate_to_datetime  # imported here because it is slow
+
+    try:
+        left = parsedate_to_datetime(header) - datetime.now(timezone.utc)
+    except (TypeError, ValueError):  # TypeError: before 3.10, or for a date without a zone
+        return None
+    return max(0, left // _MILLISECOND)
 
 
 @dataclass(frozen=True)

@@ -53,17 +53,23 @@ class Pages(Iterator[Item]):
         while True:
             for item in self._items:
                 return item
-            if self._begun and self._next_page_token is None:
+            if not self._load():
                 raise StopIteration
-            items, following = self._fetch(self._next_page_token)
-            if following is not None and following in self._seen:
-                raise ProtocolError(
-                    {
-                        "message": "the page tokens of the list form a cycle",
-                        "help": "report this defect of the server",
-                    }
-                )
-            self._begun = True
-            self._seen.add(following)
-            self._next_page_token = following
-            self._items = iter(items)
+
+    def _load(self) -> bool:
+        """Fetches the next page; False after the last one."""
+        if self._begun and self._next_page_token is None:
+            return False
+        items, following = self._fetch(self._next_page_token)
+        if following is not None and following in self._seen:
+            raise ProtocolError(
+                {
+                    "message": "the page tokens of the list form a cycle",
+                    "help": "report this defect of the server",
+                }
+            )
+        self._begun = True
+        self._seen.add(following)
+        self._next_page_token = following
+        self._items = iter(items)
+        return True

@@ -55,7 +55,7 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
             )
             info = session.run(
                 lambda client: client.authorization_listen(
-                    port=options.port, timeout_ms=1000 * options.timeout, **usual
+                    port=options.port, timeout=options.timeout, **usual
                 )
             )
         except InvalidArgument as error:

@@ -1,6 +1,9 @@
 //! The client, the entry point of the library: builds the components and gives each call its
 //! deadline.
 
+mod options;
+
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,24 +15,34 @@ use crate::api::{Api, InstalledLocationsParams, LocationTokenParams, TokenParams
 use crate::authorization::{Authorization, CompleteParams, ListenParams, UrlParams};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Backend, Config, StoreKind, make_absolute};
-use crate::deadline::{Cancellation, Deadline};
+use crate::deadline::{Cancellation, Deadline, NamedCallGuard, NamedCalls};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
 use crate::fork_safety::ProcessLocal;
 use crate::request::{RequestParams, Requests, ResponseDocument};
 use crate::secret::Secret;
 use crate::store::{self, Host, Seal, Store};
-use crate::token::Token;
+use crate::token::{Token, valid_id};
 use crate::tokens::{
-    AdoptParams, ImportParams, ListParams, MaintainParams, MintParams, Progress, Tokens,
+    AccessTokenParams, AdoptParams, ImportParams, ListParams, MaintainParams, MintParams, Progress,
+    RefreshParams, Tokens,
 };
 use crate::webhook::{Headers, Verifier, Webhooks};
+
+use options::valid_call_id;
+pub use options::{CallOptions, OPTION_KEYS};
 
 /// A client for one app and its tokens. Share it between threads.
 ///
 /// A forked child may keep using it: at its first call, the child opens its own store, connections
 /// and locks.
 pub struct Client {
+    shared: Arc<Shared>,
+    options: CallOptions,
+}
+
+/// The client behind all its handles.
+struct Shared {
     config: Config,
     backend: Backend,
     host: Option<Arc<dyn Host>>,
@@ -54,7 +67,15 @@ struct Components {
     webhooks: Webhooks,
     clock: Arc<dyn Clock>,
     cancellation: Arc<Cancellation>,
+    named_calls: NamedCalls,
     call_timeout: Duration,
+}
+
+/// One call in progress.
+struct Call<'a> {
+    components: &'a Components,
+    whole: Deadline,
+    _named: Option<NamedCallGuard<'a>>,
 }
 
 impl Client {
@@ -92,9 +113,229 @@ impl Client {
         store::resolve_paths(&mut backend)?;
         let store = || store::open(&backend, true, &config.timeouts, host.as_ref(), &seal);
         let per_process = PerProcess::new(&config, store, &clock, &events)?;
-        Ok(Client { config, backend, host, seal, clock, events, per_process })
+        let shared = Shared { config, backend, host, seal, clock, events, per_process };
+        Ok(Client { shared: Arc::new(shared), options: CallOptions::default() })
     }
 
+    /// The same client for calls with these options.
+    #[must_use]
+    pub fn with(&self, options: CallOptions) -> Client {
+        Client { shared: Arc::clone(&self.shared), options }
+    }
+
+    /// The options of the calls that are made with this handle.
+    pub fn options(&self) -> &CallOptions {
+        &self.options
+    }
+
+    /// The components of this process; a forked child builds its own.
+    fn components(&self) -> Result<&Components> {
+        self.shared.components()
+    }
+
+    /// Begins a call: from now on it can be cancelled, and its time runs.
+    fn call(&self) -> Result<Call<'_>> {
+        let components = self.components()?;
+        let CallOptions { timeout, call_id } = &self.options;
+        let mut whole =
+            Deadline::by(&components.clock, components.call_timeout, &components.cancellation);
+        if let Some(timeout) = *timeout {
+            whole = whole.with_timeout(timeout);
+        }
+        let named = call_id.as_ref().map(|id| components.named_calls.begin(id));
+        if let Some(named) = &named {
+            whole = whole.cancelled_with(named);
+        }
+        Ok(Call { components, whole, _named: named })
+    }
+
+    /// Ends every waiting call with `CANCELLED`; later calls are not affected.
+    ///
+    /// A refresh whose request has been sent continues on its thread until the response is saved.
+    pub fn cancel(&self) {
+        // Without components no call is waiting.
+        if let Some(components) = self.shared.existing_components() {
+            components.cancellation.raise();
+            components.tokens.wake_all();
+        }
+    }
+
+    /// Ends the calls in progress that have this ID with `CANCELLED`, like [`Client::cancel`].
+    pub fn cancel_call(&self, call_id: &str) -> Result<()> {
+        valid_call_id("call_id", call_id)?;
+        if let Some(components) = self.shared.existing_components()
+            && components.named_calls.cancel(call_id)
+        {
+            components.cancellation.wake();
+            components.tokens.wake_all();
+        }
+        Ok(())
+    }
+
+    /// Statistics for monitoring; contains no secret.
+    pub fn stats(&self) -> Result<Value> {
+        let components = self.components()?;
+        let (http, tokens) = (components.api.counters(), components.tokens.counters());
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "requests": {
+                "sent": http.sent.load(Ordering::Relaxed),
+                "repeated": http.repeated.load(Ordering::Relaxed),
+                "unanswered": http.unanswered.load(Ordering::Relaxed),
+            },
+            "tokens": {
+                "inMemory": components.tokens.cached_count(),
+                "unsaved": components.tokens.unsaved_count(),
+                "refreshed": tokens.refreshed.load(Ordering::Relaxed),
+                "minted": tokens.minted.load(Ordering::Relaxed),
+                "failed": tokens.failed.load(Ordering::Relaxed),
+            },
+            "pace": components.api.rate_limits(),
+        }))
+    }
+
+    /// Sets the listener for events, or removes it with `None`.
+    pub fn on_event(&self, listener: Option<Listener>) {
+        self.shared.events.listen(listener);
+    }
+
+    /// A plain call of `POST /oauth/token`; stores nothing.
+    pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
+        let call = self.call().map_err(Error::before_request)?;
+        call.api
+            .token(params, TokenRetry::SingleUse, call.clock.wall_ms(), &call.deadline())
+            .map_err(Error::from)
+    }
+
+    /// A plain call of `POST /oauth/location-token`; stores nothing.
+    pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
+        let call = self.call().map_err(Error::before_request)?;
+        call.tokens.location_token(params, &call.deadline())
+    }
+
+    /// `GET /oauth/installed-locations`: one page, or all items with `all`.
+    pub fn oauth_installed_locations(
+        &self,
+        params: &InstalledLocationsParams,
+    ) -> Result<Map<String, Value>> {
+        let call = self.call().map_err(Error::before_request)?;
+        call.tokens.installed_locations(params, &call.deadline())
+    }
+
+    pub fn authorization_url(&self, params: UrlParams) -> Result<Value> {
+        self.components()?.authorization.url(params)
+    }
+
+    pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
+        let call = self.call().map_err(Error::before_request)?;
+        call.authorization.complete(params, &call.deadline())
+    }
+
+    pub fn authorization_listen(&self, params: &ListenParams) -> Result<Value> {
+        let call = self.call()?;
+        call.authorization.listen(params, &call.deadline())
+    }
+
+    pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
+        let call = self.call()?;
+        let token = call.tokens.access_token(resource_id, || call.deadline());
+        token.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+    }
+
+    /// A valid access token with a minimum life; see [`Tokens::access_token_with`].
+    pub fn access_token_with(&self, params: &AccessTokenParams) -> Result<Secret> {
+        let call = self.call()?;
+        let token = call.tokens.access_token_with(params, &call.deadline());
+        token.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+    }
+
+    /// Passes the cached token to `take` if it is fresh. In a forked child, does not build the
+    /// components.
+    pub fn try_fresh_token<T>(
+        &self,
+        resource_id: &str,
+        take: impl FnOnce(&Secret) -> T,
+    ) -> Option<T> {
+        self.shared.existing_components()?.tokens.with_fresh(resource_id, take)
+    }
+
+    /// Passes the cached token to `take` if it is fresh; on `None`, call [`Client::access_token`].
+    pub fn with_fresh_token<T>(
+        &self,
+        resource_id: &str,
+        take: impl FnOnce(&Secret) -> T,
+    ) -> Option<T> {
+        self.components().ok()?.tokens.with_fresh(resource_id, take)
+    }
+
+    pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
+        let call = self.call()?;
+        let metadata = call.tokens.refresh(resource_id, &call.deadline());
+        metadata.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+    }
+
+    /// Like [`Client::token_refresh`], with parameters.
+    pub fn token_refresh_with(&self, params: &RefreshParams) -> Result<Value> {
+        valid_id("resourceId", &params.resource_id)?;
+        self.token_refresh(&params.resource_id)
+    }
+
+    pub fn token_delete(&self, resource_id: &str) -> Result<Value> {
+        let call = self.call()?;
+        call.tokens.delete(resource_id, &call.deadline())
+    }
+
+    pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
+        let call = self.call()?;
+        let page = call.tokens.list(params, &call.deadline())?;
+        if *params == ListParams::default() && page["items"].as_array().is_some_and(Vec::is_empty) {
+            call.tokens.look_for_rotation(|| call.deadline());
+        }
+        Ok(page)
+    }
+
+    pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
+        let call = self.call()?;
+        call.tokens.export(params, &call.deadline())
+    }
+
+    pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
+        let call = self.call()?;
+        call.tokens.import(params, &call.deadline())
+    }
+
+    pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {
+        let call = self.call()?;
+        call.tokens.adopt_from(&self.shared.config.client_id, params, || call.step())
+    }
+
+    pub fn request(&self, params: &RequestParams) -> Result<ResponseDocument> {
+        let call = self.call().map_err(Error::before_request)?;
+        let answer = call.requests.send(params, &call.deadline());
+        answer.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+    }
+
+    pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
+        let call = self.call()?;
+        call.tokens.mint_all(params, progress, || call.step())
+    }
+
+    pub fn tokens_maintain(&self, params: &MaintainParams, progress: Progress) -> Result<Value> {
+        let call = self.call()?;
+        call.tokens.maintain(params, progress, || call.step())
+    }
+
+    pub fn webhook_verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
+        self.components()?.webhooks.verify(body, headers)
+    }
+
+    pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
+        let call = self.call()?;
+        call.webhooks.apply(body, headers, &call.deadline())
+    }
+}
+
+impl Shared {
     /// The components of this process; a forked child builds its own.
     fn components(&self) -> Result<&Components> {
         let mut current = &self.per_process;
@@ -126,165 +367,13 @@ impl Client {
             }
         }
     }
-
-    /// Ends every waiting call with `CANCELLED`; later calls are not affected.
-    ///
-    /// A refresh whose request has been sent continues on its thread until the response is saved.
-    pub fn cancel(&self) {
-        // Without components no call is waiting.
-        if let Some(components) = self.existing_components() {
-            components.cancellation.raise();
-            components.tokens.wake_all();
-        }
-    }
-
-    /// Statistics for monitoring; contains no secret.
-    pub fn stats(&self) -> Result<Value> {
-        let components = self.components()?;
-        let (http, tokens) = (components.api.counters(), components.tokens.counters());
-        Ok(json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "requests": {
-                "sent": http.sent.load(Ordering::Relaxed),
-                "repeated": http.repeated.load(Ordering::Relaxed),
-                "unanswered": http.unanswered.load(Ordering::Relaxed),
-            },
-            "tokens": {
-                "inMemory": components.tokens.cached_count(),
-                "unsaved": components.tokens.unsaved_count(),
-                "refreshed": tokens.refreshed.load(Ordering::Relaxed),
-                "minted": tokens.minted.load(Ordering::Relaxed),
-                "failed": tokens.failed.load(Ordering::Relaxed),
-            },
-            "pace": components.api.rate_limits(),
-        }))
-    }
-
-    /// Sets the listener for events, or removes it with `None`.
-    pub fn on_event(&self, listener: Option<Listener>) {
-        self.events.listen(listener);
-    }
-
-    /// A plain call of `POST /oauth/token`; stores nothing.
-    pub fn oauth_token(&self, params: &TokenParams) -> Result<Token> {
-        let components = self.components().map_err(Error::before_request)?;
-        components
-            .api
-            .token(params, TokenRetry::SingleUse, self.clock.wall_ms(), &components.deadline())
-            .map_err(Error::from)
-    }
-
-    /// A plain call of `POST /oauth/location-token`; stores nothing.
-    pub fn oauth_location_token(&self, params: &LocationTokenParams) -> Result<Token> {
-        let components = self.components().map_err(Error::before_request)?;
-        components.tokens.location_token(params, &components.deadline())
-    }
-
-    /// `GET /oauth/installed-locations`: one page, or all items with `all`.
-    pub fn oauth_installed_locations(
-        &self,
-        params: &InstalledLocationsParams,
-    ) -> Result<Map<String, Value>> {
-        let components = self.components().map_err(Error::before_request)?;
-        components.tokens.installed_locations(params, &components.deadline())
-    }
-
-    pub fn authorization_url(&self, params: UrlParams) -> Result<Value> {
-        self.components()?.authorization.url(params)
-    }
-
-    pub fn authorization_complete(&self, params: &CompleteParams) -> Result<Value> {
-        let components = self.components().map_err(Error::before_request)?;
-        components.authorization.complete(params, &components.deadline())
-    }
-
-    pub fn authorization_listen(&self, params: &ListenParams) -> Result<Value> {
-        let components = self.components()?;
-        components.authorization.listen(params, &components.deadline())
-    }
-
-    pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
-        let components = self.components()?;
-        let token = components.tokens.access_token(resource_id, || components.deadline());
-        token.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
-    }
-
-    /// Passes the cached token to `take` if it is fresh; on `None`, call [`Client::access_token`].
-    pub fn with_fresh_token<T>(
-        &self,
-        resource_id: &str,
-        take: impl FnOnce(&Secret) -> T,
-    ) -> Option<T> {
-        self.components().ok()?.tokens.with_fresh(resource_id, take)
-    }
-
-    pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
-        let components = self.components()?;
-        let metadata = components.tokens.refresh(resource_id, &components.deadline());
-        metadata
-            .map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
-    }
-
-    pub fn token_delete(&self, resource_id: &str) -> Result<Value> {
-        let components = self.components()?;
-        components.tokens.delete(resource_id, &components.deadline())
-    }
-
-    pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
-        let components = self.components()?;
-        let page = components.tokens.list(params, &components.deadline())?;
-        if *params == ListParams::default() && page["items"].as_array().is_some_and(Vec::is_empty) {
-            components.tokens.look_for_rotation(|| components.deadline());
-        }
-        Ok(page)
-    }
-
-    pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
-        let components = self.components()?;
-        components.tokens.export(params, &components.deadline())
-    }
-
-    pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
-        let components = self.components()?;
-        components.tokens.import(params, &components.deadline())
-    }
-
-    pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {
-        let components = self.components()?;
-        components.tokens.adopt_from(&self.config.client_id, params, || components.deadline())
-    }
-
-    pub fn request(&self, params: &RequestParams) -> Result<ResponseDocument> {
-        let components = self.components().map_err(Error::before_request)?;
-        let answer = components.requests.send(params, &components.deadline());
-        answer.map_err(|error| components.tokens.explain_not_held(error, || components.deadline()))
-    }
-
-    pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
-        let components = self.components()?;
-        components.tokens.mint_all(params, progress, || components.deadline())
-    }
-
-    pub fn tokens_maintain(&self, params: &MaintainParams, progress: Progress) -> Result<Value> {
-        let components = self.components()?;
-        components.tokens.maintain(params, progress, || components.deadline())
-    }
-
-    pub fn webhook_verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {
-        self.components()?.webhooks.verify(body, headers)
-    }
-
-    pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
-        let components = self.components()?;
-        components.webhooks.apply(body, headers, &components.deadline())
-    }
 }
 
 impl Drop for Components {
     /// Makes a last attempt to save unsaved tokens. A forked child never drops its parent's
     /// components.
     fn drop(&mut self) {
-        self.tokens.close(&self.deadline());
+        self.tokens.close(&Deadline::by(&self.clock, self.call_timeout, &self.cancellation));
     }
 }
 
@@ -324,14 +413,32 @@ impl PerProcess {
             tokens,
             clock: Arc::clone(clock),
             cancellation: Arc::default(),
+            named_calls: NamedCalls::default(),
             call_timeout: Duration::from_millis(config.timeouts.total_ms),
         };
         Ok(PerProcess { own: ProcessLocal::new(components), child: OnceBox::new() })
     }
 }
 
-impl Components {
+impl Call<'_> {
+    /// The deadline of a call that does one thing.
     fn deadline(&self) -> Deadline {
-        Deadline::by(&self.clock, self.call_timeout, &self.cancellation)
+        match self.whole.has_timeout() {
+            true => self.whole.clone(),
+            false => self.whole.renewed(self.components.call_timeout),
+        }
+    }
+
+    /// The deadline of one step of a call over many tokens.
+    fn step(&self) -> Deadline {
+        self.whole.renewed(self.components.call_timeout)
+    }
+}
+
+impl Deref for Call<'_> {
+    type Target = Components;
+
+    fn deref(&self) -> &Components {
+        self.components
     }
 }

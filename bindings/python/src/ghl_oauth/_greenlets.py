@@ -1,0 +1,252 @@
+"""Calls under gevent: a thread of the system for each call that may wait.
+
+A call in C would block all greenlets of its thread. And a callback that switched to another
+greenlet would move the stack of the call in C, which other threads of the library use. So a thread
+of its own makes the call, while the calling greenlet waits and other greenlets run. The calling
+greenlet runs the callbacks of the call, in which it may switch. The calls that such a callback
+makes run on the same thread, so the library sees the usual nesting.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Callable
+from weakref import WeakKeyDictionary
+
+from ._companion import Cancel, Errand, Pending, companion
+
+_PATIENCE = 0.1
+"""How often a waiting greenlet looks around, in seconds: after a fork its thread is missing."""
+
+_MOST_THREADS = 64
+"""Calls at once in one thread's greenlets. Further greenlets wait for one of them to end."""
+
+
+def is_possible() -> bool:
+    """Whether gevent is in use, and this greenlet may wait."""
+    # Looked up rather than imported: importing gevent would be slow.
+    hubs = sys.modules.get("gevent._hub_local")
+    if hubs is None:
+        return False
+    # A thread without a hub has no greenlets that could run meanwhile. A hub must not wait.
+    hub = hubs.get_hub_if_exists()
+    if hub is None:
+        return False
+    from gevent import getcurrent
+
+    return getcurrent() is not hub
+
+
+def run(work: Callable[[], Any], cancel: Cancel | None, pending: Pending) -> Errand:
+    """Makes a call on another thread and waits for its end. Only if :func:`is_possible`.
+
+    Parameters and result are those of :func:`_companion.run`. An exception that is raised in the
+    waiting greenlet, such as ``gevent.Timeout``, cancels the call like a signal handler's.
+    """
+    from gevent import get_hub, getcurrent
+
+    errand = Errand(work, cancel)
+    post = _answering.get(getcurrent())
+    if post is not None:
+        post.visit.run(errand, post, pending)
+        return errand
+    hub = get_hub()
+    with _places_of(hub):
+        visit = _Visit(hub)
+        try:
+            visit.run(errand, None, pending)
+        finally:
+            visit.close()
+    return errand
+
+
+def _places_of(hub: Any) -> Any:
+    from gevent.lock import BoundedSemaphore
+
+    process, places = _places.get(hub, (0, None))
+    if process != os.getpid():
+        places = BoundedSemaphore(_MOST_THREADS)
+        _places[hub] = (os.getpid(), places)
+    return places
+
+
+_places: WeakKeyDictionary[Any, tuple[int, Any]] = WeakKeyDictionary()
+
+
+class _Wake:
+    """Wakes a waiting greenlet from another thread."""
+
+    __slots__ = ("_event", "_lock", "_watcher")
+
+    def __init__(self, hub: Any) -> None:
+        from gevent.event import Event
+        from gevent.monkey import get_original
+
+        self._event = Event()
+        # A lock of the system, held only for a moment.
+        self._lock = get_original("_thread", "allocate_lock")()
+        self._watcher = hub.loop.async_()
+        # While it is started, the hub waits for it instead of raising LoopExit.
+        self._watcher.start(self._event.set)
+
+    def wait(self) -> None:
+        self._event.wait(_PATIENCE)
+        self._event.clear()
+
+    def release(self) -> None:
+        with self._lock:
+            if self._watcher is not None:
+                self._watcher.send()
+
+    def close(self) -> None:
+        with self._lock:
+            watcher, self._watcher = self._watcher, None
+        watcher.stop()
+        watcher.close()
+
+
+class _Post:
+    """A callback that the calling greenlet runs for the thread."""
+
+    __slots__ = (
+        "arguments",
+        "begun",
+        "done",
+        "errand",
+        "error",
+        "function",
+        "given_back",
+        "go",
+        "result",
+        "visit",
+    )
+
+    def __init__(
+        self, visit: _Visit, function: Callable[..., Any], arguments: Any, failed: Any
+    ) -> None:
+        from gevent.monkey import get_original
+
+        self.visit = visit
+        self.function = function
+        self.arguments = arguments
+        self.result = failed
+        self.error: Exception | None = None
+        # A call that the callback makes.
+        self.errand: Errand | None = None
+        self.begun = self.done = self.given_back = False
+        self.go = get_original("_thread", "allocate_lock")()
+        self.go.acquire()
+
+    def answer(self) -> None:
+        """Runs the callback in the calling greenlet."""
+        from gevent import getcurrent
+
+        greenlet = getcurrent()
+        outer = _answering.get(greenlet)
+        _answering[greenlet] = self
+        self.begun = True
+        try:
+            self.result = self.function(*self.arguments)
+        except Exception as error:
+            self.error = error
+        finally:
+            if outer is None:
+                del _answering[greenlet]
+            else:
+                _answering[greenlet] = outer
+            self.done = True
+            self.go.release()
+
+
+# The callback that each greenlet is running.
+_answering: dict[Any, _Post] = {}
+
+
+class _Visit:
+    """A thread that makes one call of a greenlet, and the calls of that call's callbacks."""
+
+    __slots__ = ("_process", "_start", "_wake", "abandoned", "post")
+
+    def __init__(self, hub: Any) -> None:
+        from gevent.monkey import get_original
+
+        self._process = os.getpid()
+        self._start = get_original("_thread", "start_new_thread")
+        self._wake = _Wake(hub)
+        self.abandoned = False
+        # The innermost callback that has not returned.
+        self.post: _Post | None = None
+
+    def close(self) -> None:
+        self._wake.close()
+
+    def run(self, errand: Errand, below: _Post | None, pending: Pending) -> None:
+        """Has an errand done. ``below``: the callback that asks for it, or None."""
+        try:
+            if below is None:
+                self._start(self._begin, (errand,))
+            else:
+                below.errand = errand
+                below.go.release()
+            self._attend(errand, below, pending, None)
+        except BaseException:
+            if not errand.take() and errand.cancel is not None:
+                self._attend(errand, below, pending, errand.cancel)
+            raise
+        finally:
+            if below is None and not errand.finished:
+                self._abandon()
+
+    def _attend(
+        self, errand: Errand, below: _Post | None, pending: Pending, cancel: Cancel | None
+    ) -> None:
+        """Runs callbacks until the errand is done."""
+        while not errand.finished:
+            if os.getpid() != self._process:
+                raise RuntimeError("the process was forked during a call")
+            if cancel is not None:
+                cancel()
+            post = self.post
+            if post is None or post is below or post.begun:
+                self._wake.wait()
+                continue
+            post.answer()
+            interrupt = pending()
+            if interrupt is not None and not isinstance(interrupt, Exception):
+                cancel = errand.cancel
+
+    def _abandon(self) -> None:
+        """The thread ends its call alone, and runs the callbacks itself."""
+        self.abandoned = True
+        post = self.post
+        if post is not None and not post.begun:
+            post.begun = post.done = post.given_back = True
+            post.go.release()
+
+    # The thread's own side.
+
+    def _begin(self, errand: Errand) -> None:
+        companion.set(self)
+        self._perform(errand)
+
+    def _perform(self, errand: Errand) -> None:
+        errand.perform()
+        self._wake.release()
+
+    def serve(self, function: Callable[..., Any], arguments: Any, failed: Any) -> Any:
+        """Runs a callback in the calling greenlet."""
+        post = _Post(self, function, arguments, failed)
+        outer, self.post = self.post, post
+        self._wake.release()
+        while not post.done:
+            post.go.acquire()
+            errand, post.errand = post.errand, None
+            if errand is not None:
+                self._perform(errand)
+        self.post = outer
+        if post.given_back:
+            return function(*arguments)
+        if post.error is not None:
+            raise post.error
+        return post.result

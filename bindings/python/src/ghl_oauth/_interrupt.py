@@ -1,0 +1,73 @@
+"""Interruption of calls that may wait: by a signal, or by the cancellation of an awaited method."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, Callable
+
+from . import _companion, _greenlets
+from ._callback import discard_pending, pending, settle
+from .errors import Cancelled
+
+
+class Scope:
+    """An awaited method, whose calls another thread can cancel."""
+
+    __slots__ = ("_cancel", "_cancelled")
+
+    def __init__(self) -> None:
+        self._cancelled = False
+        self._cancel: _companion.Cancel | None = None
+
+    def run(self, work: Callable[[], Any], cancel: _companion.Cancel | None) -> Any:
+        """Makes one of the method's calls."""
+        outer, self._cancel = self._cancel, cancel
+        try:
+            if self._cancelled:
+                raise Cancelled("the awaiting task was cancelled")
+            return work()
+        finally:
+            self._cancel = outer
+
+    def cancel(self) -> None:
+        """Ends the current call and prevents further ones.
+
+        To be repeated until the method has returned, since a call may just be about to begin.
+        """
+        self._cancelled = True
+        if self._cancel is not None:
+            self._cancel()
+
+    def deliver(self, progress: Callable[[Any], object]) -> Callable[[Any], object]:
+        """The function that the calls tell of their progress, instead of this one."""
+        return progress
+
+
+current_scope: ContextVar[Scope | None] = ContextVar("ghl_oauth_scope", default=None)
+
+
+def interruptible(work: Callable[[], Any], cancel: _companion.Cancel | None) -> Any:
+    """Makes a call that may wait.
+
+    Args:
+        work: Makes the call.
+        cancel: Cancels it; None if that is not possible.
+    """
+    scope = current_scope.get()
+    if scope is not None:
+        return scope.run(work, cancel)
+    if _greenlets.is_possible():
+        run = _greenlets.run
+    elif _companion.is_possible():
+        run = _companion.run
+    else:
+        return work()
+    try:
+        errand = run(work, cancel, pending)
+    except BaseException:
+        discard_pending()
+        raise
+    settle()
+    if errand.error is not None:
+        raise errand.error
+    return errand.result

@@ -1,0 +1,410 @@
+"""Signals during a call: real processes, real signals, and an emulator that holds the request."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+import unittest
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, c_int32
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import ghl_oauth
+from ghl_oauth import _callback, _companion
+
+from .support import EmulatorTest, environment, free_port
+from .test_store import DictStore
+
+# Longer than any test may take, so that a call ends in time only if it was interrupted.
+PATIENCE = 600
+
+PROTOTYPE = CFUNCTYPE(c_int32)
+
+PROGRAM = """
+import json, os, signal, sys, threading, time
+import ghl_oauth
+
+settings, company_id, tokens = json.loads(sys.stdin.readline())
+client = ghl_oauth.Client(**settings)
+client.tokens_import(tokens, replace=True)
+
+class Stopped(Exception):
+    pass
+
+def stop(number, frame):
+    os.write(1, b"signal\\n")
+    raise Stopped
+
+signal.signal(signal.SIGTERM, stop)
+
+def tell(*words):
+    print(*words, flush=True)
+
+"""
+
+
+@unittest.skipIf(sys.platform == "win32", "no signal can be sent to one process there")
+class SignalTest(EmulatorTest):
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.database = str(Path(folder.name, "tokens.db"))
+        self.install()
+
+    def start(self, program: str, expired: bool = False) -> subprocess.Popen[str]:
+        """Starts a program with a client that has the company's token."""
+        if expired:
+            self.expire()
+        configuration = self.emulator.configuration
+        settings = {
+            "client_id": configuration["clientId"],
+            "client_secret": configuration["clientSecret"],
+            "base_url": configuration["baseUrl"],
+            "redirect_uri": configuration["redirectUri"],
+            "store": self.database,
+            "timeouts": {f"{name}_seconds": PATIENCE for name in ("connect", "answer", "total")},
+        }
+        tokens = [token.to_json() for token in self.client.tokens_export()]
+        self.emulator.control("DELETE", "/requests")
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM + textwrap.dedent(program)],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        assert process.stdin
+        process.stdin.write(json.dumps([settings, self.emulator.company_id, tokens]) + "\n")
+        process.stdin.flush()
+        return process
+
+    def line(self, process: subprocess.Popen[str]) -> str:
+        assert process.stdout
+        return process.stdout.readline().rstrip("\n")
+
+    def stored_token(self) -> str | None:
+        with self.make_client(store=self.database) as client:
+            (token,) = client.tokens_export()
+            return token.access_token
+
+    def test_ctrl_c_ends_a_call_that_waits_for_an_answer(self) -> None:
+        self.emulator.fault("stall")
+        process = self.start("""
+            try:
+                client.request("GET", "/locations/x", resource_id=company_id)
+            except KeyboardInterrupt:
+                tell("interrupted")
+        """)
+        self.emulator.wait_for_stall()
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(self.line(process), "interrupted")
+        self.assertEqual(process.wait(60), 0)
+
+    def test_handler_that_raises_ends_a_call_that_waits_for_a_browser(self) -> None:
+        port = free_port()
+        process = self.start(f"""
+            try:
+                client.authorization_listen(port={port}, state="s", timeout={PATIENCE})
+            except Stopped:
+                tell("stopped")
+        """)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                self.assertIsNone(process.poll())
+                time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual((self.line(process), self.line(process)), ("signal", "stopped"))
+        self.assertEqual(process.wait(60), 0)
+
+    def test_refresh_that_was_sent_is_saved_before_the_signal_takes_effect(self) -> None:
+        for call in ("client.access_token(company_id)", "client.token_refresh(company_id)"):
+            self.emulator.fault("stall", endpoint="token")
+            process = self.start(
+                f"""
+                try:
+                    {call}
+                except Stopped:
+                    tell(client.access_token(company_id))
+                """,
+                expired=True,
+            )
+            self.emulator.wait_for_stall()
+            before = self.emulator.refreshes()
+            process.send_signal(signal.SIGTERM)
+            with self.subTest(call):
+                self.assertEqual(self.line(process), "signal")
+                self.emulator.end_faults()
+                self.assertEqual(self.line(process), self.stored_token())
+                self.assertEqual(process.wait(60), 0)
+                self.assertLessEqual(self.emulator.refreshes(), before + 1)
+                self.assertEqual(len(self.emulator.requests("/oauth/token")), 1)
+
+    def test_second_signal_takes_effect_at_once_and_the_exit_saves_the_refresh(self) -> None:
+        self.emulator.fault("stall", endpoint="token")
+        process = self.start(
+            """
+            try:
+                try:
+                    client.access_token(company_id)
+                finally:
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            except Stopped:
+                tell("stopped")
+            """,
+            expired=True,
+        )
+        self.emulator.wait_for_stall()
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(self.line(process), "signal")
+        # A signal that arrives before the first handler has ended does not count as a second one.
+        process.send_signal(signal.SIGTERM)
+        while self.line(process) == "signal":
+            process.send_signal(signal.SIGTERM)
+        self.emulator.end_faults()
+        self.assertEqual(process.wait(60), 0)
+        with self.make_client(store=self.database) as client:
+            self.assertTrue(client.access_token(self.emulator.company_id))
+        self.assertEqual(len(self.emulator.requests("/oauth/token")), 1)
+
+    def test_handler_that_returns_does_not_disturb_the_call(self) -> None:
+        self.emulator.fault("stall")
+        process = self.start("""
+            heard = []
+            def hear(number, frame):
+                heard.append(number)
+                if len(heard) == 20:
+                    tell("heard")
+            signal.signal(signal.SIGALRM, hear)
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+            answer = client.request("GET", "/locations/x", resource_id=company_id)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            tell(answer.status)
+        """)
+        self.emulator.wait_for_stall()
+        self.assertEqual(self.line(process), "heard")
+        self.emulator.end_faults()
+        self.assertIn(self.line(process), ("404", "401", "403", "400"))
+        self.assertEqual(process.wait(60), 0)
+
+    def test_signal_ends_only_the_call_of_the_main_thread(self) -> None:
+        self.emulator.fault("stall")
+        process = self.start("""
+            answers = []
+            def ask():
+                answers.append(client.request("GET", "/locations/x", **options))
+            options = {"resource_id": company_id, "call_id": "shared"}
+            thread = threading.Thread(target=ask)
+            thread.start()
+            try:
+                client.request("GET", "/locations/y", **options)
+            except Stopped:
+                tell("stopped", len(answers))
+            thread.join()
+            tell(len(answers))
+        """)
+        while not (
+            self.emulator.requests("/locations/x") and self.emulator.requests("/locations/y")
+        ):
+            self.assertIsNone(process.poll())
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual((self.line(process), self.line(process)), ("signal", "stopped 0"))
+        self.emulator.end_faults()
+        self.assertEqual(self.line(process), "1")
+        self.assertEqual(process.wait(60), 0)
+
+    def test_call_works_where_no_thread_can_be_started(self) -> None:
+        process = self.start("""
+            threading.stack_size(1 << 46)
+            try:
+                threading.Thread(target=int).start()
+            except (RuntimeError, MemoryError):
+                tell("no threads")
+            tell(client.token_refresh(company_id).state)
+        """)
+        self.assertEqual((self.line(process), self.line(process)), ("no threads", "ok"))
+
+
+class NestingTest(EmulatorTest):
+    """Callbacks of a call on the main thread. The tests themselves run there."""
+
+    OPTIONS = ("--locations", "3")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.assertIs(threading.current_thread(), threading.main_thread())
+
+    def test_callbacks_run_on_the_thread_that_makes_the_call(self) -> None:
+        threads: dict[str, threading.Thread] = {}
+
+        def note(name: str) -> Callable[..., None]:
+            def called(*_arguments: object) -> None:
+                threads[name] = threading.current_thread()
+
+            return called
+
+        store = DictStore()
+        store.failing = {name: note(name) for name in ("load", "save", "list")}
+        self.client = self.make_client(store=store)
+        self.client.on_event(note("event"))
+        with self.assertLogs("ghl_oauth", "DEBUG") as logs:
+            self.install()
+        list(self.client.tokens_list())
+        self.client.tokens_maintain(progress=note("progress"))
+        self.client.tokens_mint(self.emulator.company_id, progress=note("progress"))
+        for name in ("load", "save", "list", "event", "progress"):
+            self.assertIs(threads[name], threading.main_thread(), name)
+        self.assertEqual({record.threadName for record in logs.records}, {"MainThread"})
+
+    def test_store_may_use_objects_of_its_thread(self) -> None:
+        class Rows(DictStore):
+            def __init__(self) -> None:
+                super().__init__()
+                self.connection = sqlite3.connect(":memory:")  # refuses other threads
+
+            def load(self, resource_id: str) -> str | None:
+                self.connection.execute("SELECT 1")
+                return super().load(resource_id)
+
+        store = Rows()
+        self.addCleanup(store.connection.close)
+        self.client = self.make_client(store=store)
+        self.install()
+        self.assertTrue(self.client.token_refresh(self.emulator.company_id))
+
+    def test_listener_may_call_the_client(self) -> None:
+        heard: list[Any] = []
+
+        def listen(event: ghl_oauth.Event) -> None:
+            heard.append(event.type)
+            if len(heard) < 4:
+                self.client.token_refresh(self.emulator.company_id)
+
+        self.client.on_event(listen)
+        self.install()
+        self.assertEqual(heard, ["token.saved"] + 3 * ["token.refreshed"])
+        self.assertEqual(self.emulator.refreshes(), 3)
+
+    def test_store_that_calls_its_client_is_refused(self) -> None:
+        refused: list[BaseException] = []
+
+        class Reentrant(DictStore):
+            def load(self, resource_id: str) -> str | None:
+                try:
+                    client.token_refresh(resource_id)
+                except ghl_oauth.GhlError as error:
+                    refused.append(error)
+                return super().load(resource_id)
+
+        client = self.client = self.make_client(store=Reentrant())
+        self.install()
+        self.assertEqual({type(error) for error in refused}, {ghl_oauth.InvalidArgument})
+
+    def test_replaced_threads_are_not_used(self) -> None:
+        self.install()
+        start = mock.Mock()
+        with mock.patch.object(_thread, "start_new_thread", start):  # as gevent does
+            self.assertFalse(_companion.is_possible())
+            self.assertTrue(self.client.token_refresh(self.emulator.company_id))
+        start.assert_not_called()
+
+    def test_no_thread_is_left_behind(self) -> None:
+        def threads() -> int:
+            return len(list(Path("/proc/self/task").iterdir()))
+
+        self.install()
+        if not Path("/proc/self/task").exists():
+            raise unittest.SkipTest("no /proc")
+        before = threads()
+        for _ in range(20):
+            self.client.token_refresh(self.emulator.company_id)
+        # The thread's last instructions may follow its result.
+        deadline = time.monotonic() + 60
+        while threads() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.assertLessEqual(threads(), before)
+
+
+class CompanionTest(unittest.TestCase):
+    """The protocol between the two threads, without the library."""
+
+    def run_work(
+        self, work: Callable[[], Any], cancel: Callable[[], object] | None = None
+    ) -> _companion.Errand:
+        return _companion.run(work, cancel, _callback.pending)
+
+    def test_result_and_error_are_returned(self) -> None:
+        self.assertEqual(self.run_work(lambda: 5).result, 5)
+        self.assertIsInstance(self.run_work(lambda: [][1]).error, IndexError)
+
+    def test_interrupt_in_a_callback_cancels_the_call(self) -> None:
+        cancelled = threading.Event()
+
+        def interrupt() -> int:
+            raise KeyboardInterrupt
+
+        function = _callback.callback(PROTOTYPE, interrupt, failed=9)
+
+        def work() -> int:
+            result: int = function()
+            cancelled.wait()
+            return result
+
+        self.assertEqual(self.run_work(work, cancelled.set).result, 9)
+        self.assertIsInstance(_callback.pending(), KeyboardInterrupt)
+        _callback.discard_pending()
+
+    def test_abandoned_call_runs_its_callbacks_itself(self) -> None:
+        go_on, done = threading.Event(), threading.Event()
+        threads: list[threading.Thread] = []
+
+        def note() -> int:
+            threads.append(threading.current_thread())
+            return 3
+
+        function = _callback.callback(PROTOTYPE, note, failed=9)
+
+        def work() -> None:
+            function()
+            go_on.wait()
+            threads.append(function())
+            done.set()
+
+        def interrupt() -> BaseException | None:
+            raise KeyboardInterrupt
+
+        with self.assertRaises(KeyboardInterrupt):
+            _companion.run(work, None, interrupt)
+        go_on.set()
+        self.assertTrue(done.wait(60))
+        self.assertIs(threads[0], threading.main_thread())
+        self.assertIsNot(threads[1], threading.main_thread())
+        self.assertEqual(threads[2], 3)
+
+
+class FreshTest(EmulatorTest):
+    def test_live_token_needs_no_thread_and_no_callback(self) -> None:
+        store = DictStore()
+        self.client = self.make_client(store=store)
+        self.install()
+        token = self.client.access_token(self.emulator.company_id)
+        store.failing = dict.fromkeys(("load", "save", "list", "remove"), self.fail)
+        with mock.patch.object(_companion, "run", self.fail):
+            self.assertEqual(self.client.access_token(self.emulator.company_id), token)
