@@ -4,6 +4,7 @@
 //! The worker is this program, started again by a shell that lowers its limit of open files.
 #![cfg(target_os = "linux")]
 
+mod postgres_server;
 mod support;
 
 use std::env;
@@ -92,14 +93,13 @@ fn work() {
 }
 
 /// Runs the worker. Returns its reports.
-fn run(emulator: &Emulator) -> Vec<Value> {
-    let folder = tempfile::tempdir().unwrap();
+fn run(emulator: &Emulator, store: Value) -> Vec<Value> {
     let config = config(
         emulator,
         json!({
             // A host name, which needs a lookup.
             "baseUrl": emulator.base_url().replace("127.0.0.1", "localhost"),
-            "store": {"kind": "sqlite", "path": folder.path().join("tokens.db")},
+            "store": store,
             "retry": {"maxAttempts": 1},
             "timeouts": {"totalMs": 10_000},
         }),
@@ -144,11 +144,11 @@ fn names_the_limit(error: &Value, report: &Value) {
     assert_ne!(error["sent"], true, "{report}");
 }
 
-#[test]
-fn call_without_free_descriptors_works_or_fails_with_advice_and_loses_no_token() {
+/// Every call of the worker fails with the right advice or works.
+fn every_call_works_or_names_the_limit(store: Value) {
     let emulator = emulator(1);
     // The worker asserts that every call works again as soon as there are descriptors.
-    let reports = run(&emulator);
+    let reports = run(&emulator, store);
     let mut failed = Vec::new();
     for report in &reports[..reports.len() - 1] {
         let (name, error) = (report[1].as_str().unwrap(), &report[3]);
@@ -163,6 +163,21 @@ fn call_without_free_descriptors_works_or_fails_with_advice_and_loses_no_token()
     for name in ["refresh", "mint", "listen", "open"] {
         assert!(failed.contains(&(0, name.to_owned())), "{name} needs a descriptor: {failed:?}");
     }
+}
+
+#[test]
+fn call_without_free_descriptors_works_or_names_the_limit_with_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    every_call_works_or_names_the_limit(
+        json!({"kind": "sqlite", "path": folder.path().join("tokens.db")}),
+    );
+}
+
+#[test]
+fn call_without_free_descriptors_works_or_names_the_limit_with_postgres() {
+    let Some(server) = postgres_server::shared() else { return };
+    let database = server.database();
+    every_call_works_or_names_the_limit(json!({"kind": "postgres", "url": database.url()}));
 }
 
 /// A small file system; unmounted on drop.

@@ -255,7 +255,8 @@ impl Pool {
                     self.state().last_failure = None;
                     return Ok(connection);
                 }
-                Err(ended @ PgError::CallEnded(_)) => return Err(ended),
+                // Says nothing about the servers.
+                Err(ended @ (PgError::CallEnded(_) | PgError::Exhausted(..))) => return Err(ended),
                 Err(failure) => failures.push((server, failure)),
             }
         }

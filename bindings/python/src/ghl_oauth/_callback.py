@@ -40,12 +40,12 @@ def callback(
         try:
             if unwanted is not None and unwanted(*arguments):
                 return failed
-            caller = companion.get()
-            if caller is not None and not caller.abandoned:
-                begun = True
-                return caller.serve(contained, arguments, failed)
             _thread.callbacks += 1
             try:
+                caller = companion.get()
+                if caller is not None and not caller.abandoned:
+                    begun = True
+                    return caller.serve(contained, arguments, failed)
                 # The library's own threads have no Python caller.
                 inside_a_call = sys._getframe().f_back is not None
                 begun = True
