@@ -159,6 +159,9 @@ mod platform {
     pub struct Held {
         database: File,
         shm: Option<File>,
+        /// A `-shm` file on which no lock was taken. Closing it would drop the POSIX locks of every
+        /// SQLite in this process that has opened the file meanwhile.
+        unlocked_shm: Option<File>,
         is_database_locked: bool,
         is_supported: bool,
         /// The offset of the canary, on which only this process holds a POSIX lock.
@@ -172,6 +175,7 @@ mod platform {
             Some(Held {
                 database,
                 shm: None,
+                unlocked_shm: None,
                 is_database_locked: false,
                 is_supported: true,
                 canary,
@@ -193,9 +197,13 @@ mod platform {
             // The first SQLite that opens the `-shm` file must initialize it, and finds out by this
             // lock that it is the first.
             if self.is_database_locked && self.shm.is_none() {
-                self.shm = File::open(&paths.shm).ok().filter(|shm| is_locked(shm, SHM_IN_USE));
-                if let Some(shm) = &self.shm {
-                    lock(shm, libc::F_RDLCK, SHM_IN_USE)?;
+                let probed =
+                    self.unlocked_shm.take().filter(|shm| identity::is_at(shm, &paths.shm));
+                match probed.or_else(|| File::open(&paths.shm).ok()) {
+                    Some(shm) if is_locked(&shm, SHM_IN_USE) => {
+                        lock(self.shm.insert(shm), libc::F_RDLCK, SHM_IN_USE)?;
+                    }
+                    probed => self.unlocked_shm = probed,
                 }
             }
             Ok(())
@@ -206,7 +214,8 @@ mod platform {
                 return Ok(!self.is_supported);
             }
             // The previous file may have been removed when the last handle was closed.
-            let shm = match self.shm.take().filter(|shm| identity::is_at(shm, &paths.shm)) {
+            let known = self.shm.take().or_else(|| self.unlocked_shm.take());
+            let shm = match known.filter(|shm| identity::is_at(shm, &paths.shm)) {
                 Some(shm) => self.shm.insert(shm),
                 None => self.shm.insert(File::open(&paths.shm).map_err(|_| Refusal::Replaced)?),
             };
@@ -262,6 +271,36 @@ mod platform {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Err(Refusal::Busy),
             Err(_) => Ok(false),
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::fs;
+
+        use super::*;
+
+        #[test]
+        fn probe_of_an_unlocked_shm_file_keeps_the_posix_locks_of_this_process() {
+            let folder = tempfile::tempdir().unwrap();
+            let paths = Paths::new(folder.path().join("tokens.db"));
+            let mut database = [0; 100];
+            database[18..20].copy_from_slice(&FORMAT.1);
+            fs::write(&paths.database, database).unwrap();
+            let another = fs::OpenOptions::new()
+                .create_new(true)
+                .read(true)
+                .write(true)
+                .open(&paths.shm)
+                .unwrap();
+            // Another SQLite in this process has opened the file, and is about to lock the byte
+            // that says so.
+            let other_byte = SHM_IN_USE - 5;
+            fcntl(&another, FcntlArg::F_SETLK(&region(libc::F_WRLCK, other_byte))).unwrap();
+            let mut held = Held::open(&paths).unwrap();
+            held.lock_database(&paths).unwrap();
+            held.lock_database(&paths).unwrap();
+            assert!(is_locked(held.unlocked_shm.as_ref().unwrap(), other_byte));
         }
     }
 }
