@@ -46,12 +46,17 @@ const VERY_LOW_DISK_SPACE: u64 = 512 << 10;
 pub struct Database {
     paths: Arc<Paths>,
     regions: Arc<RegionLocks>,
+    slots: Arc<Slots>,
+    /// Whether the database may be created: only until the first handle is open.
+    may_create: AtomicBool,
+}
+
+/// What is closed before a fork. The registry shares the ownership.
+struct Slots {
     writer_lock: WriterLock,
     writer: HandleSlot,
     /// Separate, so that no reader waits for another thread's fsync.
     reader: HandleSlot,
-    /// Whether the database may be created: only until the first handle is open.
-    may_create: AtomicBool,
 }
 
 /// A handle and the queue of the threads that use it.
@@ -110,13 +115,15 @@ impl Database {
         }
         let database = Arc::new(Database {
             regions: region_lock::of(&path),
-            writer_lock: WriterLock::new(locks),
             paths: Arc::new(Paths::new(path)),
-            writer: HandleSlot::default(),
-            reader: HandleSlot::default(),
+            slots: Arc::new(Slots {
+                writer_lock: WriterLock::new(locks),
+                writer: HandleSlot::default(),
+                reader: HandleSlot::default(),
+            }),
             may_create: AtomicBool::new(may_create),
         });
-        databases::register(Arc::<Database>::downgrade(&database));
+        databases::register(database.handles());
         database.write(deadline, |_, _| Ok(()))?;
         database.may_create.store(false, Ordering::Relaxed);
         Ok(database)
@@ -144,7 +151,7 @@ impl Database {
         deadline: &Deadline,
         is_done: impl Fn() -> bool,
     ) -> Result<Option<WriteAccess<'_>>> {
-        let guard = self.lock(&self.writer, deadline, is_done)?;
+        let guard = self.lock(&self.slots.writer, deadline, is_done)?;
         Ok(guard.map(|guard| WriteAccess { database: self, _guard: guard }))
     }
 
@@ -154,10 +161,10 @@ impl Database {
         deadline: &Deadline,
         mut work: impl FnMut(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let Some(_guard) = self.lock(&self.reader, deadline, || false)? else {
+        let Some(_guard) = self.lock(&self.slots.reader, deadline, || false)? else {
             return Err(deadline.timed_out());
         };
-        self.work(&self.reader, deadline, false, |connection, _| work(connection))
+        self.work(&self.slots.reader, deadline, false, |connection, _| work(connection))
     }
 
     fn lock<'a>(
@@ -265,7 +272,7 @@ impl Database {
             return Err(AttemptError::Replaced);
         }
         let _writer_lock = if is_write {
-            Some(self.writer_lock.try_lock().ok_or(AttemptError::Busy)?)
+            Some(self.slots.writer_lock.try_lock().ok_or(AttemptError::Busy)?)
         } else {
             None
         };
@@ -354,6 +361,10 @@ impl Database {
         }
     }
 
+    fn handles(&self) -> Arc<dyn databases::Handles> {
+        Arc::<Slots>::clone(&self.slots)
+    }
+
     fn open_error(&self, error: &io::Error) -> Error {
         let path = self.paths.database.display();
         if error.kind() == io::ErrorKind::NotFound {
@@ -437,7 +448,7 @@ impl WriteAccess<'_> {
         deadline: &Deadline,
         work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        self.database.work(&self.database.writer, deadline, true, work)
+        self.database.work(&self.database.slots.writer, deadline, true, work)
     }
 }
 
@@ -499,7 +510,7 @@ fn leave_files_alone(connection: &Connection) {
     let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
 }
 
-impl databases::Database for Database {
+impl databases::Handles for Slots {
     fn close(&self) {
         for slot in [&self.reader, &self.writer] {
             *slot.handle() = None;
@@ -510,16 +521,7 @@ impl databases::Database for Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        for slot in [&mut self.reader, &mut self.writer] {
-            // Closing takes SQLite's locks, so a fork must wait. After `close` there is no handle,
-            // and the fork that called it must not be waited for.
-            if let Some(handle) =
-                slot.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take()
-            {
-                let _using = databases::shared();
-                drop(handle);
-            }
-        }
+        databases::unregister(&self.handles());
     }
 }
 
