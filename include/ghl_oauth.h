@@ -891,16 +891,18 @@ int32_t ghl_tokens_list(struct ghl_client *client,
  * Unless "replace" is true, a good token is not replaced by an older token, by one without
  * "expiresAt", or, if it has a refresh token, by one without. A refresh token that this store
  * has spent is always skipped, and so is a second owner of the same refresh token. A token with
- * neither an expiry nor a refresh token never expires.
+ * neither an expiry nor a refresh token never expires. A location without "ownConsent" is deleted
+ * by the UNINSTALL webhook of its company, unless its record here says that it consented
+ * separately.
  *
  * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
  *
  * @param client       a client
  * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
  *                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
- *                     "locationId", "scope", …}], "replace"?} and the call options; snake_case is
- *                     accepted as well ("access_token", "expire_at", …); camelCase takes
- *                     precedence
+ *                     "locationId", "scope", "ownConsent" (boolean: the location consented
+ *                     separately), …}], "replace"?} and the call options; snake_case is accepted
+ *                     as well ("access_token", "expire_at", …); camelCase takes precedence
  * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
  *                     free with ghl_string_free; may be NULL
  * @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
@@ -952,7 +954,8 @@ int32_t ghl_tokens_adopt(struct ghl_client *client,
  * @param client       a client
  * @param params_json  as for ghl_tokens_list
  * @param out_json     {"tokens": […], "nextPageToken", "failed"? as for ghl_tokens_list}, or the
- *                     error; free with ghl_string_free, which wipes it; may be NULL
+ *                     error; free with ghl_string_free, which wipes it; may be NULL. A location
+ *                     that consented separately has "ownConsent": true
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_export(struct ghl_client *client,

@@ -8,6 +8,7 @@ mod support;
 use std::ffi::{CStr, c_char, c_void};
 use std::process::Command;
 use std::sync::Mutex;
+use std::thread;
 
 use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::ghl_set_log_callback;
@@ -278,6 +279,50 @@ fn adoption_waits_for_a_refresh_under_the_old_client_id() {
         let _ = refresh.join().unwrap();
         assert_eq!(adoption.join().unwrap().ok()["adopted"], 2);
     });
+}
+
+#[test]
+fn concurrent_adoptions_in_opposite_directions_do_not_wait_for_each_other() {
+    let fixture = Fixture::new(Kind::Sqlite);
+    let (abi, old) = (fixture.open(), old(&fixture, json!({})));
+    let own_id = fixture.emulator.client_id().to_owned();
+    let tokens = |of: &str| {
+        let token = |index: u32| {
+            json!({"accessToken": "a", "refreshToken": format!("{of} {index}"), "expiresIn": 86_399,
+                   "locationId": format!("location{index}"), "userType": "Location"})
+        };
+        json!({"tokens": (0..300).map(token).collect::<Vec<_>>()})
+    };
+    assert_eq!(abi.tokens_import(tokens("new")).ok()["imported"], 300);
+    assert_eq!(old.tokens_import(tokens("old")).ok()["imported"], 300);
+    // Each adoption takes both locks of every location, and skips it.
+    thread::scope(|scope| {
+        for (into, from) in [(&abi, OLD_ID), (&old, &own_id)] {
+            scope.spawn(move || {
+                let report = into.tokens_adopt(json!({"clientId": from})).ok();
+                assert_eq!(report["skipped"].as_array().unwrap().len(), 300);
+            });
+        }
+    });
+}
+
+#[test]
+fn refresh_token_spent_long_before_an_adoption_is_not_imported_after_it() {
+    let fixture = Fixture::new(Kind::Sqlite);
+    let old = old(&fixture, json!({}));
+    let abi = fixture.open();
+    let company = abi.connect_company(&fixture.emulator);
+    let mut first = abi.tokens_export(json!({})).ok();
+    first["tokens"][0]["expiresAt"] = json!(4_000_000_000_000_i64);
+    // More than a record keeps.
+    for _ in 0..70 {
+        abi.token_refresh(&company).ok();
+    }
+    let own_id = fixture.emulator.client_id().to_owned();
+    assert_eq!(old.tokens_adopt(json!({"clientId": own_id})).ok()["adopted"], 1);
+    let report = old.tokens_import(first).ok();
+    let reason = report["skipped"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("already spent"), "{report}");
 }
 
 #[test]

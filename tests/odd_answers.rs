@@ -92,7 +92,7 @@ fn refreshed_token_of_another_owner_is_not_returned_to_callers() {
         }),
     );
     let old = client.access_token(&company).text();
-    client.token_refresh(&company).fails(Status::Protocol);
+    client.token_refresh(&company).fails(Status::ReauthorizationRequired);
     let metadata = client.listed(&company);
     assert_eq!(
         (&metadata["userType"], &metadata["state"]),

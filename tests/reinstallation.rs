@@ -334,6 +334,79 @@ fn uninstall_of_a_company_ends_locations_whose_tokens_were_refreshed_later() {
 }
 
 #[test]
+fn location_is_minted_again_after_its_company_was_uninstalled_and_consented_again() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind);
+        let abi = fixture.open();
+        let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+        // The INSTALL of the location after the second consent is lost.
+        tell(&fixture, &abi, &install(&location));
+        assert!(is_held(&abi, &location), "{kind:?}");
+        fixture.pass(MINUTE);
+        let uninstall = fixture.emulator.webhook(&uninstall(&company));
+        apply(&fixture, &abi, &uninstall);
+        assert!(!is_held(&abi, &location), "{kind:?}");
+        fixture.pass(MINUTE);
+        abi.connect_company(&fixture.emulator);
+        for _ in 0..2 {
+            abi.live_token(&fixture.emulator, &location);
+            // The delivery is repeated.
+            apply(&fixture, &abi, &uninstall);
+            assert!(is_held(&abi, &company) && is_held(&abi, &location), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn exported_own_consent_survives_an_import_and_the_uninstall_of_the_company() {
+    for kind in KINDS {
+        for exports in [true, false] {
+            for is_first in [true, false] {
+                let (fixture, what) =
+                    (Fixture::new(kind), format!("{kind:?} {exports} {is_first}"));
+                let (minted, consented) = (fixture.location(0), fixture.location(1));
+                let source = Abi::new(&fixture.emulator);
+                let company = source.connect_company(&fixture.emulator);
+                source.live_token(&fixture.emulator, &minted);
+                source.connect(&fixture.emulator, Decision::Location(consented.clone()));
+                let mut exported = source.tokens_export(json!({})).ok();
+                let abi = fixture.open();
+                if !is_first {
+                    // The imports conflict with older records.
+                    let mut older = exported.clone();
+                    for token in older["tokens"].as_array_mut().unwrap() {
+                        let token = token.as_object_mut().unwrap();
+                        token.insert(
+                            "refreshToken".into(),
+                            format!("{}", token["accessToken"]).into(),
+                        );
+                        token.insert("expiresAt".into(), 1.into());
+                        token.remove("ownConsent");
+                    }
+                    assert_eq!(abi.tokens_import(older).ok()["imported"], 3, "{what}");
+                }
+                for token in exported["tokens"].as_array_mut().unwrap() {
+                    let is_own = token["locationId"] == *consented;
+                    let token = token.as_object_mut().unwrap();
+                    assert_eq!(token.contains_key("ownConsent"), is_own, "{what}");
+                    if !exports {
+                        token.remove("ownConsent");
+                    }
+                }
+                assert_eq!(abi.tokens_import(exported).ok()["imported"], 3, "{what}");
+                fixture.pass(MINUTE);
+                tell(&fixture, &abi, &uninstall(&company));
+                assert!(!is_held(&abi, &company) && !is_held(&abi, &minted), "{what}");
+                assert_eq!(is_held(&abi, &consented), exports, "{what}");
+                if exports {
+                    abi.token_refresh(&consented).ok();
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn uninstall_ends_an_installation_made_while_the_clock_was_a_year_ahead() {
     let year_ms = 365 * 86_400_000;
     for kind in KINDS {

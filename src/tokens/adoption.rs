@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::Tokens;
 use super::bulk::{self, failure};
-use super::installation::UNMINTED;
-use super::records::{Deletion, Origin, Records, Saved, same_token};
+use super::installation_state::UNMINTED;
+use super::records::{Deletion, Origin, Records, Replaced, Saved, same_token};
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
@@ -46,6 +46,14 @@ struct Report {
     adopted: u64,
     skipped: Vec<Value>,
     failed: Vec<Value>,
+}
+
+/// The records of the other client ID.
+struct Source {
+    records: Records,
+    /// Whether its lock of a resource is taken before this client's: in the order of the client
+    /// ids, so that two adoptions in opposite directions do not wait for each other.
+    is_locked_first: bool,
 }
 
 /// The decision about one record.
@@ -89,7 +97,10 @@ impl Tokens {
                 )
                 .with_parameter("store.kind"));
             };
-            let other = Records::new(store, Arc::clone(&self.clock));
+            let other = Source {
+                records: Records::new(store, Arc::clone(&self.clock)),
+                is_locked_first: client_id.as_str() < own_client_id,
+            };
             match &params.resource_id {
                 Some(resource_id) => {
                     self.adopt_into(&mut report, &other, resource_id, params.dry_run, &deadline())?;
@@ -105,14 +116,14 @@ impl Tokens {
     fn adopt_all(
         &self,
         report: &mut Report,
-        other: &Records,
+        other: &Source,
         dry_run: bool,
         deadline: &impl Fn() -> Deadline,
     ) -> Result<()> {
         let whole = deadline();
         let mut query = Query { limit: PAGE, ..Query::default() };
         loop {
-            let page = other.list(&query, &deadline())?;
+            let page = other.records.list(&query, &deadline())?;
             for record in &page.records {
                 bulk::check(&whole)?;
                 self.adopt_into(report, other, &record.resource_id, dry_run, &deadline())?;
@@ -126,14 +137,14 @@ impl Tokens {
                 None => break,
             }
         }
-        if dry_run { Ok(()) } else { self.adopt_installations(other, deadline) }
+        if dry_run { Ok(()) } else { self.adopt_installations(&other.records, deadline) }
     }
 
     /// Adopts one record and reports the outcome.
     fn adopt_into(
         &self,
         report: &mut Report,
-        other: &Records,
+        other: &Source,
         resource_id: &str,
         dry_run: bool,
         deadline: &Deadline,
@@ -197,11 +208,12 @@ impl Tokens {
     /// Adopts one record; returns the reason if it was left.
     fn adopt_one(
         &self,
-        other: &Records,
+        other: &Source,
         resource_id: &str,
         dry_run: bool,
         deadline: &Deadline,
     ) -> Result<Option<&'static str>> {
+        let (other, is_locked_first) = (&other.records, other.is_locked_first);
         let not_found = "no token is held under the other client id";
         if dry_run {
             let Some(theirs) = other.load(resource_id, deadline)? else {
@@ -214,8 +226,10 @@ impl Tokens {
         }
         let _deferred = deferred_callbacks::defer();
         // Wait for a refresh under the other client ID, which may be spending the stored token.
-        let _theirs = other.lock(resource_id, deadline)?;
-        let _ours = self.records.lock(resource_id, deadline)?;
+        let (first, second) =
+            if is_locked_first { (other, &self.records) } else { (&self.records, other) };
+        let _first = first.lock(resource_id, deadline)?;
+        let _second = second.lock(resource_id, deadline)?;
         let Some(theirs) = other.load(resource_id, deadline)? else {
             return Ok(Some(not_found));
         };
@@ -224,7 +238,10 @@ impl Tokens {
             Adoption::Left(reason) => return Ok(Some(reason)),
             Adoption::Copied => {}
             Adoption::Taken(mut record, held) => {
-                let origin = Origin::Consent(held.map(|held| held.token));
+                // Before the record: an import under this client id must recognize a refresh token
+                // that was spent under the other.
+                self.records.copy_spent(other, &mut record, deadline)?;
+                let origin = Origin::Consent(held.as_deref().map(Replaced::from));
                 match self.records.save(&mut record, &origin, deadline)? {
                     Saved::Ours => {}
                     Saved::Theirs => return Ok(Some("another process saved a token meanwhile")),
@@ -290,7 +307,7 @@ impl Tokens {
             return Ok(Adoption::Left("it was deleted under this client id"));
         } else if !theirs.own_consent
             && let Some(company_id) = &theirs.token.company_id
-            && let Some(last) = self.last_installation_state(company_id, deadline)?
+            && let Some(last) = self.installations.last(company_id, deadline)?
             && last.uninstalled_after(theirs.installed_at())
         {
             return Ok(Adoption::Left("its company was uninstalled under this client id"));

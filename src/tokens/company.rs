@@ -89,7 +89,7 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<String> {
         let installed =
-            self.last_installation_state(location_id, deadline)?.filter(|state| state.installed);
+            self.installations.last(location_id, deadline)?.filter(|state| state.installed);
         let moved_to = installed
             .as_ref()
             .filter(|state| record.is_none_or(|record| state.begins_after(record)));

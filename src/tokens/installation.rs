@@ -1,32 +1,18 @@
-//! Installation state from webhooks: the latest event by timestamp wins, so deliveries may be
-//! repeated or out of order. The last state of each company and location is stored as a note.
+//! INSTALL and UNINSTALL webhooks: mints and deletes tokens by the state of the installation.
 
 use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
+use super::installation_state::{InstallationState, UNMINTED};
+use super::records::{LoadedRecord, Replaced};
 use super::{Deletion, Origin, Saved, Tokens, Want};
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
-use crate::store::{Note, Query, Record, Standing};
+use crate::store::{Query, Record, Standing};
 use crate::token::CLOCK_TOLERANCE_MS;
 
-/// Retention of UNINSTALLs and delivery IDs. The vendor repeats a delivery for two hours.
-pub const DELIVERY_RETENTION_MS: i64 = 7 * 86_400_000;
-
-/// The list of pending INSTALLs: their locations still need a token.
-pub(super) const UNMINTED: &str = "unminted";
-
-const KEY: &str = "installation/";
-
-/// INSTALLs that are no further apart belong to the same installation: a consent and the webhooks
-/// that follow it.
-const SAME_INSTALLATION_MS: i64 = 1_000;
-
-/// Records or notes per page.
+/// Records per page.
 const PAGE: usize = 100;
 
 /// Maximum number of pending INSTALLs that are minted in the call that brings the company's token.
@@ -55,22 +41,6 @@ impl WebhookOutcome {
     }
 }
 
-/// The last known state of a company or location.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct InstallationState {
-    /// The time of the event, in milliseconds since the epoch.
-    pub(super) at_ms: i64,
-    pub(super) installed: bool,
-    pub(super) company_id: Option<String>,
-}
-
-/// A location's record, if it exists and is readable.
-struct LoadedRecord {
-    record: Option<Record>,
-    is_unreadable: bool,
-}
-
 impl Tokens {
     /// Handles the INSTALL of a location. Mints its token if the company's token is available;
     /// otherwise, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
@@ -84,7 +54,7 @@ impl Tokens {
     ) -> Result<WebhookOutcome> {
         let company_id = company_id.map(str::to_owned);
         let state = InstallationState { at_ms, installed: true, company_id };
-        let last = self.update_installation_state(location_id, state, deadline)?;
+        let last = self.installations.update(location_id, state, deadline)?;
         if !last.installed {
             return Ok(WebhookOutcome::ignored("a later UNINSTALL was applied"));
         }
@@ -92,10 +62,11 @@ impl Tokens {
         // so of two concurrent events at least one sees the other.
         if let Some(company_id) = &last.company_id
             && let Some(company) = self
-                .last_installation_state(company_id, deadline)?
+                .installations
+                .last(company_id, deadline)?
                 .filter(|company| company.uninstalled_after(last.at_ms))
         {
-            self.update_installation_state(location_id, company, deadline)?;
+            self.installations.update(location_id, company, deadline)?;
             return Ok(WebhookOutcome::ignored("a later UNINSTALL of its company was applied"));
         }
         Ok(WebhookOutcome {
@@ -113,11 +84,11 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<WebhookOutcome> {
         let state = InstallationState { at_ms, installed: false, company_id: None };
-        let last = self.update_installation_state(location_id, state, deadline)?;
+        let last = self.installations.update(location_id, state, deadline)?;
         if last.installed {
             // Installed again: the older token is deleted all the same, and a new one must be
             // minted.
-            self.set_list(location_id, UNMINTED, deadline)?;
+            self.installations.set_list(location_id, UNMINTED, deadline)?;
         }
         let end =
             self.delete_if(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
@@ -145,7 +116,7 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Result<WebhookOutcome> {
         let state = InstallationState { at_ms, installed: false, company_id: None };
-        self.update_installation_state(company_id, state.clone(), deadline)?;
+        self.installations.update(company_id, state.clone(), deadline)?;
         // The company first: without its token, no location can be minted meanwhile.
         let company =
             self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
@@ -183,12 +154,15 @@ impl Tokens {
                     self.delete_if(&location_id, at_ms, ends, deadline)? == Deletion::Deleted;
             }
         }
-        self.for_each_unminted(&|| deadline.clone(), |location_id, installation| {
-            if installation.company_id.as_deref() == Some(company_id) {
-                self.update_installation_state(location_id, state.clone(), deadline)?;
-            }
-            Ok(true)
-        })?;
+        self.installations.for_each_unminted(
+            &|| deadline.clone(),
+            |location_id, installation| {
+                if installation.company_id.as_deref() == Some(company_id) {
+                    self.installations.update(location_id, state.clone(), deadline)?;
+                }
+                Ok(true)
+            },
+        )?;
         Ok(match (deleted, company) {
             (true, _) => WebhookOutcome { applied: true, reason: None },
             (false, Deletion::Kept) => WebhookOutcome::ignored("the token is newer"),
@@ -211,9 +185,9 @@ impl Tokens {
         }
         let _deferred = deferred_callbacks::defer();
         for record in listed {
-            let last = self.last_installation_state(&record.resource_id, deadline)?;
+            let last = self.installations.last(&record.resource_id, deadline)?;
             if last.is_some_and(|last| last.installed && last.at_ms > at_ms) {
-                self.set_list(&record.resource_id, UNMINTED, deadline)?;
+                self.installations.set_list(&record.resource_id, UNMINTED, deadline)?;
             }
         }
         let changed = self.records.delete_listed(listed, at_ms, deadline)?;
@@ -263,15 +237,15 @@ impl Tokens {
         deadline: &dyn Fn() -> Deadline,
         mut each: impl FnMut(&str, Result<()>) -> Result<bool>,
     ) -> Result<()> {
-        self.for_each_unminted(deadline, |location_id, installation| {
+        self.installations.for_each_unminted(deadline, |location_id, installation| {
             let deadline = deadline();
-            let held = self.load_record(location_id, &deadline)?;
+            let held = self.records.load_readable(location_id, &deadline)?;
             let record = &held.record;
             if record
                 .as_ref()
                 .is_some_and(|record| is_good(record) && !installation.requires_mint(record))
             {
-                self.set_list(location_id, "", &deadline)?;
+                self.installations.set_list(location_id, "", &deadline)?;
                 return Ok(true);
             }
             match self.minting_company(location_id, record.as_ref(), &deadline)? {
@@ -289,7 +263,7 @@ impl Tokens {
         let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
             return false;
         };
-        let last = self.last_installation_state(&record.resource_id, deadline).ok().flatten();
+        let last = self.installations.last(&record.resource_id, deadline).ok().flatten();
         last.is_some_and(|last| last.installed && last.at_ms > since_ms)
     }
 
@@ -299,7 +273,7 @@ impl Tokens {
         let record =
             record.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
         let installed =
-            self.last_installation_state(resource_id, deadline)?.filter(|state| state.installed);
+            self.installations.last(resource_id, deadline)?.filter(|state| state.installed);
         Ok(record.is_some_and(|record| record.installed_at() > at_ms)
             || installed.is_some_and(|state| state.at_ms > at_ms))
     }
@@ -314,7 +288,8 @@ impl Tokens {
         deadline: &Deadline,
     ) -> i64 {
         let installed = self
-            .last_installation_state(location_id, deadline)
+            .installations
+            .last(location_id, deadline)
             .ok()
             .flatten()
             .filter(|state| state.installed);
@@ -327,7 +302,8 @@ impl Tokens {
     }
 
     /// Checks after the first save of a minted token for a concurrent UNINSTALL of its company,
-    /// which may have missed the record.
+    /// which may have missed the record. After an error, the token counts as unsaved, so that the
+    /// check is repeated.
     pub(super) fn confirm_mint(
         &self,
         record: &Record,
@@ -336,8 +312,7 @@ impl Tokens {
     ) -> Result<Saved> {
         let company_id = record.token.company_id.as_deref().filter(|_| saved == Saved::Ours);
         let Some(company_id) = company_id else { return Ok(saved) };
-        // The token is stored: if the company's state cannot be read, assume no UNINSTALL.
-        let last = self.last_installation_state(company_id, deadline).ok().flatten();
+        let last = self.installations.last(company_id, deadline)?;
         let began = record.installed_at();
         match last.filter(|last| last.uninstalled_after(began)) {
             None => Ok(saved),
@@ -361,10 +336,11 @@ impl Tokens {
         installed: &InstallationState,
         deadline: &Deadline,
     ) -> Result<Option<&'static str>> {
-        let LoadedRecord { record, is_unreadable } = self.load_record(location_id, deadline)?;
+        let LoadedRecord { record, is_unreadable } =
+            self.records.load_readable(location_id, deadline)?;
         if record.as_ref().is_some_and(|record| is_good(record) && !installed.requires_mint(record))
         {
-            self.set_list(location_id, "", deadline)?;
+            self.installations.set_list(location_id, "", deadline)?;
             return Ok(None);
         }
         if self.minting_company(location_id, record.as_ref(), deadline)?.is_none() {
@@ -411,7 +387,7 @@ impl Tokens {
         };
         // An unsaved token is lost if this process ends: keep the INSTALL pending.
         if minted.as_ref().err().is_none_or(for_good) && !self.records.is_unsaved(location_id) {
-            self.set_list(location_id, "", deadline)?;
+            self.installations.set_list(location_id, "", deadline)?;
         }
         minted
     }
@@ -420,24 +396,14 @@ impl Tokens {
     fn mint_new(&self, location_id: &str, deadline: &Deadline) -> Result<()> {
         let _deferred = deferred_callbacks::defer();
         let _lock = self.records.lock(location_id, deadline)?;
-        let record = self.load_record(location_id, deadline)?.record;
+        let record = self.records.load_readable(location_id, deadline)?.record;
         let company_id = self.company_of(location_id, record.as_ref(), deadline)?;
         let mut minted =
             self.minted(location_id, &company_id, record.as_ref(), deadline, deadline)?;
         // The mint belongs to the newer installation: like a consent, it replaces even a good
         // token.
-        let origin = Origin::Consent(record.map(|record| record.token));
+        let origin = Origin::Consent(record.as_ref().map(Replaced::from));
         self.save_and_publish(&mut minted, origin, &Event::Minted, deadline).map(drop)
-    }
-
-    /// Loads a location's record, tolerating an unreadable one.
-    fn load_record(&self, location_id: &str, deadline: &Deadline) -> Result<LoadedRecord> {
-        match self.records.load(location_id, deadline) {
-            Err(error) if error.is_unreadable() => {
-                Ok(LoadedRecord { record: None, is_unreadable: true })
-            }
-            record => Ok(LoadedRecord { record: record?, is_unreadable: false }),
-        }
     }
 
     /// The company that can mint for a location, if its token is stored.
@@ -451,167 +417,10 @@ impl Tokens {
             Err(error) if error.status() == Status::NotFound => return Ok(None),
             company_id => company_id?,
         };
-        Ok(self.has_company(&company_id, deadline)?.then_some(company_id))
-    }
-
-    /// Saves a state unless a later one is known, and returns the later of the two.
-    fn update_installation_state(
-        &self,
-        resource_id: &str,
-        mut state: InstallationState,
-        deadline: &Deadline,
-    ) -> Result<InstallationState> {
-        self.change(resource_id, deadline, |last, note| {
-            if let Some(last) = last {
-                if !state.is_newer_than(&last) {
-                    return Err(last);
-                }
-                // An automatic INSTALL may omit the company that an earlier one named.
-                state.company_id = state.company_id.take().or(last.company_id);
-            }
-            note.list = if state.installed { UNMINTED.into() } else { String::new() };
-            note.expires_at = if state.installed {
-                i64::MAX
-            } else {
-                self.clock.wall_ms().saturating_add(DELIVERY_RETENTION_MS)
-            };
-            Ok(state.clone())
-        })
-    }
-
-    /// Moves an installed location to a list, or off all lists if `list` is empty.
-    fn set_list(&self, location_id: &str, list: &str, deadline: &Deadline) -> Result<()> {
-        self.change(location_id, deadline, |last, note| match last {
-            Some(last) if last.installed && note.list != list => {
-                note.list = list.into();
-                Ok(last)
-            }
-            // Nothing to change; the caller ignores the state.
-            last => Err(last.unwrap_or(InstallationState {
-                at_ms: 0,
-                installed: false,
-                company_id: None,
-            })),
-        })
-        .map(drop)
-    }
-
-    /// Changes a stored state with compare-and-swap. `change` gets the last state and returns the
-    /// new one, or `Err` with the state to leave in force. It is called again after a conflict.
-    fn change(
-        &self,
-        resource_id: &str,
-        deadline: &Deadline,
-        mut change: impl FnMut(
-            Option<InstallationState>,
-            &mut Note,
-        ) -> Result<InstallationState, InstallationState>,
-    ) -> Result<InstallationState> {
-        let store = self.records.store();
-        for _ in 0..10 {
-            let stored = store.note(&key(resource_id), deadline)?;
-            let last = stored.as_ref().and_then(|note| self.read(note));
-            let mut note = stored.unwrap_or_else(|| Note {
-                key: key(resource_id),
-                version: 0,
-                list: String::new(),
-                document: Value::Null,
-                expires_at: i64::MAX,
-            });
-            let state = match change(last, &mut note) {
-                Ok(state) => state,
-                Err(last) => return Ok(last),
-            };
-            note.document = serde_json::to_value(&state).unwrap_or_default();
-            match store.save_note(&note, deadline) {
-                Err(error) if error.status() == Status::Conflict => {}
-                saved => {
-                    return saved.map(|()| state).map_err(|error| error.with_resource(resource_id));
-                }
-            }
-        }
-        Err(Error::new(
-            Status::Store,
-            "the installation state was changed by other writers at every attempt to save it",
-        )
-        .with_resource(resource_id))
-    }
-
-    /// The last known state of a company or location, unless it has expired.
-    pub(super) fn last_installation_state(
-        &self,
-        resource_id: &str,
-        deadline: &Deadline,
-    ) -> Result<Option<InstallationState>> {
-        Ok(self
-            .records
-            .store()
-            .note(&key(resource_id), deadline)?
-            .and_then(|note| self.read(&note)))
-    }
-
-    /// The state in a note, unless it has expired.
-    fn read(&self, note: &Note) -> Option<InstallationState> {
-        let lasts = note.expires_at > self.clock.wall_ms();
-        serde_json::from_value(note.document.clone()).ok().filter(|_| lasts)
-    }
-
-    /// Calls `work` for every pending INSTALL until it returns false.
-    fn for_each_unminted(
-        &self,
-        deadline: &dyn Fn() -> Deadline,
-        mut work: impl FnMut(&str, InstallationState) -> Result<bool>,
-    ) -> Result<()> {
-        let mut after = None;
-        loop {
-            let page = self.records.store().notes(UNMINTED, after.as_deref(), PAGE, &deadline())?;
-            for note in &page.notes {
-                if let (Some(location_id), Some(installation)) =
-                    (note.key.strip_prefix(KEY), self.read(note))
-                    && !work(location_id, installation)?
-                {
-                    return Ok(());
-                }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(()),
-            }
-        }
+        Ok(self.records.has_company(&company_id, deadline)?.then_some(company_id))
     }
 }
 
 fn is_good(record: &Record) -> bool {
     record.standing == Standing::Good
-}
-
-impl InstallationState {
-    /// Whether this is an UNINSTALL later than `at_ms`.
-    pub(super) fn uninstalled_after(&self, at_ms: i64) -> bool {
-        !self.installed && self.at_ms > at_ms
-    }
-
-    /// Whether this INSTALL belongs to a later installation than the record.
-    pub(super) fn begins_after(&self, record: &Record) -> bool {
-        self.at_ms > record.installed_at().saturating_add(SAME_INSTALLATION_MS)
-    }
-
-    /// Whether the record's token may be dead after this INSTALL: the installation is later, or the
-    /// company is another.
-    fn requires_mint(&self, record: &Record) -> bool {
-        let held = record.token.company_id.as_ref();
-        let names_another =
-            self.company_id.as_ref().zip(held).is_some_and(|(named, held)| named != held);
-        self.begins_after(record) || (names_another && self.at_ms >= record.installed_at())
-    }
-
-    /// Whether this state is later. At the same time INSTALL wins in either order: the API rejects
-    /// a token minted in error, but a token deleted in error is lost.
-    fn is_newer_than(&self, other: &InstallationState) -> bool {
-        (self.at_ms, self.installed) > (other.at_ms, other.installed)
-    }
-}
-
-fn key(resource_id: &str) -> String {
-    format!("{KEY}{resource_id}")
 }

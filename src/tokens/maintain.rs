@@ -2,7 +2,7 @@
 //! scheduler.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -101,6 +101,33 @@ struct Pass<'a> {
     failed: Vec<Value>,
     whole: Deadline,
     progress: Progress<'a>,
+}
+
+/// The resources that maintenance is renewing and that were not cached, and whether a caller has
+/// asked for them meanwhile.
+#[derive(Default)]
+pub struct Maintained(Mutex<HashMap<String, bool>>);
+
+impl Maintained {
+    /// Called by each caller of a resource.
+    pub fn ask_for(&self, resource_id: &str) {
+        if let Some(is_asked_for) = self.resources().get_mut(resource_id) {
+            *is_asked_for = true;
+        }
+    }
+
+    fn begin(&self, resource_id: &str) {
+        self.resources().entry(resource_id.to_owned()).or_default();
+    }
+
+    /// Returns whether a caller has asked for the resource.
+    fn end(&self, resource_id: &str) -> bool {
+        self.resources().remove(resource_id).unwrap_or(true)
+    }
+
+    fn resources(&self) -> MutexGuard<'_, HashMap<String, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Tokens {
@@ -203,7 +230,7 @@ impl Tokens {
                         if self.clock.uptime().saturating_sub(began) + RETRY_AFTER
                             < RETRY_BEFORE
                             && whole.check_call().is_ok()
-                            && self.has_unknown_outcome(&id, &deadline()) =>
+                            && self.records.has_unknown_outcome(&id, &deadline()) =>
                     {
                         due.retry_later(id, began, error);
                         continue;
@@ -215,14 +242,6 @@ impl Tokens {
             return Ok(Some((id, outcome)));
         }
         Ok(None)
-    }
-
-    fn has_unknown_outcome(&self, resource_id: &str, deadline: &Deadline) -> bool {
-        self.records
-            .load(resource_id, deadline)
-            .ok()
-            .flatten()
-            .is_some_and(|record| record.intent.is_some())
     }
 
     /// Reseals records that are not sealed with the first key. Reports progress after every 100.
@@ -243,17 +262,17 @@ impl Tokens {
     fn renew_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         let was_held = self.cache.contains(resource_id);
         if !was_held {
-            self.maintained().entry(resource_id.to_owned()).or_default();
+            self.maintained.begin(resource_id);
             // A caller that began before this pass has not seen the entry.
             let has_caller = [Want::Fresh, Want::Another, Want::Now]
                 .iter()
                 .any(|&want| self.flights.is_open(&(resource_id.to_owned(), want)));
             if has_caller {
-                self.maintained().insert(resource_id.to_owned(), true);
+                self.maintained.ask_for(resource_id);
             }
         }
         let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
-        let is_asked_for = !was_held && self.maintained().remove(resource_id).unwrap_or(true);
+        let is_asked_for = !was_held && self.maintained.end(resource_id);
         // Maintenance must not fill the cache with tokens that no caller has asked for.
         if !was_held && !is_asked_for && !self.records.is_unsaved(resource_id) {
             self.cache.forget(resource_id);

@@ -244,25 +244,9 @@ impl Tokens {
             changes.push(self.cache.changes(&record.resource_id));
         }
         let mut failed = None;
-        let saved = self.records.store().save_all(&records, &save_deadline);
-        for ((mut record, saved), changes) in records.into_iter().zip(saved).zip(changes) {
-            let is_first = record.version == 0;
-            let saved = match saved {
-                Ok(version) => {
-                    record.version = version;
-                    match is_first {
-                        true => self
-                            .records
-                            .confirm_first(&mut record, &Origin::Mint, &save_deadline)
-                            .and_then(|saved| self.confirm_mint(&record, saved, &save_deadline)),
-                        false => Ok(Saved::Ours),
-                    }
-                }
-                Err(error) if error.status() == Status::Conflict => {
-                    self.records.save(&mut record, &Origin::Mint, &save_deadline)
-                }
-                Err(error) => Err(error),
-            };
+        let outcomes = self.records.store().save_all(&records, &save_deadline);
+        for ((mut record, outcome), changes) in records.into_iter().zip(outcomes).zip(changes) {
+            let saved = self.save_minted(&mut record, outcome, &save_deadline);
             if let Err(error) = &saved {
                 failed = Some(error.clone());
             }
@@ -280,6 +264,30 @@ impl Tokens {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Completes the save of a minted token after the save of its batch, with this outcome.
+    fn save_minted(
+        &self,
+        record: &mut Record,
+        outcome: Result<u64>,
+        deadline: &Deadline,
+    ) -> Result<Saved> {
+        let is_first = record.version == 0;
+        let saved = match outcome {
+            Ok(version) => {
+                record.version = version;
+                match is_first {
+                    true => self.records.confirm_first(record, &Origin::Mint, deadline)?,
+                    false => Saved::Ours,
+                }
+            }
+            Err(error) if error.status() == Status::Conflict => {
+                self.records.save(record, &Origin::Mint, deadline)?
+            }
+            Err(error) => return Err(error),
+        };
+        if is_first { self.confirm_mint(record, saved, deadline) } else { Ok(saved) }
     }
 }
 

@@ -14,23 +14,23 @@ mod flight;
 mod id_hash;
 mod inline_id;
 mod installation;
+mod installation_state;
 mod maintain;
 mod mint;
 mod records;
 mod refresh;
 mod refresh_retry;
+mod rejected_tokens;
 mod schedule;
 mod spent;
 mod striped_lock;
 mod token_cache;
 mod transfer;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ring::digest::{Digest, SHA256, digest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -50,10 +50,14 @@ pub use bulk::Progress;
 use company::Companies;
 use cooldown::Cooldowns;
 use flight::{Flights, Role};
-pub use installation::{DELIVERY_RETENTION_MS, WebhookOutcome};
+pub use installation::WebhookOutcome;
+pub use installation_state::DELIVERY_RETENTION_MS;
+use installation_state::Installations;
 pub use maintain::MaintainParams;
+use maintain::Maintained;
 pub use mint::MintParams;
-use records::{Deletion, Keeping, Origin, Records, SaveRetry, Saved};
+use records::{Deletion, Keeping, Origin, Records, Replaced, SaveRetry, Saved, SavedCopy};
+use rejected_tokens::RejectedTokens;
 use schedule::Schedule;
 use token_cache::{CachedToken, StaleReason, TokenCache};
 pub use transfer::{ImportParams, ListParams};
@@ -68,9 +72,6 @@ const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// is already spent.
 const SAVE_TIME: Duration = Duration::from_secs(1);
 
-/// How often a consent tries to read the stored record.
-const READS: u32 = 3;
-
 /// How long a deletion waits for a refresh of the same token.
 const DELETION_LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -83,15 +84,14 @@ pub struct Tokens {
     events: Arc<Events>,
     schedule: Schedule,
     records: Records,
+    installations: Installations,
     cache: TokenCache,
     flights: Flights<(String, Want), Result<Secret>>,
     companies: Companies,
     cooldowns: Cooldowns,
-    /// Resources that maintenance is renewing and that were not cached; `true` once a caller asks
-    /// for one of them.
-    maintained: Mutex<HashMap<String, bool>>,
+    maintained: Maintained,
     /// Digests of access tokens that the API rejected although they were just granted.
-    rejected_new_tokens: Mutex<HashMap<String, Digest>>,
+    rejected_new_tokens: RejectedTokens,
     /// Set after the first search for another client ID with tokens in the same database: the
     /// advice to the user, if one was found.
     other_client: OnceLock<Option<String>>,
@@ -171,15 +171,16 @@ impl Tokens {
         Tokens {
             api,
             schedule: Schedule::new(Arc::clone(&clock), policy),
-            records: Records::new(store, Arc::clone(&clock)),
+            records: Records::new(Arc::clone(&store), Arc::clone(&clock)),
+            installations: Installations::new(store, Arc::clone(&clock)),
             clock,
             events,
             cache: TokenCache::new(),
             flights: Flights::new(),
             companies: Companies::default(),
             cooldowns: Cooldowns::default(),
-            maintained: Mutex::default(),
-            rejected_new_tokens: Mutex::default(),
+            maintained: Maintained::default(),
+            rejected_new_tokens: RejectedTokens::default(),
             other_client: OnceLock::new(),
             counters: Counters::default(),
         }
@@ -245,7 +246,8 @@ impl Tokens {
             .load(resource_id, deadline)?
             .map(|record| record.token.access_token.clone());
         self.renewed(resource_id, Want::Now, known.as_ref(), deadline).map_err(named)?;
-        self.metadata(resource_id, &deadline.at_least(SAVE_TIME))?
+        self.records
+            .metadata(resource_id, &deadline.at_least(SAVE_TIME))?
             .ok_or_else(|| not_found(resource_id))
     }
 
@@ -253,7 +255,7 @@ impl Tokens {
     pub fn delete(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let _deferred = deferred_callbacks::defer();
-        let metadata = match self.metadata(resource_id, deadline) {
+        let metadata = match self.records.metadata(resource_id, deadline) {
             Err(error) if error.is_unreadable() => Some(unreadable(resource_id)),
             metadata => metadata?,
         };
@@ -286,7 +288,7 @@ impl Tokens {
         if kind == UserType::Company {
             self.mint_pending(&resource_id, deadline);
         }
-        Ok(self.describe(&record))
+        Ok(self.records.describe(&record))
     }
 
     /// Saves a token under the owner that it names. Without `spent` the token comes from a consent,
@@ -305,7 +307,7 @@ impl Tokens {
         let as_of = self.records.count();
         // A consent replaces the stored token; an unsaved copy may be older than that.
         let held = match is_consent {
-            true => self.load_for_consent(resource_id, &save_deadline),
+            true => self.records.load_for_consent(resource_id, &save_deadline),
             false => self.records.load(resource_id, &save_deadline),
         };
         let unread = || Record { as_of, ..Record::new(resource_id.to_owned(), token.clone()) };
@@ -318,7 +320,7 @@ impl Tokens {
                 return Ok(held);
             }
             Ok(Some(held)) => {
-                let origin = Origin::Consent(Some(Arc::clone(&held.token)));
+                let origin = Origin::Consent(Some(Replaced::from(&held)));
                 let installed_at = begins.or(held.installed_at);
                 let token = Arc::new(token.clone());
                 (
@@ -356,29 +358,6 @@ impl Tokens {
         }
         self.save_and_publish(&mut record, origin, &Event::Saved, deadline)?;
         Ok(record)
-    }
-
-    /// Loads the stored record that a consent replaces. Retries if the store fails: without the
-    /// record, only the clock tells which of the two tokens is newer.
-    fn load_for_consent(
-        &self,
-        resource_id: &str,
-        save_deadline: &Deadline,
-    ) -> Result<Option<Record>> {
-        let mut reads = 1;
-        loop {
-            match self.records.load_stored(resource_id, save_deadline) {
-                Err(error)
-                    if error.status() == Status::Store
-                        && !error.is_unreadable()
-                        && reads < READS =>
-                {
-                    reads += 1;
-                    save_deadline.sleep(BRIEF_WAIT)?;
-                }
-                stored => return stored,
-            }
-        }
     }
 
     /// Removes a resource's token from the cache; the next caller reads the store.
@@ -510,7 +489,7 @@ impl Tokens {
         call: impl Fn(&Secret) -> Result<T, Failure>,
     ) -> Result<Result<T, Failure>> {
         // A company's token comes from a consent or an import; only location tokens can be minted.
-        if !self.has_company(company_id, waits)? {
+        if !self.records.has_company(company_id, waits)? {
             return Err(Error::new(
                 Status::NotFound,
                 format!("no token is held for the company {company_id}"),
@@ -526,12 +505,6 @@ impl Tokens {
         };
         self.with_live_token_and_waits(company_id, deadline, waits, &call, is_dead)
             .map_err(|error| error.with_resource(company_id))
-    }
-
-    fn has_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
-        // Only a company's token can mint; the ID may belong to a location.
-        let record = self.records.load(company_id, deadline)?;
-        Ok(record.is_some_and(|record| record.token.kind() == UserType::Company))
     }
 
     /// Makes a call with a resource's token. If `is_dead` says that the token was rejected,
@@ -563,25 +536,15 @@ impl Tokens {
                 .map_err(|error| error.with_resource(resource_id))?,
         };
         let outcome = call(&bearer);
-        if !is_dead(&outcome) || self.was_rejected_new(resource_id, &bearer) {
+        if !is_dead(&outcome) || self.rejected_new_tokens.contains(resource_id, &bearer) {
             return Ok(outcome);
         }
         let renewed = self.renewed(resource_id, Want::Another, Some(&bearer), deadline)?;
         let outcome = call(&renewed);
         if is_dead(&outcome) {
-            self.rejected_new_tokens().insert(resource_id.to_owned(), digest_of(&renewed));
+            self.rejected_new_tokens.insert(resource_id, &renewed);
         }
         Ok(outcome)
-    }
-
-    fn was_rejected_new(&self, resource_id: &str, token: &Secret) -> bool {
-        self.rejected_new_tokens()
-            .get(resource_id)
-            .is_some_and(|refused| refused.as_ref() == digest_of(token).as_ref())
-    }
-
-    fn rejected_new_tokens(&self) -> MutexGuard<'_, HashMap<String, Digest>> {
-        self.rejected_new_tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Renews a token in a single flight per resource and `want`. Followers with a valid token do
@@ -606,10 +569,8 @@ impl Tokens {
         deadline: &Deadline,
         waits: &Deadline,
     ) -> Result<Secret> {
-        if want != Want::Runway
-            && let Some(is_asked_for) = self.maintained().get_mut(resource_id)
-        {
-            *is_asked_for = true;
+        if want != Want::Runway {
+            self.maintained.ask_for(resource_id);
         }
         loop {
             let _deferred = deferred_callbacks::defer();
@@ -641,10 +602,6 @@ impl Tokens {
         }
     }
 
-    fn maintained(&self) -> MutexGuard<'_, HashMap<String, bool>> {
-        self.maintained.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A token that is valid for more than `least`, due or not, from the cache or the store.
     fn valid(&self, resource_id: &str, least: Duration, deadline: &Deadline) -> Option<Secret> {
         self.valid_in_cache(resource_id, least).or_else(|| {
@@ -665,22 +622,6 @@ impl Tokens {
         let uptime = self.clock.uptime();
         self.cache.unexpired_for(resource_id, uptime).filter(|left| *left > least)?;
         self.cache.unexpired(resource_id, uptime)
-    }
-
-    fn metadata(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Value>> {
-        Ok(self.records.load(resource_id, deadline)?.map(|record| self.describe(&record)))
-    }
-
-    /// A record's metadata, including whether it is unsaved in this process.
-    fn describe(&self, record: &Record) -> Value {
-        match self.records.unsaved_copy(&record.resource_id) {
-            Some(unsaved) => {
-                let mut metadata = unsaved.metadata();
-                metadata["state"] = "unsaved".into();
-                metadata
-            }
-            None => record.metadata(),
-        }
     }
 
     /// Saves a new token, publishes it and returns the access token. If the save fails, the token
@@ -780,7 +721,11 @@ impl Tokens {
     fn retry_save_locked(&self, resource_id: &str, now: bool, deadline: &Deadline) -> Result<()> {
         let as_of = self.records.count();
         let publish = |record: &Record| self.publish(record, as_of);
-        match self.records.retry_save(resource_id, now, deadline) {
+        let confirm = |copy: &SavedCopy, saved| match copy.origin {
+            Origin::Mint => self.confirm_mint(&copy.record, saved, deadline),
+            _ => Ok(saved),
+        };
+        match self.records.retry_save(resource_id, now, confirm, deadline) {
             SaveRetry::Nothing => Ok(()),
             SaveRetry::Refused(error) => {
                 log::error!("the token of {resource_id} is still in memory only: {error}");
@@ -837,7 +782,7 @@ impl Tokens {
     }
 
     fn forget_deleted(&self, resource_id: &str) {
-        self.rejected_new_tokens().remove(resource_id);
+        self.rejected_new_tokens.forget(resource_id);
         self.cooldowns.clear(resource_id);
         self.cache.forget(resource_id);
         self.emit(&Event::Deleted, resource_id, None);
@@ -947,11 +892,6 @@ impl Tokens {
     fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// A digest that identifies a token without storing it.
-fn digest_of(token: &Secret) -> Digest {
-    digest(&SHA256, token.expose().as_bytes())
 }
 
 fn not_found(resource_id: &str) -> Error {

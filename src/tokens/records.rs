@@ -11,24 +11,31 @@
 //!   resource was deleted.
 //! - **Conflicts are resolved by the content of the row,** not by comparing clocks: see [`Origin`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::BRIEF_WAIT;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 use crate::store::{Lock, Note, Page, Query, Record, SpentDigests, Standing, Store, TOMBSTONE};
-use crate::token::Token;
+use crate::token::{Token, UserType};
 
 /// The list that contains all tombstones.
 pub const TOMBSTONES: &str = "deleted";
 
 /// Retention of tombstones and of spent digests: longer than a refresh token can live.
 pub const RETENTION_MS: i64 = 400 * 86_400_000;
+
+/// How often a consent tries to read the stored record.
+const READS: u32 = 3;
+
+/// Tombstones per page.
+const NOTES_PAGE: usize = 100;
 
 /// Maximum number of save attempts under conflicts with other writers.
 const MAX_ATTEMPTS: u32 = 8;
@@ -48,9 +55,22 @@ pub enum Origin {
     Mint,
     /// A user's consent, given while the store held this token, if any. Replaces that token and its
     /// successors, but not the token of a later consent.
-    Consent(Option<Arc<Token>>),
+    Consent(Option<Replaced>),
     /// A consent given while the store could not be read: the later installation wins.
     ConsentUnread,
+}
+
+/// The token that a consent replaces, and the start of its installation.
+#[derive(Debug, Clone)]
+pub struct Replaced {
+    token: Arc<Token>,
+    installed_at: i64,
+}
+
+impl From<&Record> for Replaced {
+    fn from(record: &Record) -> Replaced {
+        Replaced { token: Arc::clone(&record.token), installed_at: record.installed_at() }
+    }
 }
 
 /// The outcome of saving a new token.
@@ -116,6 +136,12 @@ pub enum SaveRetry {
 pub struct SavedCopy {
     pub record: Record,
     pub origin: Origin,
+}
+
+/// A record, if it exists and is readable.
+pub struct LoadedRecord {
+    pub record: Option<Record>,
+    pub is_unreadable: bool,
 }
 
 pub struct Records {
@@ -254,7 +280,10 @@ impl Records {
         match stored {
             None if self.outlives_deletion(record, origin, deadline)? => Ok(None),
             None => Ok(Some(Saved::Deleted)),
-            Some(stored) if origin.supersedes(record, &stored, self.clock.wall_ms()) => {
+            Some(stored)
+                if origin.supersedes(record, &stored, self.clock.wall_ms())
+                    && !self.was_deleted_since_grant(record, origin, deadline)? =>
+            {
                 record.version = stored.version;
                 record.spent = stored.spent.merged(&record.spent);
                 Ok(None)
@@ -264,6 +293,21 @@ impl Records {
                 Ok(Some(Saved::Theirs))
             }
         }
+    }
+
+    /// Whether the resource was deleted after the token was granted. A consent is compared with
+    /// the stored record instead.
+    fn was_deleted_since_grant(
+        &self,
+        record: &Record,
+        origin: &Origin,
+        deadline: &Deadline,
+    ) -> Result<bool> {
+        if origin.is_consent() {
+            return Ok(false);
+        }
+        let last_deleted = self.last_deleted(&record.resource_id, deadline)?;
+        Ok(last_deleted > record.predecessor && last_deleted >= record.version)
     }
 
     /// Whether a token without a stored record may be saved: not if the record was deleted since
@@ -320,6 +364,14 @@ impl Records {
     /// # Errors
     /// `CONFLICT` if another writer saved first; `STORE`, `TIMEOUT`, `CANCELLED`.
     pub fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
+        // The copy was never stored, and its resource may have been deleted meanwhile.
+        if record.version == 0
+            && !self.store.compares_tombstones()
+            && self.last_deleted(&record.resource_id, deadline)? != record.predecessor
+        {
+            let message = "the resource was deleted by another writer";
+            return Err(Error::new(Status::Conflict, message).with_resource(&record.resource_id));
+        }
         let saved = self.store.save(record, deadline);
         record.version = saved.map_err(|error| error.with_resource(&record.resource_id))?;
         // The save included the token of the unsaved copy.
@@ -486,6 +538,83 @@ impl Records {
         Ok(again)
     }
 
+    /// Loads the stored record that a consent replaces. Retries if the store fails: without the
+    /// record, only the clock tells which of the two tokens is newer.
+    pub fn load_for_consent(
+        &self,
+        resource_id: &str,
+        save_deadline: &Deadline,
+    ) -> Result<Option<Record>> {
+        let mut reads = 1;
+        loop {
+            match self.load_stored(resource_id, save_deadline) {
+                Err(error)
+                    if error.status() == Status::Store
+                        && !error.is_unreadable()
+                        && reads < READS =>
+                {
+                    reads += 1;
+                    save_deadline.sleep(BRIEF_WAIT)?;
+                }
+                stored => return stored,
+            }
+        }
+    }
+
+    /// Whether a company's token is stored: only that can mint, and the ID may be a location's.
+    pub fn has_company(&self, company_id: &str, deadline: &Deadline) -> Result<bool> {
+        let record = self.load(company_id, deadline)?;
+        Ok(record.is_some_and(|record| record.token.kind() == UserType::Company))
+    }
+
+    /// The metadata of a resource's newest record.
+    pub fn metadata(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Value>> {
+        Ok(self.load(resource_id, deadline)?.map(|record| self.describe(&record)))
+    }
+
+    /// A record's metadata, including whether it is unsaved in this process.
+    pub fn describe(&self, record: &Record) -> Value {
+        match self.unsaved_copy(&record.resource_id) {
+            Some(unsaved) => {
+                let mut metadata = unsaved.metadata();
+                metadata["state"] = "unsaved".into();
+                metadata
+            }
+            None => record.metadata(),
+        }
+    }
+
+    /// Loads the newest record, tolerating an unreadable one.
+    pub fn load_readable(&self, resource_id: &str, deadline: &Deadline) -> Result<LoadedRecord> {
+        match self.load(resource_id, deadline) {
+            Err(error) if error.is_unreadable() => {
+                Ok(LoadedRecord { record: None, is_unreadable: true })
+            }
+            record => Ok(LoadedRecord { record: record?, is_unreadable: false }),
+        }
+    }
+
+    /// Whether the outcome of the last refresh is unknown.
+    pub fn has_unknown_outcome(&self, resource_id: &str, deadline: &Deadline) -> bool {
+        self.load(resource_id, deadline)
+            .ok()
+            .flatten()
+            .is_some_and(|record| record.intent.is_some())
+    }
+
+    /// All resources that have a tombstone; each of their imports is checked individually.
+    pub fn deleted(&self, deadline: &Deadline) -> Result<HashSet<String>> {
+        let (mut deleted, mut after) = (HashSet::new(), None);
+        loop {
+            let page = self.store().notes(TOMBSTONES, after.as_deref(), NOTES_PAGE, deadline)?;
+            deleted.extend(page.notes.iter().filter_map(resource_of).map(str::to_owned));
+            after = page.next;
+            if after.is_none() {
+                return Ok(deleted);
+            }
+        }
+    }
+
     /// The last version of a deleted record, or 0.
     pub fn last_deleted(&self, resource_id: &str, deadline: &Deadline) -> Result<u64> {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, Note::deleted_version))
@@ -584,17 +713,26 @@ impl Records {
         Keeping::Kept
     }
 
-    /// Retries the save of an unsaved copy; unless `now`, only if the next attempt is due.
-    pub fn retry_save(&self, resource_id: &str, now: bool, deadline: &Deadline) -> SaveRetry {
+    /// Retries the save of an unsaved copy; unless `now`, only if the next attempt is due. If
+    /// `confirm` fails, the copy counts as unsaved.
+    pub fn retry_save(
+        &self,
+        resource_id: &str,
+        now: bool,
+        confirm: impl FnOnce(&SavedCopy, Saved) -> Result<Saved>,
+        deadline: &Deadline,
+    ) -> SaveRetry {
         let uptime = self.clock.uptime();
-        let (mut record, origin) = match self.overlay().unsaved.get(resource_id) {
+        let (record, origin) = match self.overlay().unsaved.get(resource_id) {
             Some(unsaved) if now || unsaved.next_save_at <= uptime => {
                 (unsaved.record.clone(), unsaved.origin.clone())
             }
             _ => return SaveRetry::Nothing,
         };
         let offered = Arc::clone(&record.token);
-        let saved = self.save(&mut record, &origin, deadline);
+        let mut copy = Box::new(SavedCopy { record, origin });
+        let saved = self.save(&mut copy.record, &copy.origin, deadline);
+        let saved = saved.and_then(|saved| confirm(&copy, saved));
         let unsaved = &mut self.overlay().unsaved;
         // A newer copy that was added meanwhile keeps its own schedule.
         let is_same = |unsaved: &Unsaved| Arc::ptr_eq(&unsaved.record.token, &offered);
@@ -603,12 +741,15 @@ impl Records {
                 if unsaved.get(resource_id).is_some_and(is_same) {
                     unsaved.remove(resource_id);
                 }
-                SaveRetry::Done(Box::new(SavedCopy { record, origin }), saved)
+                SaveRetry::Done(copy, saved)
             }
             Err(error) => {
                 if let Some(unsaved) =
                     unsaved.get_mut(resource_id).filter(|unsaved| is_same(unsaved))
                 {
+                    // A later retry continues from a save whose confirmation failed.
+                    unsaved.record.version = copy.record.version;
+                    unsaved.record.predecessor = copy.record.predecessor;
                     unsaved.refusals += 1;
                     unsaved.next_save_at = uptime + backoff(unsaved.refusals);
                 }
@@ -726,7 +867,10 @@ impl Origin {
             Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),
             Origin::Mint => stored.standing != Standing::Good || !stored.token.is_alive(now_ms),
             Origin::Consent(Some(replaced)) => {
-                is_lost || same_token(&stored.token, replaced) || is_spent(&replaced.refresh_token)
+                // A later consent also inherits the digests, but begins another installation.
+                let is_successor = is_spent(&replaced.token.refresh_token)
+                    && stored.installed_at() == replaced.installed_at;
+                is_lost || same_token(&stored.token, &replaced.token) || is_successor
             }
             Origin::Consent(None) => is_lost,
             Origin::ConsentUnread => is_lost || ours.installed_at() >= stored.installed_at(),
@@ -771,7 +915,6 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::store::{MemoryStore, SpentDigest};
-    use crate::token::UserType;
 
     const ID: &str = "location";
 
@@ -810,7 +953,7 @@ mod tests {
 
     fn consent(records: &Records) -> (Record, Origin) {
         let stored = records.load_stored(ID, &patience()).unwrap().unwrap();
-        let origin = Origin::Consent(Some(Arc::clone(&stored.token)));
+        let origin = Origin::Consent(Some(Replaced::from(&stored)));
         (Record { token: Arc::new(token("consent")), ..stored }, origin)
     }
 
@@ -833,11 +976,77 @@ mod tests {
             }
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
             assert!(matches!(
-                records.retry_save(ID, true, &patience()),
+                records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
                 SaveRetry::Done(_, Saved::Ours)
             ));
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
         }
+    }
+
+    #[test]
+    fn confirmation_of_a_saved_copy_that_fails_is_repeated_by_the_next_retry() {
+        let records = records();
+        let first = records.new_record(ID.into(), token("minted"), &patience()).unwrap();
+        assert_eq!(records.keep_unsaved(first, Origin::Mint), Keeping::Kept);
+        let mut confirmed = 0;
+        for fails in [true, true, false] {
+            let confirm = |_: &SavedCopy, saved: Saved| {
+                assert_eq!(saved, Saved::Ours);
+                confirmed += 1;
+                if fails { Err(Error::new(Status::Store, "unreadable")) } else { Ok(saved) }
+            };
+            let retry = records.retry_save(ID, true, confirm, &patience());
+            assert_eq!(matches!(retry, SaveRetry::Refused(_)), fails);
+            assert_eq!(records.is_unsaved(ID), fails);
+        }
+        assert_eq!(confirmed, 3);
+    }
+
+    #[test]
+    fn unsaved_consent_replaces_a_refreshed_token_but_not_that_of_a_later_consent() {
+        for consents_again in [false, true] {
+            let records = records();
+            let (mut refreshed, of_refresh) = refreshed(&records);
+            let (unsaved, of_unsaved) = consent(&records);
+            assert_eq!(records.keep_unsaved(unsaved, of_unsaved), Keeping::Kept);
+            // Another process refreshes the token, and saves a later consent.
+            records.save(&mut refreshed, &of_refresh, &patience()).unwrap();
+            if consents_again {
+                let stored = records.load_stored(ID, &patience()).unwrap().unwrap();
+                let origin = Origin::Consent(Some(Replaced::from(&stored)));
+                let installed_at = Some(stored.installed_at() + 1);
+                let token = Arc::new(token("later"));
+                let mut later = Record { token, installed_at, ..stored };
+                records.save(&mut later, &origin, &patience()).unwrap();
+            }
+            assert!(matches!(
+                records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+                SaveRetry::Done(..)
+            ));
+            let expected = if consents_again { "access later" } else { "access consent" };
+            assert_eq!(newest(&records), expected);
+        }
+    }
+
+    #[test]
+    fn unsaved_mint_from_before_a_deletion_does_not_replace_a_later_record() {
+        let records = records();
+        let minted = records.new_record(ID.into(), token("minted"), &patience()).unwrap();
+        assert_eq!(records.keep_unsaved(minted, Origin::Mint), Keeping::Kept);
+        // Another process mints as well, deletes the resource, and mints again. That token expires.
+        let other = Records::new(Arc::clone(&records.store), Arc::clone(&records.clock));
+        for name in ["deleted", "later"] {
+            let mut record = other.new_record(ID.into(), token(name), &patience()).unwrap();
+            assert_eq!(other.save(&mut record, &Origin::Mint, &patience()).unwrap(), Saved::Ours);
+            if name == "deleted" {
+                other.delete(ID, record.installed_at(), |_| true, &patience()).unwrap();
+            }
+        }
+        assert!(matches!(
+            records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+            SaveRetry::Done(_, Saved::Theirs)
+        ));
+        assert_eq!(newest(&records), "access later");
     }
 
     #[test]
@@ -879,7 +1088,7 @@ mod tests {
         assert_eq!(records.delete(ID, began - 1, is_earlier, &patience()).unwrap(), Deletion::Kept);
         assert!(records.load_stored(ID, &patience()).unwrap().is_none());
         assert!(matches!(
-            records.retry_save(ID, true, &patience()),
+            records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
             SaveRetry::Done(_, Saved::Ours)
         ));
         assert_eq!(newest(&records), "access consent");

@@ -181,7 +181,9 @@ impl Tokens {
             Err(error) if error.status() == Status::NotFound => return Ok(Precheck::NotNow(error)),
             company_id => company_id?,
         };
-        if self.with_fresh(&company_id, |_| ()).is_none() && self.has_company(&company_id, waits)? {
+        if self.with_fresh(&company_id, |_| ()).is_none()
+            && self.records.has_company(&company_id, waits)?
+        {
             // A caller with a valid token may lead the company's refresh, but does not wait for
             // another leader.
             self.renewed_with_waits(&company_id, Want::Fresh, None, &deadlines.call, waits)
@@ -623,6 +625,11 @@ impl Tokens {
             .api()
             .and_then(|fault| fault.message.clone())
             .unwrap_or_else(|| error.message().to_owned());
+        // As every later call reports it.
+        let error = match error.status() {
+            Status::ReauthorizationRequired => error,
+            _ => reauthorization_required(&reason),
+        };
         record.standing = Standing::ReauthorizationRequired {
             since_ms: self.clock.wall_ms(),
             reason,
@@ -678,6 +685,13 @@ impl Tokens {
             Some(_) => 0,
             None => self.records.last_deleted(location_id, deadline)?,
         };
+        // A location that ended with its company is minted again: the installation begins after
+        // the UNINSTALL that is known before the mint.
+        let ended = match last_deleted {
+            0 => None,
+            _ => self.installations.last(company_id, deadline)?,
+        };
+        let ended_at = ended.filter(|state| !state.installed).map(|state| state.at_ms);
         let began = self.clock.wall_ms();
         let mint = |bearer: &Secret| {
             let minted = self.api.location_token(
@@ -719,6 +733,7 @@ impl Tokens {
                 ..Record::new(location_id.to_owned(), token)
             },
         };
+        let begins = ended_at.map_or(begins, |ended_at| begins.max(ended_at.saturating_add(1)));
         (record.installed_at, record.own_consent) = (Some(begins), false);
         Ok(record)
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Tokens;
 use super::bulk::failure;
-use super::records::{Origin, Saved, TOMBSTONES, resource_of, same_token};
+use super::records::{Origin, Replaced, Saved, same_token};
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
@@ -22,6 +22,10 @@ use crate::token::{NEVER, NO_TOKEN_TEXT, Token, UserType, expiry, is_token_text,
 
 /// Imported tokens per save, and records per page.
 const BATCH: usize = 100;
+
+/// Key in an export: the location consented separately, so its installation does not end with its
+/// company's.
+const OWN_CONSENT: &str = "ownConsent";
 
 /// How long a list may be delayed by retries for unsaved copies.
 const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
@@ -64,15 +68,15 @@ impl Tokens {
     /// Returns a page of token metadata, without secrets.
     pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
-        let items: Vec<Value> = page.records.iter().map(|record| self.describe(record)).collect();
+        let items: Vec<Value> =
+            page.records.iter().map(|record| self.records.describe(record)).collect();
         Ok(with_failed(json!({"items": items, "nextPageToken": page.next}), &page.unreadable))
     }
 
     /// Returns a page of tokens with secrets, in the format of [`Tokens::import`].
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
-        let tokens: Vec<Value> =
-            page.records.iter().map(|record| record.token.to_json().into()).collect();
+        let tokens: Vec<Value> = page.records.iter().map(exported).collect();
         Ok(with_failed(json!({"tokens": tokens, "nextPageToken": page.next}), &page.unreadable))
     }
 
@@ -85,7 +89,7 @@ impl Tokens {
         let mut report = Report::default();
         let mut entries = read_all(params.tokens, self.clock.wall_ms(), &mut report).into_iter();
         // A store that cannot list may still save: then read the tombstone of each resource.
-        let deleted = match self.deleted(deadline) {
+        let deleted = match self.records.deleted(deadline) {
             Err(error) if error.status() == Status::Store => None,
             deleted => Some(deleted?),
         };
@@ -104,19 +108,6 @@ impl Tokens {
         }
         report.skipped.sort_by_key(|skipped| skipped["index"].as_u64());
         Ok(json!({"imported": report.imported, "skipped": report.skipped}))
-    }
-
-    /// All resources that have a tombstone; each of their imports is checked individually.
-    fn deleted(&self, deadline: &Deadline) -> Result<HashSet<String>> {
-        let (mut deleted, mut after) = (HashSet::new(), None);
-        loop {
-            let page = self.records.store().notes(TOMBSTONES, after.as_deref(), BATCH, deadline)?;
-            deleted.extend(page.notes.iter().filter_map(resource_of).map(str::to_owned));
-            after = page.next;
-            if after.is_none() {
-                return Ok(deleted);
-            }
-        }
     }
 
     /// Saves a batch as new records in one step; imports that conflict with an existing record are
@@ -144,12 +135,14 @@ impl Tokens {
             if was_deleted
                 // The store does not know the unsaved copy.
                 || self.records.is_unsaved(&resource_id)
-                || self.other_owner_of(&resource_id, &entry.token, deadline)?.is_some()
+                || self.records.other_owner_of(&resource_id, &entry.token, deadline)?.is_some()
             {
                 held.push(entry);
                 continue;
             }
-            let mut record = Record { as_of, ..Record::new(resource_id, entry.token.clone()) };
+            let own_consent = entry.own_consent;
+            let new = Record::new(resource_id, entry.token.clone());
+            let mut record = Record { as_of, own_consent, ..new };
             record.renew_at = self.schedule.renewal(&record);
             entries.push(entry);
             records.push(record);
@@ -238,7 +231,7 @@ impl Tokens {
             Err(error) if error.is_unreadable() && replace => None,
             held => held?,
         };
-        let Entry { token, is_dated, .. } = entry;
+        let Entry { token, is_dated, own_consent, .. } = entry;
         if let Some(held) = &held
             && same_token(&held.token, &token)
             && held.token.access_token.matches(token.access_token.expose())
@@ -248,12 +241,12 @@ impl Tokens {
         }
         if let Some(refresh_token) = &token.refresh_token
             && (self.records.has_spent(resource_id, refresh_token, held.as_ref(), deadline)?
-                || self.company_has_spent(resource_id, &token, refresh_token, deadline)?)
+                || self.records.company_has_spent(resource_id, &token, refresh_token, deadline)?)
         {
             return refused("its refresh token was already spent by a refresh through this store");
         }
         if token.kind() == UserType::Location
-            && let Some(other) = self.other_owner_of(resource_id, &token, deadline)?
+            && let Some(other) = self.records.other_owner_of(resource_id, &token, deadline)?
         {
             return Ok(Err(format!(
                 "its refresh token is stored for {other}; two owners cannot share one"
@@ -289,13 +282,14 @@ impl Tokens {
             None => self.records.new_record(resource_id.to_owned(), token, deadline)?,
         };
         record.installed_at = None;
+        record.own_consent |= own_consent;
         if record.version == 0 {
             // Take the version of an unreadable record, to overwrite it.
             record.version = self.records.store().version(resource_id, deadline)?.unwrap_or(0);
         }
         record.renew_at = self.schedule.renewal(&record);
         // An import can be repeated, so a failed save leaves no unsaved copy.
-        let origin = Origin::Consent(held.map(|held| held.token));
+        let origin = Origin::Consent(held.as_ref().map(Replaced::from));
         match self.records.save(&mut record, &origin, deadline)? {
             Saved::Ours => {}
             Saved::Theirs => return refused("another process saved a token meanwhile"),
@@ -307,31 +301,12 @@ impl Tokens {
         Ok(Ok(record))
     }
 
-    /// Whether the company of a location's token has already spent this refresh token as its own.
-    fn company_has_spent(
-        &self,
-        resource_id: &str,
-        token: &Token,
-        refresh_token: &Secret,
-        deadline: &Deadline,
-    ) -> Result<bool> {
-        let Some(company_id) =
-            token.company_id.as_deref().filter(|company_id| *company_id != resource_id)
-        else {
-            return Ok(false);
-        };
-        let company = self.records.load(company_id, deadline);
-        let company =
-            company.or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
-        self.records.has_spent(company_id, refresh_token, company.as_ref(), deadline)
-    }
-
     /// Removes a company's refresh token from locations that hold it as their own. From then on
     /// they are minted.
     fn remove_shared_refresh_token(&self, token: &Token, deadline: &Deadline) -> Result<()> {
         let company_id = token.resource_id().unwrap_or_default();
         let (mut last, mut tries) = (None, 0);
-        while let Some(location_id) = self.other_owner_of(company_id, token, deadline)? {
+        while let Some(location_id) = self.records.other_owner_of(company_id, token, deadline)? {
             deadline.check()?;
             // Give up if the same location is found repeatedly: the list is stale, or another
             // writer keeps changing the record.
@@ -359,47 +334,6 @@ impl Tokens {
             last = Some(location_id);
         }
         Ok(())
-    }
-
-    /// Another owner that holds the refresh token of an import or has spent it: the company, or a
-    /// location of the same company.
-    fn other_owner_of(
-        &self,
-        resource_id: &str,
-        token: &Token,
-        deadline: &Deadline,
-    ) -> Result<Option<String>> {
-        let (Some(company_id), Some(refresh_token)) = (&token.company_id, &token.refresh_token)
-        else {
-            return Ok(None);
-        };
-        let holds = |record: &Record| {
-            record.resource_id != resource_id
-                && record
-                    .token
-                    .refresh_token
-                    .as_ref()
-                    .is_some_and(|held| held.matches(refresh_token.expose()))
-        };
-        if token.kind() == UserType::Location {
-            let company = self.records.load(company_id, deadline);
-            let company = company
-                .or_else(|error| if error.is_unreadable() { Ok(None) } else { Err(error) })?;
-            let is_theirs = |company: &Record| holds(company) || company.has_spent(refresh_token);
-            return Ok(company.filter(is_theirs).map(|company| company.resource_id));
-        }
-        let mut query =
-            Query { company_id: Some(company_id.clone()), limit: BATCH, ..Query::default() };
-        loop {
-            let page = self.records.list(&query, deadline)?;
-            if let Some(other) = page.records.into_iter().find(|record| holds(record)) {
-                return Ok(Some(other.resource_id));
-            }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(None),
-            }
-        }
     }
 
     fn imported(&self, record: &Record, report: &mut Report) {
@@ -474,6 +408,17 @@ struct Entry {
     token: Token,
     /// Whether the entry names its expiry; otherwise its age is unknown.
     is_dated: bool,
+    /// Whether the location consented separately, according to the export that the entry is from.
+    own_consent: bool,
+}
+
+/// A token with its secrets, as [`Tokens::import`] reads it.
+fn exported(record: &Record) -> Value {
+    let mut token = record.token.to_json();
+    if record.own_consent {
+        token.insert(OWN_CONSENT.into(), true.into());
+    }
+    token.into()
 }
 
 /// Adds the unreadable records to a page as `failed`, if there are any.
@@ -493,7 +438,7 @@ fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -
     let mut entries = Vec::new();
     for (index, entry) in tokens.into_iter().enumerate() {
         match read(entry, now_ms) {
-            Ok((token, is_dated)) => entries.push(Entry { index, token, is_dated }),
+            Ok(entry) => entries.push(Entry { index, ..entry }),
             Err(refusal) => report.skip(index, None, &refusal),
         }
     }
@@ -523,8 +468,8 @@ fn read_all(tokens: Vec<Map<String, Value>>, now_ms: i64, report: &mut Report) -
     entries
 }
 
-/// Parses one entry; returns the token and whether it names its expiry. Errors name the field.
-fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String> {
+/// Parses one entry. Errors name the field.
+fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Entry, String> {
     let mut fields = in_camel_case(entry);
     let refresh_token = take_string(&mut fields, "refreshToken").map(Secret::new);
     let access_token = take_string(&mut fields, "accessToken");
@@ -570,6 +515,7 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String>
             Some(UserType::from_name(&name).ok_or("userType is neither Company nor Location")?)
         }
     };
+    let own_consent = fields.remove(OWN_CONSENT).is_some_and(|value| value == true);
     let token = Token {
         access_token: Secret::new(access_token.unwrap_or_default()),
         refresh_token,
@@ -587,7 +533,8 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<(Token, bool), String>
     };
     let resource_id = token.resource_id().ok_or_else(|| format!("{owner} is missing"))?;
     valid_id(owner, resource_id).map_err(|error| error.message().to_owned())?;
-    Ok((token, is_dated))
+    let own_consent = own_consent && token.kind() == UserType::Location;
+    Ok(Entry { index: 0, token, is_dated, own_consent })
 }
 
 #[cfg(test)]
@@ -596,7 +543,7 @@ mod tests {
 
     fn read_json(entry: Value) -> Result<Token, String> {
         let Value::Object(entry) = entry else { panic!("an object") };
-        read(entry, 1_000_000).map(|(token, _)| token)
+        read(entry, 1_000_000).map(|entry| entry.token)
     }
 
     #[test]
