@@ -5,6 +5,8 @@
 //! move its own stack: greenlets (coroutines of Python) copy it elsewhere when they switch. So
 //! [`relay`] runs the pool on a thread of its own, and only the callbacks on the caller's thread.
 
+#[cfg(test)]
+use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -22,6 +24,20 @@ use crate::{fork_safety, panic_scope};
 const MAX_QUEUED_RESULTS: usize = 64;
 
 type WorkerMessage<T> = (Option<Result<T>>, DeferredCalls);
+
+/// Runs workers as coroutines, in a test whose calls are coroutines.
+#[cfg(test)]
+pub trait Cooperative {
+    /// Calls `work` in `workers` coroutines. Their results are collected afterwards.
+    fn run(&self, workers: usize, work: &(dyn Fn() + Sync));
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The pool of the calls on this thread, instead of threads.
+    pub static COOPERATIVE: RefCell<Option<std::rc::Rc<dyn Cooperative>>> =
+        const { RefCell::new(None) };
+}
 
 pub struct Results<T>(Receiver<WorkerMessage<T>>);
 
@@ -43,6 +59,15 @@ pub fn run<T: Send, R>(
     collect: impl FnOnce(&Results<T>) -> R,
 ) -> Result<R> {
     let (sender, receiver) = sync_channel(MAX_QUEUED_RESULTS);
+    #[cfg(test)]
+    if let Some(pool) = COOPERATIVE.with_borrow(Option::clone) {
+        let senders = std::sync::Mutex::new(vec![sender; workers]);
+        pool.run(workers, &|| {
+            let sender = senders.lock().ok().and_then(|mut senders| senders.pop());
+            sender.iter().for_each(|sender| run_worker(sender, &work));
+        });
+        return Ok(collect(&Results(receiver)));
+    }
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for _ in 0..workers {

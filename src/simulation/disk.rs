@@ -69,6 +69,27 @@ impl SimulatedStore {
         effect: impl FnOnce(&mut State) -> Result<T>,
     ) -> Result<T> {
         let (fault, latency) = self.world.with(|state| self.draw(state, writes));
+        if fault.is_none() {
+            return self.call_with(name, (None, latency), deadline, effect);
+        }
+        self.world.with(|state| state.processes[self.process].store_faults += 1);
+        let result = self.call_with(name, (fault, latency), deadline, effect);
+        self.world.with(|state| {
+            let now = state.now;
+            let process = &mut state.processes[self.process];
+            process.store_faults -= 1;
+            process.store_worked_from = now;
+        });
+        result
+    }
+
+    fn call_with<T>(
+        &self,
+        name: &str,
+        (fault, latency): (Option<Fault>, Duration),
+        deadline: &Deadline,
+        effect: impl FnOnce(&mut State) -> Result<T>,
+    ) -> Result<T> {
         if !self.world.step(self.process, latency) {
             return Err(gone());
         }
@@ -141,9 +162,9 @@ impl SimulatedStore {
         }
         let version = record.next_version();
         let highest = state.disk.highest.entry(id.clone()).or_default();
-        // Without an atomic tombstone comparison, an import that read the tombstone before a
+        // Without an atomic tombstone comparison, a batch for which the tombstone was read before a
         // deletion may still be saved after it.
-        let is_excused = !state.profile.compares_tombstones && state.ledger.imports > 0;
+        let is_excused = !state.profile.compares_tombstones && state.ledger.batches > 0;
         if version <= *highest && !is_excused {
             let highest = *highest;
             state.violation(format!("the versions of {id} start again: {version} after {highest}"));
@@ -206,7 +227,13 @@ impl Store for SimulatedStore {
     }
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
-        self.call("save", true, deadline, |state| self.save_now(state, record))
+        let saved = self.call("save", true, deadline, |state| self.save_now(state, record));
+        if saved.is_ok()
+            && let Some(refresh_token) = &record.token.refresh_token
+        {
+            self.world.with(|state| state.server.stored(refresh_token.expose(), state.now));
+        }
+        saved
     }
 
     fn compares_tombstones(&self) -> bool {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::server::{COMPANY, LOCATIONS, RESOURCES};
-use super::world::State;
+use super::world::{ProcessState, State};
 use crate::error::{Error, Status};
 use crate::secret::Secret;
 
@@ -37,10 +37,12 @@ pub struct Ledger {
     /// Access tokens that were imported without their age or under another owner: no process can
     /// detect the mistake.
     pub mistold: HashSet<String>,
-    /// Whether the company's token was imported as a location's.
-    pub is_misfiled: bool,
-    /// The number of imports in progress.
-    pub imports: u64,
+    /// Locations as whose the company's token was imported, and the company.
+    pub misfiled: HashSet<String>,
+    /// Resources of which a token was imported after a clock had been wrong.
+    pub imported_skewed: HashSet<String>,
+    /// The number of imports and bulk mints in progress.
+    pub batches: u64,
     /// Whether any clock has been wrong.
     pub is_skewed: bool,
     /// Whether a process could know the age of a token that it returned.
@@ -49,6 +51,8 @@ pub struct Ledger {
     handed_out: HashMap<(usize, String), (String, Duration)>,
     /// Locations that have been uninstalled at least once.
     pub was_uninstalled: HashSet<String>,
+    /// When an INSTALL was last applied.
+    pub was_told_installed: HashMap<String, Duration>,
 }
 
 impl Ledger {
@@ -82,8 +86,9 @@ pub struct Deletion {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum By {
     User,
-    /// An UNINSTALL, and whether it carried a timestamp.
+    /// An UNINSTALL of a resource, and whether it carried a timestamp.
     Webhook {
+        of: &'static str,
         dated: bool,
     },
 }
@@ -93,6 +98,9 @@ pub struct Owed {
     pub resource_id: String,
     pub chain: usize,
     pub since: Duration,
+    /// Whether the store knows if a location consented separately. An import does not say so,
+    /// unless it is from an export.
+    pub has_origin: bool,
 }
 
 /// The timing of one call.
@@ -146,13 +154,23 @@ impl State {
         }
     }
 
+    /// The valid access token in the store.
+    pub fn stored_valid(&self, resource_id: &str) -> Option<String> {
+        let token = self.disk.records.get(resource_id)?.token.access_token.expose();
+        let access = self.server.access.get(token)?;
+        let is_valid = access.owner == resource_id
+            && self.now + CERTAIN < access.dies
+            && self.server.is_alive(access.chain);
+        is_valid.then(|| token.to_owned())
+    }
+
     /// Checks the result of an `access_token` call. `is_held`: the process held a valid token in
-    /// memory when the call began.
+    /// memory when the call began; `stored` was valid and in the store.
     pub fn check_answer(
         &mut self,
         resource_id: &str,
         measured: &Measured,
-        is_held: bool,
+        (is_held, stored): (bool, Option<&str>),
         answer: &Result<Secret, Error>,
     ) {
         let Measured { process, begin, took, .. } = *measured;
@@ -160,9 +178,23 @@ impl State {
         let attempts = self.ledger.attempts.remove(&measured.task).unwrap_or(0);
         let place = (process, resource_id.to_owned());
         let is_cancelled = matches!(answer, Err(error) if error.status() == Status::Cancelled);
-        if let Some((held, since)) = self.ledger.handed_out.get(&place)
-            && let Some(access) = self.server.access.get(held)
-        {
+        let handed_out = self.ledger.handed_out.get(&place);
+        let in_memory = handed_out.filter(|(_, since)| is_held && *since <= begin);
+        let in_memory = in_memory.map(|(token, _)| token.as_str());
+        // The store worked during the whole call, and still has a valid token.
+        let was_suspended = now - begin > took;
+        let is_readable = !was_suspended
+            && self.processes[process].store_faults == 0
+            && self.processes[process].store_worked_from < begin
+            && self.stored_valid(resource_id).is_some();
+        let in_store = stored.filter(|_| is_readable);
+        let mut found = None;
+        for (place, token) in [("memory", in_memory), ("the store", in_store)] {
+            let Some((token, access)) =
+                token.and_then(|token| Some((token, self.server.access.get(token)?)))
+            else {
+                continue;
+            };
             // Includes deletions by other processes, which this process may not have noticed yet.
             let granted = self.server.chains[access.chain].created;
             let was_deleted = self
@@ -170,24 +202,23 @@ impl State {
                 .deletions
                 .iter()
                 .any(|deletion| deletion.resource_id == resource_id && deletion.end >= granted);
-            let is_certain = is_held
-                && now + CERTAIN < access.dies
-                && *since <= begin
+            let is_certain = now + CERTAIN < access.dies
                 && !was_deleted
                 && self.server.is_alive(access.chain)
                 && !self.ledger.is_skewed
-                && !self.ledger.mistold.contains(held)
+                && !self.ledger.mistold.contains(token)
                 && !is_cancelled;
-            if is_certain && attempts == 0 && took > BRIEFLY {
-                self.violation(format!(
-                    "a caller with a valid token of {resource_id} waited {took:?}"
-                ));
-            }
-            if is_certain && let Err(error) = answer {
-                self.violation(format!(
-                    "a caller with a valid token of {resource_id} failed: {error}"
-                ));
-            }
+            let outcome = match answer {
+                _ if !is_certain => None,
+                Err(error) => Some(format!("failed: {error}")),
+                Ok(_) => (attempts == 0 && took > BRIEFLY).then(|| format!("waited {took:?}")),
+            };
+            found = found.or(outcome.map(|outcome| {
+                format!("a caller with a valid token of {resource_id} in {place} {outcome}")
+            }));
+        }
+        if let Some(found) = found {
+            self.violation(found);
         }
         match answer {
             Ok(token) => self.check_token(resource_id, process, begin, token.expose()),
@@ -236,20 +267,27 @@ impl State {
     /// Whether a deletion must end a grant. An UNINSTALL is compared with the start of the
     /// installation, and clocks may be ahead.
     fn must_end(&self, deletion: &Deletion, chain: usize) -> bool {
-        let ahead =
-            self.processes.iter().map(|process| process.farthest_ms).max().unwrap_or(0).max(0);
-        let ahead = Duration::from_millis(ahead.unsigned_abs());
-        // A consent that is not stored yet is compared with another process's deletion by both
-        // clocks.
-        let behind =
-            self.processes.iter().map(|process| process.lowest_ms).min().unwrap_or(0).min(0);
-        let apart = ahead + Duration::from_millis(behind.unsigned_abs());
         let chain = &self.server.chains[chain];
+        let ahead = |process: &ProcessState| process.farthest_ms.max(0).unsigned_abs();
+        let behind = |process: &ProcessState| process.lowest_ms.min(0).unsigned_abs();
         match deletion.by {
+            // A consent that is not known to be stored is compared with a deletion by the clocks of
+            // the two processes.
             By::User => {
-                apart.is_zero() || !chain.is_consented || chain.created + apart < deletion.begin
+                let both = [deletion.process, chain.granted_to].map(|index| &self.processes[index]);
+                let most = |offset: &dyn Fn(&ProcessState) -> u64| {
+                    both.iter().map(|process| offset(process)).max().unwrap_or(0)
+                };
+                let apart = Duration::from_millis(most(&ahead) + most(&behind));
+                !chain.is_consented
+                    || apart.is_zero()
+                    || chain.stored_at.is_some_and(|at| at < deletion.begin)
+                    || chain.created + apart < deletion.begin
             }
-            By::Webhook { .. } => chain.created + ahead < deletion.begin,
+            By::Webhook { .. } => {
+                let most = self.processes.iter().map(ahead).max().unwrap_or(0);
+                chain.created + Duration::from_millis(most) < deletion.begin
+            }
         }
     }
 
@@ -327,17 +365,22 @@ impl State {
             let is_said = error.status() == Status::ReauthorizationRequired
                 || (error.status() == Status::NotFound
                     && (was_never_stored
-                        || (error.resource_id() == Some(COMPANY) && company_was_deleted)))
-                || (error.status() == Status::Protocol && self.ledger.is_misfiled);
+                        || (error.resource_id() == Some(COMPANY) && company_was_deleted)));
             if found.is_none() && is_owed && !was_deleted && !is_said {
                 found = Some(format!(
                     "the connection of {id} was lost, and the error does not ask for consent: \
                      {error}"
                 ));
             }
+            // The API refused a mint while the app was not installed on the location, and no
+            // process was told of the installation.
+            let told = self.ledger.was_told_installed.get(*id);
+            let is_unknown = error.status() == Status::ReauthorizationRequired
+                && self.server.refused.get(*id).is_some_and(|at| told.is_none_or(|told| told < at));
             if LOCATIONS.contains(id)
                 && company
                 && found.is_none()
+                && !is_unknown
                 && !self.ledger.was_uninstalled.contains(*id)
                 && !self.ledger.is_skewed
             {
@@ -377,8 +420,8 @@ impl State {
         });
         // A misfiled import replaces the location's grant, and its refresh replaces the company's.
         // With a wrong clock, an older import looks newer.
-        let is_exchanged =
-            self.ledger.is_misfiled || (self.ledger.is_skewed && self.profile.imports);
+        let is_exchanged = self.ledger.misfiled.contains(&owed.resource_id)
+            || self.ledger.imported_skewed.contains(&owed.resource_id);
         if is_exchanged
             || (is_replaced && is_last)
             || is_minted_anew
@@ -391,11 +434,29 @@ impl State {
                 && deletion.end >= owed.since
                 && match deletion.by {
                     By::User => true,
-                    By::Webhook { dated } => !dated || self.ledger.is_skewed,
+                    // A location whose origin is unknown ends with its company.
+                    By::Webhook { of, .. } if of != owed.resource_id && !owed.has_origin => true,
+                    By::Webhook { dated, .. } => !dated || self.ledger.is_skewed,
                 }
         };
         let tip = chain.tip.as_ref()?;
         if chain.ended.is_some() || self.ledger.deletions.iter().any(|one| is_excused(&one)) {
+            return None;
+        }
+        // A consent that could not be saved is compared with that of another process by the clock,
+        // which was wrong.
+        let is_wrong = |process: usize| {
+            let process = &self.processes[process];
+            process.farthest_ms > 0 || process.lowest_ms < 0
+        };
+        let is_misjudged = self.server.chains.iter().enumerate().any(|(index, other)| {
+            index != owed.chain
+                && other.owner == owed.resource_id
+                && other.is_consented
+                && other.stored_at.is_none_or(|at| at > owed.since)
+                && (is_wrong(other.granted_to) || is_wrong(chain.granted_to))
+        });
+        if is_misjudged {
             return None;
         }
         if self.disk.stored.contains(tip) {

@@ -7,6 +7,7 @@
 mod disk;
 mod ledger;
 mod network;
+pub mod pool;
 mod process;
 mod server;
 mod world;
@@ -156,9 +157,13 @@ impl Run {
                 }
             }
             30..36 => self.spawn(&process, move |process| process.refresh(id)),
-            36..44 => self.spawn(&process, Process::maintain),
-            44..46 => self.spawn(&process, Process::list),
-            46..48 => self.spawn(&process, Process::export),
+            36..44 => {
+                let concurrency = self.draw(|state| state.rng.pick(&[1, 1, 3]));
+                self.spawn(&process, move |process| process.maintain(concurrency));
+            }
+            44..45 => self.spawn(&process, Process::list),
+            45..46 => self.spawn(&process, Process::export),
+            46..48 => self.spawn(&process, Process::mint_all),
             48..52 => {
                 let is_connected =
                     id == COMPANY || self.draw(|state| state.server.resources[COMPANY].installed);
@@ -242,7 +247,7 @@ impl Run {
             let saved = &state.server.saved;
             let index = usize::try_from(state.rng.below(saved.len() as u64)).unwrap();
             let saved = saved.get(index)?.clone();
-            let form = state.rng.pick(&[Form::Answer, Form::Bare, Form::Dated]);
+            let form = state.rng.pick(&[Form::Answer, Form::Bare, Form::Dated, Form::Exported]);
             let is_misfiled = saved.owner == COMPANY && state.rng.chance(20);
             let under = is_misfiled.then(|| state.rng.pick(&LOCATIONS));
             Some((saved, form, under))
@@ -504,7 +509,9 @@ fn skew(state: &mut State) -> i64 {
 /// Runs one seed. Returns the violations and, if `traced`, the log of every step.
 fn run(seed: u64, traced: bool) -> (Vec<String>, Vec<String>) {
     let mut run = Run::new(seed, traced);
+    pool::enter(Some(&run.world));
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| run.play()));
+    pool::enter(None);
     random::seed(None);
     let mut found = run.draw(|state| std::mem::take(&mut state.ledger.violations));
     let trace = run.draw(|state| {

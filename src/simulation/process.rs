@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::disk::SimulatedStore;
 use super::ledger::{By, Deletion, Measured, Owed};
 use super::network::Network;
-use super::server::{COMPANY, Saved};
+use super::server::{COMPANY, LOCATIONS, Saved};
 use super::world::{EPOCH_MS, ProcessState, SimulatedClock, World, current_task};
 use crate::api::Api;
 use crate::authorization::{Authorization, CompleteParams};
@@ -21,7 +21,7 @@ use crate::error::{Error, Result, Status};
 use crate::event::Events;
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::tokens::{ImportParams, ListParams, MaintainParams, Tokens, WebhookOutcome};
+use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Tokens, WebhookOutcome};
 use crate::webhook::{Verifier, Webhooks};
 
 const REDIRECT: &str = "https://app.example/back";
@@ -60,6 +60,8 @@ pub enum Form {
     Bare,
     /// With `expiresAt`.
     Dated,
+    /// From an export, which says whether a location consented separately.
+    Exported,
 }
 
 impl Process {
@@ -78,6 +80,8 @@ impl Process {
                 tasks: 0,
                 store_trouble_until: Duration::ZERO,
                 network_trouble_until: Duration::ZERO,
+                store_faults: 0,
+                store_worked_from: Duration::ZERO,
             });
             (state.processes.len() - 1, state.profile.total, state.profile.signed_webhooks)
         });
@@ -158,6 +162,10 @@ impl Process {
 
     pub fn ask(&self, resource_id: &'static str) -> Option<Result<Secret>> {
         let is_held = self.tokens.holds_valid(resource_id);
+        // An unsaved copy may replace the stored token.
+        let stored = (self.tokens.unsaved_count() == 0)
+            .then(|| self.world.with(|state| state.stored_valid(resource_id)))
+            .flatten();
         let call = || self.tokens.access_token(resource_id, || self.deadline());
         let (answer, measured) = self.measured(|| format!("access_token {resource_id}"), call)?;
         self.world.with(|state| {
@@ -165,7 +173,7 @@ impl Process {
                 format!("access_token {resource_id}: {:?}", answer.as_ref().map(Secret::expose))
             });
             state.check_time("access_token", &measured, Duration::ZERO);
-            state.check_answer(resource_id, &measured, is_held, &answer);
+            state.check_answer(resource_id, &measured, (is_held, stored.as_deref()), &answer);
         });
         Some(answer)
     }
@@ -208,7 +216,7 @@ impl Process {
     /// closure records its end.
     fn deleting<'a>(
         &'a self,
-        resource_ids: &'a [&'a str],
+        resource_ids: &'a [&'static str],
         by: By,
         from: Option<Duration>,
     ) -> impl FnOnce(bool) + 'a {
@@ -263,7 +271,13 @@ impl Process {
                 state.server.chains[chain].adopted = now;
                 // A concurrent deletion may take effect after the consent.
                 let since = state.server.chains[chain].created;
-                state.ledger.owed.push(Owed { resource_id: owner.into(), chain, since });
+                let has_origin = true;
+                state.ledger.owed.push(Owed {
+                    resource_id: owner.into(),
+                    chain,
+                    since,
+                    has_origin,
+                });
             }
         });
     }
@@ -283,13 +297,22 @@ impl Process {
         match form {
             Form::Answer => token["expiresIn"] = 86_399.into(),
             Form::Bare => {}
-            Form::Dated => token["expiresAt"] = saved.expires_at_ms.into(),
+            Form::Dated | Form::Exported => token["expiresAt"] = saved.expires_at_ms.into(),
+        }
+        let is_exported = matches!(form, Form::Exported) && under.is_none();
+        if is_exported && self.world.with(|state| state.server.is_consented(saved)) {
+            token["ownConsent"] = true.into();
         }
         let Value::Object(token) = token else { return };
         let begin = self.world.now();
         let chain = self.world.with(|state| {
-            state.ledger.imports += 1;
-            state.ledger.is_misfiled |= under.is_some();
+            state.ledger.batches += 1;
+            if under.is_some() {
+                state.ledger.misfiled.extend([owner.clone(), COMPANY.to_owned()]);
+            }
+            if state.ledger.is_skewed {
+                state.ledger.imported_skewed.insert(owner.clone());
+            }
             let chain = state.server.access.get_mut(&saved.access_token).map(|access| {
                 // The host saved it with its true expiry.
                 access.granter_offset_ms = access.granter_offset_ms.max(0);
@@ -299,18 +322,20 @@ impl Process {
                 state.server.chains[chain].adopted = Duration::MAX;
             }
             state.ledger.forget_age(&saved.access_token);
-            if under.is_some() || !matches!(form, Form::Dated) {
+            if under.is_some() || matches!(form, Form::Answer | Form::Bare) {
                 state.ledger.mistold.insert(saved.access_token.clone());
             }
-            chain
+            let held = state.disk.records.get(&owner);
+            (chain, is_exported || held.is_some_and(|held| held.own_consent))
         });
+        let (chain, has_origin) = chain;
         let params = ImportParams { tokens: vec![token], ..ImportParams::default() };
         let call = || self.tokens.import(params, &self.deadline());
         let detail = format!("{form:?} {} as {owner}", saved.access_token);
         let outcome = self.checked("import", &detail, call);
         self.world.with(|state| {
             let now = state.now;
-            state.ledger.imports -= 1;
+            state.ledger.batches -= 1;
             let Some(chain) = chain else { return };
             let Some(outcome) = outcome else { return };
             state.server.chains[chain].adopted = now;
@@ -318,18 +343,51 @@ impl Process {
             let is_good = saved.refresh_token.is_some()
                 && state.server.chains[chain].tip == saved.refresh_token;
             if is_taken && under.is_none() && is_good {
-                state.ledger.owed.push(Owed { resource_id: owner, chain, since: begin });
+                state.ledger.owed.push(Owed {
+                    resource_id: owner,
+                    chain,
+                    since: begin,
+                    has_origin,
+                });
             }
         });
     }
 
-    pub fn maintain(&self) {
-        let call =
-            || self.tokens.maintain(&MaintainParams::default(), &|_| true, || self.deadline());
-        if let Some((answer, measured)) = self.measured(|| "maintain".into(), call) {
+    pub fn maintain(&self, concurrency: i64) {
+        let params = MaintainParams { concurrency: Some(concurrency), ..MaintainParams::default() };
+        self.without_deadline("maintain", || {
+            self.tokens.maintain(&params, &|_| true, || self.deadline())
+        });
+    }
+
+    /// Mints for every location, with two workers.
+    pub fn mint_all(&self) {
+        let params = MintParams {
+            company_id: COMPANY.into(),
+            location_ids: Some(LOCATIONS.map(str::to_owned).to_vec()),
+            installed: false,
+            app_id: None,
+            force: false,
+            concurrency: Some(2),
+        };
+        self.world.with(|state| state.ledger.batches += 1);
+        self.without_deadline("mint_all", || {
+            self.tokens.mint_all(params, &|_| true, || self.deadline())
+        });
+        self.world.with(|state| state.ledger.batches -= 1);
+    }
+
+    /// Makes a call whose duration is not limited.
+    fn without_deadline(&self, what: &str, call: impl FnOnce() -> Result<Value>) {
+        if let Some((answer, measured)) = self.measured(|| what.into(), call) {
             self.world.with(|state| {
                 state.ledger.attempts.remove(&measured.task);
-                state.say(|| format!("maintain: {answer:?}"));
+                state.say(|| format!("{what}: {answer:?}"));
+                if let Err(error) = &answer
+                    && error.status() == Status::Internal
+                {
+                    state.violation(format!("{what}: {error}"));
+                }
             });
         }
     }
@@ -369,9 +427,9 @@ impl Process {
 
     /// Delivers a webhook.
     pub fn webhook(&self, delivery: &Delivery) {
-        let by = By::Webhook { dated: delivery.at_ms.is_some() };
+        let by = By::Webhook { of: delivery.resource_id, dated: delivery.at_ms.is_some() };
         let all = super::server::RESOURCES;
-        let ends: &[&str] = match delivery.install {
+        let ends: &[&'static str] = match delivery.install {
             true => &[],
             false if delivery.resource_id == COMPANY => &all[..],
             false => std::slice::from_ref(&delivery.resource_id),
@@ -386,6 +444,12 @@ impl Process {
             delivery.resource_id != COMPANY && (from.is_some() || verdict["applied"] == true)
         };
         ended(matches!(&outcome, Some(Ok(verdict)) if is_done(verdict)));
+        if delivery.install && matches!(outcome, Some(Ok(_))) {
+            self.world.with(|state| {
+                let told = &mut state.ledger.was_told_installed;
+                told.insert(delivery.resource_id.to_owned(), state.now);
+            });
+        }
     }
 
     fn apply(&self, delivery: &Delivery) -> Result<Value> {

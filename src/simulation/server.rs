@@ -51,6 +51,10 @@ pub struct Chain {
     pub is_consented: bool,
     /// The current refresh token.
     pub tip: Option<String>,
+    /// The process whose request began it.
+    pub granted_to: usize,
+    /// When a process first knew that the grant is stored.
+    pub stored_at: Option<Duration>,
     /// When the API ended the grant.
     pub ended: Option<Duration>,
     /// When a host last accepted it by consent or import; `Duration::MAX` while it does so.
@@ -92,6 +96,8 @@ pub struct Server {
     codes: HashMap<String, &'static str>,
     used_codes: HashMap<String, usize>,
     next: u64,
+    /// When a mint was last refused because the app was not installed on the location.
+    pub refused: HashMap<String, Duration>,
     /// Every token response that reached a process, with its owner's ID, as a host may have saved
     /// it.
     pub saved: Vec<Saved>,
@@ -118,6 +124,7 @@ impl Server {
             codes: HashMap::new(),
             used_codes: HashMap::new(),
             next: 0,
+            refused: HashMap::new(),
             saved: Vec::new(),
         }
     }
@@ -152,6 +159,12 @@ impl Server {
 
     pub fn is_alive(&self, chain: usize) -> bool {
         self.chains[chain].ended.is_none()
+    }
+
+    /// Whether a saved response is of a grant that began with a user's consent.
+    pub fn is_consented(&self, saved: &Saved) -> bool {
+        let access = self.access.get(&saved.access_token);
+        access.is_some_and(|access| self.chains[access.chain].is_consented)
     }
 
     /// The grant that was issued for a code.
@@ -206,12 +219,21 @@ impl Server {
         Reply { status: 200, body, granted }
     }
 
-    fn begin(&mut self, owner: &str, now: Duration) -> usize {
+    /// Records that a process knows a refresh token to be stored.
+    pub fn stored(&mut self, refresh_token: &str, now: Duration) {
+        if let Some(refresh) = self.refresh.get(refresh_token) {
+            self.chains[refresh.chain].stored_at.get_or_insert(now);
+        }
+    }
+
+    fn begin(&mut self, owner: &str, granted_to: usize, now: Duration) -> usize {
         self.chains.push(Chain {
             owner: owner.to_owned(),
             created: now,
             is_consented: false,
             tip: None,
+            granted_to,
+            stored_at: None,
             ended: None,
             adopted: Duration::ZERO,
             delivered: Vec::new(),
@@ -228,7 +250,7 @@ impl Server {
             }
             ("/oauth/token", "authorization_code") => match self.codes.remove(field("code")) {
                 Some(owner) => {
-                    let chain = self.begin(owner, now);
+                    let chain = self.begin(owner, call.process, now);
                     self.chains[chain].adopted = Duration::MAX;
                     self.chains[chain].is_consented = true;
                     self.used_codes.insert(field("code").to_owned(), chain);
@@ -290,16 +312,19 @@ impl Server {
         }
         match self.resources.get(location) {
             Some(resource) if resource.installed && !resource.paused => {
-                let chain = self.begin(location, now);
+                let chain = self.begin(location, call.process, now);
                 self.grant(now, chain, offset_ms, true)
             }
             Some(resource) if resource.installed => {
                 refusal(401, r#"{"statusCode":401,"message":"Location is not active"}"#)
             }
-            _ => refusal(
-                403,
-                r#"{"statusCode":403,"message":"The token does not have access to this location."}"#,
-            ),
+            _ => {
+                self.refused.insert(location.to_owned(), now);
+                refusal(
+                    403,
+                    r#"{"statusCode":403,"message":"The token does not have access to this location."}"#,
+                )
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ const BOOTED: Duration = Duration::from_secs(50_000);
 const NEVER: Duration = Duration::from_secs(1 << 40);
 
 /// The size of a coroutine's stack, in words.
-const STACK: usize = 0x10000;
+pub const STACK: usize = 0x10000;
 
 /// A run with more steps than this is treated as endless.
 const MAX_STEPS: u64 = 300_000;
@@ -42,7 +42,7 @@ pub enum Wake {
 }
 
 impl Wake {
-    fn time(self) -> Duration {
+    pub fn time(self) -> Duration {
         match self {
             Wake::At(time) | Wake::Poll(time) => time,
         }
@@ -172,6 +172,10 @@ pub struct ProcessState {
     pub tasks: usize,
     pub store_trouble_until: Duration,
     pub network_trouble_until: Duration,
+    /// The number of its store calls that a fault affects now.
+    pub store_faults: usize,
+    /// When the last of these ended.
+    pub store_worked_from: Duration,
 }
 
 /// The mutable state.
@@ -251,7 +255,7 @@ impl State {
 
 /// Yields to the scheduler.
 #[allow(deprecated)]
-fn go_on(wake: Wake) {
+pub fn go_on(wake: Wake) {
     generator::yield_with(wake);
 }
 
