@@ -35,8 +35,8 @@ MUTATIONS = {
     "caller with a valid token waits for the flight": [
         (
             "tokens/mod.rs",
-            "Role::Follower(flight) => {\n                    if want == Want::Fresh",
-            "Role::Follower(flight) => {\n                    if !ON && want == Want::Fresh",
+            "if let Some(least) = want.accepts_valid_for()\n                        && let Some(valid)",
+            "if let Some(least) = want.accepts_valid_for()\n                        && !ON && let Some(valid)",
         ),
     ],
     "wait for a lock ignores the deadline": [
