@@ -317,6 +317,7 @@ class Client:
                 await _finished(future, scope.cancel)
             raise
         if scope.error is not None:
+            future.exception()  # Otherwise asyncio would log that it was ignored.
             raise scope.error
         return future.result()
 
