@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::deferred_callbacks::{self, DeferredCall, DeferredCalls};
 use crate::error::{Error, Result, Status};
-use crate::lookup::ThreadSpawnError;
+use crate::lookup::{ThreadSpawnError, new_thread};
 use crate::{fork_safety, panic_scope};
 
 /// How many results may be queued, so that fast workers wait for the collector instead of using up
@@ -47,8 +47,7 @@ pub fn run<T: Send, R>(
         let mut threads = Vec::new();
         for _ in 0..workers {
             let (sender, work) = (sender.clone(), &work);
-            let thread = thread::Builder::new().name("ghl-oauth".into());
-            threads.extend(thread.spawn_scoped(scope, move || run_worker(&sender, work)));
+            threads.extend(new_thread().spawn_scoped(scope, move || run_worker(&sender, work)));
         }
         drop(sender);
         if threads.is_empty() {
@@ -100,7 +99,7 @@ pub fn relay<R: Send + 'static>(
         })
     };
     let generation = fork_safety::generation();
-    let thread = thread::Builder::new().name("ghl-oauth".into()).spawn(coordinate);
+    let thread = new_thread().spawn(coordinate);
     let thread = thread.map_err(|_| no_thread())?;
     loop {
         let goes_on = match receiver.recv() {

@@ -218,6 +218,8 @@ typedef struct ghl_api_response {
     int64_t status;            /* such as 200 or 404 */
     ghl_header *headers;       /* names in lower case */
     size_t header_count;
+    const char **set_cookies;  /* each Set-Cookie by itself; the headers join them */
+    size_t set_cookie_count;
     const char *body;          /* the JSON, the text, or the bytes in base64 */
     const char *body_encoding; /* "json", "text" or "base64" */
     char *document;
@@ -350,6 +352,8 @@ typedef struct ghl_api_request {
     const char *body;  /* default type text/plain; NULL: no body */
     const void *bytes; /* default type application/octet-stream; NULL: no body */
     size_t byte_count;
+    int idempotent; /* the server may process it twice: 1 yes, -1 no, 0: if GET, HEAD or OPTIONS */
+    bool no_retry;  /* sent once, even after a 429 or 503 */
     ghl_call_options call;
 } ghl_api_request;
 

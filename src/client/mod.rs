@@ -19,7 +19,7 @@ use crate::deadline::{Cancellation, Deadline, NamedCallGuard, NamedCalls};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
 use crate::fork_safety::ProcessLocal;
-use crate::request::{RequestParams, Requests};
+use crate::request::{RequestParams, Requests, ResponseDocument};
 use crate::secret::Secret;
 use crate::store::{self, Host, Seal, Store};
 use crate::token::{Token, valid_id};
@@ -310,7 +310,7 @@ impl Client {
         call.tokens.adopt_from(&self.shared.config.client_id, params, || call.step())
     }
 
-    pub fn request(&self, params: &RequestParams) -> Result<Value> {
+    pub fn request(&self, params: &RequestParams) -> Result<ResponseDocument> {
         let call = self.call().map_err(Error::before_request)?;
         let answer = call.requests.send(params, &call.deadline());
         answer.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))

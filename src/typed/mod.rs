@@ -359,7 +359,7 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub fn request(&self, params: &RequestParams) -> Result<Response> {
-        Response::from_json(self.core.request(params)?)
+        Ok(Response::new(self.core.request(params)?))
     }
 
     /// Verifies the signature of a webhook delivery and parses it.
