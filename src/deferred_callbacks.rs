@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
+use std::rc::Rc;
 
 /// A callback to run later.
 pub type DeferredCall = Box<dyn FnOnce() + Send>;
@@ -15,15 +16,19 @@ thread_local! {
     // Without a destructor, so that it can be used until the thread has ended: destructors of the
     // host's thread-local values may call the library. An empty queue owns no memory.
     static STATE: ManuallyDrop<RefCell<State>> =
-        const { ManuallyDrop::new(RefCell::new(State { depth: 0, queue: VecDeque::new() })) };
+        const { ManuallyDrop::new(RefCell::new(State::NEW)) };
 }
 
 struct State {
     depth: usize,
     queue: DeferredCalls,
+    /// Takes the callbacks instead of this thread.
+    other_thread: Option<Rc<dyn Fn(DeferredCall)>>,
 }
 
 impl State {
+    const NEW: State = State { depth: 0, queue: VecDeque::new(), other_thread: None };
+
     /// Takes the first callback. Frees the memory of an empty queue.
     fn next(&mut self) -> Option<DeferredCall> {
         let message = self.queue.pop_front();
@@ -59,9 +64,31 @@ pub fn capture<T>(work: impl FnOnce() -> T) -> (T, DeferredCalls) {
 pub fn run_or_defer(message: DeferredCall) {
     let at_once = with_state(|state| state.depth == 0);
     if at_once {
-        message();
+        run(message);
     } else {
         with_state(|state| state.queue.push_back(message));
+    }
+}
+
+/// Passes this thread's callbacks to `other_thread` until the guard is dropped.
+pub fn redirect(other_thread: impl Fn(DeferredCall) + 'static) -> RedirectGuard {
+    with_state(|state| state.other_thread = Some(Rc::new(other_thread)));
+    RedirectGuard(())
+}
+
+/// Redirects this thread's callbacks.
+pub struct RedirectGuard(());
+
+impl Drop for RedirectGuard {
+    fn drop(&mut self) {
+        drop(with_state(|state| state.other_thread.take()));
+    }
+}
+
+fn run(message: DeferredCall) {
+    match with_state(|state| state.other_thread.clone()) {
+        Some(other_thread) => other_thread(message),
+        None => message(),
     }
 }
 
@@ -77,7 +104,7 @@ impl Drop for DeferGuard {
         });
         // A callback may defer further callbacks, so the borrow must end before it runs.
         while last && let Some(message) = with_state(State::next) {
-            message();
+            run(message);
         }
     }
 }

@@ -72,7 +72,7 @@ pub fn split<'a>(
 }
 
 /// The members of an object, in order, with their values unparsed.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Members<'de>, D::Error> {
@@ -185,6 +185,47 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
         key,
         format!("{key:?} in {argument} has the wrong type: expected {expected}"),
     )
+}
+
+/// Maximum nesting of a document that is passed on; parsers in other languages have such limits.
+const MAX_DEPTH: usize = 128;
+
+/// The text as JSON that can be embedded in another document. `None` if it is invalid, nested too
+/// deeply, or has an escape sequence that is half of a surrogate pair: other parsers reject these.
+pub fn raw(text: &str) -> Option<&RawValue> {
+    let raw: &RawValue = serde_json::from_str(text).ok()?;
+    let bytes = raw.get().as_bytes();
+    let (mut depth, mut in_string, mut at) = (0_usize, false, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' => {
+                at += match code_unit(&bytes[at..]) {
+                    Some(0xD800..=0xDBFF) => match code_unit(&bytes[at + 6..]) {
+                        Some(0xDC00..=0xDFFF) => 11,
+                        _ => return None,
+                    },
+                    Some(0xDC00..=0xDFFF) => return None,
+                    Some(_) => 5,
+                    None => 1,
+                }
+            }
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth -= 1,
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        at += 1;
+    }
+    Some(raw)
+}
+
+/// The UTF-16 code unit of an escape sequence such as `\u00e4` at the beginning.
+fn code_unit(escaped: &[u8]) -> Option<u16> {
+    let digits = escaped.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Renames the fields of a response to camelCase. If a field is present in both spellings,
@@ -328,6 +369,31 @@ mod tests {
                 !error.message().contains("hunter2") && !error.message().contains("4711"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn valid_document_is_raw_json_unless_other_parsers_reject_it() {
+        for text in [
+            "1e400",
+            "12345678901234567890123",
+            r#"{"b": 1.0, "a": 1, "a": "\ud83d\ude00 \u00e4 \\ud800 [[["}"#,
+            &format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH)),
+        ] {
+            assert_eq!(raw(&format!(" {text}\n")).unwrap().get(), text);
+        }
+        for text in [
+            "",
+            "{",
+            "[1] 2",
+            r#""\ud83d""#,
+            r#""\ud83dx""#,
+            r#""\ud83d\u0041""#,
+            r#""\ude00""#,
+            &"[".repeat(MAX_DEPTH + 1),
+            &format!("{}{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1)),
+        ] {
+            assert!(raw(text).is_none(), "{text}");
         }
     }
 

@@ -60,6 +60,7 @@ mod panic_scope;
 mod random;
 #[allow(missing_docs)]
 mod signal;
+mod socket;
 mod worker_pool;
 
 pub use config::Config;

@@ -1,16 +1,25 @@
-//! Name resolution (DNS) with a deadline and cancellation. Each lookup runs on its own short-lived
-//! thread, because the system's `getaddrinfo` has no timeout and cannot be cancelled.
+//! Name resolution (DNS) with a deadline and cancellation. A lookup runs on its own short-lived
+//! thread, because the system's `getaddrinfo` has no timeout and cannot be cancelled. Callers that
+//! look up the same name share one lookup (single flight), so a resolver that does not answer holds
+//! one thread per name, however many calls give up on it.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::fork_safety;
+
 /// How often a wait checks its deadline and cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Stack size of every thread that the library starts. Set explicitly, because std otherwise reads
+/// the environment variable `RUST_MIN_STACK`.
+const STACK_SIZE: usize = 2 << 20;
 
 /// No thread could be started for a lookup: a thread limit was reached, or memory is low. Nothing
 /// was sent.
@@ -36,6 +45,11 @@ impl fmt::Display for ThreadSpawnError {
 
 impl StdError for ThreadSpawnError {}
 
+/// The settings of a new thread of the library.
+pub fn new_thread() -> thread::Builder {
+    thread::Builder::new().name("ghl-oauth".into()).stack_size(STACK_SIZE)
+}
+
 /// The addresses of a host. `left` is polled for the time that the caller still waits, or for the
 /// error that ends the wait.
 ///
@@ -47,46 +61,153 @@ pub fn addresses<E: From<io::Error>>(
     port: u16,
     left: impl FnMut() -> Result<Duration, E>,
 ) -> Result<Vec<SocketAddr>, E> {
-    let name = (host.to_owned(), port);
-    let spawn = |lookup: Box<dyn FnOnce() + Send>| {
-        thread::Builder::new().name("ghl-oauth".into()).spawn(lookup).map(drop)
-    };
-    run(move || name.to_socket_addrs().map(Iterator::collect), spawn, left)
+    static LOOKUPS: Lookups = Lookups(Mutex::new(None));
+    let name = host.to_owned();
+    let resolve = move || (name, 0).to_socket_addrs().map(Iterator::collect);
+    let spawn = |work: Box<dyn FnOnce() + Send>| new_thread().spawn(work).map(drop);
+    let mut found = LOOKUPS.run(host, resolve, spawn, left)?;
+    found.iter_mut().for_each(|address| address.set_port(port));
+    Ok(found)
 }
 
-/// Runs `lookup` on a thread from `spawn` and waits for its result.
-fn run<E: From<io::Error>>(
-    lookup: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
-    spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
-    mut left: impl FnMut() -> Result<Duration, E>,
-) -> Result<Vec<SocketAddr>, E> {
-    left()?;
-    let (sender, receiver) = sync_channel(1);
-    let work = Box::new(move || {
-        // The caller may have stopped waiting.
-        let _ = sender.send(lookup());
-    });
-    spawn(work).map_err(|error| io::Error::new(error.kind(), ThreadSpawnError(error)))?;
-    loop {
-        match receiver.recv_timeout(left()?.min(POLL_INTERVAL)) {
-            Ok(found) => return Ok(found?),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(io::Error::other("the lookup failed").into());
+/// The lookups in progress, by host name. `None` until the first one.
+///
+/// Accessed with the fork gate locked, so that the lock is free in a forked child. The thread of a
+/// lookup does not exist there, so the key contains the fork generation.
+struct Lookups(Mutex<Option<HashMap<Key, Arc<Lookup>>>>);
+
+type Key = (u32, String);
+
+/// One lookup, which several callers may wait for.
+#[derive(Default)]
+struct Lookup {
+    outcome: OnceLock<Result<Vec<SocketAddr>, Failure>>,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+/// The error of a lookup for each of its callers: its OS error number, or its kind and text.
+struct Failure(Result<i32, (io::ErrorKind, String)>);
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure(error.raw_os_error().ok_or_else(|| (error.kind(), error.to_string())))
+    }
+}
+
+impl From<&Failure> for io::Error {
+    fn from(failure: &Failure) -> io::Error {
+        match &failure.0 {
+            Ok(number) => io::Error::from_raw_os_error(*number),
+            Err((kind, text)) => io::Error::new(*kind, text.clone()),
+        }
+    }
+}
+
+impl Lookups {
+    /// Joins the lookup of this host, or starts it on a thread from `spawn`, and waits for its
+    /// result.
+    fn run<E: From<io::Error>>(
+        &'static self,
+        host: &str,
+        resolve: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+        mut left: impl FnMut() -> Result<Duration, E>,
+    ) -> Result<Vec<SocketAddr>, E> {
+        left()?;
+        let lookup = self.join(host, resolve, spawn)?;
+        loop {
+            match lookup.wait(left()?) {
+                Some(Ok(found)) => return Ok(found.clone()),
+                Some(Err(failure)) => return Err(io::Error::from(failure).into()),
+                None => {}
             }
         }
+    }
+
+    fn join(
+        &'static self,
+        host: &str,
+        resolve: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> io::Result<Arc<Lookup>> {
+        let key = (fork_safety::generation(), host.to_ascii_lowercase());
+        let _gate = fork_safety::gate();
+        let mut open = self.open();
+        let open = open.get_or_insert_default();
+        if let Some(lookup) = open.get(&key) {
+            return Ok(Arc::clone(lookup));
+        }
+        let lookup = Arc::new(Lookup::default());
+        let parts = (key.clone(), Arc::clone(&lookup));
+        let work = move || {
+            let end = End { lookups: self, key: parts.0, lookup: parts.1 };
+            end.complete(resolve());
+        };
+        spawn(Box::new(work))
+            .map_err(|error| io::Error::new(error.kind(), ThreadSpawnError(error)))?;
+        open.insert(key, Arc::clone(&lookup));
+        Ok(lookup)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<HashMap<Key, Arc<Lookup>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lookup {
+    /// Waits up to `timeout`, or briefly, for the result.
+    fn wait(&self, timeout: Duration) -> Option<&Result<Vec<SocketAddr>, Failure>> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.outcome.get().is_none() {
+            drop(self.changed.wait_timeout(lock, timeout.min(POLL_INTERVAL)));
+        }
+        self.outcome.get()
+    }
+}
+
+/// Ends a lookup: removes it, and hands its result to its callers. Dropped without a result, for
+/// example by a panic, it hands out an error.
+struct End {
+    lookups: &'static Lookups,
+    key: Key,
+    lookup: Arc<Lookup>,
+}
+
+impl End {
+    fn complete(self, outcome: io::Result<Vec<SocketAddr>>) {
+        let _ = self.lookup.outcome.set(outcome.map_err(Failure::from));
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        {
+            let _gate = fork_safety::gate();
+            if let Some(open) = self.lookups.open().as_mut() {
+                open.remove(&self.key);
+            }
+        }
+        self.lookup.outcome.get_or_init(|| Err(io::Error::other("the lookup failed").into()));
+        drop(self.lookup.lock.lock());
+        self.lookup.changed.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn on_thread(work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        thread::Builder::new().spawn(work).map(drop)
+        new_thread().spawn(work).map(drop)
+    }
+
+    fn lookups() -> &'static Lookups {
+        Box::leak(Box::new(Lookups(Mutex::new(None))))
     }
 
     #[test]
@@ -101,35 +222,64 @@ mod tests {
 
     #[test]
     fn lookup_without_a_thread_is_an_error_with_the_reason() {
+        let lookups = lookups();
         let no_thread = |_: Box<dyn FnOnce() + Send>| Err(io::ErrorKind::WouldBlock.into());
-        let error = run::<io::Error>(|| Ok(Vec::new()), no_thread, || Ok(HOUR)).unwrap_err();
+        let empty = || Ok(Vec::new());
+        let error = lookups.run::<io::Error>("a", empty, no_thread, || Ok(HOUR)).unwrap_err();
         assert!(ThreadSpawnError::is_cause_of(&error), "{error:?}");
         assert!(error.to_string().contains("no thread"), "{error}");
-        let other =
-            run::<io::Error>(|| Err(io::ErrorKind::NotFound.into()), on_thread, || Ok(HOUR));
-        assert!(!ThreadSpawnError::is_cause_of(&other.unwrap_err()));
+        // The next call tries again.
+        let not_found = || Err(io::Error::new(io::ErrorKind::NotFound, "no such host"));
+        let error = lookups.run::<io::Error>("a", not_found, on_thread, || Ok(HOUR)).unwrap_err();
+        assert!(!ThreadSpawnError::is_cause_of(&error));
+        assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::NotFound, "no such host"));
     }
 
     #[test]
-    fn wait_for_a_stalled_lookup_ends_with_the_error_of_its_caller() {
+    fn stalled_lookup_is_abandoned_by_its_caller_and_joined_by_the_next_ones() {
+        let lookups = lookups();
+        let threads = AtomicUsize::new(0);
+        let spawn = |work| {
+            threads.fetch_add(1, Ordering::SeqCst);
+            on_thread(work)
+        };
         let (release, hang) = channel::<()>();
-        let mut asked = 0;
-        let left = || {
-            asked += 1;
-            if asked > 2 { Err(io::Error::other("cancelled")) } else { Ok(HOUR) }
-        };
-        let lookup = move || {
+        let mut resolve = Some(move || {
             let _ = hang.recv();
-            Ok(Vec::new())
-        };
-        let error = run::<io::Error>(lookup, on_thread, left).unwrap_err();
-        assert_eq!(error.to_string(), "cancelled");
+            Ok(vec![SocketAddr::from(([192, 0, 2, 1], 0))])
+        });
+        for _ in 0..3 {
+            let mut asked = 0;
+            let left = || {
+                asked += 1;
+                if asked > 2 { Err(io::Error::other("cancelled")) } else { Ok(HOUR) }
+            };
+            let outcome = match resolve.take() {
+                Some(resolve) => lookups.run("Host.example", resolve, spawn, left),
+                None => lookups.run("host.example", || unreachable!(), spawn, left),
+            };
+            assert_eq!(outcome.unwrap_err().to_string(), "cancelled");
+        }
+        assert_eq!(threads.load(Ordering::SeqCst), 1);
+        // Another name is not affected.
+        let other = lookups.run::<io::Error>("other", || Ok(Vec::new()), spawn, || Ok(HOUR));
+        assert!(other.unwrap().is_empty());
+        assert_eq!(threads.load(Ordering::SeqCst), 2);
         drop(release);
+        let found = lookups
+            .run::<io::Error>("host.example", || Ok(Vec::new()), spawn, || Ok(HOUR))
+            .unwrap();
+        // Either the result of the shared lookup, or of a new one if it had just ended.
+        assert!(threads.load(Ordering::SeqCst) == 3 || found.len() == 1);
     }
 
     #[test]
-    fn lookup_that_panics_is_an_error() {
-        let error = run::<io::Error>(|| panic!("as intended"), on_thread, || Ok(HOUR)).unwrap_err();
+    fn lookup_that_panics_is_an_error_for_all_its_callers() {
+        let lookups = lookups();
+        let panics = || panic!("as intended");
+        let error = lookups.run::<io::Error>("a", panics, on_thread, || Ok(HOUR)).unwrap_err();
         assert_eq!(error.to_string(), "the lookup failed");
+        let again = lookups.run::<io::Error>("a", || Ok(Vec::new()), on_thread, || Ok(HOUR));
+        assert!(again.unwrap().is_empty(), "it is not remembered");
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use zeroize::Zeroizing;
@@ -31,13 +33,18 @@ pub struct RequestParams {
     /// Additional headers; they override the default ones.
     #[serde(default, deserialize_with = "json::unique_map")]
     pub headers: Map<String, Value>,
-    /// A string is sent unchanged; other values as JSON, or as a form if the content type is that
-    /// of a form.
-    pub body: Option<Value>,
+    /// A string is sent unchanged; other values as the JSON that they are, byte for byte, or as a
+    /// form if the content type says so.
+    pub body: Option<Box<RawValue>>,
     /// A body of arbitrary bytes, instead of `body`.
     pub body_base64: Option<String>,
     /// The company or location whose token is sent. Default: none.
     pub resource_id: Option<String>,
+    /// Whether the server may process the request more than once. Default: true for GET, HEAD and
+    /// OPTIONS.
+    pub idempotent: Option<bool>,
+    /// Whether the request is repeated after a failure or a refusal such as 429. Default: true.
+    pub retry: Option<bool>,
 }
 
 /// Sends requests with stored tokens.
@@ -52,9 +59,9 @@ impl Requests {
     }
 
     /// Sends a request under the rate limiter and the retry rules. After a 401 for an invalid
-    /// token, refreshes the token and repeats the request once. A response of any status is a
-    /// success: `{"status", "headers", "body", "bodyEncoding"}`.
-    pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<Value> {
+    /// token, refreshes the token and repeats the request once, even without `retry`. A response of
+    /// any status is a success.
+    pub fn send(&self, params: &RequestParams, deadline: &Deadline) -> Result<ResponseDocument> {
         let method = method(&params.method)?;
         let uri = self.api.target(&params.path, &pairs("query", &params.query)?)?;
         let mut headers = headers(params)?;
@@ -63,7 +70,8 @@ impl Requests {
             return Err(Error::invalid_argument("body", format!("a {method} request has no body")));
         }
         let request = Request {
-            idempotency: idempotency(&method),
+            idempotency: idempotency(&method, params.idempotent),
+            is_single_attempt: params.retry == Some(false),
             method,
             uri,
             headers,
@@ -90,7 +98,7 @@ impl Requests {
             Some(resource_id) => failure.error.with_resource(resource_id),
             None => failure.error,
         })?;
-        Ok(to_json(response))
+        Ok(ResponseDocument::new(response))
     }
 }
 
@@ -112,9 +120,10 @@ fn method(name: &str) -> Result<Method> {
     })
 }
 
-/// Safe methods (RFC 9110, section 9.2.1) may be repeated.
-fn idempotency(method: &Method) -> Idempotency {
-    match [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
+/// Safe methods (RFC 9110, section 9.2.1) may be repeated, unless the caller says otherwise.
+fn idempotency(method: &Method, given: Option<bool>) -> Idempotency {
+    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    match given.unwrap_or(is_safe) {
         true => Idempotency::Idempotent,
         false => Idempotency::NonIdempotent,
     }
@@ -187,15 +196,18 @@ fn body(
             let not_base64 = |_| Error::invalid_argument("bodyBase64", "bodyBase64 is not base64");
             ("application/octet-stream", STANDARD.decode(encoded).map_err(not_base64)?)
         }
-        (Some(Value::String(text)), None) => {
-            ("text/plain; charset=utf-8", text.clone().into_bytes())
+        (Some(value), None) if value.get().starts_with('"') => {
+            let unreadable =
+                |_| Error::invalid_argument("body", "body contains an invalid escape sequence");
+            let text: String = serde_json::from_str(value.get()).map_err(unreadable)?;
+            ("text/plain; charset=utf-8", text.into_bytes())
         }
-        (Some(Value::Object(fields)), None) if is_form => {
+        (Some(value), None) if is_form && value.get().starts_with('{') => {
             let mut form = form_urlencoded::Serializer::new(String::new());
-            form.extend_pairs(pairs("body", fields)?);
+            form.extend_pairs(form_pairs(value)?);
             ("", form.finish().into_bytes())
         }
-        (Some(value), None) => ("application/json", value.to_string().into_bytes()),
+        (Some(value), None) => ("application/json", value.get().as_bytes().to_vec()),
     };
     if given.is_none() {
         headers.push((header::CONTENT_TYPE, usual));
@@ -203,25 +215,108 @@ fn body(
     Ok(Some(Zeroizing::new(bytes)))
 }
 
-fn to_json(response: Response) -> Value {
-    let content_type =
-        response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let content_type = media_type(content_type.unwrap_or_default());
-    let is_json = content_type == "application/json" || content_type.ends_with("+json");
-    let json: Option<Value> =
-        is_json.then(|| serde_json::from_slice(&response.body).ok()).flatten();
-    let (encoding, body) = match (json, std::str::from_utf8(&response.body)) {
-        (Some(json), _) => ("json", json),
-        (None, Ok(text)) => ("text", text.into()),
-        (None, Err(_)) => ("base64", STANDARD.encode(&response.body).into()),
-    };
-    // `json!` would copy the body and the headers.
-    Value::Object(Map::from_iter([
-        ("status".to_owned(), response.status.into()),
-        ("headers".to_owned(), headers_to_json(&response.headers).into()),
-        ("body".to_owned(), body),
-        ("bodyEncoding".to_owned(), encoding.into()),
-    ]))
+/// The fields of a form, in the order of the JSON object. A number keeps its digits.
+fn form_pairs(object: &RawValue) -> Result<Vec<(String, String)>> {
+    let json::Members(members) = serde_json::from_str(object.get()).map_err(|_| {
+        Error::invalid_argument("body", "a form field has a name with an invalid escape sequence")
+    })?;
+    let mut pairs = Vec::new();
+    for (name, value) in members {
+        let key = format!("body.{name}");
+        let refused = || {
+            let message = format!("{key} must be a string, number or boolean, or a list of them");
+            Error::invalid_argument(&key, message)
+        };
+        let values: Vec<&RawValue> = match value.get().starts_with('[') {
+            true => serde_json::from_str(value.get()).map_err(|_| refused())?,
+            false => vec![value],
+        };
+        for value in values {
+            let text = match value.get() {
+                "null" => continue,
+                text if text.starts_with('"') => {
+                    serde_json::from_str(text).map_err(|_| refused())?
+                }
+                nested if nested.starts_with(['{', '[']) => return Err(refused()),
+                literal => literal.to_owned(),
+            };
+            pairs.push((name.clone(), text));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The response for the caller: `{"status", "headers", "setCookies"?, "body", "bodyEncoding"}`.
+pub struct ResponseDocument {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers by lower-case name. Values of a repeated header are joined.
+    pub headers: Map<String, Value>,
+    /// The values of `Set-Cookie`, which may contain commas and therefore cannot be joined.
+    pub set_cookies: Vec<String>,
+    /// The body.
+    pub body: BodyDocument,
+}
+
+/// The body of an [`ResponseDocument`].
+pub enum BodyDocument {
+    /// Valid JSON with a JSON content type, byte for byte.
+    Json(Box<RawValue>),
+    /// Other UTF-8 text.
+    Text(String),
+    /// Other bytes.
+    Bytes(Zeroizing<Vec<u8>>),
+}
+
+impl ResponseDocument {
+    fn new(mut response: Response) -> ResponseDocument {
+        let headers = headers_to_json(&response.headers);
+        let cookies = response.headers.get_all(header::SET_COOKIE);
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let set_cookies = cookies.iter().map(text).collect();
+        let content_type =
+            response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = media_type(content_type.unwrap_or_default());
+        let is_json = content_type == "application/json" || content_type.ends_with("+json");
+        let body = match String::from_utf8(std::mem::take(&mut *response.body)) {
+            Ok(text) => {
+                let mut text = Zeroizing::new(text);
+                match is_json.then(|| json::raw(&text)).flatten() {
+                    Some(raw) => BodyDocument::Json(raw.to_owned()),
+                    None => BodyDocument::Text(std::mem::take(&mut *text)),
+                }
+            }
+            Err(other) => BodyDocument::Bytes(Zeroizing::new(other.into_bytes())),
+        };
+        ResponseDocument { status: response.status, headers, set_cookies, body }
+    }
+}
+
+impl Serialize for ResponseDocument {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("ResponseDocument", 5)?;
+        fields.serialize_field("status", &self.status)?;
+        fields.serialize_field("headers", &self.headers)?;
+        if !self.set_cookies.is_empty() {
+            fields.serialize_field("setCookies", &self.set_cookies)?;
+        }
+        let encoding = match &self.body {
+            BodyDocument::Json(raw) => {
+                fields.serialize_field("body", raw)?;
+                "json"
+            }
+            BodyDocument::Text(text) => {
+                fields.serialize_field("body", text)?;
+                "text"
+            }
+            BodyDocument::Bytes(bytes) => {
+                fields.serialize_field("body", &STANDARD.encode(bytes))?;
+                "base64"
+            }
+        };
+        fields.serialize_field("bodyEncoding", encoding)?;
+        fields.end()
+    }
 }
 
 /// Headers by lower-case name. Values of a repeated header are joined (RFC 9110, section 5.3).

@@ -1,15 +1,21 @@
 //! A scoped worker pool: worker threads for the duration of one call, whose callbacks run on the
 //! caller's thread.
+//!
+//! The threads share the state on the stack of the thread that runs the pool. A host's callback may
+//! move its own stack: greenlets (coroutines of Python) copy it elsewhere when they switch. So
+//! [`relay`] runs the pool on a thread of its own, and only the callbacks on the caller's thread.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::deferred_callbacks::{self, DeferredCalls};
+use serde_json::Value;
+
+use crate::deferred_callbacks::{self, DeferredCall, DeferredCalls};
 use crate::error::{Error, Result, Status};
-use crate::lookup::ThreadSpawnError;
-use crate::panic_scope;
+use crate::lookup::{ThreadSpawnError, new_thread};
+use crate::{fork_safety, panic_scope};
 
 /// How many results may be queued, so that fast workers wait for the collector instead of using up
 /// memory.
@@ -41,16 +47,11 @@ pub fn run<T: Send, R>(
         let mut threads = Vec::new();
         for _ in 0..workers {
             let (sender, work) = (sender.clone(), &work);
-            let thread = thread::Builder::new().name("ghl-oauth".into());
-            threads.extend(thread.spawn_scoped(scope, move || run_worker(&sender, work)));
+            threads.extend(new_thread().spawn_scoped(scope, move || run_worker(&sender, work)));
         }
         drop(sender);
         if threads.is_empty() {
-            return Err(Error::new(
-                Status::Network,
-                "no worker thread could be started; nothing was sent",
-            )
-            .with_help(ThreadSpawnError::HELP));
+            return Err(no_thread());
         }
         let results = Results(receiver);
         let collected = collect(&results);
@@ -63,6 +64,79 @@ pub fn run<T: Send, R>(
         }
         Ok(collected)
     })
+}
+
+enum Relayed {
+    Progress(Value),
+    Callback(DeferredCall),
+}
+
+/// Runs `work` on another thread, and its callbacks, including `progress`, on this thread.
+///
+/// # Errors
+/// Those of `work`; `NETWORK` if no thread could be started; `CANCELLED` in a child that a callback
+/// has forked, where the other thread does not exist.
+pub fn relay<R: Send + 'static>(
+    work: impl FnOnce(&dyn Fn(&Value) -> bool) -> Result<R> + Send + 'static,
+    progress: &dyn Fn(&Value) -> bool,
+) -> Result<R> {
+    let (sender, receiver) = sync_channel(MAX_QUEUED_RESULTS);
+    let (answers, answer) = sync_channel(1);
+    let coordinate = move || {
+        let _scope = panic_scope::enter();
+        let callbacks = sender.clone();
+        // Fails only if the caller is gone.
+        let _redirected = deferred_callbacks::redirect(move |callback| {
+            let _ = callbacks.send(Relayed::Callback(callback));
+        });
+        let report = |so_far: &Value| {
+            sender.send(Relayed::Progress(so_far.clone())).is_ok() && answer.recv() == Ok(true)
+        };
+        panic::catch_unwind(AssertUnwindSafe(|| work(&report))).unwrap_or_else(|payload| {
+            // A payload may panic when it is dropped.
+            std::mem::forget(payload);
+            Err(panicked())
+        })
+    };
+    let generation = fork_safety::generation();
+    let thread = new_thread().spawn(coordinate);
+    let thread = thread.map_err(|_| no_thread())?;
+    loop {
+        let goes_on = match receiver.recv() {
+            Ok(Relayed::Progress(so_far)) => Some(progress(&so_far)),
+            Ok(Relayed::Callback(callback)) => {
+                deferred_callbacks::run_or_defer(callback);
+                None
+            }
+            Err(_) => break,
+        };
+        if generation != fork_safety::generation() {
+            // The thread may have held the locks of the channels during the fork.
+            std::mem::forget((receiver, answers, thread));
+            return Err(Error::new(Status::Cancelled, "a callback of this call has forked")
+                .with_help("call again in the child"));
+        }
+        if let Some(goes_on) = goes_on {
+            // Fails only if the thread has ended.
+            let _ = answers.send(goes_on);
+        }
+    }
+    thread.join().unwrap_or_else(|payload| {
+        std::mem::forget(payload);
+        Err(panicked())
+    })
+}
+
+fn no_thread() -> Error {
+    Error::new(Status::Network, "no worker thread could be started; nothing was sent")
+        .with_help(ThreadSpawnError::HELP)
+}
+
+fn panicked() -> Error {
+    Error::new(Status::Internal, "the library panicked")
+        .with_help("report this defect and attach the log")
+        // Whether it was is unknown.
+        .with_sent(true)
 }
 
 fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Option<T>) {
@@ -80,10 +154,7 @@ fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Opt
                 // A payload may panic when it is dropped.
                 std::mem::forget(payload);
                 should_continue = false;
-                Some(Err(Error::new(Status::Internal, "the library panicked")
-                    .with_help("report this defect and attach the log")
-                    // Whether it was is unknown.
-                    .with_sent(true)))
+                Some(Err(panicked()))
             }
         };
         should_continue &= results.send((result, messages)).is_ok();
@@ -164,6 +235,40 @@ mod tests {
         let (good, bad): (Vec<_>, Vec<_>) = results.unwrap().into_iter().partition(Result::is_ok);
         assert_eq!((good.len(), bad.len()), (99, 1));
         assert_eq!(bad[0].as_ref().unwrap_err().status(), Status::Internal);
+    }
+
+    #[test]
+    fn relayed_work_runs_elsewhere_and_its_callbacks_on_the_calling_thread() {
+        let (caller, heard) = (thread::current().id(), Arc::new(Mutex::new(Vec::new())));
+        let own = Arc::clone(&heard);
+        let work = move |progress: &dyn Fn(&Value) -> bool| {
+            let say = |word: &'static str| {
+                let own = Arc::clone(&own);
+                let callback = move || own.lock().unwrap().push((word, thread::current().id()));
+                deferred_callbacks::run_or_defer(Box::new(callback));
+            };
+            say("at once");
+            let deferred = deferred_callbacks::defer();
+            say("later");
+            assert!(progress(&1.into()));
+            drop(deferred);
+            assert!(!progress(&2.into()));
+            Ok(thread::current().id())
+        };
+        let progress = |so_far: &Value| {
+            heard.lock().unwrap().push(("progress", thread::current().id()));
+            *so_far == 1
+        };
+        assert_ne!(relay(work, &progress).unwrap(), caller);
+        let expected = ["at once", "progress", "later", "progress"].map(|word| (word, caller));
+        assert_eq!(*heard.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn panic_of_relayed_work_is_its_result() {
+        let work = |_: &dyn Fn(&Value) -> bool| -> Result<()> { panic!("as intended") };
+        let error = relay(work, &|_| true).unwrap_err();
+        assert_eq!(error.status(), Status::Internal);
     }
 
     #[test]

@@ -171,6 +171,14 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
             ..Options::default()
         };
         let emulator = Emulator::start(options).unwrap();
+        let refusal = FaultKind::Status {
+            status: 429,
+            body: r#"[1e400,{"b":1.0,"a":2}]"#.to_owned(),
+            content_type: Some("application/json".to_owned()),
+            headers: ["a=1, 2", "b=\"3\""].map(|one| ("Set-Cookie".into(), one.into())).to_vec(),
+            stage: Stage::BeforeProcessing,
+        };
+        let refusal = emulator.inject(Rule::on(Endpoint::Location), refusal);
         let person = format!("python3 {}", person(&emulator, folder.path()).display());
         let port = support::free_port();
         let here = format!("http://127.0.0.1:{port}/back");
@@ -206,6 +214,7 @@ fn every_parameter_of_the_typed_calls_reaches_the_api() {
         write!(browser, "GET /{target} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
         assert_eq!(lines.next().unwrap(), "passed");
         assert!(run.wait().unwrap().success());
+        assert_eq!(emulator.strikes(refusal), 1);
 
         let requests = emulator.requests();
         let to = |path: &str| -> Vec<_> {

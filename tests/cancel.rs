@@ -3,9 +3,11 @@
 mod support;
 
 use std::ffi::CString;
+use std::net::TcpListener;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ghl_oauth::Status;
 use ghl_oauth::internals::ffi::ghl_call_cancel;
@@ -289,6 +291,76 @@ fn cancelled_maintenance_ends_between_two_tokens() {
             "the renewed tokens were saved, and the others are renewed now"
         );
     }
+}
+
+/// A server that accepts connections and never reads: the kernel's buffers fill up.
+fn deaf() -> (TcpListener, Value) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let config = json!({
+        "clientId": "app-1", "clientSecret": "some secret", "baseUrl": base_url,
+        "timeouts": {"connectMs": 60_000, "totalMs": 60_000},
+    });
+    (listener, config)
+}
+
+/// More than the buffers of both sides hold.
+fn large_upload() -> Value {
+    let body = "x".repeat(16 << 20);
+    json!({"method": "POST", "path": "/upload", "body": body})
+}
+
+/// Far below the stall of 60 s, and generous for a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn cancellation_and_deadline_end_the_writing_of_a_body_that_the_server_does_not_read() {
+    let (_listener, mut config) = deaf();
+    let abi = Abi::open(&config).unwrap();
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let caller = scope.spawn(|| abi.request(large_upload()));
+        abi.cancel_until(|| caller.is_finished());
+        caller.join().unwrap().fails(Status::Cancelled);
+    });
+    config["timeouts"]["totalMs"] = 300.into();
+    Abi::open(&config).unwrap().request(large_upload()).fails(Status::Timeout);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn cancellation_ends_a_connection_attempt_without_an_answer() {
+    use std::net::TcpStream;
+    use std::os::fd::AsRawFd;
+
+    let (listener, config) = deaf();
+    // SAFETY: a listening socket, whose backlog is reduced.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let address = listener.local_addr().unwrap();
+    let mut crowd = Vec::new();
+    while let Ok(client) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        crowd.push(client);
+        if crowd.len() > 64 {
+            println!("skipped: the backlog of this system is unlimited");
+            return;
+        }
+    }
+    let abi = Abi::open(&config).unwrap();
+    let began = Instant::now();
+    // Nothing was sent, so that even a call that spends a code can be cancelled.
+    let calls: [&(dyn Fn() -> Outcome + Sync); 2] =
+        [&|| abi.request(json!({"method": "GET", "path": "/x"})), &|| {
+            abi.oauth_token(json!({"grantType": "authorization_code", "code": "some code"}))
+        }];
+    for call in calls {
+        thread::scope(|scope| {
+            let caller = scope.spawn(call);
+            abi.cancel_until(|| caller.is_finished());
+            caller.join().unwrap().fails(Status::Cancelled);
+        });
+    }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 #[test]

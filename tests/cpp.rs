@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use ghl_oauth_emulator::{Emulator, Endpoint, Notice, Options, Rule, Signature};
 use serde_json::{Value, json};
 
-use support::{emulator, person, with_company};
+use support::{Abi, emulator, person, with_company};
 
 const SOURCES: [&str; 10] = [
     "tests/abi/cpp_json.cpp",
@@ -270,6 +270,7 @@ fn cpp_configuration_struct_has_every_documented_key() {
             config.http.proxy = std::string_view("t");
             config.http.ca_bundle_path = config.http.user_agent_suffix = "t";
             config.http.allow_insecure_http = true;
+            config.http.no_proxy = {"t"};
             config.webhook.ed25519_public_keys = config.webhook.rsa_public_keys = {"t"};
             config.webhook.max_age = std::chrono::hours(1);
             const ghl::secret json = config.json();

@@ -1,30 +1,33 @@
-//! Name resolution in a process that cannot start threads.
+//! Name resolution in a process that cannot start threads, and in one whose environment asks std
+//! for impossible stacks.
 //!
-//! The worker is this program, started again with a stack size for new threads that exceeds the
-//! address space, or as another user with a limit of one thread. The system therefore refuses every
-//! thread, and the test of the worker runs on its main thread.
+//! The worker is this program, started again. To prevent threads, it installs a seccomp filter that
+//! refuses them.
 #![cfg(target_os = "linux")]
 
 mod support;
 
-use std::env;
-use std::fs;
-use std::os::unix::fs::chown;
-use std::path::Path;
+use std::fs::{self, DirEntry};
+use std::net::UdpSocket;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{env, io, thread};
 
 use ghl_oauth::Status;
 use serde_json::{Value, json};
 use support::{Abi, Outcome, config, emulator};
 
 const WORKER: &str = "GHL_TEST_LOOKUP_WORKER";
+const STALLED_WORKER: &str = "GHL_TEST_STALLED_LOOKUP_WORKER";
 
 /// Not a test: with a configuration in the environment, this process is the worker.
 #[test]
 fn work() {
     let Ok(work) = env::var(WORKER) else { return };
     let work: Value = serde_json::from_str(&work).unwrap();
+    if work["withoutThreads"] == true {
+        refuse_threads();
+    }
     let has_threads = std::thread::Builder::new().spawn(|| {}).is_ok();
     let abi = Abi::open(&work["config"]).map_err(|error| error.1).unwrap();
     let (company, location) =
@@ -42,38 +45,112 @@ fn work() {
     println!("\nreport {report}");
 }
 
-/// How the system refuses threads.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Threads {
-    Allowed,
-    /// Their stack exceeds the address space.
-    TooLarge,
-    /// The user has reached its limit.
-    TooMany,
+/// Makes the system refuse new threads and processes of this thread, as a limit would.
+fn refuse_threads() {
+    let instruction = |code: u32, jumps: (u8, u8), value: u32| libc::sock_filter {
+        code: code as u16,
+        jt: jumps.0,
+        jf: jumps.1,
+        k: value,
+    };
+    let (load, equal, result) = (
+        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+        libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+        libc::BPF_RET | libc::BPF_K,
+    );
+    let mut program = [
+        // The number of the system call.
+        instruction(load, (0, 0), 0),
+        instruction(equal, (1, 0), libc::SYS_clone3 as u32),
+        instruction(equal, (0, 1), libc::SYS_clone as u32),
+        instruction(result, (0, 0), libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32),
+        instruction(result, (0, 0), libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: a valid filter, which the kernel copies. It applies to this thread.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter), 0);
+    }
 }
 
-/// A user without processes, for the limit of threads, which does not apply to root.
-const NOBODY: u32 = 65_534;
-
-fn run(work: &Value, threads: Threads) -> Value {
-    let program = env::current_exe().unwrap();
-    let mut command = match threads {
-        Threads::TooMany => Command::new("setpriv"),
-        _ => Command::new(&program),
-    };
-    if threads == Threads::TooMany {
-        let nobody = NOBODY.to_string();
-        command
-            .args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"])
-            .args(["prlimit", "--nproc=1"])
-            .arg(&program);
+/// Not a test: with a configuration in the environment, this process is a worker whose resolver
+/// never answers.
+#[test]
+fn stalled_work() {
+    let Ok(config) = env::var(STALLED_WORKER) else { return };
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    let abi = Abi::open(&config).map_err(|error| error.1).unwrap();
+    let began = Instant::now();
+    let request = || abi.request(json!({"method": "GET", "path": "/x"}));
+    for _ in 0..3 {
+        thread::scope(|scope| {
+            let caller = scope.spawn(request);
+            while lookup_threads() == 0 {
+                assert!(!caller.is_finished(), "the lookup must wait");
+                thread::yield_now();
+            }
+            abi.cancel_until(|| caller.is_finished());
+            caller.join().unwrap().fails(Status::Cancelled);
+        });
     }
+    config["timeouts"]["totalMs"] = 300.into();
+    let abi = Abi::open(&config).map_err(|error| error.1).unwrap();
+    abi.request(json!({"method": "GET", "path": "/x"})).fails(Status::Timeout);
+    println!("\nthreads {} seconds {}", lookup_threads(), began.elapsed().as_secs());
+}
+
+/// The number of threads that the library has started and that have not ended.
+fn lookup_threads() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let name = |thread: io::Result<DirEntry>| fs::read_to_string(thread?.path().join("comm"));
+    threads.filter_map(|thread| name(thread).ok()).filter(|name| name.trim() == "ghl-oauth").count()
+}
+
+#[test]
+fn call_whose_lookup_stalls_can_be_cancelled_and_leaves_one_thread_per_name() {
+    // A name server that never answers. Its port and the worker's file system need root.
+    let Ok(_server) = UdpSocket::bind("127.0.0.98:53") else {
+        println!("skipped: a name server on port 53 (run as root)");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let resolver = folder.path().join("resolv.conf");
+    fs::write(&resolver, "nameserver 127.0.0.98\noptions timeout:30 attempts:1\n").unwrap();
+    let hide = "mount --bind \"$0\" /etc/resolv.conf || exit 77; exec \"$@\"";
+    let config = json!({
+        "clientId": "app-1", "clientSecret": "some secret",
+        "baseUrl": "https://api.stalled.example",
+        "timeouts": {"connectMs": 60_000, "totalMs": 60_000},
+    });
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", hide])
+        .arg(&resolver)
+        .arg(env::current_exe().unwrap())
+        .args(["stalled_work", "--exact", "--nocapture"])
+        .env(STALLED_WORKER, config.to_string())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.code() == Some(77) || !output.status.success() && text.is_empty() {
+        println!("skipped: a worker with its own resolv.conf (run as root, with util-linux)");
+        return;
+    }
+    let report = text.lines().find_map(|line| line.strip_prefix("threads "));
+    let report = report.unwrap_or_else(|| panic!("{text}"));
+    let (threads, seconds) = report.split_once(" seconds ").unwrap();
+    assert_eq!(threads, "1", "one lookup for all calls");
+    // The resolver alone takes 30 s.
+    assert!(seconds.parse::<u64>().unwrap() < 20, "{report}");
+}
+
+/// The report of a worker with this stack size for the threads of std.
+fn run(work: &Value, std_stack: &str) -> Value {
+    let mut command = Command::new(env::current_exe().unwrap());
     command
         .args(["work", "--exact", "--nocapture", "--test-threads=1"])
-        .env(WORKER, work.to_string());
-    if threads == Threads::TooLarge {
-        command.env("RUST_MIN_STACK", (1_u64 << 47).to_string());
-    }
+        .env(WORKER, work.to_string())
+        .env("RUST_MIN_STACK", std_stack);
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let report = text.lines().find_map(|line| line.strip_prefix("report "));
@@ -103,51 +180,30 @@ fn process_that_cannot_start_threads_returns_the_valid_token_or_a_network_error(
     let token = page["tokens"][0]["accessToken"].as_str().unwrap();
     drop(abi);
 
-    let work =
-        json!({"config": config, "company": company, "location": emulator.location_ids()[0]});
-    for threads in [Threads::TooLarge, Threads::TooMany] {
-        if threads == Threads::TooMany && !give_to_nobody(folder.path()) {
-            println!("skipped: a limit of threads, which needs root and setpriv");
-            continue;
-        }
-        let report = run(&work, threads);
-        assert_eq!(report["hasThreads"], false, "the worker cannot start threads");
-        assert!(report["token"] == json!([0, token]), "the valid token is returned");
-        for call in ["refresh", "mint", "mintAll"] {
-            let error = &report[call][1]["error"];
-            assert_eq!(report[call][0], Status::Network.code(), "{call}: {error}");
-            assert_eq!(error["retryable"], true, "{call}: {error}");
-            assert!(
-                error["message"].as_str().unwrap().contains("nothing was sent"),
-                "{call}: {error}"
-            );
-            assert!(
-                error["help"].as_str().unwrap().contains("limit of threads"),
-                "{call}: {error}"
-            );
-            assert_ne!(error["sent"], true, "{call}: {error}");
-        }
+    let mut work = json!({
+        "config": config, "company": company, "location": emulator.location_ids()[0],
+        "withoutThreads": true,
+    });
+    let report = run(&work, "2000000");
+    assert_eq!(report["hasThreads"], false, "the worker cannot start threads");
+    assert!(report["token"] == json!([0, token]), "the valid token is returned");
+    for call in ["refresh", "mint", "mintAll"] {
+        let error = &report[call][1]["error"];
+        assert_eq!(report[call][0], Status::Network.code(), "{call}: {error}");
+        assert_eq!(error["retryable"], true, "{call}: {error}");
+        assert!(error["message"].as_str().unwrap().contains("nothing was sent"), "{call}: {error}");
+        assert!(error["help"].as_str().unwrap().contains("limit of threads"), "{call}: {error}");
+        assert_ne!(error["sent"], true, "{call}: {error}");
     }
     assert_eq!(emulator.refreshes(), 0);
 
     // With threads the due token is refreshed and every call finds its server.
-    let report = run(&work, Threads::Allowed);
-    assert_eq!(report["hasThreads"], true);
+    // The library does not read the stack size of std, which exceeds the address space.
+    work["withoutThreads"] = false.into();
+    let report = run(&work, "1000000000000000");
+    assert_eq!(report["hasThreads"], false, "std reads the variable");
     assert!(report["token"] != json!([0, token]), "a due token is refreshed");
     for call in ["token", "refresh", "mint", "mintAll"] {
         assert_eq!(report[call][0], 0, "{call}");
     }
-}
-
-/// Makes another user the owner of a store. Returns false if the system does not allow it.
-fn give_to_nobody(folder: &Path) -> bool {
-    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-    for path in [folder.to_owned()].into_iter().chain(files) {
-        if path.is_dir() && path != folder && !give_to_nobody(&path)
-            || chown(&path, Some(NOBODY), Some(NOBODY)).is_err()
-        {
-            return false;
-        }
-    }
-    Command::new("setpriv").arg("--version").output().is_ok()
 }

@@ -257,7 +257,9 @@ fn sqlite_leaves_only_stored_tokens_in_memory() {
 fn proxy_password_is_wiped_with_the_client() {
     let password = "the-password-of-the-proxy";
     let proxy = tunnel::tunnel(tunnel::OPEN);
-    let mut run = Run::start(json!({"http": {"proxy": format!("http://user:{password}@{proxy}")}}));
+    let mut run = Run::start(json!({"http": {
+        "proxy": format!("http://user:{password}@{proxy}"), "allowInsecureHttp": true,
+    }}));
     run.canaries.add("password", password);
     run.canaries.add("authorization", &STANDARD.encode(format!("user:{password}")));
     run.everything();

@@ -12,7 +12,7 @@ use ghl_oauth::Status;
 use ghl_oauth_emulator::{Emulator, Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, emulator, header, only_request, response, with_client};
+use support::{Abi, DAY, Outcome, emulator, header, only_request, response, with_client};
 
 /// A client with the tokens of the company and its first location.
 fn connected(emulator: &Emulator) -> (Abi, String) {
@@ -120,6 +120,82 @@ fn method_path_headers_and_body_are_sent_unchanged() {
         (Some("2021-07-28"), Some("text/csv"))
     );
     assert_eq!(header(&sent, "x-own"), Some("é"));
+}
+
+/// Documents that change when they are parsed into numbers and maps and written again.
+const FRAGILE: [&str; 6] = [
+    "12345678901234567890123",
+    "1e400",
+    "-0.10",
+    r#"{"z":1,"a":1.0,"z":2,"id":9007199254740993,"e":"\u00e9\/"}"#,
+    r#"[1.0, 1E2,  {"b": [ ], "a": {"y": 0, "x": 1e-7}}]"#,
+    r#""caf\u00e9""#,
+];
+
+#[test]
+fn json_bodies_pass_byte_for_byte_in_both_directions() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    for document in FRAGILE {
+        let fault = emulator.inject(Rule::default(), answer(200, JSON, document));
+        let request = format!(
+            r#"{{"method":"POST","path":"/x","resourceId":"{location}","body": {document} }}"#
+        );
+        let text = abi.request_text(&request);
+        let expected = format!(r#""body":{document},"bodyEncoding":"json""#);
+        assert!(text.contains(&expected), "{text}");
+        let sent = only_request(&emulator).body;
+        // A string is sent as text.
+        assert_eq!(sent, if document.starts_with('"') { "café" } else { document });
+        emulator.remove_fault(fault);
+    }
+    // A form keeps the order of the fields and the digits of its numbers.
+    emulator.inject(Rule::default(), answer(200, JSON, "{}"));
+    let form = r#"{"method":"POST","path":"/x","headers":{"Content-Type":"application/x-www-form-urlencoded"},
+        "body":{"z":1.0,"a":12345678901234567890123,"z":["\u00e9",null,true]}}"#;
+    abi.request_text(form);
+    let sent = only_request(&emulator).body;
+    assert_eq!(sent, "z=1.0&a=12345678901234567890123&z=%C3%A9&z=true");
+}
+
+#[test]
+fn json_that_other_parsers_reject_is_returned_as_text() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    for body in [r#"{"a":"\ud800"}"#.to_owned(), "[".repeat(200) + &"]".repeat(200)] {
+        let fault = emulator.inject(Rule::default(), answer(200, JSON, &body));
+        let answer =
+            abi.request(json!({"method": "GET", "path": "/x", "resourceId": location})).ok();
+        assert_eq!((&answer["body"], &answer["bodyEncoding"]), (&json!(body), &json!("text")));
+        emulator.remove_fault(fault);
+    }
+}
+
+#[test]
+fn cookies_of_a_response_stay_apart() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    let get = || abi.request(json!({"method": "GET", "path": "/x", "resourceId": location})).ok();
+    let headers = |cookies: &[&str]| FaultKind::Status {
+        status: 200,
+        body: "{}".to_owned(),
+        content_type: Some(JSON.to_owned()),
+        headers: [("X-Many", "1"), ("X-Many", "2")]
+            .into_iter()
+            .chain(cookies.iter().map(|cookie| ("Set-Cookie", *cookie)))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        stage: Stage::BeforeProcessing,
+    };
+    let cookies = ["a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2"];
+    let fault = emulator.inject(Rule::default(), headers(&cookies));
+    let answer = get();
+    assert_eq!(answer["setCookies"], json!(cookies));
+    assert_eq!(answer["headers"]["set-cookie"], cookies.join(", "));
+    assert_eq!(answer["headers"]["x-many"], "1, 2");
+    emulator.remove_fault(fault);
+    emulator.inject(Rule::default(), headers(&[]));
+    assert_eq!(get().get("setCookies"), None);
 }
 
 #[test]
@@ -272,6 +348,45 @@ fn write_request_is_repeated_only_if_it_had_no_effect() {
             emulator.clear_faults();
         }
     }
+}
+
+#[test]
+fn caller_decides_whether_a_request_is_repeated() {
+    let emulator = emulator(1);
+    let (abi, location) = connected(&emulator);
+    let html = |status| answer(status, "text/html", "<p>oops</p>");
+    for (kind, method, more, times) in [
+        (html(502), "POST", json!({"idempotent": true}), 3),
+        (FaultKind::ReplyLost, "PUT", json!({"idempotent": true}), 3),
+        (html(502), "GET", json!({"idempotent": false}), 1),
+        (FaultKind::ReplyLost, "GET", json!({"idempotent": false}), 1),
+        (html(429), "GET", json!({"idempotent": false}), 3),
+        (html(502), "GET", json!({"retry": false}), 1),
+        (html(429), "GET", json!({"retry": false}), 1),
+        (html(429), "POST", json!({"retry": false, "idempotent": true}), 1),
+        (FaultKind::ReplyLost, "GET", json!({"retry": false}), 1),
+        (html(502), "GET", json!({"retry": true, "idempotent": null}), 3),
+    ] {
+        let fault = emulator.inject(Rule::default(), kind.clone());
+        let mut request = json!({"method": method, "path": "/x", "resourceId": location});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let Outcome(code, _) = abi.request(request);
+        let expected = if kind == FaultKind::ReplyLost { Status::Network.code() } else { 0 };
+        assert_eq!(code, expected, "{method} {more} {kind:?}");
+        assert_eq!(emulator.strikes(fault), times, "{method} {more} {kind:?}");
+        emulator.clear_faults();
+    }
+    // A dead token is refused before anything is done: without `retry` as well, the token is
+    // refreshed and the request repeated.
+    emulator.clear_requests();
+    let path = format!("/locations/{location}");
+    emulator.expire_access_tokens();
+    let request = json!({"method": "GET", "path": path, "resourceId": location, "retry": false});
+    assert_eq!(abi.request(request).ok()["status"], 200);
+    let request = json!({"method": "GET", "path": "/x", "retry": "no"});
+    abi.request(request).refuses("retry");
+    let request = json!({"method": "GET", "path": "/x", "idempotent": 1});
+    abi.request(request).refuses("idempotent");
 }
 
 #[test]

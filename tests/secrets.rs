@@ -456,8 +456,8 @@ fn proxy_failures_do_not_reveal_the_proxy_password() {
     let echoing = answers
         .map(|answer| tunnel::tunnel(&format!("HTTP/1.1 {PASSWORD} {answer}{PASSWORD}\r\n\r\n")));
     for proxy in echoing.into_iter().chain(["127.0.0.1:1".to_owned(), open.clone()]) {
-        let mut play =
-            Play::new(json!({"http": {"proxy": format!("http://user:{PASSWORD}@{proxy}")}}));
+        let url = format!("http://user:{PASSWORD}@{proxy}");
+        let mut play = Play::new(json!({"http": {"proxy": url, "allowInsecureHttp": true}}));
         let session = json!({"refreshToken": IMPORTED[1], "companyId": "c", "expiresAt": 0});
         let said = [
             play.abi.tokens_import(json!({"tokens": [session]})),

@@ -72,6 +72,26 @@ fn request_that_was_sent_and_not_answered_is_retryable_only_if_it_is_safe() {
 }
 
 #[test]
+fn caller_says_whether_a_request_may_be_processed_twice() {
+    let emulator = emulator(1);
+    let abi = connected(&emulator);
+    for (method, idempotent, attempts) in [("POST", true, 3), ("GET", false, 1)] {
+        let mut request = request(&emulator, method);
+        request["idempotent"] = idempotent.into();
+        let id = emulator.inject(Rule::default(), FaultKind::ReplyLost);
+        let error = abi.request(request.clone()).fails(Status::Network);
+        says(&error, json!(true), idempotent);
+        assert_eq!(emulator.strikes(id), attempts, "{method}");
+        // Sent once, it may still be repeated by the caller.
+        request["retry"] = false.into();
+        let error = abi.request(request).fails(Status::Network);
+        says(&error, json!(true), idempotent);
+        assert_eq!(emulator.strikes(id), attempts + 1, "{method}");
+        emulator.clear_faults();
+    }
+}
+
+#[test]
 fn request_that_never_left_is_retryable_with_any_method() {
     let emulator = emulator(1);
     let abi = connected(&emulator);

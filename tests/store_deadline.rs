@@ -13,7 +13,7 @@ use ghl_oauth::Status;
 use ghl_oauth::internals::deadline::{Cancellation, Deadline};
 use ghl_oauth::internals::store::{Query, Record, Seal, SqliteStore, Store};
 use ghl_oauth::internals::token::UserType;
-use serde_json::json;
+use serde_json::{Value, json};
 use store_suite::{patience, token};
 use support::Abi;
 
@@ -98,6 +98,35 @@ fn writers_blocked_by_a_foreign_write_lock_are_cancelled_at_once() {
         cancellation.raise();
     });
     assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
+}
+
+#[test]
+fn call_blocked_by_a_foreign_write_lock_ends_by_its_own_timeout_or_its_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let abi = Abi::open(&json!({"clientId": "app-1", "clientSecret": "s",
+        "timeouts": {"totalMs": 600_000}, "store": {"kind": "sqlite", "path": path}}))
+    .unwrap();
+    let other = other_program(&path, WRITES);
+    let import = |options: Value| {
+        let mut params = json!({"tokens": [{"accessToken": "a", "refreshToken": "r",
+            "userType": "Company", "companyId": "c", "expiresIn": 3600}]});
+        params.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        abi.tokens_import(params)
+    };
+    let began = Instant::now();
+    import(json!({"timeoutMs": 100})).fails(Status::Timeout);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| import(json!({"callId": "mine"})));
+        while !waiting.is_finished() {
+            assert_eq!(abi.cancel_call("mine"), 0);
+            thread::yield_now();
+        }
+        waiting.join().unwrap().fails(Status::Cancelled);
+    });
+    assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(import(json!({"callId": "mine"})).ok()["imported"], 1);
 }
 
 #[test]

@@ -229,7 +229,9 @@ fn proxy_credentials_are_sent_to_the_proxy_and_never_to_the_api() {
     for (emulator, _folder) in plain_and_secure() {
         let proxy = Proxy::start(Manner::Asks("the user:p@ss word:%"));
         let url = format!("http://the%20user:p%40ss%20word:%25@{}", proxy.address());
-        let changes = json!({"http": {"proxy": url, "userAgentSuffix": "my-product/2.0"}});
+        let changes = json!({"http": {
+            "proxy": url, "userAgentSuffix": "my-product/2.0", "allowInsecureHttp": true,
+        }});
         let abi = Abi::with(&emulator, changes);
         abi.connect_company(&emulator);
         for (name, call) in CALLS {
@@ -273,7 +275,8 @@ fn refusing_proxy_is_named_and_retried_only_if_that_may_help() {
         ] {
             let proxy = Proxy::start(manner);
             let url = format!("http://user:some%20password@{}", proxy.address());
-            let abi = Abi::with(&emulator, json!({"http": {"proxy": url}}));
+            let changes = json!({"http": {"proxy": url, "allowInsecureHttp": true}});
+            let abi = Abi::with(&emulator, changes);
             for call in BARE_CALLS {
                 let before = proxy.heard().len();
                 let error = call(&abi).fails(Status::Network);
@@ -299,10 +302,8 @@ fn refusing_proxy_is_named_and_retried_only_if_that_may_help() {
 fn unreachable_or_disconnecting_proxy_is_named() {
     let emulator = emulator(1);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let abi = Abi::with(
-        &emulator,
-        json!({"http": {"proxy": format!("http://user:some%20password@{closed}")}}),
-    );
+    let proxy = format!("http://user:some%20password@{closed}");
+    let abi = Abi::with(&emulator, json!({"http": {"proxy": proxy, "allowInsecureHttp": true}}));
     for call in BARE_CALLS {
         let error = call(&abi).fails(Status::Network);
         let message = error["message"].as_str().unwrap();
@@ -316,8 +317,57 @@ fn unreachable_or_disconnecting_proxy_is_named() {
     assert_eq!(emulator.connections(), 0);
 }
 
+/// Plain HTTP to this machine needs no permission because it does not leave the machine.
 #[test]
-fn unsupported_proxy_scheme_is_refused_when_the_client_is_created() {
+fn plain_http_to_this_machine_bypasses_the_proxy() {
+    let emulator = emulator(2);
+    let proxy = Proxy::start(Manner::Open);
+    let url = format!("http://{}", proxy.address());
+    does_everything(&Abi::with(&emulator, json!({"http": {"proxy": url}})), &emulator);
+    assert_eq!(proxy.heard(), [""; 0]);
+}
+
+#[test]
+fn host_in_no_proxy_is_reached_without_the_proxy() {
+    let (emulator, _folder) = secure(Certificate::Good);
+    let through_proxy = |base_url: &str, no_proxy: Value| {
+        let proxy = Proxy::start(Manner::Open);
+        let url = format!("http://{}", proxy.address());
+        let http = json!({"proxy": url, "noProxy": no_proxy});
+        does_everything(
+            &Abi::with(&emulator, json!({"baseUrl": base_url, "http": http})),
+            &emulator,
+        );
+        !proxy.heard().is_empty()
+    };
+    let address = emulator.base_url().to_owned();
+    let name = address.replace("127.0.0.1", "localhost");
+    for (base_url, no_proxy, expected) in [
+        (&address, json!([]), true),
+        (&address, json!(["localhost", "127.0.0.2", "10.0.0.0/8"]), true),
+        (&address, json!(["example.com", "127.0.0.0/8"]), false),
+        (&address, json!(["*"]), false),
+        (&name, json!([".localhost", "127.0.0.1"]), true),
+        (&name, json!(["LocalHost"]), false),
+    ] {
+        assert_eq!(through_proxy(base_url, no_proxy.clone()), expected, "{base_url} {no_proxy}");
+    }
+    for (entry, status) in [
+        (json!(["http://a.example"]), Status::Config),
+        (json!(["a.example:80"]), Status::Config),
+        (json!(["10.0.0.0/33"]), Status::Config),
+        (json!(["a.example, b.example"]), Status::Config),
+        (json!("a.example"), Status::InvalidArgument),
+    ] {
+        let http = json!({"noProxy": entry});
+        let config = json!({"clientId": "app-1", "clientSecret": "s", "http": http});
+        let error = Abi::open(&config).err().expect("a refusal").fails(status);
+        assert_eq!(error["parameter"], "http.noProxy", "{error}");
+    }
+}
+
+#[test]
+fn unusable_proxy_url_is_refused_when_the_client_is_created() {
     let secret = "some password";
     for url in [
         "socks5://user:some%20password@h:1",
@@ -326,6 +376,11 @@ fn unsupported_proxy_scheme_is_refused_when_the_client_is_created() {
         "ftp://h:1",
         "",
         "http://",
+        "http://user:some%20password@h:proxy",
+        "http://h:0",
+        "http://h:65536",
+        "http://h:",
+        "http://h:-1",
     ] {
         let config = json!({"clientId": "app-1", "clientSecret": "s", "http": {"proxy": url}});
         let error = Abi::open(&config).err().expect("a refusal").fails(Status::Config);
@@ -372,7 +427,8 @@ fn ipv6_addresses_are_reached() {
         assert!(emulator.base_url().contains("://[::1]:"));
         does_everything(&Abi::new(&emulator), &emulator);
         let proxy = Proxy::start(Manner::Open);
-        let changes = json!({"http": {"proxy": format!("http://{}", proxy.address())}});
+        let url = format!("http://{}", proxy.address());
+        let changes = json!({"http": {"proxy": url, "allowInsecureHttp": true}});
         does_everything(&Abi::with(&emulator, changes), &emulator);
         assert_eq!(proxy.heard().len(), 1);
     }

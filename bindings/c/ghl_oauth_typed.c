@@ -9,12 +9,13 @@
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
-enum kind { TEXT, INTEGER, FLAG, SENT, ANY, OBJECT, LIST, MAP, END };
+enum kind { TEXT, INTEGER, FLAG, SENT, ANY, OBJECT, LIST, MAP, TEXTS, END };
 
 /*
  * Maps a JSON member to a struct field. `size`: the size of a list's items; `count`: the offset of
- * the list's count. A MAP is a list of ghl_header. ANY is a string, or the JSON of another value;
- * unless 0, `size` is the offset of its length, and `count` that of whether it is a string.
+ * the list's count. A MAP is a list of ghl_header, TEXTS one of strings. ANY is a string, or the
+ * JSON of another value; unless 0, `size` is the offset of its length, and `count` that of whether
+ * it is a string.
  */
 typedef struct json_member {
     const char *name;
@@ -183,7 +184,7 @@ static char *read_json(char *at, char **text) {
 static char *read_list(char *at, const json_member *list, void *target) {
     char *items = NULL;
     size_t count = 0, room = 0;
-    char first = list->kind == MAP ? '"' : '{', end = list->kind == MAP ? '}' : ']';
+    char first = list->kind == LIST ? '{' : '"', end = list->kind == MAP ? '}' : ']';
     at = skip_space(at + 1);
     while (*at != end) {
         bool fits = *at == first;
@@ -198,8 +199,14 @@ static char *read_list(char *at, const json_member *list, void *target) {
         }
         if (fits) {
             char *item = memset(items + count * list->size, 0, list->size);
-            at = list->kind == MAP ? read_header(at, (ghl_header *)(void *)item)
-                                   : read_object(at, list->inner, item);
+            if (list->kind == TEXTS) {
+                char *text;
+                at = read_text(at, &text);
+                memcpy(item, &text, sizeof text);
+            } else {
+                at = list->kind == MAP ? read_header(at, (ghl_header *)(void *)item)
+                                       : read_object(at, list->inner, item);
+            }
             count++;
         } else {
             at = skip_value(at);
@@ -238,7 +245,8 @@ static char *read_value(char *at, const json_member *member, void *target) {
     if (*at == '{' && member->kind == OBJECT) {
         return read_object(at, member->inner, target);
     }
-    if ((*at == '[' && member->kind == LIST) || (*at == '{' && member->kind == MAP)) {
+    if ((*at == '[' && (member->kind == LIST || member->kind == TEXTS)) ||
+        (*at == '{' && member->kind == MAP)) {
         return read_list(at, member, target);
     }
     if (member->kind == INTEGER && (*at == '-' || (*at >= '0' && *at <= '9'))) {
@@ -330,6 +338,7 @@ static const json_member MAINTAIN_ERROR_MEMBERS[] = {
     FIELD(ghl_maintain_failure, TEXT, "message", message),
     FIELD(ghl_maintain_failure, TEXT, "help", help),
     FIELD(ghl_maintain_failure, FLAG, "retryable", retryable),
+    FIELD(ghl_maintain_failure, SENT, "sent", sent),
     LAST,
 };
 
@@ -445,6 +454,7 @@ static const json_member MINT_ERROR_MEMBERS[] = {
     FIELD(ghl_mint_failure, TEXT, "message", message),
     FIELD(ghl_mint_failure, TEXT, "help", help),
     FIELD(ghl_mint_failure, FLAG, "retryable", retryable),
+    FIELD(ghl_mint_failure, SENT, "sent", sent),
     LAST,
 };
 
@@ -467,6 +477,8 @@ static const json_member RESPONSE_DOCUMENT[] = {
     FIELD(ghl_api_response, INTEGER, "status", status),
     {"headers", MAP, offsetof(ghl_api_response, headers), NULL, sizeof(ghl_header),
      offsetof(ghl_api_response, header_count)},
+    {"setCookies", TEXTS, offsetof(ghl_api_response, set_cookies), NULL, sizeof(const char *),
+     offsetof(ghl_api_response, set_cookie_count)},
     {"body", ANY, offsetof(ghl_api_response, body), NULL, offsetof(ghl_api_response, body_length),
      offsetof(ghl_api_response, body_is_string)},
     FIELD(ghl_api_response, TEXT, "bodyEncoding", body_encoding),
@@ -742,7 +754,7 @@ static int32_t settle(int32_t status, char *document, destination into, ghl_erro
          * allocated already.
          */
         for (const json_member *member = into.members; member->kind != END; member++) {
-            if (member->kind == LIST || member->kind == MAP) {
+            if (member->kind == LIST || member->kind == MAP || member->kind == TEXTS) {
                 void *items;
                 memcpy(&items, (char *)into.out + member->offset, sizeof items);
                 free(items);
@@ -1118,6 +1130,14 @@ int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, gh
     put(&params, "{", 1);
     put_headers(&params, request->headers, request->header_count);
     put(&params, "}", 1);
+    if (request->idempotent != 0) {
+        put_name(&params, "idempotent");
+        put(&params, request->idempotent > 0 ? "true" : "false", request->idempotent > 0 ? 4 : 5);
+    }
+    if (request->no_retry) {
+        put_name(&params, "retry");
+        put(&params, "false", 5);
+    }
     put_text(&params, "body", request->body);
     put_base64(&params, "bodyBase64", request->bytes, request->byte_count);
     put_options(&params, &request->call);
@@ -1213,6 +1233,7 @@ void ghl_typed_mint_report_clear(ghl_mint_report *report) {
 
 void ghl_typed_api_response_clear(ghl_api_response *response) {
     free(response->headers);
+    free(response->set_cookies);
     ghl_string_free(response->document);
     memset(response, 0, sizeof *response);
 }

@@ -81,6 +81,7 @@ typedef struct ghl_maintain_failure {
     const char *message; /* the cause */
     const char *help;    /* what to do, or NULL */
     bool retryable;      /* whether a later pass may succeed */
+    ghl_sent sent;       /* whether the server may have acted */
 } ghl_maintain_failure;
 
 /* A page of stored tokens. */
@@ -180,6 +181,7 @@ typedef struct ghl_mint_failure {
     const char *message; /* the cause */
     const char *help;    /* what to do, or NULL */
     bool retryable;      /* whether another run may succeed */
+    ghl_sent sent;       /* whether the server may have acted */
 } ghl_mint_failure;
 
 /* The result of ghl_typed_tokens_mint. */
@@ -218,6 +220,8 @@ typedef struct ghl_api_response {
     int64_t status;            /* such as 200 or 404 */
     ghl_header *headers;       /* names in lower case */
     size_t header_count;
+    const char **set_cookies;  /* each Set-Cookie by itself; the headers join them */
+    size_t set_cookie_count;
     const char *body;          /* the JSON, the text, or the bytes in base64 */
     const char *body_encoding; /* "json", "text" or "base64" */
     char *document;
@@ -350,6 +354,8 @@ typedef struct ghl_api_request {
     const char *body;  /* default type text/plain; NULL: no body */
     const void *bytes; /* default type application/octet-stream; NULL: no body */
     size_t byte_count;
+    int idempotent; /* the server may process it twice: 1 yes, -1 no, 0: if GET, HEAD or OPTIONS */
+    bool no_retry;  /* sent once, even after a 429 or 503 */
     ghl_call_options call;
 } ghl_api_request;
 

@@ -808,6 +808,7 @@ struct api_response {
     ghl::headers headers; // names in lower case
     std::string body;     // JSON, text or bytes
     encoding body_encoding = encoding::text;
+    std::vector<std::string> set_cookies; // each Set-Cookie by itself; `headers` joins them
     std::string raw;
 
     bool ok() const noexcept { return status >= 200 && status < 300; }
@@ -940,6 +941,7 @@ struct config {
         std::string ca_bundle_path;
         std::string user_agent_suffix;
         bool allow_insecure_http = false;
+        std::vector<std::string> no_proxy; // hosts, ".suffixes", addresses, networks, or "*"
     } http;
     struct {
         std::vector<std::string> ed25519_public_keys, rsa_public_keys;
@@ -1041,6 +1043,9 @@ struct api_request {
     std::string resource_id;
     std::vector<std::pair<std::string, std::string>> query; // unencoded; names may repeat
     ghl::headers headers;
+    // Whether the server may process it more than once. Default: GET, HEAD and OPTIONS.
+    std::optional<bool> idempotent;
+    bool retry = true; // false: sent once, even after a 429 or 503
 
     // The body: JSON; text, sent as text/plain unless the headers set a type; or bytes.
     api_request &json(std::string_view text) { return with(kind::json, text); }
@@ -1823,7 +1828,7 @@ inline bool read(value from, api_response &to) {
     const bool whole = from.members([&](std::string_view name, value member) {
         text = text || (name == "body" && member.begins('"'));
         return match(name, member, "status", to.status, "headers", to.headers, "body", as_any{body},
-                     "bodyEncoding", encoding);
+                     "bodyEncoding", encoding, "setCookies", to.set_cookies);
     });
     if (!whole) {
         return false;
@@ -2175,6 +2180,7 @@ inline secret config::json() const {
         .member("caBundlePath", http.ca_bundle_path);
     out.member("userAgentSuffix", http.user_agent_suffix)
         .flag("allowInsecureHttp", http.allow_insecure_http)
+        .words("noProxy", http.no_proxy)
         .close('}');
     out.name("webhook").open('{').words("ed25519PublicKeys", webhook.ed25519_public_keys);
     out.words("rsaPublicKeys", webhook.rsa_public_keys)
@@ -2551,6 +2557,10 @@ public:
                 params.name(name).text(value);
             }
             params.close('}');
+        }
+        params.member("idempotent", request.idempotent);
+        if (!request.retry) {
+            params.member("retry", false);
         }
         detail::access::write_body(params, request);
         params.close('}');

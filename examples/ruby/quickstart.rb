@@ -41,13 +41,14 @@ class Client
     take { |out| Native.ghl_client_new(config, client.ref, out) }
     @client = client
     types = [Fiddle::TYPE_VOIDP, Fiddle::TYPE_VOIDP]
-    # An instance variable, because the garbage collector must not take it.
-    @listener = Fiddle::Closure::BlockCaller.new(Fiddle::TYPE_VOID, types) do |json, _|
+    closure = Fiddle::Closure::BlockCaller.new(Fiddle::TYPE_VOID, types) do |json, _|
       listener.call(json.to_s)
     rescue StandardError => e
       warn e # an exception must not leave the callback
     end
-    Native.ghl_client_on_event(@client, @listener, nil)
+    # The garbage collector must neither free nor move it.
+    @listener = Fiddle::Pinned.new(closure)
+    Native.ghl_client_on_event(@client, closure, nil)
   end
 
   # Calls a function that takes and returns JSON.

@@ -105,7 +105,8 @@ impl From<Error> for Failure {
 impl Api {
     /// The endpoints of the configured API. Opens no connection yet.
     pub fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Api> {
-        let transport = UreqTransport::new(&config.http, &config.timeouts, &config.limits)?;
+        let transport =
+            UreqTransport::new(&config.base_url, &config.http, &config.timeouts, &config.limits)?;
         Api::over(config, clock, Box::new(transport))
     }
 
@@ -169,6 +170,7 @@ impl Api {
             bearer: call.bearer,
             body: call.body.as_ref().map(|(_, body)| &body[..]),
             idempotency: call.idempotency,
+            is_single_attempt: false,
             bucket: call.bucket,
         };
         let Answer { response, may_have_acted_before } = self.http.exchange(&request, deadline)?;

@@ -27,8 +27,8 @@ impl Api {
         }
         let (bare, own_query) =
             below.split_once('?').map_or((below, None), |(bare, query)| (bare, Some(query)));
-        if bare.split('/').any(|segment| matches!(segment, "." | "..")) {
-            return refused("contains a segment . or ..");
+        if has_dot_segment(bare) {
+            return refused("contains a segment . or .., percent-encoded or not");
         }
         let mut pairs = form_urlencoded::Serializer::new(own_query.unwrap_or_default().to_owned());
         pairs.extend_pairs(query);
@@ -58,6 +58,14 @@ impl Api {
         }
         self.http.exchange(&request, deadline).map(|answer| answer.response)
     }
+}
+
+/// Whether a path has a segment that a server resolves (RFC 3986, section 5.2.4), which would leave
+/// the base URL. A server may decode `%2e`, `%2f` and `%5c` first.
+fn has_dot_segment(path: &str) -> bool {
+    let decoded = path.to_ascii_lowercase().replace("%2e", ".");
+    let decoded = decoded.replace("%2f", "/").replace("%5c", "/");
+    decoded.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 /// Whether a caller may set this header. The library controls `Host`, `User-Agent`, and the headers
@@ -104,6 +112,8 @@ mod tests {
             ),
             ("//evil.example/", &[], "https://services.example/v3//evil.example/"),
             ("/a/.../b", &[], "https://services.example/v3/a/.../b"),
+            ("/a%2Fb%2e%2E%2ec", &[], "https://services.example/v3/a%2Fb%2e%2E%2ec"),
+            ("/a?b=%2e%2e/..", &[], "https://services.example/v3/a?b=%2e%2e/.."),
         ] {
             assert_eq!(api.target(path, query).unwrap().to_string(), expected);
         }
@@ -126,6 +136,13 @@ mod tests {
             "/a/../../b",
             "/./b",
             "/..",
+            "/%2e%2e/b",
+            "/a/%2E%2e",
+            "/a/.%2e/b",
+            "/a/%2e./b",
+            "/%2e/b",
+            "/a/..%2fb",
+            "/a%2F%2e%2e%5Cb",
             "/a<b",
             "/a?b=|>",
             &"/long".repeat(20_000),

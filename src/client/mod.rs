@@ -19,7 +19,7 @@ use crate::deadline::{Cancellation, Deadline, NamedCallGuard, NamedCalls};
 use crate::error::{Error, Result};
 use crate::event::{Events, Listener};
 use crate::fork_safety::ProcessLocal;
-use crate::request::{RequestParams, Requests};
+use crate::request::{RequestParams, Requests, ResponseDocument};
 use crate::secret::Secret;
 use crate::store::{self, Host, Seal, Store};
 use crate::token::{Token, valid_id};
@@ -28,6 +28,7 @@ use crate::tokens::{
     RefreshParams, Tokens,
 };
 use crate::webhook::{Headers, Verifier, Webhooks};
+use crate::worker_pool;
 
 use options::valid_call_id;
 pub use options::{CallOptions, OPTION_KEYS};
@@ -309,20 +310,30 @@ impl Client {
         call.tokens.adopt_from(&self.shared.config.client_id, params, || call.step())
     }
 
-    pub fn request(&self, params: &RequestParams) -> Result<Value> {
+    pub fn request(&self, params: &RequestParams) -> Result<ResponseDocument> {
         let call = self.call().map_err(Error::before_request)?;
         let answer = call.requests.send(params, &call.deadline());
         answer.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
     }
 
     pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
-        let call = self.call()?;
-        call.tokens.mint_all(params, progress, || call.step())
+        let client = self.with(self.options.clone());
+        let mint = move |progress: Progress| {
+            let call = client.call()?;
+            call.tokens.mint_all(params, progress, || call.step())
+        };
+        worker_pool::relay(mint, progress)
     }
 
     pub fn tokens_maintain(&self, params: &MaintainParams, progress: Progress) -> Result<Value> {
-        let call = self.call()?;
-        call.tokens.maintain(params, progress, || call.step())
+        let client = self.with(self.options.clone());
+        let params = params.clone();
+        let uses_workers = params.concurrency.is_some_and(|workers| workers > 1);
+        let maintain = move |progress: Progress| {
+            let call = client.call()?;
+            call.tokens.maintain(&params, progress, || call.step())
+        };
+        if uses_workers { worker_pool::relay(maintain, progress) } else { maintain(progress) }
     }
 
     pub fn webhook_verify(&self, body: &[u8], headers: &Headers) -> Result<Value> {

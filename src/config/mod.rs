@@ -2,6 +2,7 @@
 
 mod backend;
 mod encryption_keys;
+mod no_proxy;
 mod urls;
 mod validation;
 
@@ -15,9 +16,8 @@ use crate::json;
 use crate::secret::Secret;
 
 pub use backend::Backend;
-pub(crate) use urls::absolute_url;
-#[cfg(feature = "postgres")]
-pub(crate) use urls::is_loopback;
+pub(crate) use no_proxy::matches as is_without_proxy;
+pub(crate) use urls::{absolute_url, is_loopback};
 
 /// The configuration of a client.
 ///
@@ -280,6 +280,10 @@ pub struct HttpConfig {
     /// An HTTP proxy: `http://user:password@host:port`, percent-encoded. Default: none; environment
     /// variables are ignored.
     pub proxy: Option<Secret>,
+    /// Hosts that are reached without the proxy: names, which include the names below them,
+    /// suffixes such as `.example.com`, IP addresses, networks such as `10.0.0.0/8`, or `*`.
+    /// Default: none.
+    pub no_proxy: Vec<String>,
     /// A PEM file of root certificates to trust in addition to the platform's. Read when the client
     /// is created. Default: none.
     pub ca_bundle_path: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! Configuration validation: ranges, formats, and mutually exclusive keys.
 
+use super::no_proxy;
 use super::urls::{absolute, check_endpoint};
 use super::{Config, refused};
 use crate::error::Result;
@@ -29,6 +30,7 @@ impl Config {
         if let Some(suffix) = &self.http.user_agent_suffix {
             header_text("http.userAgentSuffix", suffix)?;
         }
+        no_proxy::check(&self.http.no_proxy)?;
         in_range("timeouts.connectMs", self.timeouts.connect_ms, 1, 600_000)?;
         in_range("timeouts.answerMs", self.timeouts.answer_ms, 1, 600_000)?;
         in_range("timeouts.totalMs", self.timeouts.total_ms, 1, 600_000)?;

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{cancellation, string};
@@ -55,10 +55,10 @@ pub unsafe fn params<T: DeserializeOwned>(parameter: &str, document: *const c_ch
 }
 
 /// Serializes a result. It may contain secrets, so the buffers are zeroized.
-pub fn render(result: impl Into<Value>) -> Result<Zeroizing<String>> {
+pub fn render(result: impl Serialize) -> Result<Zeroizing<String>> {
     let mut document = Document(Zeroizing::new(Vec::with_capacity(1024)));
     let unwritable = |_| Error::new(Status::Internal, "the result could not be written as JSON");
-    serde_json::to_writer(&mut document, &result.into()).map_err(unwritable)?;
+    serde_json::to_writer(&mut document, &result).map_err(unwritable)?;
     // serde_json writes UTF-8.
     Ok(Zeroizing::new(String::from_utf8(std::mem::take(&mut *document.0)).unwrap_or_default()))
 }

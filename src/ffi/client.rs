@@ -3,8 +3,8 @@
 use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::boundary::{self, blocking, guarded, render, set_null};
 use super::callback::{Callback, Context, Slot};
@@ -85,7 +85,7 @@ unsafe fn handle<'a>(client: *const ghl_client) -> Result<&'a ghl_client> {
 ///
 /// # Safety
 /// As [`boundary::call`], [`core`] and [`boundary::params`].
-pub unsafe fn call_with<P: DeserializeOwned, R: Into<Value>>(
+pub unsafe fn call_with<P: DeserializeOwned, R: Serialize>(
     client: *const ghl_client,
     argument: (&str, *const c_char),
     out: *mut *mut c_char,

@@ -9,8 +9,8 @@ use super::client::{self, ghl_client};
 ///
 /// The rate limiter of the company or location applies. If a 401 says that the access token is
 /// invalid, the library refreshes it and repeats the request once. Within the deadline it also
-/// repeats after 429, after 503 with Retry-After, and if the request certainly was not sent; GET,
-/// HEAD and OPTIONS in addition after a broken connection, any 5xx and "Command timed out".
+/// repeats after 429, after 503 with Retry-After, and if the request certainly was not sent; an
+/// idempotent request in addition after a broken connection, any 5xx and "Command timed out".
 /// Redirects are not followed. Any thread; waits for the answer, at most timeouts.totalMs.
 /// ghl_client_cancel ends it at once, but the server may have processed a request that was already
 /// sent.
@@ -19,17 +19,25 @@ use super::client::{self, ghl_client};
 /// @param request_json  {"method": "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" |
 ///                      "OPTIONS", "path": begins with "/", or a URL below baseUrl, "query"?:
 ///                      {name: string, number, boolean or a list of them}, "headers"?: {name:
-///                      string}, "body"?, "bodyBase64"?, "resourceId"?} and the call options.
-///                      "resourceId" selects the token; without it the request has no token. A
-///                      "body" that is a string is sent unchanged, as text/plain unless the headers
-///                      name another content type; an object is sent as a form if the content type
-///                      is application/x-www-form-urlencoded; every other body is sent as JSON.
-///                      "bodyBase64" is a binary body. The headers must not contain connection
-///                      headers, User-Agent, or Authorization together with "resourceId"
-/// @param out_json      {"status", "headers": {lower-case name: string}, "body", "bodyEncoding":
-///                      "json" | "text" | "base64"}, or the error; free with ghl_string_free; may
-///                      be NULL. "body" is JSON if the answer is declared as JSON and parses;
-///                      otherwise a string if it is UTF-8; otherwise base64
+///                      string}, "body"?, "bodyBase64"?, "resourceId"?, "idempotent"?: bool,
+///                      "retry"?: bool} and the call options. "resourceId" selects the token;
+///                      without it the request has no token. A "body" that is a string is sent
+///                      unchanged, as text/plain unless the headers name another content type; an
+///                      object is sent as a form if the content type is
+///                      application/x-www-form-urlencoded; every other body is sent as the JSON
+///                      that it is, byte for byte. "bodyBase64" is a binary body. The headers must
+///                      not contain connection headers, User-Agent, or Authorization together with
+///                      "resourceId". "idempotent" says whether the server may process the request
+///                      more than once; by default true for GET, HEAD and OPTIONS. With "retry":
+///                      false the request is sent once, even after 429 and 503; only the repetition
+///                      with a refreshed token remains, since the server had refused the token
+/// @param out_json      {"status", "headers": {lower-case name: string}, "setCookies"?: [string],
+///                      "body", "bodyEncoding": "json" | "text" | "base64"}, or the error; free
+///                      with ghl_string_free; may be NULL. "headers" joins the values of a repeated
+///                      header by ", "; "setCookies" has each Set-Cookie by itself. "body" is the
+///                      JSON of the answer, byte for byte without white space around it, if the
+///                      answer is declared as JSON and is valid with at most 128 levels; otherwise
+///                      a string if it is UTF-8; otherwise base64
 /// @return GHL_OK for every HTTP answer, including status 404, 429 or 500;
 ///         GHL_ERR_INVALID_ARGUMENT, named by the error's "parameter"; with a "resourceId" the
 ///         errors of ghl_access_token; GHL_ERR_RATE_LIMITED if the rate limit leaves no room before

@@ -74,6 +74,8 @@ pub struct Request<'a> {
     pub body: Option<&'a [u8]>,
     /// Whether the request may be repeated.
     pub idempotency: Idempotency,
+    /// Whether the caller forbids repetitions, even of a request that had no effect.
+    pub is_single_attempt: bool,
     /// The rate limit bucket; `None` for an unlimited request.
     pub bucket: Option<Bucket<'a>>,
 }
@@ -197,6 +199,7 @@ impl Http {
         deadline: &Deadline,
         may_have_acted: &mut bool,
     ) -> Result<Response, TransportError> {
+        let max_attempts = if request.is_single_attempt { 1 } else { self.retry.max_attempts };
         let mut attempt = 1;
         loop {
             let permit = match request.bucket {
@@ -217,7 +220,7 @@ impl Http {
                 permit.release(outcome.as_ref().ok(), pause);
             }
             let Some(pause) = pause else { return outcome };
-            if attempt >= self.retry.max_attempts || pause >= deadline.remaining() {
+            if attempt >= max_attempts || pause >= deadline.remaining() {
                 return outcome;
             }
             log::debug!(

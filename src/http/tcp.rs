@@ -1,23 +1,19 @@
-//! The TCP transport: write coalescing, and reads that end when the call is cancelled or its
-//! deadline passes.
+//! The TCP transport: write coalescing, and non-blocking reads and writes that end when the call is
+//! cancelled or its deadline passes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use ureq::Error;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 
 use super::exchange;
-
-/// Interval at which a wait for input checks for cancellation.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Granularity of the write timeout. With the exact remaining time, each request would set the
-/// socket's timeout again.
-const TIMEOUT_STEP: Duration = Duration::from_millis(100);
+use crate::socket::connect::connect;
+use crate::socket::{self, Interest};
 
 const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
@@ -51,68 +47,38 @@ impl<In: Transport> Connector<In> for TcpConnector {
             false => (details.config.input_buffer_size(), details.config.output_buffer_size()),
         };
         let coalescer = WriteCoalescer { buffers: LazyBuffers::new(input, output), pending: 0 };
-        Ok(Some(Either::B(TcpTransport { stream, coalescer, timeouts: SocketTimeouts::default() })))
+        Ok(Some(Either::B(TcpTransport { stream, coalescer })))
     }
 }
 
-/// Connects to the first address that accepts. Each address gets half of the remaining time, the
-/// last one all of it.
+/// Connects to the first address that accepts.
 fn connect_any(details: &ConnectionDetails) -> Result<TcpStream, Error> {
     let by = Instant::now() + (*details.timeout.after).min(MAX_WAIT);
-    let mut failure = Error::ConnectionFailed;
-    for (number, address) in details.addrs.iter().enumerate() {
-        let left = by.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(timeout_error(details.timeout));
-        }
-        let share = if number + 1 == details.addrs.len() { left } else { left / 2 };
-        failure = match TcpStream::connect_timeout(address, share) {
-            Ok(stream) => return Ok(stream),
-            Err(error) if is_timeout(&error) => timeout_error(details.timeout),
-            Err(error) => error.into(),
-        };
+    let open = |address| Socket::new(Domain::for_address(address), Type::STREAM, None);
+    let socket = connect(&details.addrs, open, || time_left(by, details.timeout))?;
+    Ok(socket.into())
+}
+
+/// The time until `by`, unless the exchange is abandoned.
+fn time_left(by: Instant, timeout: NextTimeout) -> Result<Duration, Error> {
+    match by.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(timeout_error(timeout)),
+        _ if exchange::is_abandoned() => Err(timeout_error(timeout)),
+        left => Ok(left),
     }
-    Err(failure)
 }
 
-/// Whether a socket call failed because its timeout passed.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+/// The end of a wait: after `timeout`, or at the deadline of the connection attempt.
+fn end_of(timeout: NextTimeout) -> Instant {
+    let by = Instant::now() + (*timeout.after).min(MAX_WAIT);
+    exchange::connect_by().map_or(by, |connect_by| connect_by.min(by))
 }
 
-/// A connection.
+/// A connection. Its socket is non-blocking.
 #[derive(Debug)]
 pub struct TcpTransport {
     stream: TcpStream,
     coalescer: WriteCoalescer,
-    timeouts: SocketTimeouts,
-}
-
-/// The timeouts that were last set on the socket.
-#[derive(Debug, Default)]
-struct SocketTimeouts {
-    read: Duration,
-    write: Duration,
-}
-
-/// Sets a socket timeout, unless it is already set.
-fn set_timeout(
-    current: &mut Duration,
-    time: Duration,
-    set: impl FnOnce(Option<Duration>) -> io::Result<()>,
-) -> io::Result<()> {
-    if *current != time {
-        match set(Some(time)) {
-            // macOS fails once the peer has closed the connection; data that arrived before can
-            // still be read.
-            Err(error) if cfg!(target_os = "macos") && error.kind() == ErrorKind::InvalidInput => {}
-            outcome => {
-                outcome?;
-                *current = time;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Buffers that collect the parts of a request. ureq transmits headers and body separately, which
@@ -179,14 +145,36 @@ impl TcpTransport {
         if pending == 0 {
             return Ok(());
         }
-        let steps = timeout.after.as_millis() / TIMEOUT_STEP.as_millis() + 1;
-        let time = TIMEOUT_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
-        set_timeout(&mut self.timeouts.write, time, |time| self.stream.set_write_timeout(time))?;
-        let outcome = self.stream.write_all(&self.coalescer.buffers.output()[..pending]);
+        let outcome = write_all(
+            &mut self.stream,
+            &self.coalescer.buffers.output()[..pending],
+            end_of(timeout),
+            timeout,
+        );
         self.coalescer.wipe();
         outcome
-            .map_err(|error| if is_timeout(&error) { timeout_error(timeout) } else { error.into() })
     }
+}
+
+/// Writes everything before `by`. Ends early if the exchange is abandoned.
+fn write_all(
+    stream: &mut TcpStream,
+    mut rest: &[u8],
+    by: Instant,
+    timeout: NextTimeout,
+) -> Result<(), Error> {
+    while !rest.is_empty() {
+        match stream.write(rest) {
+            Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                socket::wait(stream, Interest::Write, time_left(by, timeout)?)?;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 impl Transport for TcpTransport {
@@ -204,57 +192,30 @@ impl Transport for TcpTransport {
         if timeout.after.is_zero() {
             return Err(timeout_error(timeout));
         }
-        let by = Instant::now() + (*timeout.after).min(MAX_WAIT);
-        let by = exchange::connect_by().map_or(by, |connect_by| connect_by.min(by));
         self.send(timeout)?;
-        let mut left = by.saturating_duration_since(Instant::now());
+        let by = end_of(timeout);
         loop {
-            if left.is_zero() {
-                return Err(timeout_error(timeout));
-            }
-            set_timeout(&mut self.timeouts.read, left.min(POLL_INTERVAL), |time| {
-                self.stream.set_read_timeout(time)
-            })?;
+            socket::wait(&self.stream, Interest::Read, time_left(by, timeout)?)?;
             match self.stream.read(self.coalescer.buffers.input_append_buf()) {
                 Ok(amount) => {
                     self.coalescer.buffers.input_appended(amount);
                     return Ok(amount > 0);
                 }
-                Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(error) => return Err(error.into()),
             }
-            if exchange::is_abandoned() {
-                return Err(timeout_error(timeout));
-            }
-            left = by.saturating_duration_since(Instant::now());
         }
     }
 
     fn is_open(&mut self) -> bool {
         // Open: no data to read, and no end of stream.
-        peek(&self.stream).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        self.stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 }
 
 fn timeout_error(timeout: NextTimeout) -> Error {
     Error::Timeout(timeout.reason)
-}
-
-/// Peeks at the input without waiting.
-#[cfg(unix)]
-fn peek(stream: &TcpStream) -> io::Result<usize> {
-    use rustix::net::RecvFlags;
-    let (read, _) = rustix::net::recv(stream, &mut [0_u8], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
-    Ok(read)
-}
-
-/// Peeks at the input without waiting.
-#[cfg(not(unix))]
-fn peek(stream: &TcpStream) -> io::Result<usize> {
-    stream.set_nonblocking(true)?;
-    let outcome = stream.peek(&mut [0]);
-    stream.set_nonblocking(false)?;
-    outcome
 }
 
 #[cfg(test)]
@@ -267,10 +228,8 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let coalescer =
             WriteCoalescer { buffers: LazyBuffers::new(1024, 2 * MIN_FREE_SPACE), pending: 0 };
-        (
-            TcpTransport { stream, coalescer, timeouts: SocketTimeouts::default() },
-            listener.accept().unwrap().0,
-        )
+        stream.set_nonblocking(true).unwrap();
+        (TcpTransport { stream, coalescer }, listener.accept().unwrap().0)
     }
 
     fn within(milliseconds: u64) -> NextTimeout {
@@ -336,7 +295,7 @@ mod tests {
         drop(server);
         while socket.is_open() && Instant::now() < limit {}
         assert!(!socket.is_open());
-        // Peeking consumes no data and leaves the socket in blocking mode.
+        // Peeking consumes no data.
         let (mut socket, mut server) = pair();
         assert!(socket.is_open());
         server.write_all(b"x").unwrap();

@@ -1,6 +1,6 @@
 //! The HTTP connection pool (ureq): sends one attempt, reads the response, and translates errors.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{
     resolver, transport,
 };
 use crate::ca_bundle;
-use crate::config::{HttpConfig, Limits, Timeouts};
+use crate::config::{HttpConfig, Limits, Timeouts, absolute_url, is_loopback, is_without_proxy};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status, exhaustion};
 use crate::lookup::ThreadSpawnError;
@@ -60,7 +60,12 @@ impl Transport for UreqTransport {
 
 impl UreqTransport {
     /// Creates an empty pool.
-    pub fn new(http: &HttpConfig, timeouts: &Timeouts, limits: &Limits) -> Result<UreqTransport> {
+    pub fn new(
+        base_url: &str,
+        http: &HttpConfig,
+        timeouts: &Timeouts,
+        limits: &Limits,
+    ) -> Result<UreqTransport> {
         let mut user_agent = concat!("ghl-oauth/", env!("CARGO_PKG_VERSION")).to_owned();
         if let Some(suffix) = &http.user_agent_suffix {
             user_agent = format!("{user_agent} {suffix}");
@@ -73,7 +78,7 @@ impl UreqTransport {
             connect_timeout: Duration::from_millis(timeouts.connect_ms),
             answer_timeout: Duration::from_millis(timeouts.answer_ms),
             body_limit: limits.response_bytes,
-            proxy: proxy(http)?,
+            proxy: proxy(http)?.filter(|_| !is_direct(base_url, http)),
             trusted: http.ca_bundle_path.as_deref().map(bundle).transpose()?,
             user_agent,
         })
@@ -117,13 +122,11 @@ impl UreqTransport {
         let (head, body) = response.into_parts();
         let cap = self.body_limit;
         let expected = body.content_length().unwrap_or(4096).min(cap);
-        let mut bytes =
-            Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or(4096) + 1));
-        body.into_reader().take(cap + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > cap {
+        let body = read_body(body.into_reader().take(cap + 1), expected)?;
+        if body.len() as u64 > cap {
             return Err(ureq::Error::BodyExceedsLimit(cap));
         }
-        Ok(Response { status: head.status.as_u16(), headers: head.headers, body: bytes })
+        Ok(Response { status: head.status.as_u16(), headers: head.headers, body })
     }
 
     /// Translates an error of ureq. `overdue` is the error for a timeout.
@@ -258,6 +261,28 @@ impl UreqTransport {
     }
 }
 
+/// How much memory is allocated because a header announces it, in bytes.
+const MAX_INITIAL_BODY: u64 = 256 * 1024;
+
+/// Reads a body that is announced as `expected` bytes long. The buffer grows with the data, not by
+/// the announcement, and its old memory is zeroized.
+fn read_body(mut reader: impl Read, expected: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let initial = usize::try_from(expected.min(MAX_INITIAL_BODY)).unwrap_or_default() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(initial));
+    loop {
+        let room = bytes.capacity() - bytes.len();
+        // With spare capacity for all that is read, the vector does not grow.
+        if (&mut reader).take(room as u64).read_to_end(&mut bytes)? < room {
+            return Ok(bytes);
+        }
+        let mut larger = Zeroizing::new(Vec::with_capacity(2 * bytes.capacity()));
+        larger.extend_from_slice(&bytes);
+        // Cleared, it is zeroized as spare capacity, in one pass instead of byte by byte.
+        bytes.clear();
+        bytes = larger;
+    }
+}
+
 /// The error of an attempt that reached its own timeout before the call's deadline.
 fn overdue_attempt(request: &Request, limit: Duration) -> Error {
     let message = format!("no answer from {} within {} ms", host(request), limit.as_millis());
@@ -357,8 +382,12 @@ fn proxy(http: &HttpConfig) -> Result<Option<Proxy>> {
     let Some(url) = &http.proxy else {
         return Ok(None);
     };
-    let usable =
-        Proxy::new(url.expose()).ok().filter(|proxy| proxy.protocol() == ProxyProtocol::Http);
+    // ureq would ignore a port that is not a number and use 80.
+    let has_valid_port = absolute_url(url.expose()).is_some_and(|url| url.port_u16() != Some(0));
+    let usable = has_valid_port
+        .then(|| Proxy::new(url.expose()).ok())
+        .flatten()
+        .filter(|proxy| proxy.protocol() == ProxyProtocol::Http);
     let unusable = || {
         Error::new(
             Status::Config,
@@ -369,6 +398,17 @@ fn proxy(http: &HttpConfig) -> Result<Option<Proxy>> {
     usable.map(Some).ok_or_else(unusable)
 }
 
+/// Whether the API is reached without the proxy: if `http.noProxy` names its host, or if it is on
+/// this machine without TLS. Plain HTTP is allowed there because the traffic, which contains the
+/// client secret, does not leave the machine. With `http.allowInsecureHttp` it may.
+fn is_direct(base_url: &str, http: &HttpConfig) -> bool {
+    let Some(url) = absolute_url(base_url) else { return false };
+    let host = url.host().unwrap_or_default();
+    let is_plain = url.scheme_str() == Some("http");
+    is_without_proxy(&http.no_proxy, host)
+        || is_plain && is_loopback(host) && !http.allow_insecure_http
+}
+
 /// The certificates that are trusted in addition to the platform's own.
 fn bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let certificates = ca_bundle::read("http.caBundlePath", path)?;
@@ -376,4 +416,39 @@ fn bundle(path: &Path) -> Result<Vec<Certificate<'static>>> {
         .iter()
         .map(|certificate| Certificate::from_der(certificate).to_owned())
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of `left` bytes, in pieces.
+    struct Pieces {
+        left: usize,
+    }
+
+    impl Read for Pieces {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            let piece = room.len().min(self.left).min(10_000);
+            room[..piece].fill(b'x');
+            self.left -= piece;
+            Ok(piece)
+        }
+    }
+
+    #[test]
+    fn memory_for_a_body_grows_with_the_data_and_not_by_the_announced_length() {
+        for (length, announced, most) in [
+            (10, 1 << 30, MAX_INITIAL_BODY + 1),
+            (0, 0, 1),
+            (3_000_000, 1 << 30, 6_000_000),
+            (3_000_000, 10, 6_000_000),
+            (1000, 1000, 1001),
+        ] {
+            let body = read_body(Pieces { left: length }, announced).unwrap();
+            assert_eq!(body.len(), length, "{announced}");
+            assert!(body.iter().all(|byte| *byte == b'x'), "{announced}");
+            assert!(body.capacity() as u64 <= most, "{} for {length}", body.capacity());
+        }
+    }
 }

@@ -31,7 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(8);
 const RETRY_BEFORE: Duration = Duration::from_secs(25);
 
 /// Options of a maintenance pass.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[deny(missing_docs)]
 pub struct MaintainParams {

@@ -119,6 +119,12 @@ impl Client {
         })
     }
 
+    /// A valid access token if one is in memory and not due; for event loops. Does no I/O and does
+    /// not wait. On `None`, call [`Client::access_token`] on another thread.
+    pub fn access_token_in_memory(&self, resource_id: &str) -> Option<Secret> {
+        self.core.try_fresh_token(resource_id, Secret::clone)
+    }
+
     /// The URL of the consent page, with a fresh `state`.
     ///
     /// # Errors
@@ -353,7 +359,7 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub fn request(&self, params: &RequestParams) -> Result<Response> {
-        Response::from_json(self.core.request(params)?)
+        Ok(Response::new(self.core.request(params)?))
     }
 
     /// Verifies the signature of a webhook delivery and parses it.

@@ -53,6 +53,8 @@ impl RequestParams {
             body: None,
             body_base64: None,
             resource_id: None,
+            idempotent: None,
+            retry: None,
         }
     }
 }

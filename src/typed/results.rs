@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::typed;
 use crate::error::{Error, Result};
+use crate::request::{BodyDocument, ResponseDocument};
 use crate::secret::Secret;
 use crate::token::UserType;
 
@@ -352,36 +350,36 @@ pub struct Response {
     pub status: u16,
     /// The headers by lower-case name.
     pub headers: BTreeMap<String, String>,
+    /// The values of `Set-Cookie`, one per header.
+    pub set_cookies: Vec<String>,
     /// The body.
     pub body: Body,
+    /// The body as it was received, if it is JSON: every digit, and the order of the keys.
+    pub json_text: Option<String>,
 }
 
 impl Response {
-    pub(super) fn from_json(document: Value) -> Result<Response> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        struct Parts {
-            status: u16,
-            headers: BTreeMap<String, String>,
-            body: Value,
-            body_encoding: Encoding,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        enum Encoding {
-            Json,
-            Text,
-            Base64,
-        }
-        let Parts { status, headers, body, body_encoding } = typed(document)?;
-        let body = match (body_encoding, body) {
-            (Encoding::Text, Value::String(text)) => Body::Text(text),
-            (Encoding::Base64, Value::String(text)) => {
-                Body::Bytes(STANDARD.decode(text).unwrap_or_default())
-            }
-            (_, body) => Body::Json(body),
+    pub(super) fn new(answer: ResponseDocument) -> Response {
+        let ResponseDocument { status, headers, set_cookies, body } = answer;
+        let text = |value| match value {
+            Value::String(text) => text,
+            other => other.to_string(),
         };
-        Ok(Response { status, headers, body })
+        let headers = headers.into_iter().map(|(name, value)| (name, text(value))).collect();
+        let mut json_text = None;
+        let body = match body {
+            BodyDocument::Json(raw) => {
+                let parsed = serde_json::from_str(raw.get());
+                let text = String::from(Box::<str>::from(raw));
+                // A number can be beyond the range of f64.
+                let body = parsed.map_or_else(|_| Body::Text(text.clone()), Body::Json);
+                json_text = Some(text);
+                body
+            }
+            BodyDocument::Text(text) => Body::Text(text),
+            BodyDocument::Bytes(bytes) => Body::Bytes(bytes.to_vec()),
+        };
+        Response { status, headers, set_cookies, body, json_text }
     }
 }
 

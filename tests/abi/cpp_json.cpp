@@ -145,6 +145,14 @@ void results_are_read_leniently() {
         "bodyEncoding": "json"})"),
         answer));
     CHECK(answer.body == R"({"x": "\n"})" && answer.ok() && answer.headers.find("A") == "b");
+    CHECK(answer.set_cookies.empty());
+    CHECK(read(
+        value(
+            R"({"status": 200, "setCookies": ["a=1, 2", "b"], "body": [1e400, {"b":1.0,"a":2}],
+        "bodyEncoding": "json"})"),
+        answer));
+    CHECK(answer.body == R"([1e400, {"b":1.0,"a":2}])" && answer.set_cookies.size() == 2 &&
+          answer.set_cookies.front() == "a=1, 2");
     CHECK(read(value(R"({"status": 404, "body": "a\nb", "bodyEncoding": "text"})"), answer));
     CHECK(answer.body == "a\nb" && !answer.ok());
     CHECK(read(value(R"({"status": 200, "body": "a\"b", "bodyEncoding": "json"})"), answer) &&

@@ -101,8 +101,8 @@ static void everything(void) {
     works(ghl_access_token_into(client, location, buffer, &length, &document), &document);
     works(ghl_library_info(&document), &document);
     CHECK(ghl_call_cancel(client, "no call") == GHL_OK);
-    CHECK(snprintf(params, sizeof params, "{\"resourceId\": \"%s\", \"callId\": \"one\"}", company) >
-          0);
+    CHECK(snprintf(params, sizeof params, "{\"resourceId\": \"%s\", \"callId\": \"one\"}",
+                   company) > 0);
     works(ghl_access_token_with(client, params, &token, &document), &token);
     ghl_string_free(document);
     works(ghl_token_refresh_with(client, params, &document), &document);

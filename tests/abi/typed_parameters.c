@@ -97,6 +97,17 @@ int main(int argc, char **argv) {
         ghl_typed_error_clear(&error);
     }
 
+    /* Sent once, although the answer is a 429; its cookies stay apart. */
+    ghl_api_request get = {
+        .method = "GET", .path = "/locations/x", .idempotent = -1, .no_retry = true};
+    ghl_api_response response;
+    OK(ghl_typed_request(client, &get, &response, &error));
+    CHECK(response.status == 429 && response.set_cookie_count == 2);
+    CHECK(strcmp(response.set_cookies[0], "a=1, 2") == 0);
+    CHECK(strcmp(response.set_cookies[1], "b=\"3\"") == 0);
+    CHECK(strcmp(response.body, "[1e400,{\"b\":1.0,\"a\":2}]") == 0);
+    ghl_typed_api_response_clear(&response);
+
     ghl_typed_token_info_clear(&company);
     ghl_client_free(other);
     ghl_client_free(client);

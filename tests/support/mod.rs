@@ -167,6 +167,18 @@ impl Abi {
         Outcome::read(code, document)
     }
 
+    /// `ghl_request` with this text, and the text of its successful result.
+    #[track_caller]
+    pub fn request_text(&self, request: &str) -> String {
+        let request = CString::new(request).unwrap();
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a valid client and valid pointers.
+        let code = unsafe { ghl_request(self.client, request.as_ptr(), &mut document) };
+        let text = take(document);
+        assert_eq!(code, 0, "{text}");
+        text
+    }
+
     pub fn authorization_url(&self, params: Value) -> Outcome {
         self.call(ghl_authorization_url, &params.to_string())
     }

@@ -127,17 +127,27 @@ class MemoryTest(EmulatorTest):
 
     def test_client_released_inside_a_callback_is_freed_after_the_call(self) -> None:
         freed_at: list[int] = []
+        freed_early: list[int] = []
 
         def free(pointer: Any) -> None:
-            freed_at.append(_callback._thread.callbacks)
+            if pointer.value == address:
+                freed_at.append(_callback._thread.callbacks)
             original(pointer)
+
+        def release(_event: ghl_oauth.Event) -> None:
+            if doomed:
+                doomed.clear()
+                # Its end is not the end of the call that made the callback.
+                self.client.token_refresh(self.emulator.company_id)
+                freed_early.extend(freed_at)
 
         original = library.ghl_client_free
         doomed = [ghl_oauth.Client("app-1", "secret")]
-        self.client.on_event(lambda event: doomed.clear())
+        address = doomed[0]._open()._pointer.value
+        self.client.on_event(release)
         with mock.patch.object(library, "ghl_client_free", free):
             self.install()
-        self.assertEqual((doomed, freed_at), ([], [0]))
+        self.assertEqual((doomed, freed_early, freed_at), ([], [], [0]))
 
 
 class EventsTest(EmulatorTest):

@@ -537,6 +537,37 @@ class RequestTest(EmulatorTest):
         (request,) = self.emulator.requests("/file")
         self.assertEqual((request["method"], request["query"]), ("PUT", "a=1&a=2"))
 
+    def test_caller_decides_whether_a_request_is_repeated(self) -> None:
+        self.emulator.fault("status", status=502, body="oops", contentType="text/plain")
+        for method, options, times, retryable in (
+            ("POST", {}, 1, False),
+            ("POST", {"idempotent": True}, 3, True),
+            ("GET", {"idempotent": False}, 1, False),
+            ("GET", {"retry": False}, 1, True),
+        ):
+            path = f"/repeated/{method}/{times}/{retryable}"
+            answer = self.client.request(method, path, **options)
+            self.assertEqual(len(self.emulator.requests(path)), times, path)
+            with self.assertRaises(ghl_oauth.ServerError) as raised:
+                answer.raise_for_status()
+            self.assertEqual(raised.exception.retryable, retryable, path)
+
+    def test_cookies_and_long_integers_of_a_response_are_kept(self) -> None:
+        cookies = ["a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2"]
+        self.emulator.fault(
+            "status",
+            status=200,
+            body='{"z": 12345678901234567890123, "a": 1.0}',
+            contentType="application/json",
+            headers=[["Set-Cookie", cookie] for cookie in cookies],
+        )
+        answer = self.client.request("POST", "/x", body={"z": 98765432109876543210987, "a": 1})
+        self.assertEqual(list(answer.set_cookies), cookies)
+        self.assertEqual(list(answer.body.items()), [("z", 12345678901234567890123), ("a", 1.0)])
+        (request,) = self.emulator.requests("/x")
+        self.assertEqual(json.loads(request["body"]), {"z": 98765432109876543210987, "a": 1})
+        self.assertEqual(list(json.loads(request["body"])), ["z", "a"])
+
     def test_other_host_is_refused(self) -> None:
         with self.assertRaises(ghl_oauth.InvalidArgument) as refused:
             self.client.request("GET", "https://elsewhere.example/")
@@ -752,6 +783,7 @@ class SettingsTest(EmulatorTest):
                 "user_agent_suffix": "test/1",
                 "allow_insecure_http": True,
                 "proxy": None,
+                "no_proxy": ["example.com", "10.0.0.0/8"],
                 "ca_bundle_path": None,
             },
             webhook={

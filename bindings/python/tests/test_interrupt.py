@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -21,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import ghl_oauth
-from ghl_oauth import _callback, _companion
+from ghl_oauth import _callback, _companion, _handle
 
 from .support import EmulatorTest, environment, free_port
 from .test_store import DictStore
@@ -241,6 +242,39 @@ class SignalTest(EmulatorTest):
         """)
         self.assertEqual((self.line(process), self.line(process)), ("no threads", "ok"))
 
+    def test_ctrl_c_ends_an_event_loop_after_a_refresh_that_was_sent(self) -> None:
+        self.emulator.fault("stall", endpoint="token")
+        process = self.start(
+            """
+            import asyncio
+            from ghl_oauth import aio
+
+            def interrupt(number, frame):
+                os.write(1, b"signal\\n")
+                asyncio_handler(number, frame)
+
+            async def main():
+                # Since Python 3.11, asyncio has a handler that cancels the main task.
+                global asyncio_handler
+                asyncio_handler = signal.getsignal(signal.SIGINT)
+                signal.signal(signal.SIGINT, interrupt)
+                await aio.Client.from_client(client).access_token(company_id)
+
+            try:
+                asyncio.run(main())
+            except KeyboardInterrupt:
+                tell(client.access_token(company_id))
+            """,
+            expired=True,
+        )
+        self.emulator.wait_for_stall()
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(self.line(process), "signal")
+        self.emulator.end_faults()
+        self.assertEqual(self.line(process), self.stored_token())
+        self.assertEqual(process.wait(60), 0)
+        self.assertEqual(len(self.emulator.requests("/oauth/token")), 1)
+
 
 class NestingTest(EmulatorTest):
     """Callbacks of a call on the main thread. The tests themselves run there."""
@@ -316,6 +350,30 @@ class NestingTest(EmulatorTest):
         client = self.client = self.make_client(store=Reentrant())
         self.install()
         self.assertEqual({type(error) for error in refused}, {ghl_oauth.InvalidArgument})
+
+    @unittest.skipUnless(hasattr(os, "fork"), "no fork on this system")
+    def test_child_forked_in_a_callback_uses_the_client(self) -> None:
+        statuses: list[int] = []
+
+        def fork(_event: ghl_oauth.Event) -> None:
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    if self.client.access_token(self.emulator.company_id):
+                        list(self.client.tokens_list())
+                        status = 0
+                finally:
+                    os._exit(status)
+            statuses.append(os.waitpid(child, 0)[1])
+
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.client = self.make_client(store=Path(folder.name, "tokens.db"))
+        self.install()
+        self.client.on_event(fork)
+        self.client.token_refresh(self.emulator.company_id)
+        self.assertEqual(statuses, [0])
 
     def test_replaced_threads_are_not_used(self) -> None:
         self.install()
@@ -397,6 +455,36 @@ class CompanionTest(unittest.TestCase):
         self.assertIs(threads[0], threading.main_thread())
         self.assertIsNot(threads[1], threading.main_thread())
         self.assertEqual(threads[2], 3)
+
+
+@unittest.skipUnless(hasattr(signal, "pthread_kill"), "no signal can be sent to a thread there")
+class CreationTest(unittest.TestCase):
+    def test_client_whose_creation_is_interrupted_is_freed_when_it_arrives(self) -> None:
+        class Stopped(Exception):
+            pass
+
+        def stop(*_arguments: object) -> None:
+            raise Stopped
+
+        go_on, freed = threading.Event(), threading.Event()
+
+        def create(out: Any) -> None:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            go_on.wait()
+            out._obj.value = 7
+
+        def free(client: Any) -> None:
+            self.assertEqual(client.value, 7)
+            freed.set()
+
+        before = signal.signal(signal.SIGUSR1, stop)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        with mock.patch.object(_handle.library, "ghl_client_free", free):
+            with self.assertRaises(Stopped):
+                _handle._created(create)
+            self.assertFalse(freed.is_set())
+            go_on.set()
+            self.assertTrue(freed.wait(60))
 
 
 class FreshTest(EmulatorTest):

@@ -36,31 +36,11 @@ impl Connection {
         until: &StepDeadline,
     ) -> Result<Connection, PgError> {
         let handshake = until.narrowed(limit);
-        let mut last = PgError::ConnectionLost("its host name has no address".into());
-        if let Some(file) = server.addr.file() {
-            return Connection::handshake(
-                PollSocket::unix(file, &handshake)?,
-                server,
-                trust,
-                &handshake,
-                until,
-            );
-        }
-        let addresses = server.addr.addresses(&handshake)?;
-        let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-        for address in addresses {
-            // Each address gets an equal share of the remaining time.
-            let share = handshake.narrowed(handshake.left()? / left);
-            left -= 1;
-            match PollSocket::tcp(address, &share) {
-                Ok(socket) => {
-                    return Connection::handshake(socket, server, trust, &handshake, until);
-                }
-                Err(ended @ PgError::CallEnded(_)) => return Err(ended),
-                Err(failure) => last = failure,
-            }
-        }
-        Err(last)
+        let socket = match server.addr.file() {
+            Some(file) => PollSocket::unix(file, &handshake)?,
+            None => PollSocket::tcp(&server.addr.addresses(&handshake)?, &handshake)?,
+        };
+        Connection::handshake(socket, server, trust, &handshake, until)
     }
 
     fn handshake(

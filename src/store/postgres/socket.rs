@@ -13,15 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+#[cfg(unix)]
+use socket2::SockAddr;
+use socket2::{Domain, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::pg_error::PgError;
 use crate::deadline::Deadline;
 use crate::fork_safety::{self, descriptors};
-
-/// Interval at which a wait checks for cancellation.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+use crate::socket::connect::{Unconnected, connect};
+use crate::socket::{self, Interest};
 
 /// Time until a dead peer is detected: 10 + 3 × 5 seconds on an idle connection, 10 seconds if sent
 /// data is not acknowledged.
@@ -80,25 +81,37 @@ impl<'a> StepDeadline<'a> {
 }
 
 impl PollSocket {
-    /// Connects over TCP.
-    pub fn tcp(address: SocketAddr, until: &StepDeadline) -> Result<Arc<PollSocket>, PgError> {
-        let stream = PollSocket::open(Domain::for_address(address))?;
-        let socket = stream.socket()?;
-        // Failures are ignored: these options are only improvements.
-        let _ = socket.set_tcp_nodelay(true);
-        #[cfg(any(unix, windows))]
-        let _ = socket.set_tcp_keepalive(&keepalive());
-        #[cfg(target_os = "linux")]
-        let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
-        stream.connect(&address.into(), until)?;
-        Ok(stream)
+    /// Connects over TCP to the first of the addresses that accepts.
+    pub fn tcp(addresses: &[SocketAddr], until: &StepDeadline) -> Result<Arc<PollSocket>, PgError> {
+        let open = |address| {
+            let stream = PollSocket::open(Domain::for_address(address))?;
+            let socket = stream.socket()?;
+            // Failures are ignored: these options are only improvements.
+            let _ = socket.set_tcp_nodelay(true);
+            #[cfg(any(unix, windows))]
+            let _ = socket.set_tcp_keepalive(&keepalive());
+            #[cfg(target_os = "linux")]
+            let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+            Ok(stream)
+        };
+        connect(addresses, open, || until.left())
     }
 
     #[cfg(unix)]
     pub fn unix(path: &Path, until: &StepDeadline) -> Result<Arc<PollSocket>, PgError> {
         let stream = PollSocket::open(Domain::UNIX)?;
-        stream.connect(&SockAddr::unix(path)?, until)?;
-        Ok(stream)
+        let socket = stream.socket()?;
+        socket.set_nonblocking(true)?;
+        loop {
+            match socket.connect(&SockAddr::unix(path)?) {
+                Ok(()) => return Ok(stream),
+                // The backlog is full; there is no event for when that changes.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(until.left()?.min(Duration::from_millis(5)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     #[cfg(not(unix))]
@@ -109,7 +122,7 @@ impl PollSocket {
         )))
     }
 
-    fn open(domain: Domain) -> Result<Arc<PollSocket>, PgError> {
+    fn open(domain: Domain) -> io::Result<Arc<PollSocket>> {
         // A child that is forked between creation and registration would keep the socket open.
         let _gate = fork_safety::gate();
         let socket = Socket::new(domain, Type::STREAM, None)?;
@@ -122,31 +135,6 @@ impl PollSocket {
         Ok(Arc::new(stream))
     }
 
-    fn connect(&self, address: &SockAddr, until: &StepDeadline) -> Result<(), PgError> {
-        let socket = self.socket()?;
-        socket.set_nonblocking(true)?;
-        loop {
-            match socket.connect(address) {
-                Ok(()) => return Ok(()),
-                Err(error) if is_in_progress(&error, address) => break,
-                // The backlog of a Unix socket is full; there is no event for when that changes.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(until.left()?.min(Duration::from_millis(5)));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        loop {
-            self.wait(until.left()?.min(POLL_INTERVAL), true)?;
-            if let Some(error) = socket.take_error()? {
-                return Err(error.into());
-            }
-            if socket.peer_addr().is_ok() {
-                return Ok(());
-            }
-        }
-    }
-
     fn socket(&self) -> io::Result<&Socket> {
         self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -157,22 +145,15 @@ impl PollSocket {
     }
 
     /// Waits up to `timeout` for input, or, with `write_blocked`, also for space to write.
-    #[cfg(unix)]
     fn wait(&self, timeout: Duration, write_blocked: bool) -> io::Result<()> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let wanted = if write_blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        // Rounded up, since a wait of 0 ms would spin.
-        let timeout = Timespec::try_from(timeout.max(Duration::from_millis(1))).ok();
-        match poll(&mut [PollFd::new(self.socket()?, wanted)], timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let interest = if write_blocked { Interest::Both } else { Interest::Read };
+        socket::wait(self.socket()?, interest, timeout)
     }
+}
 
-    #[cfg(not(unix))]
-    fn wait(&self, timeout: Duration, _: bool) -> io::Result<()> {
-        std::thread::sleep(timeout.min(Duration::from_millis(2)));
-        Ok(())
+impl Unconnected for Arc<PollSocket> {
+    fn socket(&self) -> io::Result<&Socket> {
+        PollSocket::socket(self)
     }
 }
 
@@ -191,14 +172,6 @@ fn keepalive() -> TcpKeepalive {
     return KEEPALIVE.with_retries(3);
     #[cfg(not(target_os = "linux"))]
     KEEPALIVE
-}
-
-fn is_in_progress(error: &io::Error, address: &SockAddr) -> bool {
-    #[cfg(unix)]
-    if error.raw_os_error() == Some(libc::EINPROGRESS) {
-        return true;
-    }
-    !address.is_unix() && error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// Whether the waker was called since the last poll.
@@ -220,7 +193,7 @@ pub fn block_on<T>(
         if let Poll::Ready(outcome) = poll_until_stalled(stream, &mut poll) {
             return outcome;
         }
-        stream.wait(until.left()?.min(POLL_INTERVAL), !stream.is_flushed())?;
+        stream.wait(until.left()?, !stream.is_flushed())?;
     }
 }
 

@@ -40,12 +40,12 @@ def callback(
         try:
             if unwanted is not None and unwanted(*arguments):
                 return failed
-            caller = companion.get()
-            if caller is not None and not caller.abandoned:
-                begun = True
-                return caller.serve(contained, arguments, failed)
             _thread.callbacks += 1
             try:
+                caller = companion.get()
+                if caller is not None and not caller.abandoned:
+                    begun = True
+                    return caller.serve(contained, arguments, failed)
                 # The library's own threads have no Python caller.
                 inside_a_call = sys._getframe().f_back is not None
                 begun = True
@@ -114,9 +114,14 @@ def pending() -> BaseException | None:
     return _raised.get(get_ident())
 
 
+def take_pending() -> BaseException | None:
+    """Takes that exception out, for the caller to raise."""
+    return _raised.pop(get_ident(), None)
+
+
 def discard_pending() -> None:
     """Forgets that exception, because the call raises another one."""
-    _raised.pop(get_ident(), None)
+    take_pending()
 
 
 def free_client(client: c_void_p, store: object) -> None:

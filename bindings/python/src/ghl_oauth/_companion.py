@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from contextvars import ContextVar
 from types import BuiltinFunctionType
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 _PATIENCE = 0.1
 """How often the main thread looks around while it waits, in seconds. Only Linux interrupts the
@@ -277,5 +277,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-companion: ContextVar[Companion | None] = ContextVar("ghl_oauth_companion", default=None)
+class Caller(Protocol):
+    """Something that runs the callbacks of a call elsewhere."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the caller has stopped waiting, so that the callbacks must run here."""
+        ...
+
+    def serve(self, function: Callable[..., Any], arguments: Any, failed: Any) -> Any:
+        """Runs a callback; ``failed`` is its result if it is interrupted."""
+
+
+companion: ContextVar[Caller | None] = ContextVar("ghl_oauth_companion", default=None)
 """The companion that runs the current code; None on every other thread."""

@@ -9,12 +9,14 @@ makes run on the same thread, so the library sees the usual nesting.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
-from ._companion import Cancel, Errand, Pending, companion
+from ._callback import take_pending
+from ._companion import Cancel, Errand, companion
 
 _PATIENCE = 0.1
 """How often a waiting greenlet looks around, in seconds: after a fork its thread is missing."""
@@ -33,40 +35,46 @@ def is_possible() -> bool:
     hub = hubs.get_hub_if_exists()
     if hub is None:
         return False
-    from gevent import getcurrent
-
-    return getcurrent() is not hub
+    return _module("gevent").getcurrent() is not hub
 
 
-def run(work: Callable[[], Any], cancel: Cancel | None, pending: Pending) -> Errand:
+def run(work: Callable[[], Any], cancel: Cancel | None) -> Errand:
     """Makes a call on another thread and waits for its end. Only if :func:`is_possible`.
 
-    Parameters and result are those of :func:`_companion.run`. An exception that is raised in the
-    waiting greenlet, such as ``gevent.Timeout``, cancels the call like a signal handler's.
+    Takes and returns the same as :func:`_companion.run`. An exception that is raised in the waiting
+    greenlet, such as ``gevent.Timeout``, cancels the call like a signal handler's. An exception
+    that a callback left for the end of the call is the error of the result.
     """
-    from gevent import get_hub, getcurrent
-
+    gevent = _module("gevent")
     errand = Errand(work, cancel)
-    post = _answering.get(getcurrent())
+    post = _answering.get(gevent.getcurrent())
     if post is not None:
-        post.visit.run(errand, post, pending)
+        post.visit.run(errand, post)
         return errand
-    hub = get_hub()
+    hub = gevent.get_hub()
     with _places_of(hub):
         visit = _Visit(hub)
         try:
-            visit.run(errand, None, pending)
+            visit.run(errand, None)
         finally:
             visit.close()
     return errand
 
 
-def _places_of(hub: Any) -> Any:
-    from gevent.lock import BoundedSemaphore
+def _module(name: str) -> Any:
+    """A module of gevent. It is no dependency, and importing it is slow."""
+    return importlib.import_module(name)
 
+
+def _system(name: str) -> Any:
+    """The function of ``_thread`` that gevent may have replaced."""
+    return _module("gevent.monkey").get_original("_thread", name)
+
+
+def _places_of(hub: Any) -> Any:
     process, places = _places.get(hub, (0, None))
     if process != os.getpid():
-        places = BoundedSemaphore(_MOST_THREADS)
+        places = _module("gevent.lock").BoundedSemaphore(_MOST_THREADS)
         _places[hub] = (os.getpid(), places)
     return places
 
@@ -80,12 +88,9 @@ class _Wake:
     __slots__ = ("_event", "_lock", "_watcher")
 
     def __init__(self, hub: Any) -> None:
-        from gevent.event import Event
-        from gevent.monkey import get_original
-
-        self._event = Event()
-        # A lock of the system, held only for a moment.
-        self._lock = get_original("_thread", "allocate_lock")()
+        self._event = _module("gevent.event").Event()
+        # Held only for a moment.
+        self._lock = _system("allocate_lock")()
         self._watcher = hub.loop.async_()
         # While it is started, the hub waits for it instead of raising LoopExit.
         self._watcher.start(self._event.set)
@@ -102,8 +107,9 @@ class _Wake:
     def close(self) -> None:
         with self._lock:
             watcher, self._watcher = self._watcher, None
-        watcher.stop()
-        watcher.close()
+        if watcher is not None:
+            watcher.stop()
+            watcher.close()
 
 
 class _Post:
@@ -125,8 +131,6 @@ class _Post:
     def __init__(
         self, visit: _Visit, function: Callable[..., Any], arguments: Any, failed: Any
     ) -> None:
-        from gevent.monkey import get_original
-
         self.visit = visit
         self.function = function
         self.arguments = arguments
@@ -135,14 +139,12 @@ class _Post:
         # A call that the callback makes.
         self.errand: Errand | None = None
         self.begun = self.done = self.given_back = False
-        self.go = get_original("_thread", "allocate_lock")()
+        self.go = _system("allocate_lock")()
         self.go.acquire()
 
     def answer(self) -> None:
         """Runs the callback in the calling greenlet."""
-        from gevent import getcurrent
-
-        greenlet = getcurrent()
+        greenlet = _module("gevent").getcurrent()
         outer = _answering.get(greenlet)
         _answering[greenlet] = self
         self.begun = True
@@ -169,10 +171,8 @@ class _Visit:
     __slots__ = ("_process", "_start", "_wake", "abandoned", "post")
 
     def __init__(self, hub: Any) -> None:
-        from gevent.monkey import get_original
-
         self._process = os.getpid()
-        self._start = get_original("_thread", "start_new_thread")
+        self._start = _system("start_new_thread")
         self._wake = _Wake(hub)
         self.abandoned = False
         # The innermost callback that has not returned.
@@ -181,7 +181,7 @@ class _Visit:
     def close(self) -> None:
         self._wake.close()
 
-    def run(self, errand: Errand, below: _Post | None, pending: Pending) -> None:
+    def run(self, errand: Errand, below: _Post | None) -> None:
         """Has an errand done. ``below``: the callback that asks for it, or None."""
         try:
             if below is None:
@@ -189,19 +189,18 @@ class _Visit:
             else:
                 below.errand = errand
                 below.go.release()
-            self._attend(errand, below, pending, None)
+            self._attend(errand, below, None)
         except BaseException:
             if not errand.take() and errand.cancel is not None:
-                self._attend(errand, below, pending, errand.cancel)
+                self._attend(errand, below, errand.cancel)
             raise
         finally:
             if below is None and not errand.finished:
                 self._abandon()
 
-    def _attend(
-        self, errand: Errand, below: _Post | None, pending: Pending, cancel: Cancel | None
-    ) -> None:
+    def _attend(self, errand: Errand, below: _Post | None, cancel: Cancel | None) -> None:
         """Runs callbacks until the errand is done."""
+        left: BaseException | None = None
         while not errand.finished:
             if os.getpid() != self._process:
                 raise RuntimeError("the process was forked during a call")
@@ -212,9 +211,14 @@ class _Visit:
                 self._wake.wait()
                 continue
             post.answer()
-            interrupt = pending()
-            if interrupt is not None and not isinstance(interrupt, Exception):
-                cancel = errand.cancel
+            # At once, since it is kept by thread, and this thread has other greenlets.
+            interrupt = take_pending()
+            if interrupt is not None:
+                left = left or interrupt
+                if not isinstance(interrupt, Exception):
+                    cancel = errand.cancel
+        if left is not None:
+            errand.error = left
 
     def _abandon(self) -> None:
         """The thread ends its call alone, and runs the callbacks itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Callable
 
 from . import _companion, _greenlets
@@ -57,13 +58,13 @@ def interruptible(work: Callable[[], Any], cancel: _companion.Cancel | None) -> 
     if scope is not None:
         return scope.run(work, cancel)
     if _greenlets.is_possible():
-        run = _greenlets.run
+        run = partial(_greenlets.run, work, cancel)
     elif _companion.is_possible():
-        run = _companion.run
+        run = partial(_companion.run, work, cancel, pending)
     else:
         return work()
     try:
-        errand = run(work, cancel, pending)
+        errand = run()
     except BaseException:
         discard_pending()
         raise

@@ -128,9 +128,11 @@ class Client:
                 before it expires; ``runway_percent`` (default 25): maintenance renews it once less
                 than this part of its life is left.
             limits: ``response_bytes`` (default 1,048,576): the longest answer that is read.
-            http: ``proxy``, ``ca_bundle_path`` (a PEM file of root certificates to trust in
-                addition to the platform's own), ``user_agent_suffix`` and ``allow_insecure_http``
-                (plain HTTP to hosts other than this machine).
+            http: ``proxy``, ``no_proxy`` (a list of hosts that are reached without it: names,
+                ``.suffixes``, addresses, networks, or ``*``), ``ca_bundle_path`` (a PEM file of
+                root certificates to trust in addition to the platform's own),
+                ``user_agent_suffix`` and ``allow_insecure_http`` (plain HTTP to hosts other than
+                this machine).
             webhook: ``ed25519_public_keys`` (default: the vendor's) and ``rsa_public_keys``
                 (default: none), lists of keys in PEM, hex or base64; ``max_age_seconds`` (default:
                 any age).
@@ -768,6 +770,8 @@ class Client:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Any = None,
+        idempotent: bool | None = None,
+        retry: bool = True,
         timeout: float | None = None,
         call_id: str | None = None,
     ) -> Response:
@@ -794,6 +798,9 @@ class Client:
             body: Bytes and strings are sent unchanged; a mapping is sent as a form if the content
                 type is ``application/x-www-form-urlencoded``; everything else is sent as JSON.
                 Default: none.
+            idempotent: Whether the server may process the request more than once, so that it is
+                repeated after a lost answer. Default: True for GET, HEAD and OPTIONS.
+            retry: False sends the request once, even after a 429 or 503.
             timeout: The seconds after which the call ends, at most 86,400. A refresh that was sent
                 is finished first. Default: ``timeouts["total_seconds"]``.
             call_id: An id for :meth:`cancel`, 1 to 256 bytes. Several calls may share one.
@@ -810,12 +817,14 @@ class Client:
             "query": {} if query is None else dict(query),
             "headers": {} if headers is None else dict(headers),
             "body": None if is_bytes else body,
+            "idempotent": idempotent,
+            "retry": retry,
             "timeoutMs": milliseconds(timeout),
             "callId": call_id,
             "bodyBase64": base64.b64encode(body).decode("ascii") if is_bytes else None,
         }
         answer = self._open().call_with(library.ghl_request, wanted)
-        return Response.from_json(answer, method, resource_id)
+        return Response.from_json(answer, method, resource_id, idempotent)
 
     # Webhooks of installations and uninstallations.
 

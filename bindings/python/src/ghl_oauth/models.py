@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -436,6 +436,10 @@ class Response:
     """The method of the request."""
     resource_id: str | None = field(default=None, compare=False)
     """The company or location whose token was sent."""
+    idempotent: bool | None = field(default=None, compare=False)
+    """Whether the server may process the request more than once, if the caller has said so."""
+    set_cookies: Sequence[str] = ()
+    """Each ``Set-Cookie`` header by itself; ``headers`` joins them."""
 
     @property
     def ok(self) -> bool:
@@ -464,7 +468,11 @@ class Response:
 
     @classmethod
     def from_json(
-        cls, raw: Mapping[str, Any], method: str | None = None, resource_id: str | None = None
+        cls,
+        raw: Mapping[str, Any],
+        method: str | None = None,
+        resource_id: str | None = None,
+        idempotent: bool | None = None,
     ) -> Response:
         """Reads the library's form."""
         body = raw["body"]
@@ -477,6 +485,8 @@ class Response:
             raw=raw,
             method=method,
             resource_id=resource_id,
+            idempotent=idempotent,
+            set_cookies=tuple(raw.get("setCookies", ())),
         )
 
 
@@ -506,7 +516,9 @@ def _error_of(response: Response) -> GhlError:
     retry_after_ms = _retry_after_ms(response.headers.get("retry-after"))
     # The server has refused it before acting.
     refused = status == 429 or (status == 503 and retry_after_ms is not None)
-    repeatable = response.method is not None and response.method.upper() in _IDEMPOTENT
+    repeatable = response.idempotent
+    if repeatable is None:
+        repeatable = response.method is not None and response.method.upper() in _IDEMPOTENT
     return kind(
         {
             "status": kind.status,
