@@ -12,9 +12,9 @@ import ghl_oauth
 from ghl_oauth._library import EventCallback, LogCallback, library
 
 
-def ask(client, resource_id):
+def ask(client, resource_id, **options):
     try:
-        return client.access_token(resource_id)
+        return client.access_token(resource_id, **options)
     except ghl_oauth.GhlError as error:
         return error.status
 
@@ -172,7 +172,8 @@ def main():
             answer = ask(client, *arguments)
         elif command == "ask-in-thread":
             threading.Thread(
-                target=lambda: print(ask(client, *arguments), flush=True), daemon=True
+                target=lambda: print(ask(client, *arguments, call_id="mine"), flush=True),
+                daemon=True,
             ).start()
             continue
         elif command == "child-asks":
@@ -188,14 +189,17 @@ def main():
             answer = in_child(lambda: in_child(lambda: ask(client, *arguments)))
         elif command == "child-cancels":
             answer = in_child(lambda: [client.cancel(), "cancelled"][-1])
-        elif command == "child-cancels-its-own":
+        elif command in ("child-cancels-its-own", "child-cancels-by-id"):
+            call_id = "mine" if command == "child-cancels-by-id" else None
 
             def cancel():
                 answers = []
-                waits = threading.Thread(target=lambda: answers.append(ask(client, *arguments)))
+                waits = threading.Thread(
+                    target=lambda: answers.append(ask(client, *arguments, call_id=call_id))
+                )
                 waits.start()
                 while waits.is_alive():
-                    client.cancel()
+                    client.cancel(call_id)
                 return answers[0]
 
             answer = in_child(cancel)
