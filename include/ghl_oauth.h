@@ -13,7 +13,7 @@
  *     ghl_string_free(out);
  *
  *     char *token, *error;
- *     if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+ *     if (ghl_access_token(client, "a company ID or location ID", &token, &error) == GHL_OK) {
  *         // Authorization: Bearer <token>
  *     }
  *     ghl_string_free(token);
@@ -691,7 +691,7 @@ int32_t ghl_authorization_listen(struct ghl_client *client,
  *
  * ```c
  * char *token, *error;
- * if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+ * if (ghl_access_token(client, "a company ID or location ID", &token, &error) == GHL_OK) {
  *     printf("Authorization: Bearer %s\n", token);
  * } else {
  *     fprintf(stderr, "%s\n", error);
@@ -729,7 +729,7 @@ int32_t ghl_access_token(struct ghl_client *client,
  *
  * ```c
  * char *token;
- * const char *params = "{\"resourceId\": \"a location id\", \"minValidSeconds\": 7200}";
+ * const char *params = "{\"resourceId\": \"a location ID\", \"minValidSeconds\": 7200}";
  * if (ghl_access_token_with(client, params, &token, NULL) == GHL_OK) {
  *     printf("Authorization: Bearer %s\n", token); // valid for two hours
  * }
@@ -791,7 +791,7 @@ int32_t ghl_access_token_into(struct ghl_client *client,
  * ```c
  * char token[2048];
  * size_t length = sizeof token;
- * if (ghl_access_token_try_into(client, "a location id", token, &length) == GHL_OK) {
+ * if (ghl_access_token_try_into(client, "a location ID", token, &length) == GHL_OK) {
  *     printf("Authorization: Bearer %s\n", token);
  * } // GHL_ERR_TIMEOUT: let a worker thread call ghl_access_token_into
  * ```
@@ -1155,8 +1155,8 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  *                      with ghl_string_free; may be NULL. "headers" joins the values of a repeated
  *                      header by ", "; "setCookies" has each Set-Cookie by itself. "body" is the
  *                      JSON of the response, byte for byte without white space around it, if the
- *                      answer is declared as JSON and is valid with at most 128 levels; otherwise
- *                      a string if it is UTF-8; otherwise base64
+ *                      response is declared as JSON and is valid with at most 128 levels;
+ *                      otherwise a string if it is UTF-8; otherwise base64
  * @return GHL_OK for every HTTP response, including status 404, 429 or 500;
  *         GHL_ERR_INVALID_ARGUMENT, named by the error's "parameter"; with a "resourceId" the
  *         errors of ghl_access_token; GHL_ERR_RATE_LIMITED if the rate limit leaves no room before

@@ -13,7 +13,7 @@
  *     ghl_string_free(out);
  *
  *     char *token, *error;
- *     if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+ *     if (ghl_access_token(client, "a company ID or location ID", &token, &error) == GHL_OK) {
  *         // Authorization: Bearer <token>
  *     }
  *     ghl_string_free(token);

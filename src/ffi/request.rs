@@ -36,8 +36,8 @@ use super::client::{self, ghl_client};
 ///                      with ghl_string_free; may be NULL. "headers" joins the values of a repeated
 ///                      header by ", "; "setCookies" has each Set-Cookie by itself. "body" is the
 ///                      JSON of the response, byte for byte without white space around it, if the
-///                      answer is declared as JSON and is valid with at most 128 levels; otherwise
-///                      a string if it is UTF-8; otherwise base64
+///                      response is declared as JSON and is valid with at most 128 levels;
+///                      otherwise a string if it is UTF-8; otherwise base64
 /// @return GHL_OK for every HTTP response, including status 404, 429 or 500;
 ///         GHL_ERR_INVALID_ARGUMENT, named by the error's "parameter"; with a "resourceId" the
 ///         errors of ghl_access_token; GHL_ERR_RATE_LIMITED if the rate limit leaves no room before

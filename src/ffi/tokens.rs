@@ -32,7 +32,7 @@ use crate::secret::Secret;
 ///
 /// ```c
 /// char *token, *error;
-/// if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+/// if (ghl_access_token(client, "a company ID or location ID", &token, &error) == GHL_OK) {
 ///     printf("Authorization: Bearer %s\n", token);
 /// } else {
 ///     fprintf(stderr, "%s\n", error);
@@ -93,7 +93,7 @@ unsafe fn hand_out(out_token: *mut *mut c_char, token: Result<*mut c_char, i32>)
 ///
 /// ```c
 /// char *token;
-/// const char *params = "{\"resourceId\": \"a location id\", \"minValidSeconds\": 7200}";
+/// const char *params = "{\"resourceId\": \"a location ID\", \"minValidSeconds\": 7200}";
 /// if (ghl_access_token_with(client, params, &token, NULL) == GHL_OK) {
 ///     printf("Authorization: Bearer %s\n", token); // valid for two hours
 /// }
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn ghl_access_token_into(
 /// ```c
 /// char token[2048];
 /// size_t length = sizeof token;
-/// if (ghl_access_token_try_into(client, "a location id", token, &length) == GHL_OK) {
+/// if (ghl_access_token_try_into(client, "a location ID", token, &length) == GHL_OK) {
 ///     printf("Authorization: Bearer %s\n", token);
 /// } // GHL_ERR_TIMEOUT: let a worker thread call ghl_access_token_into
 /// ```
