@@ -788,7 +788,7 @@ class SettingsTest(EmulatorTest):
                 "ca_bundle_path": None,
             },
             webhook={
-                "ed25519_public_keys": self.emulator.configuration["webhook"]["ed25519PublicKeys"],
+                "ed25519_public_keys": ["07" * 32],
                 "rsa_public_keys": [],
                 "max_age_seconds": 86400,
             },
