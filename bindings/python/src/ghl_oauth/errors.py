@@ -100,147 +100,147 @@ class GhlError(Exception):
 class InvalidArgument(GhlError):
     """An argument is missing, malformed, unknown or out of range; ``parameter`` names it."""
 
-    code = 1
+    code = Status.INVALID_ARGUMENT
     status = "GHL_ERR_INVALID_ARGUMENT"
 
 
 class ConfigError(GhlError):
     """The configuration cannot be used; ``parameter`` names the key."""
 
-    code = 2
+    code = Status.CONFIG
     status = "GHL_ERR_CONFIG"
 
 
 class NotFound(GhlError):
     """No token is held for the resource, or the API does not know it."""
 
-    code = 3
+    code = Status.NOT_FOUND
     status = "GHL_ERR_NOT_FOUND"
 
 
 class ReauthorizationRequired(GhlError):
     """The connection is lost: a user must consent again, see ``Client.authorization_url``."""
 
-    code = 4
+    code = Status.REAUTHORIZATION_REQUIRED
     status = "GHL_ERR_REAUTHORIZATION_REQUIRED"
 
 
 class LocationInactive(GhlError):
     """The location is paused or its subscription ended. Its token is kept; try again later."""
 
-    code = 5
+    code = Status.LOCATION_INACTIVE
     status = "GHL_ERR_LOCATION_INACTIVE"
 
 
 class Unauthorized(GhlError):
     """The API returned 401 although the token is fresh, or rejected the client credentials."""
 
-    code = 6
+    code = Status.UNAUTHORIZED
     status = "GHL_ERR_UNAUTHORIZED"
 
 
 class Forbidden(GhlError):
     """The token lacks the scope, or access to the location."""
 
-    code = 7
+    code = Status.FORBIDDEN
     status = "GHL_ERR_FORBIDDEN"
 
 
 class InvalidRequest(GhlError):
     """The API rejected the request as invalid (400, 422); ``api`` says why."""
 
-    code = 8
+    code = Status.INVALID_REQUEST
     status = "GHL_ERR_INVALID_REQUEST"
 
 
 class RateLimited(GhlError):
     """Too many requests; ``retry_after`` says when to try again."""
 
-    code = 9
+    code = Status.RATE_LIMITED
     status = "GHL_ERR_RATE_LIMITED"
 
 
 class NetworkError(GhlError):
     """The request could not be sent, or no response arrived."""
 
-    code = 10
+    code = Status.NETWORK
     status = "GHL_ERR_NETWORK"
 
 
-class Timeout(GhlError):
-    """The deadline passed."""
+class Timeout(GhlError, TimeoutError):
+    """The deadline passed. Also a :class:`TimeoutError`."""
 
-    code = 11
+    code = Status.TIMEOUT
     status = "GHL_ERR_TIMEOUT"
 
 
 class ServerError(GhlError):
     """The API failed (5xx)."""
 
-    code = 12
+    code = Status.SERVER
     status = "GHL_ERR_SERVER"
 
 
 class ProtocolError(GhlError):
     """The API's response does not have the documented form."""
 
-    code = 13
+    code = Status.PROTOCOL
     status = "GHL_ERR_PROTOCOL"
 
 
 class StoreError(GhlError):
     """The token store failed."""
 
-    code = 14
+    code = Status.STORE
     status = "GHL_ERR_STORE"
 
 
 class Cancelled(GhlError):
     """The call was cancelled by ``Client.cancel``."""
 
-    code = 15
+    code = Status.CANCELLED
     status = "GHL_ERR_CANCELLED"
 
 
 class StateMismatch(GhlError):
     """The ``state`` of a consent is missing, unknown, expired or already used."""
 
-    code = 16
+    code = Status.STATE_MISMATCH
     status = "GHL_ERR_STATE_MISMATCH"
 
 
 class ConsentDenied(GhlError):
     """The user, or the marketplace, refused consent."""
 
-    code = 17
+    code = Status.CONSENT_DENIED
     status = "GHL_ERR_CONSENT_DENIED"
 
 
 class SignatureInvalid(GhlError):
     """The signature of a webhook is invalid."""
 
-    code = 18
+    code = Status.SIGNATURE_INVALID
     status = "GHL_ERR_SIGNATURE_INVALID"
 
 
 class InternalError(GhlError):
     """A defect of the library. The client remains usable."""
 
-    code = 19
+    code = Status.INTERNAL
     status = "GHL_ERR_INTERNAL"
 
 
 class BufferTooSmall(GhlError):
     """A buffer is too small. The methods of ``Client`` enlarge theirs and never raise this."""
 
-    code = 20
+    code = Status.BUFFER_TOO_SMALL
     status = "GHL_ERR_BUFFER_TOO_SMALL"
 
 
 class Conflict(GhlError):
     """The stored record has another version than expected. ``Store.save`` raises it."""
 
-    code = 21
+    code = Status.CONFLICT
     status = "GHL_ERR_CONFLICT"
 
 
