@@ -63,7 +63,7 @@ pub fn pause(policy: &Retry, attempt: u32, requested: RequestedDelay) -> Duratio
 }
 
 /// Whether the server refused the request before it acted. A 503 says so only with `Retry-After`:
-/// without it, a gateway may have answered after forwarding the request.
+/// without it, a gateway may have responded after forwarding the request.
 pub fn is_refusal_unprocessed(response: &Response) -> bool {
     match response.status {
         429 => true,

@@ -539,12 +539,13 @@ class RequestTest(EmulatorTest):
 
     def test_caller_decides_whether_a_request_is_repeated(self) -> None:
         self.emulator.fault("status", status=502, body="oops", contentType="text/plain")
-        for method, options, times, retryable in (
+        cases: tuple[tuple[str, dict[str, Any], int, bool], ...] = (
             ("POST", {}, 1, False),
             ("POST", {"idempotent": True}, 3, True),
             ("GET", {"idempotent": False}, 1, False),
             ("GET", {"retry": False}, 1, True),
-        ):
+        )
+        for method, options, times, retryable in cases:
             path = f"/repeated/{method}/{times}/{retryable}"
             answer = self.client.request(method, path, **options)
             self.assertEqual(len(self.emulator.requests(path)), times, path)

@@ -217,7 +217,7 @@ class Client:
         Args:
             call_id: Only calls that were given this id. Default: every call.
 
-        A refresh whose request was sent continues until the answer is saved.
+        A refresh whose request was sent continues until the response is saved.
         """
         self._sync().cancel(call_id)
 

@@ -59,7 +59,7 @@ class GhlError(Exception):
             is involved.
         retry_after: How long to wait before that, in seconds; None if unknown.
         resource_id: The company or location concerned, or None.
-        http_status: The HTTP status of the API's answer; None if there was no answer.
+        http_status: The HTTP status of the API's response; None if there was no response.
         trace_id: The API's id of the request, to quote to the vendor's support, or None.
         api: The API's error: ``{"code", "message", "details", "resolution"}``, or None.
         raw: The library's whole error object.
@@ -100,147 +100,147 @@ class GhlError(Exception):
 class InvalidArgument(GhlError):
     """An argument is missing, malformed, unknown or out of range; ``parameter`` names it."""
 
-    code = Status.INVALID_ARGUMENT
+    code = 1
     status = "GHL_ERR_INVALID_ARGUMENT"
 
 
 class ConfigError(GhlError):
     """The configuration cannot be used; ``parameter`` names the key."""
 
-    code = Status.CONFIG
+    code = 2
     status = "GHL_ERR_CONFIG"
 
 
 class NotFound(GhlError):
     """No token is held for the resource, or the API does not know it."""
 
-    code = Status.NOT_FOUND
+    code = 3
     status = "GHL_ERR_NOT_FOUND"
 
 
 class ReauthorizationRequired(GhlError):
     """The connection is lost: a user must consent again, see ``Client.authorization_url``."""
 
-    code = Status.REAUTHORIZATION_REQUIRED
+    code = 4
     status = "GHL_ERR_REAUTHORIZATION_REQUIRED"
 
 
 class LocationInactive(GhlError):
     """The location is paused or its subscription ended. Its token is kept; try again later."""
 
-    code = Status.LOCATION_INACTIVE
+    code = 5
     status = "GHL_ERR_LOCATION_INACTIVE"
 
 
 class Unauthorized(GhlError):
-    """The API answered 401 although the token is fresh, or it refused the client credentials."""
+    """The API returned 401 although the token is fresh, or rejected the client credentials."""
 
-    code = Status.UNAUTHORIZED
+    code = 6
     status = "GHL_ERR_UNAUTHORIZED"
 
 
 class Forbidden(GhlError):
     """The token lacks the scope, or access to the location."""
 
-    code = Status.FORBIDDEN
+    code = 7
     status = "GHL_ERR_FORBIDDEN"
 
 
 class InvalidRequest(GhlError):
     """The API rejected the request as invalid (400, 422); ``api`` says why."""
 
-    code = Status.INVALID_REQUEST
+    code = 8
     status = "GHL_ERR_INVALID_REQUEST"
 
 
 class RateLimited(GhlError):
     """Too many requests; ``retry_after`` says when to try again."""
 
-    code = Status.RATE_LIMITED
+    code = 9
     status = "GHL_ERR_RATE_LIMITED"
 
 
 class NetworkError(GhlError):
-    """The request could not be sent, or no answer arrived."""
+    """The request could not be sent, or no response arrived."""
 
-    code = Status.NETWORK
+    code = 10
     status = "GHL_ERR_NETWORK"
 
 
-class Timeout(GhlError, TimeoutError):
-    """The deadline passed. Also a :class:`TimeoutError`."""
+class Timeout(GhlError):
+    """The deadline passed."""
 
-    code = Status.TIMEOUT
+    code = 11
     status = "GHL_ERR_TIMEOUT"
 
 
 class ServerError(GhlError):
     """The API failed (5xx)."""
 
-    code = Status.SERVER
+    code = 12
     status = "GHL_ERR_SERVER"
 
 
 class ProtocolError(GhlError):
-    """The API's answer does not have the documented form."""
+    """The API's response does not have the documented form."""
 
-    code = Status.PROTOCOL
+    code = 13
     status = "GHL_ERR_PROTOCOL"
 
 
 class StoreError(GhlError):
     """The token store failed."""
 
-    code = Status.STORE
+    code = 14
     status = "GHL_ERR_STORE"
 
 
 class Cancelled(GhlError):
     """The call was cancelled by ``Client.cancel``."""
 
-    code = Status.CANCELLED
+    code = 15
     status = "GHL_ERR_CANCELLED"
 
 
 class StateMismatch(GhlError):
     """The ``state`` of a consent is missing, unknown, expired or already used."""
 
-    code = Status.STATE_MISMATCH
+    code = 16
     status = "GHL_ERR_STATE_MISMATCH"
 
 
 class ConsentDenied(GhlError):
     """The user, or the marketplace, refused consent."""
 
-    code = Status.CONSENT_DENIED
+    code = 17
     status = "GHL_ERR_CONSENT_DENIED"
 
 
 class SignatureInvalid(GhlError):
     """The signature of a webhook is invalid."""
 
-    code = Status.SIGNATURE_INVALID
+    code = 18
     status = "GHL_ERR_SIGNATURE_INVALID"
 
 
 class InternalError(GhlError):
     """A defect of the library. The client remains usable."""
 
-    code = Status.INTERNAL
+    code = 19
     status = "GHL_ERR_INTERNAL"
 
 
 class BufferTooSmall(GhlError):
     """A buffer is too small. The methods of ``Client`` enlarge theirs and never raise this."""
 
-    code = Status.BUFFER_TOO_SMALL
+    code = 20
     status = "GHL_ERR_BUFFER_TOO_SMALL"
 
 
 class Conflict(GhlError):
     """The stored record has another version than expected. ``Store.save`` raises it."""
 
-    code = Status.CONFLICT
+    code = 21
     status = "GHL_ERR_CONFLICT"
 
 
