@@ -172,7 +172,7 @@ def _check_interpreter() -> None:
         )
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise ImportError(
-            "ghl_oauth has not been tested on free-threaded Python without the GIL: set PYTHON_GIL=1"
+            "ghl_oauth has not been tested on Python without the GIL: set PYTHON_GIL=1"
         )
 
 
