@@ -16,7 +16,7 @@ type RequestedDelay = Option<Duration>;
 /// Maximum delay; a longer one is taken for a mistake of the server.
 const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
-/// Maximum size of an error body of the API, in bytes; a longer one comes from somewhere else.
+/// Maximum size of an error body of the API, in bytes; a longer body comes from another server.
 const MAX_REFUSAL: usize = 16 * 1024;
 
 /// Whether a response calls for another attempt, and the delay that it asks for.
