@@ -13,7 +13,7 @@
  *     ghl_string_free(out);
  *
  *     char *token, *error;
- *     if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+ *     if (ghl_access_token(client, "a company ID or location ID", &token, &error) == GHL_OK) {
  *         // Authorization: Bearer <token>
  *     }
  *     ghl_string_free(token);
@@ -39,7 +39,7 @@
  *     "callId" (1 to 256 bytes). "timeoutMs" ends the call after that time, shorter or longer,
  *     instead of timeouts.totalMs. It limits a call over many tokens altogether, which otherwise
  *     has no time limit. ghl_call_cancel ends the calls with a "callId". Neither ends a refresh or
- *     a code exchange that was sent: the call returns when the answer is saved.
+ *     a code exchange that was sent: the call returns when the response is saved.
  *
  * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
  *     returned. The library keeps no background threads: name lookups run on a short-lived thread,
@@ -112,7 +112,7 @@ enum ghl_status
      */
     GHL_ERR_LOCATION_INACTIVE = 5,
     /**
-     * The API answered 401 although the token is fresh, or it refused the client
+     * The API returned 401 although the token is fresh, or rejected the client
      * credentials.
      */
     GHL_ERR_UNAUTHORIZED = 6,
@@ -129,7 +129,7 @@ enum ghl_status
      */
     GHL_ERR_RATE_LIMITED = 9,
     /**
-     * The request could not be sent, or no answer arrived.
+     * The request could not be sent, or no response arrived.
      */
     GHL_ERR_NETWORK = 10,
     /**
@@ -141,7 +141,7 @@ enum ghl_status
      */
     GHL_ERR_SERVER = 12,
     /**
-     * The answer does not have the documented form.
+     * The response does not have the documented form.
      */
     GHL_ERR_PROTOCOL = 13,
     /**
@@ -227,11 +227,11 @@ typedef void (*ghl_event_callback)(const char *event_json,
  * A custom store: the host's functions that keep the tokens of a client made by
  * ghl_client_new_with_store.
  *
- * The library reads and writes single records by id, and encrypts them if store.encryptionKeys is
+ * The library reads and writes single records by ID, and encrypts them if store.encryptionKeys is
  * set. A record is one JSON object, which the store must return unchanged. The record of a token
  * is {"kind": "token", "resourceId", "version": 1 and up, "userType": "Company" or "Location",
  * "companyId" (or null), "renewAt" (milliseconds since the epoch), "sealedWith", "document"}. The
- * record of a note, whose id begins with "~note/", is {"kind": "note", "resourceId", "version",
+ * record of a note, whose ID begins with "~note/", is {"kind": "note", "resourceId", "version",
  * "list", "expiresAt" (milliseconds since the epoch), "document"}.
  *
  * The "document" of a token contains its secrets, in clear text unless it is encrypted; a note
@@ -291,7 +291,7 @@ typedef struct ghl_store_callbacks {
      * the last item, or null on the last page}. A small store may answer every query with all its
      * records and null.
      *
-     * A large store evaluates the query: it returns the records whose ids come after "pageToken"
+     * A large store evaluates the query: it returns the records whose IDs come after "pageToken"
      * (if given) in byte order, at most "pageSize" of them. Every other field is a filter: "kind",
      * "companyId", "userType" and "list" equal the record's field; "renewBy": the record's renewAt
      * is not later; "expiredBy": its expiresAt is not later; "notSealedWith": its sealedWith
@@ -303,10 +303,10 @@ typedef struct ghl_store_callbacks {
                     const char *query_json,
                     char **out_page_json);
     /**
-     * Takes the lock of an id, across all processes that share the store, and waits for at most
+     * Takes the lock of an ID, across all processes that share the store, and waits for at most
      * timeout_ms milliseconds; returns GHL_ERR_TIMEOUT if the lock is still taken then. The lock
      * must be released when its holder dies. The library itself keeps the threads of this process
-     * apart. One thread may hold the locks of several ids. May be NULL together with unlock: then
+     * apart. One thread may hold the locks of several IDs. May be NULL together with unlock: then
      * only the threads of this process are kept apart, and two processes that refresh the same
      * token can lose it.
      */
@@ -475,25 +475,25 @@ void ghl_client_free(struct ghl_client *client);
  * affected.
  *
  * Any thread; never fails. Exception: a refresh whose request was sent continues, on the thread
- * that sent it, until its answer is saved, because its refresh token is spent. Other callers that
- * wait for this refresh return at once.
+ * that sent it, until its response is saved, because its refresh token is spent. Other callers
+ * that wait for this refresh return at once.
  *
  * @param client  a client, or NULL
  */
 void ghl_client_cancel(struct ghl_client *client);
 
 /**
- * Ends the calls in progress that have this id with GHL_ERR_CANCELLED, like ghl_client_cancel. The
- * id of a call is the "callId" among its parameters; several calls may share one. Later calls with
- * the same id are not affected.
+ * Ends the calls in progress that have this ID with GHL_ERR_CANCELLED, like ghl_client_cancel. The
+ * ID of a call is the "callId" among its parameters; several calls may share one. Later calls with
+ * the same ID are not affected.
  *
  * Any thread, also inside a callback; does not wait. A refresh that was sent continues until its
- * answer is saved, as for ghl_client_cancel.
+ * response is saved, as for ghl_client_cancel.
  *
  * @param client   a client
- * @param call_id  the id, 1 to 256 bytes
- * @return GHL_OK, also if no call has the id, since it may have ended just now;
- *         GHL_ERR_INVALID_ARGUMENT for a NULL client, or an id that no call can have
+ * @param call_id  the ID, 1 to 256 bytes
+ * @return GHL_OK, also if no call has the ID, since it may have ended just now;
+ *         GHL_ERR_INVALID_ARGUMENT for a NULL client, or an ID that no call can have
  *
  * Example:
  *
@@ -510,7 +510,7 @@ int32_t ghl_call_cancel(struct ghl_client *client,
  * the rate limiter for the companies and locations with the most requests. Never contains a
  * secret.
  *
- * "unanswered" counts requests that got no answer, "unsaved" tokens that the store has not
+ * "unanswered" counts requests that got no response, "unsaved" tokens that the store has not
  * accepted yet. In "busiest", "inWindow" of "requests" per "perMs" milliseconds and "today" of
  * "perDay" are used; "heldForMs" is how much longer the server's last 429 blocks requests, or
  * null.
@@ -600,10 +600,10 @@ int32_t ghl_authorization_url(struct ghl_client *client,
  * Checks the redirect from the consent page, exchanges its code for a token and stores the token
  * (RFC 6749, sections 4.1.2 and 4.1.3).
  *
- * The API's answer decides who owns the token: a company can install an app that is made for
+ * The API's response decides who owns the token: a company can install an app that is made for
  * locations. If the API has not rejected the code, the same redirect may be passed again after an
- * error; if the answer was lost, the code has already been sent twice. Any thread; waits for the
- * answer, at most timeouts.totalMs.
+ * error; if the response was lost, the code has already been sent twice. Any thread; waits for the
+ * response, at most timeouts.totalMs.
  *
  * @param client       a client
  * @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,
@@ -678,7 +678,7 @@ int32_t ghl_authorization_listen(struct ghl_client *client,
  * renewal is hidden from callers while the old access token is still valid.
  *
  * @param client       a client
- * @param resource_id  a company id or a location id
+ * @param resource_id  a company ID or a location ID
  * @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
  *                     may be NULL
  * @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
@@ -691,7 +691,7 @@ int32_t ghl_authorization_listen(struct ghl_client *client,
  *
  * ```c
  * char *token, *error;
- * if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+ * if (ghl_access_token(client, "a company ID or location ID", &token, &error) == GHL_OK) {
  *     printf("Authorization: Bearer %s\n", token);
  * } else {
  *     fprintf(stderr, "%s\n", error);
@@ -717,8 +717,8 @@ int32_t ghl_access_token(struct ghl_client *client,
  * Any thread; waits at most "timeoutMs" or timeouts.totalMs, and only if the token is renewed.
  *
  * @param client       a client
- * @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company id or
- *                     a location id; the number of seconds for which the token must be valid, by
+ * @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company ID or
+ *                     a location ID; the number of seconds for which the token must be valid, by
  *                     default until its next renewal; the call options
  * @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
  *                     may be NULL
@@ -729,7 +729,7 @@ int32_t ghl_access_token(struct ghl_client *client,
  *
  * ```c
  * char *token;
- * const char *params = "{\"resourceId\": \"a location id\", \"minValidSeconds\": 7200}";
+ * const char *params = "{\"resourceId\": \"a location ID\", \"minValidSeconds\": 7200}";
  * if (ghl_access_token_with(client, params, &token, NULL) == GHL_OK) {
  *     printf("Authorization: Bearer %s\n", token); // valid for two hours
  * }
@@ -748,7 +748,7 @@ int32_t ghl_access_token_with(struct ghl_client *client,
  * On error the buffer contains an empty string. The caller wipes the buffer.
  *
  * @param client       a client
- * @param resource_id  a company id or a location id
+ * @param resource_id  a company ID or a location ID
  * @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
  * @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
  *                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
@@ -779,19 +779,19 @@ int32_t ghl_access_token_into(struct ghl_client *client,
  * function that may wait, on another thread. Any thread; does not wait.
  *
  * @param client       a client
- * @param resource_id  a company id or a location id
+ * @param resource_id  a company ID or a location ID
  * @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
  * @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
  *                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
  * @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; GHL_ERR_TIMEOUT if memory holds no fresh token, also
- *         for an unknown id; GHL_ERR_INVALID_ARGUMENT
+ *         for an unknown ID; GHL_ERR_INVALID_ARGUMENT
  *
  * Example:
  *
  * ```c
  * char token[2048];
  * size_t length = sizeof token;
- * if (ghl_access_token_try_into(client, "a location id", token, &length) == GHL_OK) {
+ * if (ghl_access_token_try_into(client, "a location ID", token, &length) == GHL_OK) {
  *     printf("Authorization: Bearer %s\n", token);
  * } // GHL_ERR_TIMEOUT: let a worker thread call ghl_access_token_into
  * ```
@@ -809,7 +809,7 @@ int32_t ghl_access_token_try_into(struct ghl_client *client,
  * timeouts.totalMs.
  *
  * @param client       a client
- * @param resource_id  a company id or a location id
+ * @param resource_id  a company ID or a location ID
  * @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
  *                     error; free with ghl_string_free; may be NULL
  * @return GHL_OK; the errors of ghl_access_token. A valid old token does not hide a failure here
@@ -824,7 +824,7 @@ int32_t ghl_token_refresh(struct ghl_client *client,
  * Any thread; waits at most "timeoutMs" or timeouts.totalMs.
  *
  * @param client       a client
- * @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company id or a location id; the
+ * @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company ID or a location ID; the
  *                     call options
  * @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
  *                     error; free with ghl_string_free; may be NULL
@@ -841,7 +841,7 @@ int32_t ghl_token_refresh_with(struct ghl_client *client,
  * well. Any thread; waits for a refresh of the same resource, at most 5 s.
  *
  * @param client       a client
- * @param resource_id  a company id or a location id
+ * @param resource_id  a company ID or a location ID
  * @param out_json     the metadata of the deleted token, or {"resourceId", "state": "unreadable"},
  *                     or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
@@ -914,30 +914,30 @@ int32_t ghl_tokens_import(struct ghl_client *client,
                           char **out_json);
 
 /**
- * Moves the tokens of another client id in the same database to this client's id. After a key
- * rotation an app has a new client id, for which the store looks empty.
+ * Moves the tokens of another client ID in the same database to this client's ID. After a key
+ * rotation an app has a new client ID, for which the store looks empty.
  *
- * For the stores "sqlite" and "postgres". Stop the programs that use the other client id first.
+ * For the stores "sqlite" and "postgres". Stop the programs that use the other client ID first.
  * The tokens do not change; encrypted records need their key in store.encryptionKeys. Each token
- * is saved under this client id before it is deleted under the other one, so an interrupted call
- * loses nothing and can be repeated. A token that is already held under this client id stays,
+ * is saved under this client ID before it is deleted under the other one, so an interrupted call
+ * loses nothing and can be repeated. A token that is already held under this client ID stays,
  * unless its state is "reauthorizationRequired". To undo, adopt in the other direction. Only the
- * next refresh shows whether the API accepts the refresh token under the new client id.
+ * next refresh shows whether the API accepts the refresh token under the new client ID.
  *
  * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
  *
  * @param client       a client
  * @param params_json  {"clientId"?, "resourceId"?, "dryRun"?} and the call options: the other
- *                     client id; a company or location to which the call is limited; whether to
+ *                     client ID; a company or location to which the call is limited; whether to
  *                     report without changes. Without "clientId" nothing is adopted, and "clients"
- *                     names the other client ids
+ *                     names the other client IDs
  * @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
  *                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
  *                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
- *                     the other client ids with tokens in the database, at most 100, with the
+ *                     the other client IDs with tokens in the database, at most 100, with the
  *                     number of their tokens
  * @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_CONFIG for a store
- *         that holds the tokens of only one client id; GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+ *         that holds the tokens of only one client ID; GHL_ERR_STORE, GHL_ERR_TIMEOUT,
  *         GHL_ERR_CANCELLED
  */
 int32_t ghl_tokens_adopt(struct ghl_client *client,
@@ -1057,18 +1057,18 @@ int32_t ghl_tokens_mint(struct ghl_client *client,
 
 /**
  * Sends POST /oauth/token (operation get-access-token; RFC 6749, sections 4.1.3, 4.4 and 6) and
- * returns its answer. Stores nothing: the caller keeps the token. ghl_authorization_complete and
+ * returns its response. Stores nothing: the caller keeps the token. ghl_authorization_complete and
  * ghl_access_token are the managed way.
  *
- * A refresh whose answer is lost is not repeated: call again at once with the same refresh token.
- * Any thread; waits for the answer, at most timeouts.totalMs.
+ * A refresh whose response is lost is not repeated: call again at once with the same token.
+ * Any thread; waits for the response, at most timeouts.totalMs.
  *
  * @param client       a client
  * @param params_json  {"grantType": "authorization_code" | "refresh_token" | "client_credentials",
  *                     "code"?, "refreshToken"?, "userType"? ("Company" | "Location"),
  *                     "redirectUri"?, "clientId"?, "clientSecret"?} and the call options; client
- *                     id and secret default to the configured ones
- * @param out_json     the API's answer in camelCase with "expiresAt" (milliseconds since the
+ *                     ID and secret default to the configured ones
+ * @param out_json     the API's response in camelCase with "expiresAt" (milliseconds since the
  *                     epoch) added, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_REAUTHORIZATION_REQUIRED for a refused code or
  *         refresh token, GHL_ERR_UNAUTHORIZED for refused client credentials, GHL_ERR_FORBIDDEN,
@@ -1081,17 +1081,17 @@ int32_t ghl_oauth_token(struct ghl_client *client,
                         char **out_json);
 
 /**
- * Sends POST /oauth/location-token (operation get-location-access-token) and returns its answer:
+ * Sends POST /oauth/location-token (operation get-location-access-token) and returns its response:
  * mints a location's token from its company's. Stores nothing; ghl_access_token is the managed
  * way.
  *
- * Any thread; waits for the answer, at most timeouts.totalMs.
+ * Any thread; waits for the response, at most timeouts.totalMs.
  *
  * @param client       a client
  * @param params_json  {"companyId", "locationId", "accessToken"?} and the call options;
  *                     "accessToken" defaults to the stored token of the company, refreshed if
  *                     necessary
- * @param out_json     the API's answer in camelCase with "expiresAt", "userType" and "companyId"
+ * @param out_json     the API's response in camelCase with "expiresAt", "userType" and "companyId"
  *                     added, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND for a company without a token,
  *         GHL_ERR_FORBIDDEN, GHL_ERR_UNAUTHORIZED, the errors of ghl_access_token
@@ -1104,13 +1104,13 @@ int32_t ghl_oauth_location_token(struct ghl_client *client,
  * Sends GET /oauth/installed-locations (operation get-installed-location) and returns one page of
  * a company's locations, or all of them.
  *
- * Any thread; waits for the answer, at most timeouts.totalMs for all pages together.
+ * Any thread; waits for the response, at most timeouts.totalMs for all pages together.
  *
  * @param client       a client
  * @param params_json  {"companyId", "appId"?, "pageSize"? (1 to 100), "pageToken"?, "query"?,
  *                     "isInstalled"?, "restrictToUserLocations"?, "versionId"?, "onTrial"?,
  *                     "planId"?, "locationId"?, "all"?, "accessToken"?} and the call options.
- *                     "appId" defaults to the part of the client id before its first "-",
+ *                     "appId" defaults to the part of the client ID before its first "-",
  *                     "accessToken" to the stored token of the company; "all": true fetches all
  *                     pages
  * @param out_json     {"items": [{"_id", "name", "address", …}], "pagination": {"nextPageToken",
@@ -1127,13 +1127,13 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
 
 /**
  * Sends a request to any endpoint of the API with a valid access token and the configured Version
- * header, and returns the answer.
+ * header, and returns the response.
  *
  * The rate limiter of the company or location applies. If a 401 says that the access token is
  * invalid, the library refreshes it and repeats the request once. Within the deadline it also
  * repeats after 429, after 503 with Retry-After, and if the request certainly was not sent; an
  * idempotent request in addition after a broken connection, any 5xx and "Command timed out".
- * Redirects are not followed. Any thread; waits for the answer, at most timeouts.totalMs.
+ * Redirects are not followed. Any thread; waits for the response, at most timeouts.totalMs.
  * ghl_client_cancel ends it at once, but the server may have processed a request that was already
  * sent.
  *
@@ -1142,29 +1142,29 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  *                      "OPTIONS", "path": begins with "/", or a URL below baseUrl, "query"?:
  *                      {name: string, number, boolean or a list of them}, "headers"?: {name:
  *                      string}, "body"?, "bodyBase64"?, "resourceId"?, "idempotent"?: bool,
- *                      "retry"?: bool} and the call options. "resourceId" selects the token; without it the request
- *                      has no token. A "body" that is a string is sent unchanged, as text/plain
- *                      unless the headers name another content type; an object is sent as a form
- *                      if the content type is application/x-www-form-urlencoded; every other body
- *                      is sent as the JSON that it is, byte for byte. "bodyBase64" is a binary
- *                      body. The headers must not contain connection headers, User-Agent, or
- *                      Authorization together with "resourceId". "idempotent" says whether the
- *                      server may process the request more than once; by default true for GET,
- *                      HEAD and OPTIONS. With "retry": false the request is sent once, even after
- *                      429 and 503; only the repetition with a refreshed token remains, since the
- *                      server had refused the token
+ *                      "retry"?: bool} and the call options. "resourceId" selects the token;
+ *                      without it the request has no token. A "body" that is a string is sent
+ *                      unchanged, as text/plain unless the headers name another content type; an
+ *                      object is sent as a form if the content type is
+ *                      application/x-www-form-urlencoded; every other body is sent as the JSON
+ *                      that it is, byte for byte. "bodyBase64" is a binary body. The headers must
+ *                      not contain connection headers, User-Agent, or Authorization together with
+ *                      "resourceId". "idempotent" says whether the server may process the request
+ *                      more than once; by default true for GET, HEAD and OPTIONS. With "retry":
+ *                      false the request is sent once, even after 429 and 503; only the repetition
+ *                      with a refreshed token remains, since the server had refused the token
  * @param out_json      {"status", "headers": {lower-case name: string}, "setCookies"?: [string],
  *                      "body", "bodyEncoding": "json" | "text" | "base64"}, or the error; free
  *                      with ghl_string_free; may be NULL. "headers" joins the values of a repeated
  *                      header by ", "; "setCookies" has each Set-Cookie by itself. "body" is the
- *                      JSON of the answer, byte for byte without white space around it, if the
- *                      answer is declared as JSON and is valid with at most 128 levels; otherwise
- *                      a string if it is UTF-8; otherwise base64
- * @return GHL_OK for every HTTP answer, including status 404, 429 or 500;
+ *                      JSON of the response, byte for byte without white space around it, if the
+ *                      response is declared as JSON and is valid with at most 128 levels;
+ *                      otherwise a string if it is UTF-8; otherwise base64
+ * @return GHL_OK for every HTTP response, including status 404, 429 or 500;
  *         GHL_ERR_INVALID_ARGUMENT, named by the error's "parameter"; with a "resourceId" the
  *         errors of ghl_access_token; GHL_ERR_RATE_LIMITED if the rate limit leaves no room before
  *         the deadline; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED; GHL_ERR_PROTOCOL for
- *         an answer that is not HTTP or longer than limits.responseBytes
+ *         a response that is not HTTP or longer than limits.responseBytes
  *
  * Example:
  *
@@ -1220,9 +1220,9 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
  * unless the installation began after the UNINSTALL; locations with a consent of their own stay.
  * All other deliveries, and deliveries for another app, are ignored.
  *
- * Deliveries may arrive in any order and repeatedly. Answer the vendor with success for GHL_OK,
- * even if "applied" is false, and with status 429 for a retryable error, so that the delivery is
- * repeated. Any thread; waits at most timeouts.totalMs.
+ * Deliveries may arrive in any order and repeatedly. Respond to the vendor with success for
+ * GHL_OK, even if "applied" is false, and with status 429 for a retryable error, so that the
+ * delivery is repeated. Any thread; waits at most timeouts.totalMs.
  *
  * @param client        a client
  * @param body          the raw body; may be NULL if body_len is 0
@@ -1230,7 +1230,7 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
  * @param headers_json  as for ghl_webhook_verify
  * @param out_json      {"type", "resourceId", "applied", "reason"?}, or the error; free with
  *                      ghl_string_free; may be NULL. "resourceId" is the location's or the
- *                      company's id, or null; "reason" says why the delivery was not applied, or
+ *                      company's ID, or null; "reason" says why the delivery was not applied, or
  *                      what remains to be done
  * @return the results of ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  *
@@ -1240,11 +1240,11 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
  * const char *body = "{\"type\": \"INSTALL\"}";
  * const char *headers = "{\"x-ghl-signature\": \"…\"}";
  * int32_t status = ghl_webhook_apply(client, (const uint8_t *)body, strlen(body), headers, NULL);
- * int answer = status == GHL_OK                       ? 200
- *              : status == GHL_ERR_SIGNATURE_INVALID  ? 401
- *              : status == GHL_ERR_INVALID_ARGUMENT   ? 400
- *                                                     : 429;
- * printf("HTTP %d\n", answer);
+ * int reply = status == GHL_OK                       ? 200
+ *             : status == GHL_ERR_SIGNATURE_INVALID  ? 401
+ *             : status == GHL_ERR_INVALID_ARGUMENT   ? 400
+ *                                                    : 429;
+ * printf("HTTP %d\n", reply);
  * ```
  */
 int32_t ghl_webhook_apply(struct ghl_client *client,

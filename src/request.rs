@@ -248,17 +248,15 @@ fn form_pairs(object: &RawValue) -> Result<Vec<(String, String)>> {
 
 /// The response for the caller: `{"status", "headers", "setCookies"?, "body", "bodyEncoding"}`.
 pub struct ResponseDocument {
-    /// The HTTP status.
     pub status: u16,
     /// The headers by lower-case name. Values of a repeated header are joined.
     pub headers: Map<String, Value>,
     /// The values of `Set-Cookie`, which may contain commas and therefore cannot be joined.
     pub set_cookies: Vec<String>,
-    /// The body.
     pub body: BodyDocument,
 }
 
-/// The body of an [`ResponseDocument`].
+/// The body of a [`ResponseDocument`].
 pub enum BodyDocument {
     /// Valid JSON with a JSON content type, byte for byte.
     Json(Box<RawValue>),

@@ -99,8 +99,8 @@ enum Relayed {
 /// Runs `work` on another thread, and its callbacks, including `progress`, on this thread.
 ///
 /// # Errors
-/// Those of `work`; `NETWORK` if no thread could be started; `CANCELLED` in a child that a callback
-/// has forked, where the other thread does not exist.
+/// The errors of `work`; `NETWORK` if no thread could be started; `CANCELLED` in a child
+/// that a callback forked, since the other thread does not exist there.
 pub fn relay<R: Send + 'static>(
     work: impl FnOnce(&dyn Fn(&Value) -> bool) -> Result<R> + Send + 'static,
     progress: &dyn Fn(&Value) -> bool,

@@ -223,6 +223,28 @@ fn only_ffi_contains_unsafe_code() {
     assert!(emulator.contains("#![forbid(unsafe_code)]"));
 }
 
+/// Destructors of the host may call the library after the destructors of its thread-local values,
+/// which would then be unusable.
+#[test]
+fn thread_local_values_have_no_destructor() {
+    let mut checked = 0;
+    for (path, code) in sources() {
+        if module_of(&path) == SIMULATION || path.ends_with("fuzzing.rs") {
+            continue;
+        }
+        for block in code.split("thread_local!").skip(1) {
+            let declaration = block.split_once("static").unwrap().1;
+            let kind = declaration.split_once(':').unwrap().1.trim_start();
+            let is_plain = ["Cell<u", "Cell<Option<u", "usize", "ManuallyDrop<"]
+                .iter()
+                .any(|plain| kind.starts_with(plain));
+            assert!(is_plain, "{path}: {}", kind.lines().next().unwrap());
+            checked += 1;
+        }
+    }
+    assert!(checked > 5, "{checked}");
+}
+
 #[test]
 fn module_references_are_found_in_every_notation() {
     let code = "use crate::http::{Bucket, Response};\nuse crate::{\n    panic_scope,\n    \

@@ -3,6 +3,7 @@
 mod support;
 
 use std::ffi::{CString, c_char};
+use std::net::TcpListener;
 use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -210,6 +211,43 @@ fn timeout_of_a_call_ends_its_retries_and_its_wait_for_the_rate_limiter() {
     let params = json!({"resourceId": company, "timeoutMs": 1_000});
     abi.token_refresh_with(params).fails(Status::RateLimited);
     assert_eq!(emulator.strikes(fault), 1);
+    assert!(began.elapsed() < PROMPT);
+}
+
+#[test]
+fn refresh_that_was_not_sent_ends_by_the_timeout_or_the_id_of_its_call() {
+    // Accepts connections, but never answers the TLS handshake.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let base_url = format!("https://{}", silent.local_addr().unwrap());
+    let timeouts = json!({"totalMs": 600_000, "connectMs": 600_000});
+    let abi = Abi::open(&json!({"clientId": "app-1", "clientSecret": "s", "baseUrl": base_url,
+        "timeouts": timeouts}))
+    .unwrap();
+    let token = json!({"accessToken": "a", "refreshToken": "r", "userType": "Company",
+        "companyId": "c", "expiresAt": 1});
+    abi.tokens_import(json!({"tokens": [token]})).ok();
+    let events = abi.listen();
+    let began = Instant::now();
+    for _ in 0..6 {
+        let timed = json!({"resourceId": "c", "timeoutMs": 300});
+        let error = abi.access_token_with(timed).fails(Status::Timeout);
+        assert_eq!(error["sent"], false, "{error}");
+        assert!(error["message"].as_str().unwrap().contains("300 ms"), "{error}");
+        // Every call tries: the impatience of its predecessors says nothing about the server.
+        silent.accept().unwrap();
+    }
+    assert_eq!(events.names(), [""; 0]);
+    abi.stop_listening();
+    thread::scope(|scope| {
+        let named = json!({"resourceId": "c", "callId": "mine"});
+        let waiting = scope.spawn(|| abi.access_token_with(named));
+        while !waiting.is_finished() {
+            assert_eq!(abi.cancel_call("mine"), 0);
+            thread::yield_now();
+        }
+        waiting.join().unwrap().fails(Status::Cancelled);
+    });
     assert!(began.elapsed() < PROMPT);
 }
 

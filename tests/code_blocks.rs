@@ -120,9 +120,9 @@ fn examples_in_the_header_compile_and_call_their_function() {
         assert!(example.contains(&format!("{name}(")), "the example of {name} does not call it");
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("example.c");
-        // `ghl_client_new` has its own client.
-        let parameters =
-            if example.contains("ghl_client *client;") { "void" } else { "ghl_client *client" };
+        // `ghl_client_new` has its own client; functions of the library need none.
+        let has_own = example.contains("ghl_client *client;") || !example.contains("client");
+        let parameters = if has_own { "void" } else { "ghl_client *client" };
         let code = format!(
             "#include <stdio.h>\n#include <string.h>\n#include \"ghl_oauth.h\"\n\
              void example({parameters});\nvoid example({parameters}) {{\n{example}\n}}\n"

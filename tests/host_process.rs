@@ -188,7 +188,9 @@ fn process_that_may_not_start_threads_gets_errors_where_one_is_needed() {
     for call in ["new", "import", "token", "refresh", "maintain"] {
         assert_eq!(status(&out, call), "GHL_OK", "{call}: {out}");
     }
-    assert_eq!(status(&out, "mint"), "GHL_ERR_NETWORK", "{out}");
+    for call in ["concurrent", "mint"] {
+        assert_eq!(status(&out, call), "GHL_ERR_NETWORK", "{call}: {out}");
+    }
     assert!(out.contains("no worker thread could be started; nothing was sent"), "{out}");
 }
 
@@ -203,7 +205,7 @@ fn process_in_an_empty_root_folder_works() {
     let emulator = support::emulator(3);
     let config = with_database(&emulator, Path::new("/tokens.db"));
     let out = confined("files", &emulator, &config, folder.path());
-    for call in ["new", "import", "token", "refresh", "maintain", "mint"] {
+    for call in ["new", "import", "token", "refresh", "maintain", "concurrent", "mint"] {
         assert_eq!(status(&out, call), "GHL_OK", "{call}: {out}");
     }
     assert!(folder.path().join("tokens.db").exists());

@@ -193,6 +193,7 @@ fn process_that_cannot_start_threads_returns_the_valid_token_or_a_network_error(
         assert_eq!(error["retryable"], true, "{call}: {error}");
         assert!(error["message"].as_str().unwrap().contains("nothing was sent"), "{call}: {error}");
         assert!(error["help"].as_str().unwrap().contains("limit of threads"), "{call}: {error}");
+        assert_ne!(error["sent"], true, "{call}: {error}");
     }
     assert_eq!(emulator.refreshes(), 0);
 

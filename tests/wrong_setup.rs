@@ -161,6 +161,7 @@ fn repeated_key_is_named() {
         (opens(", \"retry\": {\"maxAttempts\": 1, \"maxAttempts\": 2}"), "retry.maxAttempts"),
         (opens(", \"retry\": {}, \"retry\": {}"), "retry"),
         (abi.call(ghl_tokens_list, "{\"pageSize\": 1, \"pageSize\": 2}"), "pageSize"),
+        (abi.call(ghl_tokens_list, "{\"timeoutMs\": 1, \"timeoutMs\": 2}"), "timeoutMs"),
         (
             abi.call(
                 ghl_request,

@@ -338,6 +338,7 @@ static const json_member MAINTAIN_ERROR_MEMBERS[] = {
     FIELD(ghl_maintain_failure, TEXT, "message", message),
     FIELD(ghl_maintain_failure, TEXT, "help", help),
     FIELD(ghl_maintain_failure, FLAG, "retryable", retryable),
+    FIELD(ghl_maintain_failure, SENT, "sent", sent),
     LAST,
 };
 
@@ -453,6 +454,7 @@ static const json_member MINT_ERROR_MEMBERS[] = {
     FIELD(ghl_mint_failure, TEXT, "message", message),
     FIELD(ghl_mint_failure, TEXT, "help", help),
     FIELD(ghl_mint_failure, FLAG, "retryable", retryable),
+    FIELD(ghl_mint_failure, SENT, "sent", sent),
     LAST,
 };
 

@@ -81,6 +81,7 @@ typedef struct ghl_maintain_failure {
     const char *message; /* the cause */
     const char *help;    /* what to do, or NULL */
     bool retryable;      /* whether a later pass may succeed */
+    ghl_sent sent;       /* whether the server may have acted */
 } ghl_maintain_failure;
 
 /* A page of stored tokens. */
@@ -180,6 +181,7 @@ typedef struct ghl_mint_failure {
     const char *message; /* the cause */
     const char *help;    /* what to do, or NULL */
     bool retryable;      /* whether another run may succeed */
+    ghl_sent sent;       /* whether the server may have acted */
 } ghl_mint_failure;
 
 /* The result of ghl_typed_tokens_mint. */

@@ -4,7 +4,7 @@
  *     ghl::config config("<client id>", "<client secret>");
  *     config.store = ghl::sqlite_store("tokens.db");
  *     ghl::client client(config);
- *     ghl::secret token = client.access_token("<a company id or location id>");
+ *     ghl::secret token = client.access_token("<a company ID or location ID>");
  *     send("Authorization: Bearer ", token.view());
  *
  * Errors.  Functions of ghl::client throw a ghl::error; each status has its own class, such as

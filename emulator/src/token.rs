@@ -139,7 +139,7 @@ fn client_credentials(state: &mut State, user_type: Option<UserType>) -> Result<
     Ok(state.tokens.issue(&state.directory.app, Arc::new(grant), how))
 }
 
-/// A whole answer, which says whose token it is.
+/// A whole response, which says whose token it is.
 pub(crate) fn body(state: &State, pair: &Pair) -> Map<String, Value> {
     let grant = &pair.grant;
     let mut body = issued(&state.settings, pair, state.clock.now_ms());

@@ -283,7 +283,7 @@ impl SuccessResponse<'_> {
     /// effect.
     fn unexpected(&self, why: &str, fault: ApiFault) -> Failure {
         let status = self.response.status;
-        // HTML or XML: another server than the API answers at this URL.
+        // HTML or XML: another server than the API responds at this URL.
         let is_page = self.response.body.trim_ascii_start().starts_with(b"<");
         let error = Error::new(
             Status::Protocol,

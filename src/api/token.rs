@@ -210,8 +210,8 @@ impl Api {
     }
 }
 
-/// A code is worth another try only if the server answered that it did not process it, or failed
-/// to. Without an answer, it has probably used the code up.
+/// A code is worth another try only if the server responded that it did not process it, or failed
+/// to. Without a response, it has probably used the code up.
 fn code_failure(failure: Failure) -> Failure {
     let Failure { error, outcome } = failure;
     let retryable = match error.http_status() {

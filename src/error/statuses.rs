@@ -25,7 +25,7 @@ macro_rules! statuses {
             /// The location is paused or its subscription ended. Its token is kept: try again
             /// later.
             LocationInactive = 5, GHL_ERR_LOCATION_INACTIVE, LocationInactive, retryable: true;
-            /// The API answered 401 although the token is fresh, or it refused the client
+            /// The API returned 401 although the token is fresh, or rejected the client
             /// credentials.
             Unauthorized = 6, GHL_ERR_UNAUTHORIZED, Unauthorized, retryable: false;
             /// The token lacks the scope, or access to the location.
@@ -34,13 +34,13 @@ macro_rules! statuses {
             InvalidRequest = 8, GHL_ERR_INVALID_REQUEST, InvalidRequest, retryable: false;
             /// Too many requests; `retryAfterMs` says when to try again.
             RateLimited = 9, GHL_ERR_RATE_LIMITED, RateLimited, retryable: true;
-            /// The request could not be sent, or no answer arrived.
+            /// The request could not be sent, or no response arrived.
             Network = 10, GHL_ERR_NETWORK, NetworkError, retryable: true;
             /// The deadline passed.
             Timeout = 11, GHL_ERR_TIMEOUT, Timeout, retryable: true;
             /// The API failed (5xx).
             Server = 12, GHL_ERR_SERVER, ServerError, retryable: true;
-            /// The answer does not have the documented form.
+            /// The response does not have the documented form.
             Protocol = 13, GHL_ERR_PROTOCOL, ProtocolError, retryable: true;
             /// The token store failed.
             Store = 14, GHL_ERR_STORE, StoreError, retryable: true;

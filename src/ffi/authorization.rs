@@ -43,10 +43,10 @@ pub unsafe extern "C" fn ghl_authorization_url(
 /// Checks the redirect from the consent page, exchanges its code for a token and stores the token
 /// (RFC 6749, sections 4.1.2 and 4.1.3).
 ///
-/// The API's answer decides who owns the token: a company can install an app that is made for
+/// The API's response decides who owns the token: a company can install an app that is made for
 /// locations. If the API has not rejected the code, the same redirect may be passed again after an
-/// error; if the answer was lost, the code has already been sent twice. Any thread; waits for the
-/// answer, at most timeouts.totalMs.
+/// error; if the response was lost, the code has already been sent twice. Any thread; waits for the
+/// response, at most timeouts.totalMs.
 ///
 /// @param client       a client
 /// @param params_json  {"redirectUrl": the full URL to which the browser was redirected, "state"?,

@@ -192,8 +192,8 @@ pub unsafe extern "C" fn ghl_client_free(client: *mut ghl_client) {
 /// affected.
 ///
 /// Any thread; never fails. Exception: a refresh whose request was sent continues, on the thread
-/// that sent it, until its answer is saved, because its refresh token is spent. Other callers that
-/// wait for this refresh return at once.
+/// that sent it, until its response is saved, because its refresh token is spent. Other callers
+/// that wait for this refresh return at once.
 ///
 /// @param client  a client, or NULL
 #[unsafe(no_mangle)]
@@ -207,17 +207,17 @@ pub unsafe extern "C" fn ghl_client_cancel(client: *mut ghl_client) {
     });
 }
 
-/// Ends the calls in progress that have this id with GHL_ERR_CANCELLED, like ghl_client_cancel. The
-/// id of a call is the "callId" among its parameters; several calls may share one. Later calls with
-/// the same id are not affected.
+/// Ends the calls in progress that have this ID with GHL_ERR_CANCELLED, like ghl_client_cancel. The
+/// ID of a call is the "callId" among its parameters; several calls may share one. Later calls with
+/// the same ID are not affected.
 ///
 /// Any thread, also inside a callback; does not wait. A refresh that was sent continues until its
-/// answer is saved, as for ghl_client_cancel.
+/// response is saved, as for ghl_client_cancel.
 ///
 /// @param client   a client
-/// @param call_id  the id, 1 to 256 bytes
-/// @return GHL_OK, also if no call has the id, since it may have ended just now;
-///         GHL_ERR_INVALID_ARGUMENT for a NULL client, or an id that no call can have
+/// @param call_id  the ID, 1 to 256 bytes
+/// @return GHL_OK, also if no call has the ID, since it may have ended just now;
+///         GHL_ERR_INVALID_ARGUMENT for a NULL client, or an ID that no call can have
 ///
 /// Example:
 ///
@@ -242,7 +242,7 @@ pub unsafe extern "C" fn ghl_call_cancel(client: *mut ghl_client, call_id: *cons
 /// the rate limiter for the companies and locations with the most requests. Never contains a
 /// secret.
 ///
-/// "unanswered" counts requests that got no answer, "unsaved" tokens that the store has not
+/// "unanswered" counts requests that got no response, "unsaved" tokens that the store has not
 /// accepted yet. In "busiest", "inWindow" of "requests" per "perMs" milliseconds and "today" of
 /// "perDay" are used; "heldForMs" is how much longer the server's last 429 blocks requests, or
 /// null.

@@ -13,7 +13,7 @@
  *     ghl_string_free(out);
  *
  *     char *token, *error;
- *     if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+ *     if (ghl_access_token(client, "a company ID or location ID", &token, &error) == GHL_OK) {
  *         // Authorization: Bearer <token>
  *     }
  *     ghl_string_free(token);
@@ -39,7 +39,7 @@
  *     "callId" (1 to 256 bytes). "timeoutMs" ends the call after that time, shorter or longer,
  *     instead of timeouts.totalMs. It limits a call over many tokens altogether, which otherwise
  *     has no time limit. ghl_call_cancel ends the calls with a "callId". Neither ends a refresh or
- *     a code exchange that was sent: the call returns when the answer is saved.
+ *     a code exchange that was sent: the call returns when the response is saved.
  *
  * Threads.  Any number of threads may use a client at once. Free it after the last call on it has
  *     returned. The library keeps no background threads: name lookups run on a short-lived thread,

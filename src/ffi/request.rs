@@ -5,13 +5,13 @@ use std::ffi::c_char;
 use super::client::{self, ghl_client};
 
 /// Sends a request to any endpoint of the API with a valid access token and the configured Version
-/// header, and returns the answer.
+/// header, and returns the response.
 ///
 /// The rate limiter of the company or location applies. If a 401 says that the access token is
 /// invalid, the library refreshes it and repeats the request once. Within the deadline it also
 /// repeats after 429, after 503 with Retry-After, and if the request certainly was not sent; an
 /// idempotent request in addition after a broken connection, any 5xx and "Command timed out".
-/// Redirects are not followed. Any thread; waits for the answer, at most timeouts.totalMs.
+/// Redirects are not followed. Any thread; waits for the response, at most timeouts.totalMs.
 /// ghl_client_cancel ends it at once, but the server may have processed a request that was already
 /// sent.
 ///
@@ -35,14 +35,14 @@ use super::client::{self, ghl_client};
 ///                      "body", "bodyEncoding": "json" | "text" | "base64"}, or the error; free
 ///                      with ghl_string_free; may be NULL. "headers" joins the values of a repeated
 ///                      header by ", "; "setCookies" has each Set-Cookie by itself. "body" is the
-///                      JSON of the answer, byte for byte without white space around it, if the
-///                      answer is declared as JSON and is valid with at most 128 levels; otherwise
-///                      a string if it is UTF-8; otherwise base64
-/// @return GHL_OK for every HTTP answer, including status 404, 429 or 500;
+///                      JSON of the response, byte for byte without white space around it, if the
+///                      response is declared as JSON and is valid with at most 128 levels;
+///                      otherwise a string if it is UTF-8; otherwise base64
+/// @return GHL_OK for every HTTP response, including status 404, 429 or 500;
 ///         GHL_ERR_INVALID_ARGUMENT, named by the error's "parameter"; with a "resourceId" the
 ///         errors of ghl_access_token; GHL_ERR_RATE_LIMITED if the rate limit leaves no room before
 ///         the deadline; GHL_ERR_NETWORK, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED; GHL_ERR_PROTOCOL for
-///         an answer that is not HTTP or longer than limits.responseBytes
+///         a response that is not HTTP or longer than limits.responseBytes
 ///
 /// Example:
 ///

@@ -20,11 +20,11 @@ use crate::store::Host;
 /// A custom store: the host's functions that keep the tokens of a client made by
 /// ghl_client_new_with_store.
 ///
-/// The library reads and writes single records by id, and encrypts them if store.encryptionKeys is
+/// The library reads and writes single records by ID, and encrypts them if store.encryptionKeys is
 /// set. A record is one JSON object, which the store must return unchanged. The record of a token
 /// is {"kind": "token", "resourceId", "version": 1 and up, "userType": "Company" or "Location",
 /// "companyId" (or null), "renewAt" (milliseconds since the epoch), "sealedWith", "document"}. The
-/// record of a note, whose id begins with "~note/", is {"kind": "note", "resourceId", "version",
+/// record of a note, whose ID begins with "~note/", is {"kind": "note", "resourceId", "version",
 /// "list", "expiresAt" (milliseconds since the epoch), "document"}.
 ///
 /// The "document" of a token contains its secrets, in clear text unless it is encrypted; a note
@@ -82,7 +82,7 @@ pub struct ghl_store_callbacks {
     /// the last item, or null on the last page}. A small store may answer every query with all its
     /// records and null.
     ///
-    /// A large store evaluates the query: it returns the records whose ids come after "pageToken"
+    /// A large store evaluates the query: it returns the records whose IDs come after "pageToken"
     /// (if given) in byte order, at most "pageSize" of them. Every other field is a filter: "kind",
     /// "companyId", "userType" and "list" equal the record's field; "renewBy": the record's renewAt
     /// is not later; "expiredBy": its expiresAt is not later; "notSealedWith": its sealedWith
@@ -96,10 +96,10 @@ pub struct ghl_store_callbacks {
             out_page_json: *mut *mut c_char,
         ) -> i32,
     >,
-    /// Takes the lock of an id, across all processes that share the store, and waits for at most
+    /// Takes the lock of an ID, across all processes that share the store, and waits for at most
     /// timeout_ms milliseconds; returns GHL_ERR_TIMEOUT if the lock is still taken then. The lock
     /// must be released when its holder dies. The library itself keeps the threads of this process
-    /// apart. One thread may hold the locks of several ids. May be NULL together with unlock: then
+    /// apart. One thread may hold the locks of several IDs. May be NULL together with unlock: then
     /// only the threads of this process are kept apart, and two processes that refresh the same
     /// token can lose it.
     pub lock: Option<

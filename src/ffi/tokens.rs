@@ -19,7 +19,7 @@ use crate::secret::Secret;
 /// renewal is hidden from callers while the old access token is still valid.
 ///
 /// @param client       a client
-/// @param resource_id  a company id or a location id
+/// @param resource_id  a company ID or a location ID
 /// @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
 ///                     may be NULL
 /// @param out_error    NULL, or the error; free with ghl_string_free; may be NULL
@@ -32,7 +32,7 @@ use crate::secret::Secret;
 ///
 /// ```c
 /// char *token, *error;
-/// if (ghl_access_token(client, "a company id or location id", &token, &error) == GHL_OK) {
+/// if (ghl_access_token(client, "a company ID or location ID", &token, &error) == GHL_OK) {
 ///     printf("Authorization: Bearer %s\n", token);
 /// } else {
 ///     fprintf(stderr, "%s\n", error);
@@ -81,8 +81,8 @@ unsafe fn hand_out(out_token: *mut *mut c_char, token: Result<*mut c_char, i32>)
 /// Any thread; waits at most "timeoutMs" or timeouts.totalMs, and only if the token is renewed.
 ///
 /// @param client       a client
-/// @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company id or
-///                     a location id; the number of seconds for which the token must be valid, by
+/// @param params_json  {"resourceId", "minValidSeconds"?, "timeoutMs"?, "callId"?}: a company ID or
+///                     a location ID; the number of seconds for which the token must be valid, by
 ///                     default until its next renewal; the call options
 /// @param out_token    the access token; free with ghl_string_free, which wipes it; NULL on error;
 ///                     may be NULL
@@ -93,7 +93,7 @@ unsafe fn hand_out(out_token: *mut *mut c_char, token: Result<*mut c_char, i32>)
 ///
 /// ```c
 /// char *token;
-/// const char *params = "{\"resourceId\": \"a location id\", \"minValidSeconds\": 7200}";
+/// const char *params = "{\"resourceId\": \"a location ID\", \"minValidSeconds\": 7200}";
 /// if (ghl_access_token_with(client, params, &token, NULL) == GHL_OK) {
 ///     printf("Authorization: Bearer %s\n", token); // valid for two hours
 /// }
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn ghl_access_token_with(
 /// On error the buffer contains an empty string. The caller wipes the buffer.
 ///
 /// @param client       a client
-/// @param resource_id  a company id or a location id
+/// @param resource_id  a company ID or a location ID
 /// @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
 /// @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
 ///                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
@@ -184,19 +184,19 @@ pub unsafe extern "C" fn ghl_access_token_into(
 /// function that may wait, on another thread. Any thread; does not wait.
 ///
 /// @param client       a client
-/// @param resource_id  a company id or a location id
+/// @param resource_id  a company ID or a location ID
 /// @param buffer       receives the token, NUL-terminated; may be NULL if *length is 0
 /// @param length       in: the size of the buffer in bytes; out: the bytes needed, including the
 ///                     NUL; 0 on errors other than GHL_ERR_BUFFER_TOO_SMALL
 /// @return GHL_OK; GHL_ERR_BUFFER_TOO_SMALL; GHL_ERR_TIMEOUT if memory holds no fresh token, also
-///         for an unknown id; GHL_ERR_INVALID_ARGUMENT
+///         for an unknown ID; GHL_ERR_INVALID_ARGUMENT
 ///
 /// Example:
 ///
 /// ```c
 /// char token[2048];
 /// size_t length = sizeof token;
-/// if (ghl_access_token_try_into(client, "a location id", token, &length) == GHL_OK) {
+/// if (ghl_access_token_try_into(client, "a location ID", token, &length) == GHL_OK) {
 ///     printf("Authorization: Bearer %s\n", token);
 /// } // GHL_ERR_TIMEOUT: let a worker thread call ghl_access_token_into
 /// ```
@@ -308,7 +308,7 @@ unsafe fn token<T>(
 /// timeouts.totalMs.
 ///
 /// @param client       a client
-/// @param resource_id  a company id or a location id
+/// @param resource_id  a company ID or a location ID
 /// @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
 ///                     error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; the errors of ghl_access_token. A valid old token does not hide a failure here
@@ -327,7 +327,7 @@ pub unsafe extern "C" fn ghl_token_refresh(
 /// Any thread; waits at most "timeoutMs" or timeouts.totalMs.
 ///
 /// @param client       a client
-/// @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company id or a location id; the
+/// @param params_json  {"resourceId", "timeoutMs"?, "callId"?}: a company ID or a location ID; the
 ///                     call options
 /// @param out_json     the metadata of the new token, as for ghl_authorization_complete, or the
 ///                     error; free with ghl_string_free; may be NULL
@@ -352,7 +352,7 @@ pub unsafe extern "C" fn ghl_token_refresh_with(
 /// well. Any thread; waits for a refresh of the same resource, at most 5 s.
 ///
 /// @param client       a client
-/// @param resource_id  a company id or a location id
+/// @param resource_id  a company ID or a location ID
 /// @param out_json     the metadata of the deleted token, or {"resourceId", "state": "unreadable"},
 ///                     or the error; free with ghl_string_free; may be NULL
 /// @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_NOT_FOUND, GHL_ERR_STORE, GHL_ERR_TIMEOUT,
@@ -445,30 +445,30 @@ pub unsafe extern "C" fn ghl_tokens_import(
     }
 }
 
-/// Moves the tokens of another client id in the same database to this client's id. After a key
-/// rotation an app has a new client id, for which the store looks empty.
+/// Moves the tokens of another client ID in the same database to this client's ID. After a key
+/// rotation an app has a new client ID, for which the store looks empty.
 ///
-/// For the stores "sqlite" and "postgres". Stop the programs that use the other client id first.
+/// For the stores "sqlite" and "postgres". Stop the programs that use the other client ID first.
 /// The tokens do not change; encrypted records need their key in store.encryptionKeys. Each token
-/// is saved under this client id before it is deleted under the other one, so an interrupted call
-/// loses nothing and can be repeated. A token that is already held under this client id stays,
+/// is saved under this client ID before it is deleted under the other one, so an interrupted call
+/// loses nothing and can be repeated. A token that is already held under this client ID stays,
 /// unless its state is "reauthorizationRequired". To undo, adopt in the other direction. Only the
-/// next refresh shows whether the API accepts the refresh token under the new client id.
+/// next refresh shows whether the API accepts the refresh token under the new client ID.
 ///
 /// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each.
 ///
 /// @param client       a client
 /// @param params_json  {"clientId"?, "resourceId"?, "dryRun"?} and the call options: the other
-///                     client id; a company or location to which the call is limited; whether to
+///                     client ID; a company or location to which the call is limited; whether to
 ///                     report without changes. Without "clientId" nothing is adopted, and "clients"
-///                     names the other client ids
+///                     names the other client IDs
 /// @param out_json     {"adopted", "skipped": [{"resourceId", "reason"}], "failed": [{"resourceId",
 ///                     "error"}], "clients": [{"clientId", "tokens"}]}, or the error; free with
 ///                     ghl_string_free; may be NULL. "failed" names unreadable records, "clients"
-///                     the other client ids with tokens in the database, at most 100, with the
+///                     the other client IDs with tokens in the database, at most 100, with the
 ///                     number of their tokens
 /// @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_CONFIG for a store
-///         that holds the tokens of only one client id; GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+///         that holds the tokens of only one client ID; GHL_ERR_STORE, GHL_ERR_TIMEOUT,
 ///         GHL_ERR_CANCELLED
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_tokens_adopt(

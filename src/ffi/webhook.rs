@@ -54,9 +54,9 @@ pub unsafe extern "C" fn ghl_webhook_verify(
 /// unless the installation began after the UNINSTALL; locations with a consent of their own stay.
 /// All other deliveries, and deliveries for another app, are ignored.
 ///
-/// Deliveries may arrive in any order and repeatedly. Answer the vendor with success for GHL_OK,
-/// even if "applied" is false, and with status 429 for a retryable error, so that the delivery is
-/// repeated. Any thread; waits at most timeouts.totalMs.
+/// Deliveries may arrive in any order and repeatedly. Respond to the vendor with success for
+/// GHL_OK, even if "applied" is false, and with status 429 for a retryable error, so that the
+/// delivery is repeated. Any thread; waits at most timeouts.totalMs.
 ///
 /// @param client        a client
 /// @param body          the raw body; may be NULL if body_len is 0
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn ghl_webhook_verify(
 /// @param headers_json  as for ghl_webhook_verify
 /// @param out_json      {"type", "resourceId", "applied", "reason"?}, or the error; free with
 ///                      ghl_string_free; may be NULL. "resourceId" is the location's or the
-///                      company's id, or null; "reason" says why the delivery was not applied, or
+///                      company's ID, or null; "reason" says why the delivery was not applied, or
 ///                      what remains to be done
 /// @return the results of ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
 ///
@@ -74,11 +74,11 @@ pub unsafe extern "C" fn ghl_webhook_verify(
 /// const char *body = "{\"type\": \"INSTALL\"}";
 /// const char *headers = "{\"x-ghl-signature\": \"…\"}";
 /// int32_t status = ghl_webhook_apply(client, (const uint8_t *)body, strlen(body), headers, NULL);
-/// int answer = status == GHL_OK                       ? 200
-///              : status == GHL_ERR_SIGNATURE_INVALID  ? 401
-///              : status == GHL_ERR_INVALID_ARGUMENT   ? 400
-///                                                     : 429;
-/// printf("HTTP %d\n", answer);
+/// int reply = status == GHL_OK                       ? 200
+///             : status == GHL_ERR_SIGNATURE_INVALID  ? 401
+///             : status == GHL_ERR_INVALID_ARGUMENT   ? 400
+///                                                    : 429;
+/// printf("HTTP %d\n", reply);
 /// ```
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ghl_webhook_apply(

@@ -16,7 +16,7 @@ type RequestedDelay = Option<Duration>;
 /// Maximum delay; a longer one is taken for a mistake of the server.
 const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
-/// Maximum size of an error body of the API, in bytes; a longer one comes from somewhere else.
+/// Maximum size of an error body of the API, in bytes; a longer body comes from another server.
 const MAX_REFUSAL: usize = 16 * 1024;
 
 /// Whether a response calls for another attempt, and the delay that it asks for.
@@ -63,7 +63,7 @@ pub fn pause(policy: &Retry, attempt: u32, requested: RequestedDelay) -> Duratio
 }
 
 /// Whether the server refused the request before it acted. A 503 says so only with `Retry-After`:
-/// without it, a gateway may have answered after forwarding the request.
+/// without it, a gateway may have responded after forwarding the request.
 pub fn is_refusal_unprocessed(response: &Response) -> bool {
     match response.status {
         429 => true,

@@ -161,7 +161,7 @@ impl UreqTransport {
             }
             _ => self.broken(&failure, sent, request, overdue),
         };
-        // Another service answers at this address.
+        // Another service responds at this address.
         let permanent = matches!(
             failure,
             ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..)

@@ -35,7 +35,7 @@ enum Fate {
     Slow(Duration),
     /// The request arrives late, perhaps after its client gave up.
     Late(Duration),
-    /// A proxy or firewall answers instead of the API.
+    /// A proxy or firewall responds instead of the API.
     Page(u16),
     /// The API fails before or after it processed the request.
     Failed {

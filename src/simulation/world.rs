@@ -101,7 +101,7 @@ pub struct Profile {
     pub compares_tombstones: bool,
     pub network_faults: bool,
     pub pages: bool,
-    /// Whether a firewall answers many mints with a page, even outside episodes of faults.
+    /// Whether a firewall responds to many mints with a page, even outside episodes of faults.
     pub firewall: bool,
     pub slow_server: bool,
     pub window: bool,

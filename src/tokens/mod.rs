@@ -65,7 +65,7 @@ pub use transfer::{ImportParams, ListParams};
 /// How long a caller with a valid token waits for a lock or a busy store.
 const BRIEF_WAIT: Duration = Duration::from_millis(100);
 
-/// How long the save of an unsaved copy waits for the lock before it is put off.
+/// How long the save of an unsaved copy waits for the lock before it is postponed.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// Minimum time to save a new token, even if the call's deadline is closer: the old refresh token

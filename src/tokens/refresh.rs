@@ -84,6 +84,13 @@ impl Deadlines {
     }
 }
 
+/// Whether a renewal only ended because its caller cancelled the call or limited its time: no
+/// failure that concerns other callers.
+fn is_end_of_call(error: &Error, deadline: &Deadline) -> bool {
+    error.status() == Status::Cancelled
+        || error.status() == Status::Timeout && deadline.check_call().is_err()
+}
+
 impl Tokens {
     /// Returns a token that satisfies `want`, renewed by this caller or another. Runs once
     /// at a time per resource among all processes that share the store.
@@ -298,7 +305,8 @@ impl Tokens {
         }
         if attempt == Attempt::Failed
             && (stored.is_some() || in_memory.is_some())
-            && !matches!(error.status(), Status::ReauthorizationRequired | Status::Cancelled)
+            && error.status() != Status::ReauthorizationRequired
+            && !is_end_of_call(&error, &deadlines.call)
         {
             let expires_at = stored.as_ref().map(|record| record.token.expires_at);
             self.emit(&Event::RefreshFailed(error.clone()), resource_id, expires_at);
@@ -546,7 +554,10 @@ impl Tokens {
             }
             _ => {}
         }
-        if outcome == Outcome::NothingHappened && error.status() == Status::Timeout {
+        if outcome == Outcome::NothingHappened
+            && error.status() == Status::Timeout
+            && !is_end_of_call(&error, deadline)
+        {
             self.cooldowns.unreachable(&record.resource_id, &error, deadline.now());
         }
         if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {

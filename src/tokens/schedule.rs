@@ -10,7 +10,7 @@ use crate::config::Refresh;
 use crate::store::{Record, Standing};
 use crate::token::{NEVER, Token, USUAL_LIFETIME_MS};
 
-/// How long no token is requested for a location that the API calls inactive.
+/// The pause between token requests for a location that the API calls inactive.
 pub const INACTIVE_HOLD_MS: i64 = 60_000;
 
 /// The greatest age of a token that counts as just granted.

@@ -97,7 +97,7 @@ impl Client {
     ///
     /// ```no_run
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
-    /// let token = client.access_token("<a company id or location id>")?;
+    /// let token = client.access_token("<a company ID or location ID>")?;
     /// let header = format!("Bearer {}", token.expose());
     /// # Ok(()) }
     /// ```
@@ -288,7 +288,7 @@ impl Client {
     /// # fn call(client: &ghl_oauth::Client) -> ghl_oauth::Result<()> {
     /// use ghl_oauth::params::MintParams;
     ///
-    /// let report = client.tokens_mint(MintParams::installed("<a company id>"), |progress| {
+    /// let report = client.tokens_mint(MintParams::installed("<a company ID>"), |progress| {
     ///     println!("{} locations have a token", progress.done);
     ///     true
     /// })?;
@@ -352,8 +352,8 @@ impl Client {
     /// use ghl_oauth::params::RequestParams;
     ///
     /// let mut request = RequestParams::new("GET", "/contacts/");
-    /// request.resource_id = Some("<a location id>".into());
-    /// request.query.insert("locationId".into(), "<a location id>".into());
+    /// request.resource_id = Some("<a location ID>".into());
+    /// request.query.insert("locationId".into(), "<a location ID>".into());
     /// let response = client.request(&request)?;
     /// println!("{} {:?}", response.status, response.body);
     /// # Ok(()) }

@@ -57,8 +57,10 @@ int main(int argc, char **argv) {
     told("token", status, document);
     status = ghl_token_refresh(client, argv[4], &document);
     told("refresh", status, document);
-    status = ghl_tokens_maintain(client, "{\"concurrency\": 4}", NULL, NULL, &document);
+    status = ghl_tokens_maintain(client, "{}", NULL, NULL, &document);
     told("maintain", status, document);
+    status = ghl_tokens_maintain(client, "{\"concurrency\": 4}", NULL, NULL, &document);
+    told("concurrent", status, document);
     CHECK(snprintf(params, sizeof params,
                    "{\"companyId\": \"%s\", \"installed\": true, \"force\": true}", argv[4]) > 0);
     status = ghl_tokens_mint(client, params, NULL, NULL, &document);

@@ -539,12 +539,13 @@ class RequestTest(EmulatorTest):
 
     def test_caller_decides_whether_a_request_is_repeated(self) -> None:
         self.emulator.fault("status", status=502, body="oops", contentType="text/plain")
-        for method, options, times, retryable in (
+        cases: tuple[tuple[str, dict[str, Any], int, bool], ...] = (
             ("POST", {}, 1, False),
             ("POST", {"idempotent": True}, 3, True),
             ("GET", {"idempotent": False}, 1, False),
             ("GET", {"retry": False}, 1, True),
-        ):
+        )
+        for method, options, times, retryable in cases:
             path = f"/repeated/{method}/{times}/{retryable}"
             answer = self.client.request(method, path, **options)
             self.assertEqual(len(self.emulator.requests(path)), times, path)
@@ -787,7 +788,7 @@ class SettingsTest(EmulatorTest):
                 "ca_bundle_path": None,
             },
             webhook={
-                "ed25519_public_keys": ["00" * 32],
+                "ed25519_public_keys": ["07" * 32],
                 "rsa_public_keys": [],
                 "max_age_seconds": 86400,
             },

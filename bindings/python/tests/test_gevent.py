@@ -76,6 +76,7 @@ PROGRAM = textwrap.dedent("""
 
 class GeventTest(EmulatorTest):
     OPTIONS = ("--locations", "12")
+    maxDiff = None
 
     def setUp(self) -> None:
         if importlib.util.find_spec("gevent") is None:
@@ -85,7 +86,7 @@ class GeventTest(EmulatorTest):
             raise unittest.SkipTest("no gevent")
         super().setUp()
 
-    def run_program(self, body: str, store: str | None = None) -> Any:
+    def run_program(self, body: str, store: str | None = None, begin: str = PROGRAM) -> Any:
         """Runs a program with the tokens of this test's client. Returns what it prints."""
         configuration = self.emulator.configuration
         settings = {
@@ -96,13 +97,13 @@ class GeventTest(EmulatorTest):
         company_id = self.emulator.company_id
         argument = json.dumps([settings, store, company_id, self.emulator.location_ids])
         program = subprocess.run(
-            [sys.executable, "-c", PROGRAM + textwrap.dedent(body), argument],
+            [sys.executable, "-c", begin + textwrap.dedent(body), argument],
             input=json.dumps([token.raw for token in self.client.tokens_export()]).encode(),
             env=environment(),
             capture_output=True,
             timeout=120,
         )
-        self.assertEqual((program.returncode, program.stderr), (0, b""), program.stdout)
+        self.assertEqual((program.returncode, program.stderr.decode()), (0, ""), program.stdout)
         return json.loads(program.stdout)
 
     def test_greenlets_share_one_refresh_while_others_run(self) -> None:
@@ -233,6 +234,86 @@ class GeventTest(EmulatorTest):
             """
         )
         self.assertEqual(found["outcome"], "raised")
+
+    def test_each_greenlet_gets_the_exceptions_of_its_own_callbacks(self) -> None:
+        self.install()
+        body = """
+            client.tokens_import(json.load(sys.stdin))
+            met = []
+
+            def fail(number):
+                def tell(so_far):
+                    met.append(number)
+                    while len(set(met)) < 6:
+                        gevent.sleep(0.01)
+                    raise ValueError(number)
+                return tell
+
+            def mint(number):
+                try:
+                    client.tokens_mint(company_id, force=True, progress=fail(number))
+                except ValueError as error:
+                    return error.args[0]
+
+            minting = [gevent.spawn(mint, number) for number in range(6)]
+            finish(numbers=[one.get() for one in minting])
+            """
+        patch = "from gevent import monkey\nmonkey.patch_all()\n"
+        self.assertIn(patch, PROGRAM)
+        # As by a server that forks and patches after it has loaded the application.
+        late = "import ghl_oauth\n" + PROGRAM
+        for begin in (PROGRAM, late, PROGRAM.replace(patch, "")):
+            found = self.run_program(body, begin=begin)
+            self.assertEqual(found["numbers"], list(range(6)), begin[:40])
+
+    def test_mint_survives_a_greenlet_that_switches_without_gevent(self) -> None:
+        self.install()
+        self.emulator.settings(latencyMs=100)
+        begin = PROGRAM[: PROGRAM.index("gevent.spawn(tick)")]
+        begin = begin.replace("from gevent import monkey\nmonkey.patch_all()\nimport", "import")
+        begin = begin.replace("import gevent\n", "import greenlet, pickle, threading, time\n")
+        found = self.run_program(
+            """
+            client = ghl_oauth.Client(**settings)
+            client.tokens_import(json.load(sys.stdin))
+            outcome, switches = [], 0
+
+            nested = []
+            for _ in range(300):
+                nested = [nested]
+
+            def overwrite():
+                # Uses the part of the stack that the other greenlet has used.
+                repr(nested), pickle.dumps(nested), json.dumps(nested)
+
+            def main():
+                global switches
+                def progress(so_far):
+                    greenlet.getcurrent().parent.switch()
+                    return True
+
+                mint = greenlet.greenlet(
+                    lambda: outcome.append(client.tokens_mint(company_id, progress=progress))
+                )
+                mint.switch()
+                while not mint.dead:
+                    end = time.monotonic() + 0.3
+                    while time.monotonic() < end:
+                        overwrite()
+                        time.sleep(0.001)
+                    switches += 1
+                    mint.switch()
+
+            thread = threading.Thread(target=main)
+            thread.start()
+            thread.join()
+            client.close()
+            print(json.dumps({"minted": outcome[0].minted, "switches": switches}))
+            """,
+            begin=begin,
+        )
+        self.assertEqual(found["minted"], 12)
+        self.assertGreater(found["switches"], 0)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ class Handle:
         given_id = params.get("callId")
         if given_id is not None and not _is_usable(given_id):
             return make(encode(params))  # The library refuses the id.
-        # An id of its own, because several calls may share the given one.
+        # An ID of its own, because several calls may share the given one.
         own_id = f"python-{next(_call_ids)}"
         document = encode({**params, "callId": own_id})
         work = partial(self._noted, make, document)

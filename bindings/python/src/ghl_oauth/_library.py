@@ -14,10 +14,12 @@ from ctypes import (
     Structure,
     c_char_p,
     c_int32,
+    c_int64,
     c_size_t,
     c_uint32,
     c_uint64,
     c_void_p,
+    pythonapi,
 )
 from typing import Any
 
@@ -153,6 +155,28 @@ def _load(path: str) -> CDLL:
     return library
 
 
+def _check_interpreter() -> None:
+    """Refuses interpreters in which the callbacks of ctypes do not work, or are untested."""
+    try:
+        pythonapi.PyInterpreterState_Get.restype = c_void_p
+        pythonapi.PyInterpreterState_GetID.argtypes = [c_void_p]
+        pythonapi.PyInterpreterState_GetID.restype = c_int64
+        number = pythonapi.PyInterpreterState_GetID(pythonapi.PyInterpreterState_Get())
+    except AttributeError:  # not CPython
+        number = 0
+    if number != 0:
+        raise ImportError(
+            "ghl_oauth does not work in a sub-interpreter, since ctypes runs callbacks in the main "
+            "interpreter: use one process per application (mod_wsgi: WSGIApplicationGroup "
+            "%{GLOBAL}; uWSGI: --single-interpreter)"
+        )
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise ImportError(
+            "ghl_oauth has not been tested on Python without the GIL: set PYTHON_GIL=1"
+        )
+
+
+_check_interpreter()
 library = _load(_path())
 
 

@@ -217,7 +217,7 @@ class Client:
         Args:
             call_id: Only calls that were given this id. Default: every call.
 
-        A refresh whose request was sent continues until the answer is saved.
+        A refresh whose request was sent continues until the response is saved.
         """
         self._sync().cancel(call_id)
 
@@ -317,6 +317,7 @@ class Client:
                 await _finished(future, scope.cancel)
             raise
         if scope.error is not None:
+            future.exception()  # Otherwise asyncio would log that it was ignored.
             raise scope.error
         return future.result()
 

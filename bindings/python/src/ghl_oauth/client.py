@@ -127,7 +127,7 @@ class Client:
             refresh: ``margin_seconds`` (default 300): a token is renewed at the latest this long
                 before it expires; ``runway_percent`` (default 25): maintenance renews it once less
                 than this part of its life is left.
-            limits: ``response_bytes`` (default 1,048,576): the longest answer that is read.
+            limits: ``response_bytes`` (default 1,048,576): the longest response that is read.
             http: ``proxy``, ``no_proxy`` (a list of hosts that are reached without it: names,
                 ``.suffixes``, addresses, networks, or ``*``), ``ca_bundle_path`` (a PEM file of
                 root certificates to trust in addition to the platform's own),
@@ -244,8 +244,8 @@ class Client:
         Args:
             call_id: Only calls that were given this id. Default: every call.
 
-        A refresh whose request was sent continues on its own thread until the answer is saved: its
-        refresh token is spent, and the answer contains the only successor.
+        A refresh whose request was sent continues on its own thread until the response is saved:
+        its refresh token is spent, and the response contains the only successor.
         """
         handle = self._open()
         if call_id is None:
@@ -881,7 +881,7 @@ class Client:
         timeout: float | None = None,
         call_id: str | None = None,
     ) -> Token:
-        """Sends ``POST /oauth/token`` and returns its answer.
+        """Sends ``POST /oauth/token`` and returns its response.
 
         Stores nothing: :meth:`authorization_complete` is the managed way.
 

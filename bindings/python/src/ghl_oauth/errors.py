@@ -59,7 +59,7 @@ class GhlError(Exception):
             is involved.
         retry_after: How long to wait before that, in seconds; None if unknown.
         resource_id: The company or location concerned, or None.
-        http_status: The HTTP status of the API's answer; None if there was no answer.
+        http_status: The HTTP status of the API's response; None if there was no response.
         trace_id: The API's id of the request, to quote to the vendor's support, or None.
         api: The API's error: ``{"code", "message", "details", "resolution"}``, or None.
         raw: The library's whole error object.
@@ -133,7 +133,7 @@ class LocationInactive(GhlError):
 
 
 class Unauthorized(GhlError):
-    """The API answered 401 although the token is fresh, or it refused the client credentials."""
+    """The API returned 401 although the token is fresh, or rejected the client credentials."""
 
     code = Status.UNAUTHORIZED
     status = "GHL_ERR_UNAUTHORIZED"
@@ -161,7 +161,7 @@ class RateLimited(GhlError):
 
 
 class NetworkError(GhlError):
-    """The request could not be sent, or no answer arrived."""
+    """The request could not be sent, or no response arrived."""
 
     code = Status.NETWORK
     status = "GHL_ERR_NETWORK"
@@ -182,7 +182,7 @@ class ServerError(GhlError):
 
 
 class ProtocolError(GhlError):
-    """The API's answer does not have the documented form."""
+    """The API's response does not have the documented form."""
 
     code = Status.PROTOCOL
     status = "GHL_ERR_PROTOCOL"

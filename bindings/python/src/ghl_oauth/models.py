@@ -93,7 +93,7 @@ class Token:
     expires_at: datetime | None
     """When the access token expires (UTC)."""
     user_type: str | None
-    """``"Company"`` or ``"Location"``, according to the API's answer."""
+    """``"Company"`` or ``"Location"``, according to the API's response."""
     company_id: str | None
     location_id: str | None
     scope: str | None
