@@ -1031,17 +1031,19 @@ mod tests {
     #[test]
     fn unsaved_mint_from_before_a_deletion_does_not_replace_a_later_record() {
         let records = records();
-        let minted = records.new_record(ID.into(), token("minted"), &patience()).unwrap();
-        assert_eq!(records.keep_unsaved(minted, Origin::Mint), Keeping::Kept);
-        // Another process mints as well, deletes the resource, and mints again. That token expires.
         let other = Records::new(Arc::clone(&records.store), Arc::clone(&records.clock));
-        for name in ["deleted", "later"] {
+        let mint = |name: &str| {
             let mut record = other.new_record(ID.into(), token(name), &patience()).unwrap();
             assert_eq!(other.save(&mut record, &Origin::Mint, &patience()).unwrap(), Saved::Ours);
-            if name == "deleted" {
-                other.delete(ID, record.installed_at(), |_| true, &patience()).unwrap();
-            }
-        }
+        };
+        mint("old");
+        let old = records.load(ID, &patience()).unwrap().unwrap();
+        let minted = Record { token: Arc::new(token("minted")), ..old };
+        let installed_at = minted.installed_at();
+        assert_eq!(records.keep_unsaved(minted, Origin::Mint), Keeping::Kept);
+        // Another process deletes the resource and mints again. That token expires.
+        other.delete(ID, installed_at, |_| true, &patience()).unwrap();
+        mint("later");
         assert!(matches!(
             records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
             SaveRetry::Done(_, Saved::Theirs)
