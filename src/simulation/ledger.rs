@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::server::{COMPANY, LOCATIONS, RESOURCES};
-use super::world::{ProcessState, State};
+use super::world::{ProcessState, State, wall_ms};
 use crate::error::{Error, Status};
 use crate::secret::Secret;
 
@@ -156,10 +156,14 @@ impl State {
 
     /// The valid access token in the store.
     pub fn stored_valid(&self, resource_id: &str) -> Option<String> {
-        let token = self.disk.records.get(resource_id)?.token.access_token.expose();
+        let record = self.disk.records.get(resource_id)?;
+        let token = record.token.access_token.expose();
         let access = self.server.access.get(token)?;
+        let later = self.now + CERTAIN;
+        // A process that was suspended during the request knows an earlier expiry.
         let is_valid = access.owner == resource_id
-            && self.now + CERTAIN < access.dies
+            && later < access.dies
+            && wall_ms(later) < record.token.expires_at
             && self.server.is_alive(access.chain);
         is_valid.then(|| token.to_owned())
     }
