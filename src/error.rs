@@ -180,6 +180,13 @@ impl Error {
         self
     }
 
+    /// Says that the request of the call was sent, if the server `may_have_acted` on an earlier
+    /// attempt.
+    #[must_use]
+    pub(crate) fn after_attempts(self, may_have_acted: bool) -> Error {
+        if may_have_acted { self.with_sent(true) } else { self }
+    }
+
     /// Says whether the same call, unchanged, may succeed later and may be repeated without harm;
     /// the default depends on the status.
     #[must_use]
