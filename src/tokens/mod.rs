@@ -625,7 +625,9 @@ impl Tokens {
     }
 
     /// Saves a new token, publishes it and returns the access token. If the save fails, the token
-    /// is served from memory and the save is retried with backoff.
+    /// is served from memory and the save is retried with backoff. If another writer's token wins
+    /// but has expired, for example because the clock was set back, the caller gets the new token,
+    /// which the API has just granted.
     fn save_and_publish(
         &self,
         record: &mut Record,
@@ -637,13 +639,19 @@ impl Tokens {
         let changes = self.cache.changes(&record.resource_id);
         let save_deadline = deadline.at_least(SAVE_TIME);
         let is_first_mint = record.version == 0 && matches!(origin, Origin::Mint);
+        let granted = Arc::clone(&record.token);
         let mut saved = self.records.save(record, &origin, &save_deadline);
         if is_first_mint {
             saved = saved.and_then(|saved| self.confirm_mint(record, saved, &save_deadline));
         }
-        // The token comes from a response.
-        self.publish_saved(record, origin, saved, event, changes)
-            .map_err(|error| error.with_sent(true))
+        let is_useless = matches!(saved, Ok(Saved::Theirs))
+            && (record.standing != Standing::Good
+                || self.schedule.left(record, &self.cache).is_zero());
+        let published = self
+            .publish_saved(record, origin, saved, event, changes)
+            // The token comes from a response.
+            .map_err(|error| error.with_sent(true))?;
+        Ok(if is_useless { granted.access_token.clone() } else { published })
     }
 
     /// Publishes a new token after the attempt to save it, unless the cache has changed since
