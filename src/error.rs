@@ -101,6 +101,7 @@ struct Details {
     http_status: Option<u16>,
     api: Option<ApiFault>,
     is_unreadable: bool,
+    is_cut_short: bool,
 }
 
 /// A result with the library's [`Error`].
@@ -121,6 +122,7 @@ impl Error {
             http_status: None,
             api: None,
             is_unreadable: false,
+            is_cut_short: false,
         }))
     }
 
@@ -259,6 +261,19 @@ impl Error {
     /// is not configured.
     pub fn is_unreadable(&self) -> bool {
         self.0.is_unreadable
+    }
+
+    /// Marks the error of a call whose own timeout left no time for another attempt.
+    #[must_use]
+    pub(crate) fn into_cut_short(mut self) -> Error {
+        self.0.is_cut_short = true;
+        self
+    }
+
+    /// Whether the call gave up only because of its own timeout: with the configured one it would
+    /// have waited and tried again.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.0.is_cut_short
     }
 
     /// Whether the API itself refused the request, rather than a proxy or a firewall.

@@ -587,11 +587,13 @@ impl Tokens {
                         return Ok(valid);
                     }
                     match flight.wait(waits)? {
-                        // The leader panicked, was cancelled or timed out, or returned the token
-                        // that this caller already knows: try again.
+                        // The leader panicked, was cancelled or timed out, had too little time for
+                        // another attempt, or returned the token that this caller already knows:
+                        // try again.
                         None => {}
                         Some(Err(error))
-                            if matches!(error.status(), Status::Cancelled | Status::Timeout) => {}
+                            if matches!(error.status(), Status::Cancelled | Status::Timeout)
+                                || error.is_cut_short() => {}
                         Some(Ok(token))
                             if known.is_some_and(|known| known.matches(token.expose())) => {}
                         Some(result) => return result,
