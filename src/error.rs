@@ -102,6 +102,7 @@ struct Details {
     api: Option<ApiFault>,
     is_unreadable: bool,
     is_cut_short: bool,
+    may_have_acted_before: bool,
 }
 
 /// A result with the library's [`Error`].
@@ -123,6 +124,7 @@ impl Error {
             api: None,
             is_unreadable: false,
             is_cut_short: false,
+            may_have_acted_before: false,
         }))
     }
 
@@ -274,6 +276,18 @@ impl Error {
     /// have waited and tried again.
     pub(crate) fn is_cut_short(&self) -> bool {
         self.0.is_cut_short
+    }
+
+    /// Says whether the server may have acted on an attempt before the one that failed.
+    #[must_use]
+    pub(crate) fn with_earlier_attempts(mut self, may_have_acted: bool) -> Error {
+        self.0.may_have_acted_before = may_have_acted;
+        self
+    }
+
+    /// Whether the server may have acted on an attempt before the one that failed.
+    pub(crate) fn may_have_acted_before(&self) -> bool {
+        self.0.may_have_acted_before
     }
 
     /// Whether the API itself refused the request, rather than a proxy or a firewall.

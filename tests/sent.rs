@@ -208,14 +208,20 @@ fn attempt_that_may_have_acted_counts_if_the_next_one_was_rejected_and_no_token_
     post["idempotent"] = true.into();
     // Without an earlier attempt, nothing was processed.
     for (acted, sent) in [(true, true), (false, false)] {
-        if acted {
-            emulator.inject(once(), status(500, &[], Stage::AfterProcessing));
+        let company = emulator.company_id();
+        let calls: [&dyn Fn() -> Outcome; 2] = [&|| abi.request(post.clone()), &|| {
+            abi.oauth_installed_locations(json!({"companyId": company}))
+        }];
+        for (call, resource) in calls.into_iter().zip([&location, &company]) {
+            if acted {
+                emulator.inject(once(), status(500, &[], Stage::AfterProcessing));
+            }
+            emulator.inject(once(), FaultKind::Refusal { refusal: Refusal::InvalidJwt });
+            emulator.inject(refreshes(), FaultKind::ReplyLost);
+            says(&call().fails(Status::Network), json!(sent), true);
+            emulator.clear_faults();
+            abi.token_refresh(resource).ok();
         }
-        emulator.inject(once(), FaultKind::Refusal { refusal: Refusal::InvalidJwt });
-        emulator.inject(refreshes(), FaultKind::ReplyLost);
-        says(&abi.request(post.clone()).fails(Status::Network), json!(sent), true);
-        emulator.clear_faults();
-        abi.token_refresh(&location).ok();
     }
 }
 

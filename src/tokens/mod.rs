@@ -27,6 +27,7 @@ mod striped_lock;
 mod token_cache;
 mod transfer;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -470,9 +471,21 @@ impl Tokens {
     ) -> Result<T> {
         match given {
             Some(bearer) => Ok(call(bearer)?),
-            None => Ok(self
-                .with_company_bearer(company_id, deadline, deadline, call)
-                .map_err(Error::before_request)??),
+            None => {
+                // Whether the server may have processed an attempt before it rejected the token.
+                let may_have_acted = Cell::new(false);
+                let call = |bearer: &Secret| {
+                    call(bearer).inspect_err(|failure| {
+                        if failure.error.may_have_acted_before() {
+                            may_have_acted.set(true);
+                        }
+                    })
+                };
+                self.with_company_bearer(company_id, deadline, deadline, call)
+                    .map_err(Error::before_request)
+                    .and_then(|outcome| Ok(outcome?))
+                    .map_err(|error| error.after_attempts(may_have_acted.get()))
+            }
         }
     }
 
