@@ -235,6 +235,12 @@ impl Deadline {
         self.completes.saturating_sub(self.now())
     }
 
+    /// Whether the caller's own timeout ends the call within `wait`, while the configured one would
+    /// not.
+    pub fn cuts_short(&self, wait: Duration) -> bool {
+        (self.remaining()..self.remaining_to_complete()).contains(&wait)
+    }
+
     /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cancellation.count() != self.raised_before

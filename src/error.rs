@@ -101,6 +101,8 @@ struct Details {
     http_status: Option<u16>,
     api: Option<ApiFault>,
     is_unreadable: bool,
+    is_cut_short: bool,
+    may_have_acted_before: bool,
 }
 
 /// A result with the library's [`Error`].
@@ -121,6 +123,8 @@ impl Error {
             http_status: None,
             api: None,
             is_unreadable: false,
+            is_cut_short: false,
+            may_have_acted_before: false,
         }))
     }
 
@@ -178,6 +182,13 @@ impl Error {
     pub(crate) fn before_request(mut self) -> Error {
         self.0.sent = (self.status() != Status::InvalidArgument).then_some(false);
         self
+    }
+
+    /// Says that the request of the call was sent, if the server `may_have_acted` on an earlier
+    /// attempt.
+    #[must_use]
+    pub(crate) fn after_attempts(self, may_have_acted: bool) -> Error {
+        if may_have_acted { self.with_sent(true) } else { self }
     }
 
     /// Says whether the same call, unchanged, may succeed later and may be repeated without harm;
@@ -252,6 +263,31 @@ impl Error {
     /// is not configured.
     pub fn is_unreadable(&self) -> bool {
         self.0.is_unreadable
+    }
+
+    /// Marks the error of a call whose own timeout left no time for another attempt.
+    #[must_use]
+    pub(crate) fn into_cut_short(mut self) -> Error {
+        self.0.is_cut_short = true;
+        self
+    }
+
+    /// Whether the call gave up only because of its own timeout: with the configured one it would
+    /// have waited and tried again.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.0.is_cut_short
+    }
+
+    /// Says whether the server may have acted on an attempt before the one that failed.
+    #[must_use]
+    pub(crate) fn with_earlier_attempts(mut self, may_have_acted: bool) -> Error {
+        self.0.may_have_acted_before = may_have_acted;
+        self
+    }
+
+    /// Whether the server may have acted on an attempt before the one that failed.
+    pub(crate) fn may_have_acted_before(&self) -> bool {
+        self.0.may_have_acted_before
     }
 
     /// Whether the API itself refused the request, rather than a proxy or a firewall.

@@ -1,7 +1,8 @@
 //! Name resolution (DNS) with a deadline and cancellation. A lookup runs on its own short-lived
 //! thread, because the system's `getaddrinfo` has no timeout and cannot be cancelled. Callers that
 //! look up the same name share one lookup (single flight), so a resolver that does not answer holds
-//! one thread per name, however many calls give up on it.
+//! few threads per name, however many calls give up on it. After some time, a new lookup starts
+//! beside one that does not end: the resolver may have recovered.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -10,12 +11,18 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fork_safety;
 
 /// How often a wait checks its deadline and cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long callers join a lookup that is in progress.
+const JOINABLE_FOR: Duration = Duration::from_secs(10);
+
+/// Maximum number of lookups of the same name in progress.
+const MAX_PER_NAME: usize = 4;
 
 /// Stack size of every thread that the library starts. Set explicitly, because std otherwise reads
 /// the environment variable `RUST_MIN_STACK`.
@@ -61,7 +68,7 @@ pub fn addresses<E: From<io::Error>>(
     port: u16,
     left: impl FnMut() -> Result<Duration, E>,
 ) -> Result<Vec<SocketAddr>, E> {
-    static LOOKUPS: Lookups = Lookups(Mutex::new(None));
+    static LOOKUPS: Lookups = Lookups::new(JOINABLE_FOR);
     let name = host.to_owned();
     let resolve = move || (name, 0).to_socket_addrs().map(Iterator::collect);
     let spawn = |work: Box<dyn FnOnce() + Send>| new_thread().spawn(work).map(drop);
@@ -74,13 +81,19 @@ pub fn addresses<E: From<io::Error>>(
 ///
 /// Accessed with the fork gate locked, so that the lock is free in a forked child. The thread of a
 /// lookup does not exist there, so the key contains the fork generation.
-struct Lookups(Mutex<Option<HashMap<Key, Arc<Lookup>>>>);
+struct Lookups {
+    open: Mutex<Option<OpenLookups>>,
+    joinable_for: Duration,
+}
+
+/// The lookups of each name, oldest first.
+type OpenLookups = HashMap<Key, Vec<Arc<Lookup>>>;
 
 type Key = (u32, String);
 
 /// One lookup, which several callers may wait for.
-#[derive(Default)]
 struct Lookup {
+    began: Instant,
     outcome: OnceLock<Result<Vec<SocketAddr>, Failure>>,
     lock: Mutex<()>,
     changed: Condvar,
@@ -105,6 +118,10 @@ impl From<&Failure> for io::Error {
 }
 
 impl Lookups {
+    const fn new(joinable_for: Duration) -> Lookups {
+        Lookups { open: Mutex::new(None), joinable_for }
+    }
+
     /// Joins the lookup of this host, or starts it on a thread from `spawn`, and waits for its
     /// result.
     fn run<E: From<io::Error>>(
@@ -135,10 +152,18 @@ impl Lookups {
         let _gate = fork_safety::gate();
         let mut open = self.open();
         let open = open.get_or_insert_default();
-        if let Some(lookup) = open.get(&key) {
-            return Ok(Arc::clone(lookup));
+        let of_host = open.get(&key).map(Vec::as_slice).unwrap_or_default();
+        if let Some(newest) = of_host.last()
+            && (of_host.len() >= MAX_PER_NAME || newest.began.elapsed() < self.joinable_for)
+        {
+            return Ok(Arc::clone(newest));
         }
-        let lookup = Arc::new(Lookup::default());
+        let lookup = Arc::new(Lookup {
+            began: Instant::now(),
+            outcome: OnceLock::new(),
+            lock: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let parts = (key.clone(), Arc::clone(&lookup));
         let work = move || {
             let end = End { lookups: self, key: parts.0, lookup: parts.1 };
@@ -146,12 +171,12 @@ impl Lookups {
         };
         spawn(Box::new(work))
             .map_err(|error| io::Error::new(error.kind(), ThreadSpawnError(error)))?;
-        open.insert(key, Arc::clone(&lookup));
+        open.entry(key).or_default().push(Arc::clone(&lookup));
         Ok(lookup)
     }
 
-    fn open(&self) -> MutexGuard<'_, Option<HashMap<Key, Arc<Lookup>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> MutexGuard<'_, Option<OpenLookups>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,8 +209,13 @@ impl Drop for End {
     fn drop(&mut self) {
         {
             let _gate = fork_safety::gate();
-            if let Some(open) = self.lookups.open().as_mut() {
-                open.remove(&self.key);
+            if let Some(open) = self.lookups.open().as_mut()
+                && let Some(of_host) = open.get_mut(&self.key)
+            {
+                of_host.retain(|lookup| !Arc::ptr_eq(lookup, &self.lookup));
+                if of_host.is_empty() {
+                    open.remove(&self.key);
+                }
             }
         }
         self.lookup.outcome.get_or_init(|| Err(io::Error::other("the lookup failed").into()));
@@ -207,7 +237,7 @@ mod tests {
     }
 
     fn lookups() -> &'static Lookups {
-        Box::leak(Box::new(Lookups(Mutex::new(None))))
+        Box::leak(Box::new(Lookups::new(HOUR)))
     }
 
     #[test]
@@ -271,6 +301,41 @@ mod tests {
             .unwrap();
         // Either the result of the shared lookup, or of a new one if it had just ended.
         assert!(threads.load(Ordering::SeqCst) == 3 || found.len() == 1);
+    }
+
+    #[test]
+    fn old_stalled_lookup_is_not_joined_and_few_of_a_name_are_in_progress() {
+        let lookups: &'static Lookups = Box::leak(Box::new(Lookups::new(Duration::ZERO)));
+        let threads = AtomicUsize::new(0);
+        let spawn = |work| {
+            threads.fetch_add(1, Ordering::SeqCst);
+            on_thread(work)
+        };
+        let stall = |released: std::sync::mpsc::Receiver<()>| {
+            let mut asked = 0;
+            let left = || {
+                asked += 1;
+                if asked > 2 { Err(io::Error::other("cancelled")) } else { Ok(HOUR) }
+            };
+            let hang = move || {
+                let _ = released.recv();
+                Ok(Vec::new())
+            };
+            lookups.run("a", hang, spawn, left).unwrap_err()
+        };
+        let (_release, hang) = channel();
+        stall(hang);
+        // The resolver has recovered.
+        let found = || Ok(vec![SocketAddr::from(([192, 0, 2, 1], 0))]);
+        assert_eq!(lookups.run::<io::Error>("a", found, spawn, || Ok(HOUR)).unwrap().len(), 1);
+        assert_eq!(threads.load(Ordering::SeqCst), 2);
+        let mut releases = Vec::new();
+        for _ in 0..6 {
+            let (release, hang) = channel();
+            releases.push(release);
+            stall(hang);
+        }
+        assert!(threads.load(Ordering::SeqCst) <= 2 + MAX_PER_NAME);
     }
 
     #[test]

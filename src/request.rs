@@ -1,5 +1,6 @@
 //! Requests to any endpoint of the API with a valid access token. Returns the complete response.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::api::{Api, is_caller_settable, is_invalid_token_response};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::http::{Bucket, Idempotency, Request, Response};
+use crate::http::{Answer, Bucket, Idempotency, Request, Response};
 use crate::json;
 use crate::tokens::Tokens;
 
@@ -80,25 +81,31 @@ impl Requests {
             bucket: params.resource_id.as_deref().map(Bucket::Resource),
         };
         let response = match &params.resource_id {
-            None => self.api.send(request, deadline),
+            None => self.api.send(request, deadline).map_err(|failure| failure.error),
             Some(resource_id) => {
+                // Whether the server may have processed an attempt before its 401.
+                let may_have_acted = Cell::new(false);
                 let send = |bearer: &_| {
-                    self.api.send(Request { bearer: Some(bearer), ..request.clone() }, deadline)
+                    let request = Request { bearer: Some(bearer), ..request.clone() };
+                    let outcome = self.api.send(request, deadline);
+                    if let Ok(answer) = &outcome {
+                        may_have_acted.set(may_have_acted.get() || answer.may_have_acted_before);
+                    }
+                    outcome
                 };
-                let is_invalid = |outcome: &Result<Response, _>| {
-                    outcome.as_ref().is_ok_and(is_invalid_token_response)
+                let is_invalid = |outcome: &Result<Answer, _>| {
+                    outcome.as_ref().is_ok_and(|answer| is_invalid_token_response(&answer.response))
                 };
                 self.tokens
                     .with_live_token(resource_id, deadline, send, is_invalid)
                     // The caller's request was not sent, even if the renewal of its token was.
-                    .map_err(|error| error.before_request().with_resource(resource_id))?
+                    .map_err(Error::before_request)
+                    .and_then(|outcome| outcome.map_err(|failure| failure.error))
+                    .map_err(|error| error.after_attempts(may_have_acted.get()))
+                    .map_err(|error| error.with_resource(resource_id))
             }
         };
-        let response = response.map_err(|failure| match &params.resource_id {
-            Some(resource_id) => failure.error.with_resource(resource_id),
-            None => failure.error,
-        })?;
-        Ok(ResponseDocument::new(response))
+        Ok(ResponseDocument::new(response?.response))
     }
 }
 

@@ -676,6 +676,11 @@ fn unusable_configuration_is_refused_by_key() {
         ),
         (json!({"webhook": {"keys": []}}), Status::InvalidArgument, "webhook.keys"),
         (json!({"http": {"proxy": format!("ftp://{secret}:1")}}), Status::Config, "http.proxy"),
+        (
+            json!({"http": {"noProxy": ["a.example", format!("http://u:{secret}@h")]}}),
+            Status::Config,
+            "http.noProxy[1]",
+        ),
         (json!({"http": {"userAgentSuffix": "a\nb"}}), Status::Config, "http.userAgentSuffix"),
         (json!({"http": {"insecure": true}}), Status::InvalidArgument, "http.insecure"),
     ] {

@@ -3,8 +3,10 @@
 mod support;
 
 use std::ffi::{CString, c_char};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::ptr;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use ghl_oauth::internals::ffi::*;
 use ghl_oauth_emulator::{Endpoint, FaultKind, GrantType, Rule, Stage};
 use serde_json::{Value, json};
 
-use support::{Abi, DAY, Outcome, emulator, free_port, sent, take};
+use support::{Abi, DAY, Outcome, call_concurrently, emulator, free_port, sent, take};
 
 /// Far longer than a call with a short timeout takes, and far shorter than the default timeout.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -212,6 +214,75 @@ fn timeout_of_a_call_ends_its_retries_and_its_wait_for_the_rate_limiter() {
     abi.token_refresh_with(params).fails(Status::RateLimited);
     assert_eq!(emulator.strikes(fault), 1);
     assert!(began.elapsed() < PROMPT);
+}
+
+/// Reads one request, and writes an answer that ends the connection.
+fn serve(listener: &TcpListener, before_answer: impl FnOnce(), answer: &str) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let (mut request, mut part) = (String::new(), [0; 4096]);
+    let is_complete = |request: &str| {
+        request.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let head = head.to_ascii_lowercase();
+            let length = head.split_once("content-length: ").unwrap().1.lines().next().unwrap();
+            body.len() == length.parse::<usize>().unwrap()
+        })
+    };
+    while !is_complete(&request) {
+        let read = stream.read(&mut part).unwrap();
+        request.push_str(str::from_utf8(&part[..read]).unwrap());
+    }
+    before_answer();
+    stream.write_all(answer.as_bytes()).unwrap();
+}
+
+#[test]
+fn refusal_that_leaves_no_time_for_another_attempt_ends_only_the_call_of_the_short_timeout() {
+    for (status, line) in
+        [(Status::RateLimited, "429 Too Many"), (Status::Server, "503 Unavailable")]
+    {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        let config = json!({"clientId": "app-1", "clientSecret": "s", "baseUrl": base_url});
+        let abi = Abi::open(&config).unwrap();
+        let token = json!({"accessToken": "a", "refreshToken": "r", "userType": "Company",
+            "companyId": "c", "expiresAt": 1});
+        abi.tokens_import(json!({"tokens": [token]})).ok();
+        let events = abi.listen();
+        let (arrive, arrived) = channel();
+        let (release, released) = channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let refusal = format!(
+                    "HTTP/1.1 {line}\r\nRetry-After: 2\r\nContent-Length: 0\r\nConnection: \
+                     close\r\n\r\n"
+                );
+                let hold = || {
+                    arrive.send(()).unwrap();
+                    released.recv().unwrap();
+                };
+                serve(&listener, hold, &refusal);
+                let body = json!({"access_token": "b", "refresh_token": "s", "expires_in": 86_399,
+                    "userType": "Company", "companyId": "c"})
+                .to_string();
+                let length = body.len();
+                let granted = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: \
+                     {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+                serve(&listener, || (), &granted);
+            });
+            let params = json!({"resourceId": "c", "timeoutMs": 1_900});
+            let leader = scope.spawn(|| abi.access_token_with(params));
+            arrived.recv().unwrap();
+            let tokens =
+                call_concurrently(3, || abi.access_token("c").text(), || release.send(()).unwrap());
+            assert_eq!(tokens, ["b"; 3]);
+            let error = leader.join().unwrap().fails(status);
+            assert_eq!((&error["retryAfterMs"], &error["sent"]), (&json!(2_000), &json!(false)));
+        });
+        assert_eq!(events.names(), ["token.refreshed c"]);
+        abi.stop_listening();
+    }
 }
 
 #[test]

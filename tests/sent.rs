@@ -6,7 +6,7 @@ mod support;
 use std::net::TcpListener;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Emulator, Ending, Endpoint, FaultKind, GrantType, Rule, Stage};
+use ghl_oauth_emulator::{Emulator, Ending, Endpoint, FaultKind, GrantType, Refusal, Rule, Stage};
 use serde_json::{Value, json};
 
 use support::{Abi, DAY, Outcome, emulator, free_port};
@@ -194,6 +194,55 @@ fn request_whose_token_could_not_be_renewed_was_not_sent() {
     let error = bare.request(request(&emulator, "POST")).fails(Status::NotFound);
     says(&error, json!(false), false);
     says(&bare.access_token(&company).fails(Status::NotFound), Value::Null, false);
+}
+
+#[test]
+fn attempt_that_may_have_acted_counts_if_the_next_one_was_rejected_and_no_token_follows() {
+    let emulator = emulator(1);
+    let location = emulator.location_ids()[0].clone();
+    let abi = connected(&emulator);
+    // The request itself is the first to match.
+    let once = || Rule::default().times(1);
+    let refreshes = || Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken);
+    let mut post = request(&emulator, "POST");
+    post["idempotent"] = true.into();
+    // Without an earlier attempt, nothing was processed.
+    for (acted, sent) in [(true, true), (false, false)] {
+        let company = emulator.company_id();
+        let calls: [&dyn Fn() -> Outcome; 2] = [&|| abi.request(post.clone()), &|| {
+            abi.oauth_installed_locations(json!({"companyId": company}))
+        }];
+        for (call, resource) in calls.into_iter().zip([&location, &company]) {
+            if acted {
+                emulator.inject(once(), status(500, &[], Stage::AfterProcessing));
+            }
+            emulator.inject(once(), FaultKind::Refusal { refusal: Refusal::InvalidJwt });
+            emulator.inject(refreshes(), FaultKind::ReplyLost);
+            says(&call().fails(Status::Network), json!(sent), true);
+            emulator.clear_faults();
+            abi.token_refresh(resource).ok();
+        }
+    }
+}
+
+#[test]
+fn attempt_that_may_have_acted_counts_if_the_repetition_with_a_new_token_is_not_sent() {
+    let emulator = emulator(1);
+    let location = emulator.location_ids()[0].clone();
+    // Two attempts are allowed; the repetition has no place before the deadline.
+    let limit = json!({"requests": 2, "perMs": 3_600_000});
+    let changes = json!({"rateLimit": limit, "timeouts": {"totalMs": 60_000}});
+    let abi = Abi::with(&emulator, changes);
+    let filled = connected(&emulator);
+    abi.tokens_import(filled.tokens_export(json!({})).ok()).ok();
+    let once = || Rule::default().times(1);
+    emulator.inject(once(), status(500, &[], Stage::AfterProcessing));
+    emulator.inject(once(), FaultKind::Refusal { refusal: Refusal::InvalidJwt });
+    let mut post = request(&emulator, "POST");
+    post["idempotent"] = true.into();
+    let error = abi.request(post).fails(Status::RateLimited);
+    assert_eq!(error["resourceId"], location);
+    says(&error, json!(true), true);
 }
 
 #[test]

@@ -173,13 +173,15 @@ impl Api {
             is_single_attempt: false,
             bucket: call.bucket,
         };
-        let Answer { response, may_have_acted_before } = self.http.exchange(&request, deadline)?;
+        let Answer { response, may_have_acted_before, is_cut_short } =
+            self.http.exchange(&request, deadline)?;
         let secrets = [Some(&self.client_secret), call.bearer].into_iter().chain(call.secrets);
         let secrets: Vec<&str> = secrets.flatten().map(Secret::expose).collect();
         if (200..300).contains(&response.status) {
             return Ok(SuccessResponse { response, secrets, idempotency: call.idempotency });
         }
         let error = fault::error(&response, &secrets);
+        let error = if is_cut_short { error.into_cut_short() } else { error };
         let outcome = match response.status {
             _ if is_refusal_unprocessed(&response) => Outcome::NothingHappened,
             // A timeout inside the API leaves open whether the request had an effect.
@@ -190,7 +192,11 @@ impl Api {
         let is_repeatable =
             outcome != Outcome::Unknown || call.idempotency.may_be_repeated_by_caller();
         let retryable = error.retryable() && is_repeatable;
-        Err(Failure { error: error.with_sent(sent).with_retryable(retryable), outcome })
+        let error = error
+            .with_sent(sent)
+            .with_retryable(retryable)
+            .with_earlier_attempts(may_have_acted_before);
+        Err(Failure { error, outcome })
     }
 }
 

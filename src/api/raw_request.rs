@@ -5,7 +5,7 @@ use ureq::http::{HeaderName, Uri, header};
 use super::{Api, uri};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::http::{Request, Response, TransportError};
+use crate::http::{Answer, Request, TransportError};
 
 impl Api {
     /// The target for a path, or for a URL below the base URL.
@@ -51,12 +51,12 @@ impl Api {
         &'a self,
         mut request: Request<'a>,
         deadline: &Deadline,
-    ) -> Result<Response, TransportError> {
+    ) -> Result<Answer, TransportError> {
         let version = HeaderName::from_static("version");
         if request.headers.iter().all(|(name, _)| *name != version) {
             request.headers.push((version, &self.version));
         }
-        self.http.exchange(&request, deadline).map(|answer| answer.response)
+        self.http.exchange(&request, deadline)
     }
 }
 

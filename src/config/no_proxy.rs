@@ -10,11 +10,12 @@ const KEY: &str = "http.noProxy";
 /// Checks that each entry is a host name, a suffix such as `.example.com`, an IP address, a network
 /// such as `10.0.0.0/8`, or `*`.
 pub(super) fn check(entries: &[String]) -> Result<()> {
-    match entries.iter().find(|entry| !is_valid(entry)) {
+    match entries.iter().position(|entry| !is_valid(entry)) {
         None => Ok(()),
-        Some(entry) => Err(refused(
-            KEY,
-            &format!("{entry:?} is not a host name, .suffix, IP address, network or \"*\""),
+        // Not quoted: it may be the URL of a proxy, with its password.
+        Some(index) => Err(refused(
+            &format!("{KEY}[{index}]"),
+            "it is not a host name, .suffix, IP address, network or \"*\"",
         )
         .with_help("give host names without scheme and port, such as \"services.example.com\"")),
     }
@@ -124,7 +125,7 @@ mod tests {
             "a.example/8",
         ] {
             let error = check(&[entry.to_owned()]).unwrap_err();
-            assert_eq!(error.parameter(), Some(KEY), "{entry}");
+            assert_eq!(error.parameter(), Some("http.noProxy[0]"), "{entry}");
         }
     }
 }

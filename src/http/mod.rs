@@ -101,6 +101,17 @@ pub struct Answer {
     pub response: Response,
     /// Whether the server may have processed an earlier attempt.
     pub may_have_acted_before: bool,
+    /// Whether only the caller's own timeout prevented another attempt.
+    pub is_cut_short: bool,
+}
+
+/// What the attempts before the last one leave behind.
+#[derive(Default)]
+struct Attempts {
+    /// Whether the server may have processed one of them.
+    may_have_acted: bool,
+    /// Whether only the caller's own timeout prevented another attempt.
+    is_cut_short: bool,
 }
 
 /// Why there is no response.
@@ -184,20 +195,29 @@ impl Http {
         request: &Request,
         deadline: &Deadline,
     ) -> Result<Answer, TransportError> {
-        let mut may_have_acted = false;
-        match self.attempts(request, deadline, &mut may_have_acted) {
-            Ok(response) => Ok(Answer { response, may_have_acted_before: may_have_acted }),
-            Err(failure) => Err(failure.of_call(request.idempotency, may_have_acted)),
+        let mut attempts = Attempts::default();
+        let outcome = self.attempts(request, deadline, &mut attempts);
+        let Attempts { may_have_acted, is_cut_short } = attempts;
+        match outcome {
+            Ok(response) => {
+                Ok(Answer { response, may_have_acted_before: may_have_acted, is_cut_short })
+            }
+            Err(failure) => {
+                let mut failure = failure.of_call(request.idempotency, may_have_acted);
+                if is_cut_short {
+                    failure.error = failure.error.into_cut_short();
+                }
+                Err(failure)
+            }
         }
     }
 
-    /// Returns the outcome of the last attempt, and sets `may_have_acted` if the server may have
-    /// processed an earlier one.
+    /// Returns the outcome of the last attempt, and notes in `attempts` how it came to that.
     fn attempts(
         &self,
         request: &Request,
         deadline: &Deadline,
-        may_have_acted: &mut bool,
+        attempts: &mut Attempts,
     ) -> Result<Response, TransportError> {
         let max_attempts = if request.is_single_attempt { 1 } else { self.retry.max_attempts };
         let mut attempt = 1;
@@ -220,7 +240,11 @@ impl Http {
                 permit.release(outcome.as_ref().ok(), pause);
             }
             let Some(pause) = pause else { return outcome };
-            if attempt >= max_attempts || pause >= deadline.remaining() {
+            if attempt >= max_attempts {
+                return outcome;
+            }
+            if pause >= deadline.remaining() {
+                attempts.is_cut_short = deadline.cuts_short(pause);
                 return outcome;
             }
             log::debug!(
@@ -228,7 +252,7 @@ impl Http {
                 request.method,
                 request.uri.path()
             );
-            *may_have_acted |= match &outcome {
+            attempts.may_have_acted |= match &outcome {
                 Ok(response) => !is_refusal_unprocessed(response),
                 Err(failure) => failure.sent,
             };

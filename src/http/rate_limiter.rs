@@ -136,7 +136,7 @@ impl RateLimiter {
                 let number = ticket.as_ref().map(|ticket| ticket.number);
                 state.wait(number, now, deadline.remaining()).map_err(|wait| {
                     let resource = bucket.resource();
-                    Error::new(
+                    let error = Error::new(
                         Status::RateLimited,
                         format!(
                             "the rate limit of {resource} allows no request before the deadline"
@@ -144,7 +144,8 @@ impl RateLimiter {
                     )
                     .with_help("try again after retryAfterMs")
                     .with_resource(resource)
-                    .with_retry_after(Some(wait))
+                    .with_retry_after(Some(wait));
+                    if deadline.cuts_short(wait) { error.into_cut_short() } else { error }
                 })
             })?;
             match wait {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustls::AlertDescription;
-use ureq::http::{HeaderValue, Request as WireRequest, header};
+use ureq::http::{HeaderValue, Method, Request as WireRequest, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, ProxyProtocol};
 use zeroize::Zeroizing;
@@ -109,7 +109,10 @@ impl UreqTransport {
             value.set_sensitive(true);
             wire = wire.header(header::AUTHORIZATION, value);
         }
-        let response = match request.body {
+        // Without the length of an empty body, these would be sent in chunks, which some servers
+        // refuse (RFC 9110, section 8.6).
+        let is_body_usual = [Method::POST, Method::PUT, Method::PATCH].contains(&request.method);
+        let response = match request.body.or(is_body_usual.then_some(&[])) {
             Some(body) => {
                 let wire = wire.body(body)?;
                 agent.run(agent.configure_request(wire).timeout_global(Some(timeout)).build())?

@@ -27,6 +27,7 @@ mod striped_lock;
 mod token_cache;
 mod transfer;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -470,9 +471,21 @@ impl Tokens {
     ) -> Result<T> {
         match given {
             Some(bearer) => Ok(call(bearer)?),
-            None => Ok(self
-                .with_company_bearer(company_id, deadline, deadline, call)
-                .map_err(Error::before_request)??),
+            None => {
+                // Whether the server may have processed an attempt before it rejected the token.
+                let may_have_acted = Cell::new(false);
+                let call = |bearer: &Secret| {
+                    call(bearer).inspect_err(|failure| {
+                        if failure.error.may_have_acted_before() {
+                            may_have_acted.set(true);
+                        }
+                    })
+                };
+                self.with_company_bearer(company_id, deadline, deadline, call)
+                    .map_err(Error::before_request)
+                    .and_then(|outcome| Ok(outcome?))
+                    .map_err(|error| error.after_attempts(may_have_acted.get()))
+            }
         }
     }
 
@@ -587,11 +600,13 @@ impl Tokens {
                         return Ok(valid);
                     }
                     match flight.wait(waits)? {
-                        // The leader panicked, was cancelled or timed out, or returned the token
-                        // that this caller already knows: try again.
+                        // The leader panicked, was cancelled or timed out, had too little time for
+                        // another attempt, or returned the token that this caller already knows:
+                        // try again.
                         None => {}
                         Some(Err(error))
-                            if matches!(error.status(), Status::Cancelled | Status::Timeout) => {}
+                            if matches!(error.status(), Status::Cancelled | Status::Timeout)
+                                || error.is_cut_short() => {}
                         Some(Ok(token))
                             if known.is_some_and(|known| known.matches(token.expose())) => {}
                         Some(result) => return result,
@@ -625,7 +640,9 @@ impl Tokens {
     }
 
     /// Saves a new token, publishes it and returns the access token. If the save fails, the token
-    /// is served from memory and the save is retried with backoff.
+    /// is served from memory and the save is retried with backoff. If another writer's token wins
+    /// but has expired, for example because the clock was set back, the caller gets the new token,
+    /// which the API has just granted.
     fn save_and_publish(
         &self,
         record: &mut Record,
@@ -637,13 +654,19 @@ impl Tokens {
         let changes = self.cache.changes(&record.resource_id);
         let save_deadline = deadline.at_least(SAVE_TIME);
         let is_first_mint = record.version == 0 && matches!(origin, Origin::Mint);
+        let granted = Arc::clone(&record.token);
         let mut saved = self.records.save(record, &origin, &save_deadline);
         if is_first_mint {
             saved = saved.and_then(|saved| self.confirm_mint(record, saved, &save_deadline));
         }
-        // The token comes from a response.
-        self.publish_saved(record, origin, saved, event, changes)
-            .map_err(|error| error.with_sent(true))
+        let is_useless = matches!(saved, Ok(Saved::Theirs))
+            && (record.standing != Standing::Good
+                || self.schedule.left(record, &self.cache).is_zero());
+        let published = self
+            .publish_saved(record, origin, saved, event, changes)
+            // The token comes from a response.
+            .map_err(|error| error.with_sent(true))?;
+        Ok(if is_useless { granted.access_token.clone() } else { published })
     }
 
     /// Publishes a new token after the attempt to save it, unless the cache has changed since

@@ -89,6 +89,17 @@ impl Deadlines {
 fn is_end_of_call(error: &Error, deadline: &Deadline) -> bool {
     error.status() == Status::Cancelled
         || error.status() == Status::Timeout && deadline.check_call().is_err()
+        || is_impatience(error)
+}
+
+fn cut_short(failure: Failure) -> Failure {
+    Failure { error: failure.error.into_cut_short(), ..failure }
+}
+
+/// Whether its caller had no time for another attempt after the server refused, or could not be
+/// reached. A response that was lost, or that says that the server failed, is a failure.
+fn is_impatience(error: &Error) -> bool {
+    error.is_cut_short() && error.sent() != Some(true)
 }
 
 impl Tokens {
@@ -300,7 +311,7 @@ impl Tokens {
         let stored = record.ok().flatten();
         // The record remembers that consent is required, so no cooldown is needed.
         let is_remembered = error.status() == Status::ReauthorizationRequired && stored.is_some();
-        if attempt == Attempt::Failed && !is_remembered {
+        if attempt == Attempt::Failed && !is_remembered && !is_impatience(&error) {
             self.cooldowns.failed(resource_id, &error, deadlines.call.now());
         }
         if attempt == Attempt::Failed
@@ -453,8 +464,14 @@ impl Tokens {
             let pause =
                 retry.after(&failure, self.clock.uptime(), must_succeed, deadline.remaining());
             let Some(pause) = pause else {
+                let left = deadline.remaining_to_complete();
+                let is_cut_short = must_succeed
+                    && deadline.has_timeout()
+                    && retry.would_go_on(&failure, self.clock.uptime(), left);
+                let failure = if is_cut_short { cut_short(failure) } else { failure };
                 return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
             };
+            let is_cut_short = deadline.cuts_short(pause);
             if let Err(over) = deadline.sleep(pause) {
                 // A single refusal after a lost response is not a verdict: the next call continues
                 // from here.
@@ -462,6 +479,8 @@ impl Tokens {
                     failure.outcome == Outcome::Refused || over.status() == Status::Cancelled;
                 let failure = if no_verdict {
                     Failure { error: over.with_sent(sent), outcome: Outcome::Unknown }
+                } else if is_cut_short {
+                    cut_short(failure)
                 } else {
                     failure
                 };
@@ -715,6 +734,7 @@ impl Tokens {
             minted.inspect_err(|failure| {
                 if failure.outcome == Outcome::NothingHappened
                     && failure.error.status() == Status::Timeout
+                    && !is_end_of_call(&failure.error, deadline)
                 {
                     self.cooldowns.unreachable(location_id, &failure.error, deadline.now());
                 }

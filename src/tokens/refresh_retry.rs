@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::api::{Failure, Outcome};
-use crate::error::Status;
+use crate::error::{Error, Status};
 use crate::random;
 
 /// Attempts per flight after unknown outcomes, if the caller still has a valid token.
@@ -94,7 +94,18 @@ impl RefreshRetry {
                 }
             }
         }
-        let until = self.must_succeed_until.filter(|_| must_succeed)?;
+        if must_succeed { self.further(error, uptime, left) } else { None }
+    }
+
+    /// Whether a caller that must succeed would go on after this failure, the last one given to
+    /// [`RefreshRetry::after`], if it had `left`.
+    pub fn would_go_on(&self, failure: &Failure, uptime: Duration, left: Duration) -> bool {
+        failure.outcome != Outcome::Refused && self.further(&failure.error, uptime, left).is_some()
+    }
+
+    /// The pause before a further attempt of a caller that must succeed.
+    fn further(&self, error: &Error, uptime: Duration, left: Duration) -> Option<Duration> {
+        let until = self.must_succeed_until?;
         let backoff = PAUSE * (1 << (self.attempts - 1).min(2));
         // Jitter separates processes that started together.
         let half = backoff / 2;
@@ -108,7 +119,6 @@ impl RefreshRetry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     const AMPLE: Duration = Duration::from_secs(600);
     const START: Duration = Duration::from_secs(7);
