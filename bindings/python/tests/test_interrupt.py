@@ -382,6 +382,41 @@ class NestingTest(EmulatorTest):
         self.client.token_refresh(self.emulator.company_id)
         self.assertEqual(statuses, [0])
 
+    @unittest.skipUnless(hasattr(os, "fork"), "no fork on this system")
+    def test_child_forked_in_a_nested_callback_uses_the_client_in_the_outer_callback(self) -> None:
+        """The call that forked is cancelled in the child, and so is the call around it."""
+        parent = os.getpid()
+        children: list[int] = []
+        ends: list[str] = []
+
+        def refresh() -> str:
+            try:
+                return self.client.token_refresh(self.emulator.company_id).state
+            except ghl_oauth.GhlError as error:
+                return error.status
+
+        def listen(event: ghl_oauth.Event) -> None:
+            if event.type == "token.saved":
+                ends.extend((refresh(), refresh()))
+            elif not children:
+                children.append(os.fork())
+
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.client = self.make_client(store=Path(folder.name, "tokens.db"))
+        self.client.on_event(listen)
+        try:
+            self.install()
+            ends.append("ok")
+        except ghl_oauth.GhlError as error:
+            ends.append(error.status)
+        finally:
+            if os.getpid() != parent:
+                expected = ["GHL_ERR_CANCELLED", "ok", "GHL_ERR_CANCELLED"]
+                os._exit(0 if ends == expected else 1)
+        self.assertEqual(os.waitpid(children[0], 0)[1], 0)
+        self.assertEqual(ends, ["ok"] * 3)
+
     def test_replaced_threads_are_not_used(self) -> None:
         self.install()
         start = mock.Mock()
