@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import ghl_oauth
-from ghl_oauth import _callback, _companion, _handle
+from ghl_oauth import _callback, _companion, _handle, _interrupt
 from ghl_oauth._library import library
 
 from .support import EmulatorTest, environment, free_port
@@ -497,6 +497,17 @@ class CompanionTest(unittest.TestCase):
         self.assertIs(threads[0], threading.main_thread())
         self.assertIsNot(threads[1], threading.main_thread())
         self.assertEqual(threads[2], 3)
+
+
+class ScopeTest(unittest.TestCase):
+    def test_call_that_ends_during_its_cancellation_does_no_harm(self) -> None:
+        cancels: list[int] = []
+        # The call ends as soon as its cancel function was read.
+        ending = mock.PropertyMock(side_effect=[lambda: cancels.append(1), None])
+        scope = _interrupt.Scope()
+        with mock.patch.object(_interrupt.Scope, "_cancel", ending):
+            scope.cancel()
+        self.assertEqual(cancels, [1])
 
 
 @unittest.skipUnless(hasattr(signal, "pthread_kill"), "no signal can be sent to a thread there")
