@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import itertools
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from typing import Any
 from unittest import mock
 
 import ghl_oauth
-from ghl_oauth import _callback, _companion, _handle, _interrupt
+from ghl_oauth import _boundary, _callback, _companion, _handle, _interrupt
 from ghl_oauth._library import library
 
 from .support import EmulatorTest, environment, free_port
@@ -510,8 +511,58 @@ class ScopeTest(unittest.TestCase):
         self.assertEqual(cancels, [1])
 
 
-@unittest.skipUnless(hasattr(signal, "pthread_kill"), "no signal can be sent to a thread there")
 class CreationTest(unittest.TestCase):
+    def test_interruption_at_any_line_of_a_creation_leaks_no_client(self) -> None:
+        created, freed = itertools.count(1), []
+        made = lines = 0
+
+        def create(_function: object, _config: object, out: Any) -> None:
+            nonlocal made
+            made = out._obj.value = next(created)
+
+        def free(client: Any) -> None:
+            freed.append(client.value)
+
+        def interrupt(frame: Any, event: str, _argument: object) -> Any:
+            nonlocal lines
+            code = frame.f_code
+            if code.co_filename != _handle.__file__ or code.co_name == "_offer_at_exit":
+                return None
+            if event == "line":
+                lines -= 1
+                if lines == 0:
+                    raise KeyboardInterrupt
+            return interrupt
+
+        def attempt() -> bool:
+            before = sys.gettrace()
+            sys.settrace(interrupt)  # of this thread only
+            try:
+                _handle.Handle(b"{}")
+            except KeyboardInterrupt:
+                return False
+            finally:
+                sys.settrace(before)
+            return True
+
+        with (
+            mock.patch.object(library, "ghl_client_free", free),
+            mock.patch.object(_boundary, "call", create),
+        ):
+            for line in range(1, 200):
+                lines = line
+                if attempt():
+                    break
+            else:
+                self.fail("no creation was completed")
+            self.assertGreater(made, 1, "no creation was interrupted after its call")
+            # A call whose creation was interrupted may still be about to return.
+            deadline = time.monotonic() + 60
+            while len(freed) < made and time.monotonic() < deadline:
+                time.sleep(0.01)
+        self.assertEqual(sorted(freed), list(range(1, made + 1)))
+
+    @unittest.skipUnless(hasattr(signal, "pthread_kill"), "no signal can be sent to a thread there")
     def test_client_whose_creation_is_interrupted_is_freed_when_it_arrives(self) -> None:
         class Stopped(Exception):
             pass
@@ -534,7 +585,7 @@ class CreationTest(unittest.TestCase):
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
         with mock.patch.object(library, "ghl_client_free", free):
             with self.assertRaises(Stopped):
-                _handle._created(create)
+                _handle.Handle.__new__(_handle.Handle)._create(None, create)
             self.assertFalse(freed.is_set())
             go_on.set()
             self.assertTrue(freed.wait(60))
