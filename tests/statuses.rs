@@ -103,8 +103,7 @@ fn python_has_a_class_for_each_status() {
         let first = "        return f\"{type(self).__name__}({str(self)!r})\"\n\n\n";
         let members: String =
             rows().map(|row| format!("    {} = {}\n", row.python_member(), row.code)).collect();
-        let enumeration = "    \"\"\"The numbers of the statuses, as in the C header; each equals its \
-                           number.\"\"\"\n\n";
+        let enumeration = "each equals its number.\"\"\"\n\n";
         let file = replaced(file, enumeration, "\n    def __str__", &members);
         replaced(&file, first, "_BY_STATUS = ", &classes)
     });
