@@ -54,7 +54,7 @@ pub struct NamedCallGuard<'a> {
 }
 
 impl NamedCalls {
-    /// Adds a call to those in progress.
+    /// Adds a call to the calls in progress.
     pub fn begin(&self, id: &str) -> NamedCallGuard<'_> {
         let call = Arc::new(NamedCall { id: id.to_owned(), is_cancelled: AtomicBool::new(false) });
         self.in_progress().push(Arc::clone(&call));

@@ -278,14 +278,14 @@ impl Error {
         self.0.is_cut_short
     }
 
-    /// Says whether the server may have acted on an attempt before the one that failed.
+    /// Says whether the server may have acted on an attempt before the failed one.
     #[must_use]
     pub(crate) fn with_earlier_attempts(mut self, may_have_acted: bool) -> Error {
         self.0.may_have_acted_before = may_have_acted;
         self
     }
 
-    /// Whether the server may have acted on an attempt before the one that failed.
+    /// Whether the server may have acted on an attempt before the failed one.
     pub(crate) fn may_have_acted_before(&self) -> bool {
         self.0.may_have_acted_before
     }

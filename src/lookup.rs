@@ -1,8 +1,8 @@
 //! Name resolution (DNS) with a deadline and cancellation. A lookup runs on its own short-lived
 //! thread, because the system's `getaddrinfo` has no timeout and cannot be cancelled. Callers that
 //! look up the same name share one lookup (single flight), so a resolver that does not answer holds
-//! few threads per name, however many calls give up on it. After some time, a new lookup starts
-//! beside one that does not end: the resolver may have recovered.
+//! few threads per name, however many calls give up on it. If a lookup does not
+//! end within some time, a second one is started: the resolver may have recovered.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;

@@ -26,7 +26,8 @@ fn refreshes() -> Rule {
     Rule::on(Endpoint::Token).grant_type(GrantType::RefreshToken)
 }
 
-type Call = (&'static str, fn(&Abi, Value) -> Outcome);
+type Function = fn(&Abi, Value) -> Outcome;
+type Call = (&'static str, Function);
 
 /// Every function with parameters that accepts both options.
 const CALLS: [Call; 14] = [
@@ -47,7 +48,7 @@ const CALLS: [Call; 14] = [
 ];
 
 /// Calls without waits that succeed with these parameters.
-fn succeeding() -> [(fn(&Abi, Value) -> Outcome, Value); 5] {
+fn succeeding() -> [(Function, Value); 5] {
     [
         (|abi, params| abi.authorization_url(params), json!({"scopes": ["oauth.readonly"]})),
         (|abi, params| abi.tokens_list(params), json!({"pageSize": 5})),

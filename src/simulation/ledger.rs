@@ -447,8 +447,8 @@ impl State {
         if chain.ended.is_some() || self.ledger.deletions.iter().any(|one| is_excused(&one)) {
             return None;
         }
-        // A consent that could not be saved is compared with that of another process by the clock,
-        // which was wrong.
+        // A consent that could not be saved is compared with another process's consent by
+        // the clock, which was wrong.
         let is_wrong = |process: usize| {
             let process = &self.processes[process];
             process.farthest_ms > 0 || process.lowest_ms < 0

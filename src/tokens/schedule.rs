@@ -55,7 +55,7 @@ impl Schedule {
             && self.left(record, cache) > self.margin(&record.token)
     }
 
-    /// Whether the token was granted so recently that another one would hardly live longer.
+    /// Whether the token was granted so recently that a new one would hardly live longer.
     pub fn is_just_granted(&self, record: &Record) -> bool {
         let age = record.token.issued_at.map(|at| self.clock.wall_ms().saturating_sub(at));
         age.is_some_and(|age| age < JUST_GRANTED_MS)

@@ -27,7 +27,7 @@ static void line(int32_t level, const char *message, void *context) {
     add(&logged, 1);
 }
 
-/* Every call is answered: it works, or it fails for a reason that is no defect of the library. */
+/* Every call is answered: it works, or it fails for a reason outside the library. */
 static void answers(int32_t status, char **document) {
     if (status == GHL_ERR_INTERNAL) {
         fprintf(stderr, "%s\n", *document == NULL ? "without a document" : *document);

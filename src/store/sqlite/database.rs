@@ -51,7 +51,7 @@ pub struct Database {
     may_create: AtomicBool,
 }
 
-/// What is closed before a fork. The registry shares the ownership.
+/// The handles to be closed before a fork. The registry shares the ownership.
 struct Slots {
     writer_lock: WriterLock,
     writer: HandleSlot,

@@ -120,7 +120,7 @@ def take_pending() -> BaseException | None:
 
 
 def discard_pending() -> None:
-    """Forgets that exception, because the call raises another one."""
+    """Forgets that exception, because the call raises another."""
     take_pending()
 
 
