@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result, Status};
+use crate::fork_safety;
 use crate::signal::Signal;
 
 /// Cancels the calls that are waiting when it is raised. Later calls are not affected.
@@ -49,6 +50,7 @@ struct NamedCall {
 pub struct NamedCallGuard<'a> {
     calls: &'a NamedCalls,
     call: Arc<NamedCall>,
+    generation: u32,
 }
 
 impl NamedCalls {
@@ -56,7 +58,7 @@ impl NamedCalls {
     pub fn begin(&self, id: &str) -> NamedCallGuard<'_> {
         let call = Arc::new(NamedCall { id: id.to_owned(), is_cancelled: AtomicBool::new(false) });
         self.in_progress().push(Arc::clone(&call));
-        NamedCallGuard { calls: self, call }
+        NamedCallGuard { calls: self, call, generation: fork_safety::generation() }
     }
 
     /// Marks the calls of that ID as cancelled. Returns whether there are any; the caller then
@@ -77,6 +79,10 @@ impl NamedCalls {
 
 impl Drop for NamedCallGuard<'_> {
     fn drop(&mut self) {
+        if self.generation != fork_safety::generation() {
+            // A callback has forked: another thread of the parent may have held the lock.
+            return;
+        }
         let mut in_progress = self.calls.in_progress();
         if let Some(place) = in_progress.iter().position(|call| Arc::ptr_eq(call, &self.call)) {
             in_progress.swap_remove(place);
@@ -309,5 +315,20 @@ impl std::fmt::Debug for Deadline {
             .field("ends", &self.ends)
             .field("total", &self.total)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_of_a_forked_child_ends_without_the_lock_that_its_parent_held() {
+        let calls = NamedCalls::default();
+        let mut guard = calls.begin("job");
+        guard.generation += 1;
+        let held_at_the_fork = calls.in_progress();
+        drop(guard);
+        drop(held_at_the_fork);
     }
 }

@@ -190,10 +190,23 @@ fn child_forked_while_its_parent_replaces_a_callback_can_set_its_own() {
 fn callback_that_forks_returns_in_both_processes_and_can_be_replaced_in_both() {
     let fixture = Fixture::new();
     for kind in ["events", "log"] {
-        let heard = fixture.worker().answer(&format!("fork-in-a-receiver {kind}"));
+        let heard = fixture.worker().answer(&format!("fork-in-a-receiver {kind} thread"));
         assert_eq!(
-            heard, "0 True 0 True",
-            "{kind}: status and events, in the child and in the parent"
+            heard, "returned 0 True returned 0 True",
+            "{kind}: end of the call, status and events, in the child and in the parent"
+        );
+    }
+}
+
+/// Python makes a call of its main thread on a second one, which does not exist in the child.
+#[test]
+fn call_of_the_main_thread_of_python_is_cancelled_in_a_child_that_its_callback_forked() {
+    let fixture = Fixture::new();
+    for kind in ["events", "log"] {
+        let heard = fixture.worker().answer(&format!("fork-in-a-receiver {kind} main"));
+        assert_eq!(
+            heard, "GHL_ERR_CANCELLED 0 True returned 0 True",
+            "{kind}: end of the call, status and events, in the child and in the parent"
         );
     }
 }

@@ -39,6 +39,11 @@ impl Row {
         self.name["GHL_ERR_".len()..].to_ascii_lowercase()
     }
 
+    /// The name in Python's `Status`.
+    fn python_member(&self) -> &str {
+        self.name.trim_start_matches("GHL_ERR_")
+    }
+
     /// The name of the C++ class: the Python class in snake case.
     fn cpp_class(&self) -> String {
         let mut name = String::new();
@@ -80,20 +85,27 @@ fn hold(name: &str, expected: impl Fn(&str) -> String) {
 fn python_has_a_class_for_each_status() {
     hold("bindings/python/src/ghl_oauth/errors.py", |file| {
         let class = |row: Row| {
-            let head = format!("class {}(GhlError):\n    \"\"\"", row.class);
+            // Python has an exception of its own for this one.
+            let also = if row.class == "Timeout" { ", TimeoutError" } else { "" };
+            let head = format!("class {}(GhlError{also}):\n    \"\"\"", row.class);
             // An existing docstring stays: it may tell a Python programmer more than the table
             // does.
             let kept = file.split_once(&head).and_then(|(_, rest)| rest.split_once("\"\"\""));
             let doc =
                 kept.map_or_else(|| row.doc.trim().replace('`', "``"), |(doc, _)| doc.to_owned());
             format!(
-                "{head}{doc}\"\"\"\n\n    code = {}\n    status = \"{}\"\n\n\n",
-                row.code, row.name
+                "{head}{doc}\"\"\"\n\n    code = Status.{}\n    status = \"{}\"\n\n\n",
+                row.python_member(),
+                row.name
             )
         };
         let classes: String = rows().map(class).collect();
         let first = "        return f\"{type(self).__name__}({str(self)!r})\"\n\n\n";
-        replaced(file, first, "_BY_STATUS = ", &classes)
+        let members: String =
+            rows().map(|row| format!("    {} = {}\n", row.python_member(), row.code)).collect();
+        let enumeration = "each equals its number.\"\"\"\n\n";
+        let file = replaced(file, enumeration, "\n    def __str__", &members);
+        replaced(&file, first, "_BY_STATUS = ", &classes)
     });
 }
 

@@ -2676,13 +2676,18 @@ private:
         return state == nullptr ? nullptr : state->handle;
     }
 
-    // The parameters with the options of the call.
+    // The parameters with the options of the call. The library refuses what is no JSON object.
     static detail::writer optioned(const call_options *options, const detail::writer &params) {
+        constexpr const char *blanks = " \t\n\r";
         std::string_view members = params.view();
-        members = members.substr(0, members.rfind('}'));
-        members = members.substr(0, members.find_last_not_of(" \t\n\r") + 1);
+        members = members.substr(0, members.find_last_not_of(blanks) + 1);
         detail::writer all;
-        all.raw(members);
+        if (members.empty() || members.back() != '}') {
+            all.raw(params.view());
+            return all;
+        }
+        members.remove_suffix(1);
+        all.raw(members.substr(0, members.find_last_not_of(blanks) + 1));
         all.member("timeoutMs", options->timeout).member("callId", options->call_id).close('}');
         return all;
     }

@@ -391,6 +391,10 @@ void every_call_takes_options(const ghl::client &client, const std::string &comp
     CHECK(given.token_refresh(location_id).resource_id == location_id);
     CHECK(!given.tokens_list().to_vector().empty());
     CHECK(given.tokens_maintain().failed.empty());
+    for (const char *json : {"{\"tokens\": []} junk", "{\"tokens\": []}{", "{\"tokens\": []}}",
+                             "{\"tokens\": [],}", "{\"tokens\": []", "[]", "null", " ", ""}) {
+        thrown<ghl::invalid_argument>([&] { given.tokens_import(json); });
+    }
 
     CHECK(thrown<ghl::invalid_argument>([&] { client.cancel(""); }).parameter() == "call_id");
     client.cancel("unknown");

@@ -9,6 +9,7 @@ import threading
 import time
 
 import ghl_oauth
+from ghl_oauth._callback import callback
 from ghl_oauth._library import EventCallback, LogCallback, library
 
 
@@ -71,10 +72,11 @@ class Receiver:
             self.heard.set()
             function()
 
-        self.callback = (EventCallback if kind == "events" else LogCallback)(hear)
+        self.is_for_events = kind == "events"
+        self.callback = callback(EventCallback if self.is_for_events else LogCallback, hear)
 
     def set(self):
-        if isinstance(self.callback, EventCallback):
+        if self.is_for_events:
             return library.ghl_client_on_event(self.client._pointer, self.callback, None)
         return library.ghl_set_log_callback(self.callback, None, 5)
 
@@ -115,24 +117,38 @@ def child_of_a_replacement(client, kind):
     return f"{answer} {waited}"
 
 
-def fork_in_a_receiver(client, kind):
-    """Forks inside a callback, which returns in both processes. Returns the child's events."""
+def fork_in_a_receiver(client, kind, caller):
+    """Forks inside a callback, which returns in both processes.
+
+    Returns for each process how the call ended, and the events of a new callback. ``caller``: the
+    thread that makes the call. Only for the main thread does the package use a second one.
+    """
     reader, writer = os.pipe()
-    children = []
+    children, ends = [], []
     first = Receiver(client, kind, lambda: children or children.append(os.fork()))
     second = Receiver(client, kind, lambda: None)
     first.set()
-    happen(client)
 
-    def replace():
+    def fork():
+        try:
+            happen(client)
+            end = "returned"
+        except ghl_oauth.Cancelled as error:
+            end = error.status
         status = second.set()
         happen(client)
-        return f"{status} {second.heard.is_set()}"
+        ends.append(f"{end} {status} {second.heard.is_set()}")
+        if children == [0]:
+            tell(writer, ends.pop)
 
-    if children == [0]:
-        tell(writer, replace)
+    if caller == "main":
+        fork()
+    else:
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
     os.close(writer)
-    return f"{told(reader)} {replace()}"
+    return f"{told(reader)} {ends.pop()}"
 
 
 def forks_beside_a_writer(client, resource_id):

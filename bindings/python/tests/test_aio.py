@@ -12,6 +12,7 @@ import threading
 import time
 import unittest
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -365,6 +366,86 @@ class CancelTest(AioTest):
         for call_id in (None, "mine"):
             self.emulator.control("DELETE", "/requests")
             self.run_async(main(call_id))
+
+    def test_cancelled_call_that_waits_for_a_thread_is_never_made(self) -> None:
+        self.emulator.fault("stall")
+        self.aio.max_threads = 1
+
+        def ask(path: str, call_id: str) -> asyncio.Future[Any]:
+            resource_id = self.emulator.company_id
+            return asyncio.ensure_future(
+                self.aio.request("POST", path, resource_id=resource_id, call_id=call_id)
+            )
+
+        async def main(call_id: str | None, from_a_thread: bool) -> None:
+            holder = ask("/holder", "holder")
+            await until(self.stalled)
+            queued = [ask("/queued", "job"), ask("/other", "other")]
+            pages = self.aio.installed_locations(self.emulator.company_id, call_id="job")
+            queued.append(asyncio.ensure_future(pages.__anext__()))
+            await asyncio.sleep(0)  # lets them queue
+            if from_a_thread:
+                await asyncio.to_thread(self.aio.cancel, call_id)
+            else:
+                self.aio.cancel(call_id)
+            for task in (queued[0], queued[2]):
+                with self.assertRaises(ghl_oauth.Cancelled):
+                    await task
+            if call_id is not None:
+                self.assertFalse(queued[1].done() or holder.done())
+            self.aio.cancel()
+            for task in (holder, queued[1]):
+                with self.assertRaises(ghl_oauth.Cancelled):
+                    await task
+
+        for call_id in (None, "job"):
+            for from_a_thread in (False, True):
+                self.emulator.control("DELETE", "/requests")
+                self.run_async(main(call_id, from_a_thread))
+                for path in ("/queued", "/other"):
+                    self.assertEqual(self.emulator.requests(path), [])
+        self.assertEqual(self.aio._scopes, {})
+
+    def test_cancel_ends_a_shared_token_call_that_has_no_task_yet(self) -> None:
+        self.expire()
+
+        async def main() -> None:
+            tasks = [
+                asyncio.ensure_future(self.aio.access_token(self.emulator.company_id))
+                for _ in range(2)
+            ]
+            await asyncio.sleep(0)  # The tasks now wait for a third one, which has not begun.
+            self.aio.cancel()
+            for task in tasks:
+                with self.assertRaises(ghl_oauth.Cancelled):
+                    await task
+
+        self.run_async(main())
+        self.assertEqual(self.emulator.refreshes(), 0)
+        self.assertEqual(self.aio._scopes, {})
+
+    def test_cancel_ends_a_call_that_is_about_to_begin(self) -> None:
+        at_the_call, go_on = threading.Event(), threading.Event()
+        request = ghl_oauth.Client.request
+
+        def wait_and_ask(*args: Any, **kwargs: Any) -> Any:
+            at_the_call.set()
+            go_on.wait()
+            return request(*args, **kwargs)
+
+        async def main() -> None:
+            work = partial(
+                wait_and_ask, self.client, "POST", "/x", resource_id=self.emulator.company_id
+            )
+            task = asyncio.ensure_future(self.aio._run(work, self.aio._scope("mine")))
+            await until(at_the_call.is_set)
+            self.aio.cancel("mine")
+            go_on.set()
+            with self.assertRaises(ghl_oauth.Cancelled):
+                await task
+
+        self.run_async(main())
+        self.assertEqual(self.emulator.requests("/x"), [])
 
 
 class CallbacksTest(AioTest):

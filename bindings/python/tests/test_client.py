@@ -544,6 +544,10 @@ class RequestTest(EmulatorTest):
             ("POST", {"idempotent": True}, 3, True),
             ("GET", {"idempotent": False}, 1, False),
             ("GET", {"retry": False}, 1, True),
+            ("OPTIONS", {}, 3, True),
+            ("PUT", {}, 1, False),
+            ("PUT", {"idempotent": True}, 3, True),
+            ("DELETE", {}, 1, False),
         )
         for method, options, times, retryable in cases:
             path = f"/repeated/{method}/{times}/{retryable}"

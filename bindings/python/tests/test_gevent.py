@@ -106,6 +106,37 @@ class GeventTest(EmulatorTest):
         self.assertEqual((program.returncode, program.stderr.decode()), (0, ""), program.stdout)
         return json.loads(program.stdout)
 
+    def test_call_is_cancelled_in_a_child_that_its_callback_forked(self) -> None:
+        self.install()
+        with tempfile.TemporaryDirectory() as folder:
+            found = self.run_program(
+                """
+                import os
+                parent = os.getpid()
+                children, inner = [], []
+
+                def listen(event):
+                    if not children:
+                        children.append(os.fork())
+                        if children == [0]:
+                            inner.append(client.stats() and len(list(client.tokens_list())))
+
+                client.on_event(listen)
+                try:
+                    client.tokens_import(json.load(sys.stdin), replace=True)
+                    end = "returned"
+                except ghl_oauth.GhlError as error:
+                    end = error.status
+                if os.getpid() != parent:
+                    client.tokens_list().__next__()
+                    expected = "GHL_ERR_CANCELLED", [1]
+                    os._exit(0 if (end, inner) == expected else 1)
+                finish(end=end, child=os.waitpid(children[0], 0)[1])
+                """,
+                store=str(Path(folder, "tokens.db")),
+            )
+        self.assertEqual((found["end"], found["child"]), ("returned", 0))
+
     def test_greenlets_share_one_refresh_while_others_run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "tokens.db"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import itertools
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from typing import Any
 from unittest import mock
 
 import ghl_oauth
-from ghl_oauth import _callback, _companion, _handle
+from ghl_oauth import _boundary, _callback, _companion, _handle, _interrupt
 from ghl_oauth._library import library
 
 from .support import EmulatorTest, environment, free_port
@@ -382,6 +383,41 @@ class NestingTest(EmulatorTest):
         self.client.token_refresh(self.emulator.company_id)
         self.assertEqual(statuses, [0])
 
+    @unittest.skipUnless(hasattr(os, "fork"), "no fork on this system")
+    def test_child_forked_in_a_nested_callback_uses_the_client_in_the_outer_callback(self) -> None:
+        """The call that forked is cancelled in the child, and so is the call around it."""
+        parent = os.getpid()
+        children: list[int] = []
+        ends: list[str] = []
+
+        def refresh() -> str:
+            try:
+                return self.client.token_refresh(self.emulator.company_id).state
+            except ghl_oauth.GhlError as error:
+                return error.status
+
+        def listen(event: ghl_oauth.Event) -> None:
+            if event.type == "token.saved":
+                ends.extend((refresh(), refresh()))
+            elif not children:
+                children.append(os.fork())
+
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.client = self.make_client(store=Path(folder.name, "tokens.db"))
+        self.client.on_event(listen)
+        try:
+            self.install()
+            ends.append("ok")
+        except ghl_oauth.GhlError as error:
+            ends.append(error.status)
+        finally:
+            if os.getpid() != parent:
+                expected = ["GHL_ERR_CANCELLED", "ok", "GHL_ERR_CANCELLED"]
+                os._exit(0 if ends == expected else 1)
+        self.assertEqual(os.waitpid(children[0], 0)[1], 0)
+        self.assertEqual(ends, ["ok"] * 3)
+
     def test_replaced_threads_are_not_used(self) -> None:
         self.install()
         start = mock.Mock()
@@ -464,8 +500,69 @@ class CompanionTest(unittest.TestCase):
         self.assertEqual(threads[2], 3)
 
 
-@unittest.skipUnless(hasattr(signal, "pthread_kill"), "no signal can be sent to a thread there")
+class ScopeTest(unittest.TestCase):
+    def test_call_that_ends_during_its_cancellation_does_no_harm(self) -> None:
+        cancels: list[int] = []
+        # The call ends as soon as its cancel function was read.
+        ending = mock.PropertyMock(side_effect=[lambda: cancels.append(1), None])
+        scope = _interrupt.Scope()
+        with mock.patch.object(_interrupt.Scope, "_cancel", ending):
+            scope.cancel()
+        self.assertEqual(cancels, [1])
+
+
 class CreationTest(unittest.TestCase):
+    def test_interruption_at_any_line_of_a_creation_leaks_no_client(self) -> None:
+        created, freed = itertools.count(1), []
+        made = lines = 0
+
+        def create(_function: object, _config: object, out: Any) -> None:
+            nonlocal made
+            made = out._obj.value = next(created)
+
+        def free(client: Any) -> None:
+            freed.append(client.value)
+
+        def interrupt(frame: Any, event: str, _argument: object) -> Any:
+            nonlocal lines
+            code = frame.f_code
+            if code.co_filename != _handle.__file__ or code.co_name == "_offer_at_exit":
+                return None
+            if event == "line":
+                lines -= 1
+                if lines == 0:
+                    raise KeyboardInterrupt
+            return interrupt
+
+        def attempt() -> bool:
+            before = sys.gettrace()
+            sys.settrace(interrupt)  # of this thread only
+            try:
+                _handle.Handle(b"{}")
+            except KeyboardInterrupt:
+                return False
+            finally:
+                sys.settrace(before)
+            return True
+
+        with (
+            mock.patch.object(library, "ghl_client_free", free),
+            mock.patch.object(_boundary, "call", create),
+        ):
+            for line in range(1, 200):
+                lines = line
+                if attempt():
+                    break
+            else:
+                self.fail("no creation was completed")
+            self.assertGreater(made, 1, "no creation was interrupted after its call")
+            # A call whose creation was interrupted may still be about to return.
+            deadline = time.monotonic() + 60
+            while len(freed) < made and time.monotonic() < deadline:
+                time.sleep(0.01)
+        self.assertEqual(sorted(freed), list(range(1, made + 1)))
+
+    @unittest.skipUnless(hasattr(signal, "pthread_kill"), "no signal can be sent to a thread there")
     def test_client_whose_creation_is_interrupted_is_freed_when_it_arrives(self) -> None:
         class Stopped(Exception):
             pass
@@ -488,7 +585,7 @@ class CreationTest(unittest.TestCase):
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
         with mock.patch.object(library, "ghl_client_free", free):
             with self.assertRaises(Stopped):
-                _handle._created(create)
+                _handle.Handle.__new__(_handle.Handle)._create(None, create)
             self.assertFalse(freed.is_set())
             go_on.set()
             self.assertTrue(freed.wait(60))

@@ -90,6 +90,9 @@ enum AttemptError {
     Failed(Error),
 }
 
+/// Work on a connection. The argument is whether an earlier attempt may have been written.
+type Work<'a> = dyn FnMut(&Connection, bool) -> rusqlite::Result<()> + 'a;
+
 pub struct WriteAccess<'a> {
     database: &'a Database,
     _guard: TimedMutexGuard<'a>,
@@ -136,7 +139,7 @@ impl Database {
         deadline: &Deadline,
         mut work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let Some(guard) = self.lock_for_write(deadline, || false)? else {
+        let Some(guard) = self.lock_for_write(deadline, &|| false)? else {
             return Err(deadline.timed_out());
         };
         guard.write(deadline, |connection, may_be_written| {
@@ -149,7 +152,7 @@ impl Database {
     pub fn lock_for_write(
         &self,
         deadline: &Deadline,
-        is_done: impl Fn() -> bool,
+        is_done: &dyn Fn() -> bool,
     ) -> Result<Option<WriteAccess<'_>>> {
         let guard = self.lock(&self.slots.writer, deadline, is_done)?;
         Ok(guard.map(|guard| WriteAccess { database: self, _guard: guard }))
@@ -161,7 +164,7 @@ impl Database {
         deadline: &Deadline,
         mut work: impl FnMut(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let Some(_guard) = self.lock(&self.slots.reader, deadline, || false)? else {
+        let Some(_guard) = self.lock(&self.slots.reader, deadline, &|| false)? else {
             return Err(deadline.timed_out());
         };
         self.work(&self.slots.reader, deadline, false, |connection, _| work(connection))
@@ -171,7 +174,7 @@ impl Database {
         &'a self,
         slot: &'a HandleSlot,
         deadline: &Deadline,
-        is_done: impl Fn() -> bool,
+        is_done: &dyn Fn() -> bool,
     ) -> Result<Option<TimedMutexGuard<'a>>> {
         slot.mutex.lock(deadline, is_done).map_err(|error| {
             match slot.is_locked_out.load(Ordering::Relaxed) {
@@ -190,18 +193,36 @@ impl Database {
         is_write: bool,
         mut work: impl FnMut(&Connection, bool) -> rusqlite::Result<T>,
     ) -> Result<T> {
+        let mut result = None;
+        let mut keep_result = |connection: &Connection, may_be_written: bool| {
+            result = Some(work(connection, may_be_written)?);
+            Ok(())
+        };
+        self.repeat(slot, deadline, is_write, &mut keep_result)?;
+        // There is a result, because `repeat` succeeds only after `work`.
+        result.ok_or_else(|| deadline.timed_out())
+    }
+
+    /// Like [`Database::work`], compiled once for all kinds of work.
+    fn repeat(
+        &self,
+        slot: &HandleSlot,
+        deadline: &Deadline,
+        is_write: bool,
+        work: &mut Work<'_>,
+    ) -> Result<()> {
         let (mut tries, mut replaced, mut lost_locks) = (0, 0, 0);
         let (mut may_be_written, mut is_checkpointed) = (false, false);
         loop {
             let mut has_begun = false;
             let checks_locks = lost_locks < MAX_LOST_LOCKS;
-            let outcome = self.attempt(slot, is_write, checks_locks, |connection| {
+            let outcome = self.attempt(slot, is_write, checks_locks, &mut |connection| {
                 has_begun = true;
                 work(connection, may_be_written)
             });
             slot.is_locked_out.store(matches!(outcome, Err(AttemptError::Busy)), Ordering::Relaxed);
             match outcome {
-                Ok(value) => return Ok(value),
+                Ok(()) => return Ok(()),
                 Err(AttemptError::Busy) => {
                     deadline
                         .sleep(pause(tries))
@@ -255,13 +276,13 @@ impl Database {
         }
     }
 
-    fn attempt<T>(
+    fn attempt(
         &self,
         slot: &HandleSlot,
         is_write: bool,
         checks_locks: bool,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, AttemptError> {
+        work: &mut dyn FnMut(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), AttemptError> {
         let _using = databases::shared();
         let mut current = slot.handle();
         let handle = match current.take() {

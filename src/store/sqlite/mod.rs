@@ -195,7 +195,7 @@ impl SqliteStore {
     /// Saves a row by group commit. Returns whether it was written.
     fn save_by_group_commit(&self, own: &Arc<PendingRow>, deadline: &Deadline) -> Result<bool> {
         let is_done = || own.saved.get().is_some();
-        let access = self.database.lock_for_write(deadline, is_done);
+        let access = self.database.lock_for_write(deadline, &is_done);
         let Some(access) = access.or_else(|error| if is_done() { Ok(None) } else { Err(error) })?
         else {
             return Ok(own.saved.get().is_some_and(|saved| *saved));

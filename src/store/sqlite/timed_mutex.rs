@@ -31,7 +31,7 @@ impl TimedMutex {
     pub fn lock(
         &self,
         deadline: &Deadline,
-        is_done: impl Fn() -> bool,
+        is_done: &dyn Fn() -> bool,
     ) -> Result<Option<TimedMutexGuard<'_>>> {
         let mut state = self.state();
         loop {

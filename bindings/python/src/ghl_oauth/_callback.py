@@ -124,12 +124,16 @@ def discard_pending() -> None:
     take_pending()
 
 
-def free_client(client: c_void_p, store: object) -> None:
-    """Frees a client that no call uses any more.
+def free_client(created: list[c_void_p], store: object) -> None:
+    """Takes out the client that no call uses any more, and frees it. The list may be empty.
 
     The library forbids that inside a callback. If the garbage collector runs there, the client is
     freed at the end of the call; the callbacks of its store must live until then.
     """
+    try:
+        client = created.pop()
+    except IndexError:  # not created yet, or freed by another thread
+        return
     if _thread.callbacks:
         _unfreed.append((client, store))
     else:

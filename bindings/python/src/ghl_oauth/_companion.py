@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from types import BuiltinFunctionType
 from typing import Any, Callable, Optional, Protocol
 
+from .errors import Cancelled
+
 _PATIENCE = 0.1
 """How often the main thread looks around while it waits, in seconds. Only Linux interrupts the
 wait for a lock when a signal arrives."""
@@ -50,11 +52,12 @@ def run(work: Callable[[], Any], cancel: Cancel | None, pending: Pending) -> Err
             no ``Exception``, cancels the call.
 
     Returns:
-        The result or the error of ``work``.
+        The result or the error of ``work``. In a child that a callback or a signal handler forked,
+        the companion does not exist, and the error is :class:`Cancelled`.
     """
     errand = Errand(work, cancel)
     post = _current
-    if post is None or post.answered:
+    if post is None or post.answered or post.companion.is_missing():
         Companion().run(errand, None, pending)
     else:
         post.companion.run(errand, post, pending)
@@ -98,6 +101,16 @@ class Errand(_Once):
             except BaseException as error:
                 self.error = error
             self.finished = True
+
+    def lose(self) -> None:
+        """Ends the call in a forked child, in which its thread does not exist."""
+        if self.error is None:
+            self.error = Cancelled(
+                {
+                    "message": "this process was forked during the call",
+                    "help": "call again in the child",
+                }
+            )
 
 
 class _Post(_Once):
@@ -191,6 +204,12 @@ class Companion:
                 self._abandon()
         if not begun:
             errand.perform()
+        elif not errand.finished:
+            errand.lose()
+
+    def is_missing(self) -> bool:
+        """Whether this is a forked child, in which the thread does not exist."""
+        return os.getpid() != self._process
 
     def _hand_over(self, errand: Errand, below: _Post | None) -> bool:
         """False if no thread can be started: at a limit, or at the exit of the interpreter."""
@@ -210,10 +229,8 @@ class Companion:
     def _attend(
         self, errand: Errand, below: _Post | None, pending: Pending, cancel: Cancel | None
     ) -> None:
-        """Runs callbacks until the errand is done."""
-        while not errand.finished:
-            if os.getpid() != self._process:
-                raise RuntimeError("a callback forked, and returned in the child")
+        """Runs callbacks until the errand is done, or the thread is missing."""
+        while not errand.finished and not self.is_missing():
             if cancel is not None:
                 cancel()
             post = self.post

@@ -48,7 +48,7 @@ def run(work: Callable[[], Any], cancel: Cancel | None) -> Errand:
     gevent = _module("gevent")
     errand = Errand(work, cancel)
     post = _answering.get(gevent.getcurrent())
-    if post is not None:
+    if post is not None and not post.visit.is_missing():
         post.visit.run(errand, post)
         return errand
     hub = gevent.get_hub()
@@ -197,13 +197,17 @@ class _Visit:
         finally:
             if below is None and not errand.finished:
                 self._abandon()
+        if not errand.finished:
+            errand.lose()
+
+    def is_missing(self) -> bool:
+        """Whether this is a forked child, in which the thread does not exist."""
+        return os.getpid() != self._process
 
     def _attend(self, errand: Errand, below: _Post | None, cancel: Cancel | None) -> None:
-        """Runs callbacks until the errand is done."""
+        """Runs callbacks until the errand is done, or the thread is missing."""
         left: BaseException | None = None
-        while not errand.finished:
-            if os.getpid() != self._process:
-                raise RuntimeError("the process was forked during a call")
+        while not errand.finished and not self.is_missing():
             if cancel is not None:
                 cancel()
             post = self.post

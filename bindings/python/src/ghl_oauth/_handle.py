@@ -43,17 +43,33 @@ class Handle:
     __slots__ = ("__weakref__", "_event_callback", "_given_ids", "_listener", "_pointer")
 
     def __init__(self, config: bytes) -> None:
-        self._own(_created(_boundary.call, library.ghl_client_new, config), None)
+        self._create(None, _boundary.call, library.ghl_client_new, config)
 
-    def _own(self, client: c_void_p, store: object) -> None:
-        self._pointer = client
+    def _create(self, store: object, function: Callable[..., Any], *arguments: Any) -> None:
+        """Makes the call that creates the client, which is freed if a signal interrupts this."""
         self._listener: Listener | None = None
         self._given_ids: dict[str, str] = {}
         self._event_callback: Any = None
-        finalizer = weakref.finalize(self, free_client, client, store)
+        created: list[c_void_p] = []
+        # Registered before the call, because a signal may arrive at any time after it.
+        finalizer = weakref.finalize(self, free_client, created, store)
         # At interpreter exit, daemon threads may still be inside a call; the process frees the
         # memory.
         finalizer.atexit = False
+
+        def create() -> None:
+            client = c_void_p()
+            function(*arguments, byref(client))
+            created.append(client)
+            if not finalizer.alive:
+                free_client(created, store)
+
+        try:
+            interruptible(create, None)
+        except BaseException:
+            finalizer()
+            raise
+        self._pointer = created[0]
         _offer_at_exit(self)
 
     def call(self, function: Callable[..., int], *arguments: Any) -> Any:
@@ -213,7 +229,7 @@ class StoreHandle(Handle):
         self._bridge = Bridge(store)
         new = library.ghl_client_new_with_store
         struct = byref(self._bridge.struct)
-        self._own(_created(self._guarded, _boundary.call, new, config, struct), self._bridge)
+        self._create(self._bridge, self._guarded, _boundary.call, new, config, struct)
 
     def call(self, function: Callable[..., int], *arguments: Any) -> Any:
         return self._guarded(super().call, function, *arguments)
@@ -236,30 +252,6 @@ class StoreHandle(Handle):
             raise
         finally:
             _end(self)
-
-
-def _created(function: Callable[..., Any], *arguments: Any) -> c_void_p:
-    """The client that a call creates. If it is interrupted, the client is freed."""
-    created: list[c_void_p] = []
-
-    def free() -> None:
-        with contextlib.suppress(IndexError):
-            library.ghl_client_free(created.pop())
-
-    def create() -> None:
-        client = c_void_p()
-        function(*arguments, byref(client))
-        created.append(client)
-        caller = companion.get()
-        if caller is not None and caller.abandoned:
-            free()
-
-    try:
-        interruptible(create, None)
-    except BaseException:
-        free()
-        raise
-    return created.pop()
 
 
 _call_ids = itertools.count(1)

@@ -25,7 +25,7 @@ class Scope:
         outer, self._cancel = self._cancel, cancel
         try:
             if self._cancelled:
-                raise Cancelled("the awaiting task was cancelled")
+                raise Cancelled("the call was cancelled before it began")
             return work()
         finally:
             self._cancel = outer
@@ -36,8 +36,10 @@ class Scope:
         To be repeated until the method has returned, since a call may just be about to begin.
         """
         self._cancelled = True
-        if self._cancel is not None:
-            self._cancel()
+        # Read once: the thread that makes the call resets it.
+        cancel = self._cancel
+        if cancel is not None:
+            cancel()
 
     def deliver(self, progress: Callable[[Any], object]) -> Callable[[Any], object]:
         """The function that the calls tell of their progress, instead of this one."""

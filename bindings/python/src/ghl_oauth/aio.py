@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 from . import client as _client
 from . import pages as _pages
 from ._interrupt import Scope, current_scope
+from .errors import Cancelled
 from .models import Event, FailedToken
 from .store import Store
 
@@ -47,10 +48,13 @@ class Pages(AsyncIterator[Item]):
     iteration, which continues with the same page. Use an iterator in one task at a time.
     """
 
-    def __init__(self, client: Client, pages: _pages.Pages[Item]) -> None:
-        """Takes the client that runs the calls, and the list that makes them."""
+    def __init__(
+        self, client: Client, pages: _pages.Pages[Item], call_id: str | None = None
+    ) -> None:
+        """Takes the client that runs the calls, the list that makes them, and their id."""
         self._client = client
         self._pages = pages
+        self._call_id = call_id
 
     @property
     def next_page_token(self) -> str | None:
@@ -66,7 +70,7 @@ class Pages(AsyncIterator[Item]):
         while True:
             for item in self._pages._items:
                 return item
-            if not await self._client._run(self._pages._load):
+            if not await self._client._run(self._pages._load, self._client._scope(self._call_id)):
                 raise StopAsyncIteration
 
 
@@ -90,7 +94,8 @@ def _awaited(
 
     @wraps(method)
     async def run(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Result:
-        return await self._run(partial(method, self._sync(), *args, **kwargs))
+        work = partial(method, self._sync(), *args, **kwargs)
+        return await self._run(work, self._scope(kwargs.get("call_id")))
 
     return run
 
@@ -114,7 +119,8 @@ def _paged(
 
     @wraps(method)
     def run(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Pages[Item]:
-        return Pages(self, method(self._sync(), *args, **kwargs))
+        call_id = cast("str | None", kwargs.get("call_id"))
+        return Pages(self, method(self._sync(), *args, **kwargs), call_id)
 
     return run
 
@@ -176,6 +182,8 @@ class Client:
         # By process, since a forked child has none of the parent's threads.
         self._pools: dict[int, ThreadPoolExecutor] = {}
         self._renewals: dict[tuple[asyncio.AbstractEventLoop, str], _Renewal] = {}
+        # The calls that have not ended, in a dict because each operation on one is atomic.
+        self._scopes: dict[_LoopScope, None] = {}
 
     def __repr__(self) -> str:
         return repr(self._client).replace("ghl_oauth.", "ghl_oauth.aio.", 1)
@@ -214,12 +222,17 @@ class Client:
     def cancel(self, call_id: str | None = None) -> None:
         """Ends calls in progress with :class:`Cancelled`; later calls are not affected.
 
+        A call that waits for a thread is never made.
+
         Args:
             call_id: Only calls that were given this id. Default: every call.
 
         A refresh whose request was sent continues until the response is saved.
         """
         self._sync().cancel(call_id)
+        for scope in list(self._scopes):
+            if call_id is None or call_id == scope.call_id:
+                scope.stop()
 
     def on_event(self, listener: Callable[[Event], object] | None) -> None:
         """Sets the function that receives this client's token events, or removes it if None.
@@ -253,13 +266,18 @@ class Client:
             if token is not None:
                 return token
         if options:
-            return await self._run(partial(client.access_token, resource_id, **options))
+            work = partial(client.access_token, resource_id, **options)
+            return await self._run(work, self._scope(options.get("call_id")))
         key = asyncio.get_running_loop(), resource_id
         renewal = self._renewals.get(key)
         if renewal is None:
-            task = asyncio.ensure_future(self._run(partial(client.access_token, resource_id)))
+            scope = self._scope(None)
+            work = partial(client.access_token, resource_id)
+            task = asyncio.ensure_future(self._run(work, scope))
             renewal = self._renewals[key] = _Renewal(task)
             task.add_done_callback(lambda _: self._forget(key, renewal))
+            # Here as well, because a task that is cancelled first never begins.
+            task.add_done_callback(lambda _: self._scopes.pop(scope, None))
         renewal.waiting += 1
         try:
             await asyncio.wait((renewal.task,))
@@ -302,23 +320,37 @@ class Client:
             raise ValueError("the client is closed")
         return self._client
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
+    def _scope(self, call_id: Any) -> _LoopScope:
+        """What :meth:`cancel` needs to end a call, before the call is made."""
+        scope = _LoopScope(call_id)
+        self._scopes[scope] = None
+        return scope
+
+    async def _run(self, work: Callable[[], Result], scope: _LoopScope) -> Result:
         """Runs a call on a thread of this client."""
-        self._sync()._open()
-        scope = _LoopScope()
-        context = copy_context()
-        context.run(current_scope.set, scope)
-        call = self._pool().submit(context.run, work)
-        future = asyncio.wrap_future(call)
         try:
-            await asyncio.wait((future,))
-        except asyncio.CancelledError:
-            if not call.cancel():
-                await _finished(future, scope.cancel)
-            raise
+            self._sync()._open()
+            context = copy_context()
+            context.run(current_scope.set, scope)
+            call = self._pool().submit(context.run, work)
+            scope.submitted(call)
+            future = asyncio.wrap_future(call)
+            try:
+                await asyncio.wait((future, scope.stopped), return_when=asyncio.FIRST_COMPLETED)
+                if not future.done():
+                    await _finished(future, scope.cancel)
+            except asyncio.CancelledError:
+                if not call.cancel():
+                    await _finished(future, scope.cancel)
+                raise
+        finally:
+            self._scopes.pop(scope, None)
         if scope.error is not None:
-            future.exception()  # Otherwise asyncio would log that it was ignored.
+            if not future.cancelled():
+                future.exception()  # Otherwise asyncio would log that it was ignored.
             raise scope.error
+        if future.cancelled():
+            raise Cancelled("the call was cancelled before it began")
         return future.result()
 
     def _pool(self) -> ThreadPoolExecutor:
@@ -342,15 +374,40 @@ class _Renewal:
 
 
 class _LoopScope(Scope):
-    """A call that tells the event loop of its progress."""
+    """A call that tells the event loop of its progress, and that another thread can cancel."""
 
-    __slots__ = ("_context", "_loop", "error")
+    __slots__ = ("_call", "_context", "_loop", "_process", "call_id", "error", "stopped")
 
-    def __init__(self) -> None:
+    def __init__(self, call_id: Any) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
         self._context = copy_context()
+        self._call: Future[Any] | None = None
+        self.call_id = call_id
         self.error: BaseException | None = None
+        # Done after `stop`: the waiting task then repeats the cancellation until the call's end.
+        self.stopped: asyncio.Future[None] = self._loop.create_future()
+
+    def submitted(self, call: Future[Any]) -> None:
+        """Notes that the call waits for a thread."""
+        self._call = call
+        if self._cancelled:
+            call.cancel()
+
+    def stop(self) -> None:
+        """Cancels the call, unless it is one of the process that forked this one."""
+        if self._process != os.getpid():
+            return
+        self._cancelled = True  # before `_call` is read, as `submitted` does the reverse
+        call = self._call
+        if call is None or not call.cancel():
+            with suppress(RuntimeError):  # The loop is closed.
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if not self.stopped.done():
+            self.stopped.set_result(None)
 
     def deliver(self, progress: Callable[[Any], object]) -> Callable[[Any], object]:
         """The function that the call tells of its progress; an exception ends the call."""

@@ -63,7 +63,8 @@ class HttpxAuth(httpx.Auth):
     async def _renew(self, refused: str) -> str | None:
         if self._aio is None:
             return await anyio.to_thread.run_sync(self._bearer.renew, refused)
-        return await self._aio._run(partial(self._bearer.renew, refused))
+        work = partial(self._bearer.renew, refused)
+        return await self._aio._run(work, self._aio._scope(None))
 
 
 def _carried(response: httpx.Response, header: str) -> bool:

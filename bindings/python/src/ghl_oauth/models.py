@@ -518,7 +518,7 @@ def _error_of(response: Response) -> GhlError:
     refused = status == 429 or (status == 503 and retry_after_ms is not None)
     repeatable = response.idempotent
     if repeatable is None:
-        repeatable = response.method is not None and response.method.upper() in _IDEMPOTENT
+        repeatable = response.method is not None and response.method.upper() in _SAFE
     return kind(
         {
             "status": kind.status,
@@ -541,7 +541,8 @@ def _error_of(response: Response) -> GhlError:
     )
 
 
-_IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+# The methods whose requests the library repeats.
+_SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 def _retry_after_ms(header: Any) -> int | None:
