@@ -105,7 +105,7 @@ pub struct Answer {
     pub is_cut_short: bool,
 }
 
-/// What the attempts before the last one leave behind.
+/// The history of an exchange, apart from its last outcome.
 #[derive(Default)]
 struct Attempts {
     /// Whether the server may have processed one of them.
