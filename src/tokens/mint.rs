@@ -348,9 +348,11 @@ impl LocationQueue {
                 for (index, location_id) in location_ids.iter().enumerate() {
                     valid_id(&format!("locationIds[{index}]"), location_id)?;
                 }
-                let each_once: HashSet<&String> = location_ids.iter().collect();
-                state.total = Some(each_once.len() as u64);
-                state.location_ids = each_once.into_iter().cloned().collect();
+                // Each location once, in the caller's order.
+                let mut seen = HashSet::new();
+                let each_once = location_ids.iter().filter(|location_id| seen.insert(*location_id));
+                state.location_ids = each_once.cloned().collect();
+                state.total = Some(state.location_ids.len() as u64);
             }
             None if params.installed => {
                 let list = InstalledLocationsParams {
