@@ -301,8 +301,8 @@ impl Tokens {
             }
         } else if self
             .records
-            .last_deletion_ms(resource_id, deadline)?
-            .is_some_and(|deleted_at| deleted_at > theirs.installed_at())
+            .last_deletion(resource_id, deadline)?
+            .is_some_and(|deletion| !deletion.spares(&theirs))
         {
             return Ok(Adoption::Left("it was deleted under this client id"));
         } else if !theirs.own_consent

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::installation_state::{InstallationState, UNMINTED};
-use super::records::{LoadedRecord, Replaced};
+use super::records::{DeletionTime, LoadedRecord, Replaced};
 use super::{Deletion, Origin, Saved, Tokens, Want};
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
@@ -121,6 +121,7 @@ impl Tokens {
         let company =
             self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
         let mut deleted = company == Deletion::Deleted;
+        let time = DeletionTime::with_company(at_ms);
         let mut query =
             Query { company_id: Some(company_id.to_owned()), limit: PAGE, ..Query::default() };
         let mut staying = HashSet::new();
@@ -133,7 +134,7 @@ impl Tokens {
             deleted |= self.delete_all_if(&listed, at_ms, deadline)?;
             for row in page.unreadable {
                 deleted |=
-                    self.delete_if(&row.resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
+                    self.delete_if(&row.resource_id, time, ends, deadline)? == Deletion::Deleted;
             }
             match page.next {
                 Some(next) => query.after = Some(next),
@@ -150,8 +151,7 @@ impl Tokens {
                 copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
             if is_of_company && location_id != company_id {
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |=
-                    self.delete_if(&location_id, at_ms, ends, deadline)? == Deletion::Deleted;
+                deleted |= self.delete_if(&location_id, time, ends, deadline)? == Deletion::Deleted;
             }
         }
         self.installations.for_each_unminted(
@@ -183,6 +183,7 @@ impl Tokens {
         if listed.is_empty() {
             return Ok(false);
         }
+        let time = DeletionTime::with_company(at_ms);
         let _deferred = deferred_callbacks::defer();
         for record in listed {
             let last = self.installations.last(&record.resource_id, deadline)?;
@@ -190,14 +191,14 @@ impl Tokens {
                 self.installations.set_list(&record.resource_id, UNMINTED, deadline)?;
             }
         }
-        let changed = self.records.delete_listed(listed, at_ms, deadline)?;
+        let changed = self.records.delete_listed(listed, time, deadline)?;
         let mut deleted = false;
         for record in listed {
             let resource_id = &record.resource_id;
             if changed.contains(resource_id) {
                 // Another writer changed the record: judge it again.
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |= self.delete_if(resource_id, at_ms, ends, deadline)? == Deletion::Deleted;
+                deleted |= self.delete_if(resource_id, time, ends, deadline)? == Deletion::Deleted;
             } else {
                 self.forget_deleted(resource_id);
                 deleted = true;
@@ -319,8 +320,8 @@ impl Tokens {
             Some(last) => {
                 self.records.delete(
                     &record.resource_id,
-                    last.at_ms,
-                    |held| held.installed_at() <= last.at_ms,
+                    DeletionTime::with_company(last.at_ms),
+                    |held| held.installed_at() <= last.at_ms && !held.own_consent,
                     deadline,
                 )?;
                 Ok(Saved::Deleted)

@@ -57,7 +57,9 @@ use installation_state::Installations;
 pub use maintain::MaintainParams;
 use maintain::Maintained;
 pub use mint::MintParams;
-use records::{Deletion, Keeping, Origin, Records, Replaced, SaveRetry, Saved, SavedCopy};
+use records::{
+    Deletion, DeletionTime, Keeping, Origin, Records, Replaced, SaveRetry, Saved, SavedCopy,
+};
 use rejected_tokens::RejectedTokens;
 use schedule::Schedule;
 use token_cache::{CachedToken, StaleReason, TokenCache};
@@ -778,7 +780,7 @@ impl Tokens {
     fn delete_if(
         &self,
         resource_id: &str,
-        at_ms: i64,
+        time: impl Into<DeletionTime>,
         should_delete: impl Fn(&Record) -> bool,
         deadline: &Deadline,
     ) -> Result<Deletion> {
@@ -789,7 +791,7 @@ impl Tokens {
         };
         let deletion = self
             .records
-            .delete(resource_id, at_ms, should_delete, deadline)
+            .delete(resource_id, time, should_delete, deadline)
             .map_err(|error| error.with_resource(resource_id))?;
         drop(lock);
         if deletion == Deletion::Kept {

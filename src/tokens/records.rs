@@ -95,12 +95,52 @@ struct Unsaved {
     next_save_at: Duration,
 }
 
+/// When a resource was deleted. A later consent survives the deletion.
+#[derive(Debug, Clone, Copy)]
+pub struct DeletionTime {
+    pub at_ms: i64,
+    /// When a location's own consent was deleted: not by its company's UNINSTALL.
+    own_consent_at_ms: i64,
+}
+
+impl From<i64> for DeletionTime {
+    fn from(at_ms: i64) -> DeletionTime {
+        DeletionTime { at_ms, own_consent_at_ms: at_ms }
+    }
+}
+
+impl DeletionTime {
+    /// A deletion by the UNINSTALL of the location's company.
+    pub fn with_company(at_ms: i64) -> DeletionTime {
+        DeletionTime { at_ms, own_consent_at_ms: i64::MIN }
+    }
+
+    fn of(tombstone: &Note) -> DeletionTime {
+        let at_ms = deleted_at(tombstone);
+        let own_consent = tombstone.document.get("ownConsentAtMs").and_then(Value::as_i64);
+        DeletionTime { at_ms, own_consent_at_ms: own_consent.unwrap_or(at_ms) }
+    }
+
+    /// The time of both deletions together.
+    fn merged(self, other: DeletionTime) -> DeletionTime {
+        DeletionTime {
+            at_ms: self.at_ms.max(other.at_ms),
+            own_consent_at_ms: self.own_consent_at_ms.max(other.own_consent_at_ms),
+        }
+    }
+
+    /// Whether a token of a consent survives.
+    pub fn spares(self, consent: &Record) -> bool {
+        let ended = if consent.own_consent { self.own_consent_at_ms } else { self.at_ms };
+        ended < consent.installed_at()
+    }
+}
+
 /// A deletion by this process.
 struct Deleted {
     /// The count when the deletion was complete.
     ended: u64,
-    /// Wall-clock time of the deletion; a later consent survives it.
-    at_ms: i64,
+    time: DeletionTime,
     uptime: Duration,
 }
 
@@ -323,14 +363,14 @@ impl Records {
         if record.version == 0 && last_deleted == record.predecessor {
             return Ok(true);
         }
-        let is_of_later_consent = origin.is_consent()
+        let is_spared = origin.is_consent()
             && tombstone
                 .as_ref()
-                .is_none_or(|tombstone| deleted_at(tombstone) < record.installed_at());
-        if is_of_later_consent {
+                .is_none_or(|tombstone| DeletionTime::of(tombstone).spares(record));
+        if is_spared {
             (record.version, record.predecessor) = (0, last_deleted);
         }
-        Ok(is_of_later_consent)
+        Ok(is_spared)
     }
 
     /// Checks for a deletion that ran concurrently with a record's first save and so missed the
@@ -401,10 +441,11 @@ impl Records {
     pub fn delete(
         &self,
         resource_id: &str,
-        at_ms: i64,
+        time: impl Into<DeletionTime>,
         should_delete: impl Fn(&Record) -> bool,
         deadline: &Deadline,
     ) -> Result<Deletion> {
+        let time = time.into();
         let mut was_there = false;
         loop {
             deadline.check()?;
@@ -433,7 +474,7 @@ impl Records {
             let spent = newest.map(|record| record.spent.clone()).unwrap_or_default();
             self.write_tombstone(
                 resource_id,
-                TombstoneContents { at_ms, version, spent: &spent },
+                TombstoneContents { time, version, spent: &spent },
                 deadline,
             )?;
             if version == 0 {
@@ -442,13 +483,13 @@ impl Records {
                 if self.store.version(resource_id, deadline)?.is_some() {
                     continue;
                 }
-                was_there |= self.complete_deletion(resource_id, at_ms, &should_delete);
+                was_there |= self.complete_deletion(resource_id, time, &should_delete);
                 return Ok(if was_there { Deletion::Deleted } else { Deletion::NotFound });
             }
             was_there = true;
             if self.store.remove_all(&[(resource_id.to_owned(), version)], deadline)?[..] == [true]
             {
-                self.complete_deletion(resource_id, at_ms, &should_delete);
+                self.complete_deletion(resource_id, time, &should_delete);
                 return Ok(if self.is_unsaved(resource_id) {
                     Deletion::Kept
                 } else {
@@ -479,7 +520,7 @@ impl Records {
     fn complete_deletion(
         &self,
         resource_id: &str,
-        at_ms: i64,
+        time: DeletionTime,
         should_delete: &impl Fn(&Record) -> bool,
     ) -> bool {
         let mut overlay = self.overlay();
@@ -489,10 +530,10 @@ impl Records {
         if overlay.deleted.len() >= PRUNE_ABOVE {
             overlay.deleted.retain(|_, deleted| deleted.uptime + MAX_CALL > uptime);
         }
-        overlay.deleted.insert(resource_id.to_owned(), Deleted { ended, at_ms, uptime });
+        overlay.deleted.insert(resource_id.to_owned(), Deleted { ended, time, uptime });
         let ends = |unsaved: &Unsaved| {
             should_delete(&unsaved.record)
-                && !(unsaved.origin.is_consent() && at_ms < unsaved.record.installed_at())
+                && !(unsaved.origin.is_consent() && time.spares(&unsaved.record))
         };
         let is_ended = overlay.unsaved.get(resource_id).is_some_and(ends);
         is_ended && overlay.unsaved.remove(resource_id).is_some()
@@ -503,14 +544,14 @@ impl Records {
     pub fn delete_listed(
         &self,
         records: &[Record],
-        at_ms: i64,
+        time: DeletionTime,
         deadline: &Deadline,
     ) -> Result<Vec<String>> {
         let mut notes = Vec::with_capacity(records.len());
         for record in records {
             let tombstone = self.tombstone(&record.resource_id, deadline)?;
             let contents =
-                TombstoneContents { at_ms, version: record.version, spent: &record.spent };
+                TombstoneContents { time, version: record.version, spent: &record.spent };
             notes.push(self.next_tombstone(&record.resource_id, tombstone, contents));
         }
         let saved = self.store.save_notes(&notes, deadline);
@@ -527,7 +568,7 @@ impl Records {
         let removed = self.store.remove_all(&versions, deadline)?;
         for ((resource_id, _), removed) in versions.into_iter().zip(removed) {
             if removed {
-                self.complete_deletion(&resource_id, at_ms, &|_| true);
+                self.complete_deletion(&resource_id, time, &|_| true);
             } else {
                 again.push(resource_id);
             }
@@ -620,9 +661,13 @@ impl Records {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, Note::deleted_version))
     }
 
-    /// When the record was last deleted, in milliseconds since the epoch.
-    pub fn last_deletion_ms(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<i64>> {
-        Ok(self.tombstone(resource_id, deadline)?.as_ref().map(deleted_at))
+    /// When the record was last deleted.
+    pub fn last_deletion(
+        &self,
+        resource_id: &str,
+        deadline: &Deadline,
+    ) -> Result<Option<DeletionTime>> {
+        Ok(self.tombstone(resource_id, deadline)?.as_ref().map(DeletionTime::of))
     }
 
     fn tombstone(&self, resource_id: &str, deadline: &Deadline) -> Result<Option<Note>> {
@@ -662,16 +707,21 @@ impl Records {
     ) -> Note {
         let last_version = last.as_ref().map_or(0, Note::deleted_version);
         let older = last.as_ref().map(spent_of).unwrap_or_default();
-        let at_ms = contents.at_ms.max(last.as_ref().map_or(i64::MIN, deleted_at));
+        let time = last.as_ref().map(DeletionTime::of);
+        let time = time.map_or(contents.time, |last| last.merged(contents.time));
+        let mut document = json!({
+            "version": contents.version.max(last_version + 1),
+            "atMs": time.at_ms,
+            "spent": older.merged(contents.spent),
+        });
+        if time.own_consent_at_ms != time.at_ms {
+            document["ownConsentAtMs"] = time.own_consent_at_ms.into();
+        }
         Note {
             key: key(resource_id),
             version: last.map_or(0, |last| last.version),
             list: TOMBSTONES.into(),
-            document: json!({
-                "version": contents.version.max(last_version + 1),
-                "atMs": at_ms,
-                "spent": older.merged(contents.spent),
-            }),
+            document,
             expires_at: self.clock.wall_ms().saturating_add(RETENTION_MS),
         }
     }
@@ -692,8 +742,7 @@ impl Records {
         let next_save_at = self.clock.uptime() + backoff(0);
         let mut overlay = self.overlay();
         let is_ended = |deleted: &Deleted| {
-            deleted.ended > record.as_of
-                && !(origin.is_consent() && deleted.at_ms < record.installed_at())
+            deleted.ended > record.as_of && !(origin.is_consent() && deleted.time.spares(&record))
         };
         if overlay.deleted.get(&resource_id).is_some_and(is_ended) {
             return Keeping::Deleted;
@@ -815,7 +864,7 @@ impl Records {
 /// The part of a tombstone that comes from the deleted record.
 #[derive(Clone, Copy)]
 struct TombstoneContents<'a> {
-    at_ms: i64,
+    time: DeletionTime,
     version: u64,
     spent: &'a SpentDigests,
 }
@@ -1025,6 +1074,36 @@ mod tests {
             ));
             let expected = if consents_again { "access later" } else { "access consent" };
             assert_eq!(newest(&records), expected);
+        }
+    }
+
+    #[test]
+    fn unsaved_own_consent_survives_the_uninstall_of_the_company_but_no_other_deletion() {
+        // Each deletion, and whether the consent survives it together with the earlier ones.
+        let (company, user) = (DeletionTime::with_company, DeletionTime::from);
+        let histories: [(&[fn(i64) -> DeletionTime], bool); 5] = [
+            (&[company], true),
+            (&[company, company], true),
+            (&[user], false),
+            (&[user, company], false),
+            (&[company, user], false),
+        ];
+        for (deletions, survives) in histories {
+            let records = records();
+            let other = Records::new(Arc::clone(&records.store), Arc::clone(&records.clock));
+            let mut minted = other.new_record(ID.into(), token("minted"), &patience()).unwrap();
+            other.save(&mut minted, &Origin::Mint, &patience()).unwrap();
+            let (unsaved, origin) = consent(&records);
+            let unsaved = Record { own_consent: true, ..unsaved };
+            let after = unsaved.installed_at() + 1000;
+            assert_eq!(records.keep_unsaved(unsaved, origin), Keeping::Kept);
+            for deletion in deletions {
+                other.delete(ID, deletion(after), |_| true, &patience()).unwrap();
+            }
+            let retry = records.retry_save(ID, true, |_, saved| Ok(saved), &patience());
+            let expected = if survives { Saved::Ours } else { Saved::Deleted };
+            assert!(matches!(retry, SaveRetry::Done(_, saved) if saved == expected));
+            assert_eq!(records.load(ID, &patience()).unwrap().is_some(), survives);
         }
     }
 
