@@ -302,7 +302,7 @@ impl Tokens {
         } else if self
             .records
             .last_deletion(resource_id, deadline)?
-            .is_some_and(|deletion| !deletion.spares(&theirs))
+            .is_some_and(|deletion| deletion.of_kind(&theirs) > theirs.installed_at())
         {
             return Ok(Adoption::Left("it was deleted under this client id"));
         } else if !theirs.own_consent

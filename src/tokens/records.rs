@@ -129,10 +129,14 @@ impl DeletionTime {
         }
     }
 
-    /// Whether a token of a consent survives.
-    pub fn spares(self, consent: &Record) -> bool {
-        let ended = if consent.own_consent { self.own_consent_at_ms } else { self.at_ms };
-        ended < consent.installed_at()
+    /// When tokens of this record's kind were deleted.
+    pub fn of_kind(self, record: &Record) -> i64 {
+        if record.own_consent { self.own_consent_at_ms } else { self.at_ms }
+    }
+
+    /// Whether the token of a consent survives.
+    fn spares(self, consent: &Record) -> bool {
+        self.of_kind(consent) < consent.installed_at()
     }
 }
 
