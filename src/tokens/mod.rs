@@ -322,6 +322,9 @@ impl Tokens {
                 self.invalidate(resource_id);
                 return Ok(held);
             }
+            Ok(Some(held)) if spent.is_some_and(|spent| is_of_later_grant(&held, spent)) => {
+                return Ok(held);
+            }
             Ok(Some(held)) => {
                 let origin = Origin::Consent(Some(Replaced::from(&held)));
                 let installed_at = begins.or(held.installed_at);
@@ -928,6 +931,14 @@ fn not_found(resource_id: &str) -> Error {
     )
     .with_help("let the user consent (authorization_url), or import a token")
     .with_resource(resource_id)
+}
+
+/// Whether a good token belongs to a grant that began after `spent` was issued to another resource.
+fn is_of_later_grant(held: &Record, spent: &Token) -> bool {
+    held.standing == Standing::Good
+        && held.token.refresh_token.is_some()
+        && !records::same_token(&held.token, spent)
+        && spent.issued_at.is_none_or(|issued_at| issued_at < held.installed_at())
 }
 
 fn deleted_meanwhile(resource_id: &str) -> Error {
