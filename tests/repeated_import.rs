@@ -555,6 +555,24 @@ fn location_stored_with_the_refresh_token_of_its_company_is_minted_from_the_comp
     }
 }
 
+#[test]
+fn older_company_token_of_a_location_does_not_replace_a_later_consent_of_the_company() {
+    for kind in EVERY.into_iter().filter(|kind| *kind != Kind::Host) {
+        let fixture = Fixture::new(kind);
+        let (company, location) = (fixture.company(), fixture.location(0));
+        let abi = fixture.open();
+        let answer = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+        import(&abi, &shared(&answer, &[(&company, Some(&location))])[0], false);
+        fixture.pass(Duration::from_secs(60));
+        abi.connect_company(&fixture.emulator);
+        let consented = abi.live_token(&fixture.emulator, &company);
+        abi.live_token(&fixture.emulator, &location);
+        assert!(sent(&fixture.emulator).contains(&"refresh 200".to_owned()), "{kind:?}");
+        assert_eq!(abi.live_token(&fixture.emulator, &company), consented, "{kind:?}");
+        works(&fixture, &abi, &company);
+    }
+}
+
 /// Two stored records share one refresh token, as imported by an older version of the library.
 #[test]
 fn stored_tokens_with_the_same_refresh_token_are_assigned_to_their_owners() {
