@@ -1153,8 +1153,8 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  *                      more than once; by default true for GET, HEAD and OPTIONS. With "retry":
  *                      false the request is sent once, even after 429 and 503; only the repetition
  *                      with a refreshed token remains, since the server had refused the token
- * @param out_json      {"status", "headers": {lower-case name: string}, "setCookies"?: [string],
- *                      "body", "bodyEncoding": "json" | "text" | "base64"}, or the error; free
+ * @param out_json      {"status", "headers": {lower-case name: string}, "setCookies"?: [string,
+ *                      …], "body", "bodyEncoding": "json" | "text" | "base64"}, or the error; free
  *                      with ghl_string_free; may be NULL. "headers" joins the values of a repeated
  *                      header by ", "; "setCookies" has each Set-Cookie by itself. "body" is the
  *                      JSON of the response, byte for byte without white space around it, if the

@@ -44,13 +44,16 @@ fuzz_target!(|data: &[u8]| {
     // A repetition changes nothing, and a single flipped bit makes another body.
     let listed = client.pages(ghl_tokens_list, "items");
     let again = client.deliver(ghl_webhook_apply, rest, &headers);
-    assert_eq!(again.0 == 0, applied.0 == 0, "{} and then {}", applied.1, again.1);
-    assert!(
-        again.0 != 0
-            || again.1["applied"] != Value::Bool(true)
-            || applied.1["applied"] != Value::Bool(true)
-    );
-    assert_eq!(client.pages(ghl_tokens_list, "items"), listed);
+    // A delivery that ran into the short deadline is completed by its repetition.
+    if !applied.is_one_of(&[Status::Timeout]) && !again.is_one_of(&[Status::Timeout]) {
+        assert_eq!(again.0 == 0, applied.0 == 0, "{} and then {}", applied.1, again.1);
+        assert!(
+            again.0 != 0
+                || again.1["applied"] != Value::Bool(true)
+                || applied.1["applied"] != Value::Bool(true)
+        );
+        assert_eq!(client.pages(ghl_tokens_list, "items"), listed);
+    }
     if let Some(first) = rest.first() {
         let mut other = rest.to_vec();
         other[0] = first ^ 1;
