@@ -2676,7 +2676,7 @@ private:
         return state == nullptr ? nullptr : state->handle;
     }
 
-    // The parameters with the options of the call. The library refuses what is no JSON object.
+    // The parameters with the options of the call. The library refuses anything but a JSON object.
     static detail::writer optioned(const call_options *options, const detail::writer &params) {
         constexpr const char *blanks = " \t\n\r";
         std::string_view members = params.view();

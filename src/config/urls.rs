@@ -47,8 +47,8 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a path is meant to be a URL, even one with a malformed scheme: it may contain a
-/// password, and must not be quoted as a path. A single letter is a Windows drive.
+/// Whether a path looks like a URL, with a valid or malformed scheme. It may contain a password, so
+/// errors must not quote it. A single letter is a Windows drive.
 pub(super) fn is_url(path: &Path) -> bool {
     let text = path.to_string_lossy();
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);

@@ -79,8 +79,8 @@ impl Companies {
 }
 
 impl Tokens {
-    /// The company that can mint for a location: the one that a newer INSTALL names, the record's,
-    /// a remembered one, or the only one in the store. If there are several and an INSTALL is
+    /// The company that can mint for a location: from a newer INSTALL, the record or memory, or the
+    /// only company in the store. If there are several and an INSTALL is
     /// pending, searches their location lists.
     pub(super) fn company_of(
         &self,

@@ -1132,13 +1132,13 @@ _IN_MILLISECONDS = {
 
 
 def milliseconds(seconds: Any) -> Any:
-    """A duration in whole milliseconds, rounded up. The library refuses what is no number."""
+    """A duration in whole milliseconds, rounded up. The library refuses other types."""
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     return whole_seconds(seconds * 1000) if is_number else seconds
 
 
 def whole_seconds(seconds: Any) -> Any:
-    """A duration in whole seconds, rounded up. The library refuses what is no number."""
+    """A duration in whole seconds, rounded up. The library refuses other types."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         return seconds
     if not math.isfinite(seconds):
