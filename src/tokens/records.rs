@@ -1084,13 +1084,14 @@ mod tests {
     #[test]
     fn unsaved_own_consent_survives_the_uninstall_of_the_company_but_no_other_deletion() {
         // Each deletion, and whether the consent survives it together with the earlier ones.
-        let (company, user) = (DeletionTime::with_company, DeletionTime::from);
-        let histories: [(&[fn(i64) -> DeletionTime], bool); 5] = [
-            (&[company], true),
-            (&[company, company], true),
-            (&[user], false),
-            (&[user, company], false),
-            (&[company, user], false),
+        let company: fn(i64) -> DeletionTime = DeletionTime::with_company;
+        let user: fn(i64) -> DeletionTime = DeletionTime::from;
+        let histories = [
+            (vec![company], true),
+            (vec![company, company], true),
+            (vec![user], false),
+            (vec![user, company], false),
+            (vec![company, user], false),
         ];
         for (deletions, survives) in histories {
             let records = records();
