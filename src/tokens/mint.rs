@@ -121,6 +121,7 @@ impl Tokens {
                     Ok(outcome) => return Some(outcome),
                     // A mint that ended with the whole call says nothing about the location.
                     Err(error) if !job.is_fatal(&error) => {
+                        self.failures.note_mint(&location_id, &error, &job.deadline());
                         let error = error.with_resource(&location_id);
                         return Some(MintOutcome::Failed(location_id, error));
                     }

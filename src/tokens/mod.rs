@@ -10,6 +10,7 @@ mod adoption;
 mod bulk;
 mod company;
 mod cooldown;
+mod failures;
 mod flight;
 mod id_hash;
 mod inline_id;
@@ -52,6 +53,7 @@ pub use adoption::AdoptParams;
 pub use bulk::Progress;
 use company::Companies;
 use cooldown::Cooldowns;
+use failures::Failures;
 use flight::{Flights, Role};
 pub use installation::WebhookOutcome;
 pub use installation_state::DELIVERY_RETENTION_MS;
@@ -66,7 +68,7 @@ pub use reports::Counters;
 use reports::Reports;
 use schedule::Schedule;
 use token_cache::TokenCache;
-pub use transfer::{ImportParams, ListParams};
+pub use transfer::{ImportParams, ListParams, ListedState};
 use writer::TokenWriter;
 
 /// How long a caller with a valid token waits for a lock or a busy store.
@@ -93,7 +95,8 @@ pub struct Tokens {
     installations: Arc<Installations>,
     cache: Arc<TokenCache>,
     pub published: Arc<PublishedTokens>,
-    writer: TokenWriter,
+    writer: Arc<TokenWriter>,
+    failures: Failures,
     flights: Flights<(String, Want), Result<Secret>>,
     companies: Companies,
     cooldowns: Arc<Cooldowns>,
@@ -177,7 +180,7 @@ impl Tokens {
             clock: Arc::clone(&clock),
         });
         let (cooldowns, rejected) = (Arc::default(), Arc::default());
-        let writer = TokenWriter {
+        let writer = Arc::new(TokenWriter {
             records: Arc::clone(&records),
             installations: Arc::clone(&installations),
             cache: Arc::clone(&cache),
@@ -187,7 +190,7 @@ impl Tokens {
             rejected: Arc::clone(&rejected),
             reports: Arc::clone(&reports),
             clock: Arc::clone(&clock),
-        };
+        });
         Tokens {
             api,
             clock,
@@ -196,6 +199,7 @@ impl Tokens {
             installations,
             cache,
             published,
+            failures: Failures { writer: Arc::clone(&writer) },
             writer,
             flights: Flights::new(),
             companies: Companies::default(),

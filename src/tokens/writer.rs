@@ -218,7 +218,14 @@ impl TokenWriter {
                 let installed_at = begins.or(held.installed_at);
                 let token = Arc::new(token.clone());
                 (
-                    Record { token, installed_at, standing: Standing::Good, intent: None, ..held },
+                    Record {
+                        token,
+                        installed_at,
+                        standing: Standing::Good,
+                        intent: None,
+                        last_failure: None,
+                        ..held
+                    },
                     origin,
                 )
             }
@@ -302,11 +309,17 @@ impl TokenWriter {
         )
         .with_resource(resource_id);
         self.reports.emit(
-            &Event::ReauthorizationRequired(error.clone()),
+            &Event::ReauthorizationRequired(error.clone(), None),
             resource_id,
             Some(record.token.expires_at),
         );
         error
+    }
+
+    /// Saves the record's standing and intent; the token is unchanged.
+    pub(super) fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
+        record.renew_at = self.schedule.renewal(record);
+        self.records.note_standing(record, deadline)
     }
 
     /// Retries the save of a resource's unsaved copy under the resource's lock.
