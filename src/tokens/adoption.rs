@@ -213,7 +213,7 @@ impl Tokens {
         dry_run: bool,
         deadline: &Deadline,
     ) -> Result<Option<&'static str>> {
-        let (other, is_locked_first) = (&other.records, other.is_locked_first);
+        let (own, other, is_locked_first) = (&*self.records, &other.records, other.is_locked_first);
         let not_found = "no token is held under the other client id";
         if dry_run {
             let Some(theirs) = other.load(resource_id, deadline)? else {
@@ -226,8 +226,7 @@ impl Tokens {
         }
         let _deferred = deferred_callbacks::defer();
         // Wait for a refresh under the other client ID, which may be spending the stored token.
-        let (first, second) =
-            if is_locked_first { (other, &self.records) } else { (&self.records, other) };
+        let (first, second) = if is_locked_first { (other, own) } else { (own, other) };
         let _first = first.lock(resource_id, deadline)?;
         let _second = second.lock(resource_id, deadline)?;
         let Some(theirs) = other.load(resource_id, deadline)? else {
@@ -249,8 +248,8 @@ impl Tokens {
                 }
                 self.records.forget_older(&record, &origin);
                 self.cooldowns.clear(resource_id);
-                self.publish_if_cached(&record);
-                self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+                self.published.publish_if_cached(&record);
+                self.reports.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
             }
         }
         // Date the tombstone with the start of the installation, so that it does not block a later

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::installation_state::{InstallationState, UNMINTED};
-use super::records::{DeletionTime, LoadedRecord, Replaced};
-use super::{Deletion, Origin, Saved, Tokens, Want};
+use super::records::{Deletion, DeletionTime, LoadedRecord, Origin, Replaced};
+use super::{Tokens, Want};
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
@@ -90,8 +90,12 @@ impl Tokens {
             // minted.
             self.installations.set_list(location_id, UNMINTED, deadline)?;
         }
-        let end =
-            self.delete_if(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let end = self.writer.delete_if(
+            location_id,
+            at_ms,
+            |record| self.ends_by(record, at_ms),
+            deadline,
+        )?;
         let pending =
             if last.installed { self.mint_installed(location_id, &last, deadline)? } else { None };
         Ok(match end {
@@ -118,8 +122,12 @@ impl Tokens {
         let state = InstallationState { at_ms, installed: false, company_id: None };
         self.installations.update(company_id, state.clone(), deadline)?;
         // The company first: without its token, no location can be minted meanwhile.
-        let company =
-            self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let company = self.writer.delete_if(
+            company_id,
+            at_ms,
+            |record| self.ends_by(record, at_ms),
+            deadline,
+        )?;
         let mut deleted = company == Deletion::Deleted;
         let time = DeletionTime::with_company(at_ms);
         let mut query =
@@ -133,8 +141,8 @@ impl Tokens {
             staying.extend(others.into_iter().map(|record| record.resource_id));
             deleted |= self.delete_all_if(&listed, at_ms, deadline)?;
             for row in page.unreadable {
-                deleted |=
-                    self.delete_if(&row.resource_id, time, ends, deadline)? == Deletion::Deleted;
+                deleted |= self.writer.delete_if(&row.resource_id, time, ends, deadline)?
+                    == Deletion::Deleted;
             }
             match page.next {
                 Some(next) => query.after = Some(next),
@@ -151,7 +159,8 @@ impl Tokens {
                 copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
             if is_of_company && location_id != company_id {
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |= self.delete_if(&location_id, time, ends, deadline)? == Deletion::Deleted;
+                deleted |=
+                    self.writer.delete_if(&location_id, time, ends, deadline)? == Deletion::Deleted;
             }
         }
         self.installations.for_each_unminted(
@@ -198,9 +207,10 @@ impl Tokens {
             if changed.contains(resource_id) {
                 // Another writer changed the record: judge it again.
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |= self.delete_if(resource_id, time, ends, deadline)? == Deletion::Deleted;
+                deleted |=
+                    self.writer.delete_if(resource_id, time, ends, deadline)? == Deletion::Deleted;
             } else {
-                self.forget_deleted(resource_id);
+                self.writer.forget_deleted(resource_id);
                 deleted = true;
             }
         }
@@ -302,33 +312,6 @@ impl Tokens {
         }
     }
 
-    /// Checks after the first save of a minted token for a concurrent UNINSTALL of its company,
-    /// which may have missed the record. After an error, the token counts as unsaved, so that the
-    /// check is repeated.
-    pub(super) fn confirm_mint(
-        &self,
-        record: &Record,
-        saved: Saved,
-        deadline: &Deadline,
-    ) -> Result<Saved> {
-        let company_id = record.token.company_id.as_deref().filter(|_| saved == Saved::Ours);
-        let Some(company_id) = company_id else { return Ok(saved) };
-        let last = self.installations.last(company_id, deadline)?;
-        let began = record.installed_at();
-        match last.filter(|last| last.uninstalled_after(began)) {
-            None => Ok(saved),
-            Some(last) => {
-                self.records.delete(
-                    &record.resource_id,
-                    DeletionTime::with_company(last.at_ms),
-                    |held| held.installed_at() <= last.at_ms && !held.own_consent,
-                    deadline,
-                )?;
-                Ok(Saved::Deleted)
-            }
-        }
-    }
-
     /// Mints for a location that was just installed. Returns the reason if no token is available
     /// yet.
     fn mint_installed(
@@ -404,7 +387,7 @@ impl Tokens {
         // The mint belongs to the newer installation: like a consent, it replaces even a good
         // token.
         let origin = Origin::Consent(record.as_ref().map(Replaced::from));
-        self.save_and_publish(&mut minted, origin, &Event::Minted, deadline).map(drop)
+        self.writer.save_and_publish(&mut minted, origin, &Event::Minted, deadline).map(drop)
     }
 
     /// The company that can mint for a location, if its token is stored.

@@ -151,7 +151,7 @@ impl Tokens {
         let mut pass = Pass::new(deadline(), progress);
         for resource_id in self.records.unsaved_ids() {
             bulk::check(&pass.whole)?;
-            if let Err(error) = self.retry_save(&resource_id, &deadline()) {
+            if let Err(error) = self.writer.retry_save(&resource_id, &deadline()) {
                 pass.failed.push(failure("resourceId", &resource_id, &error));
             }
         }

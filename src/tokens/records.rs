@@ -173,7 +173,7 @@ pub enum Keeping {
 }
 
 pub enum SaveRetry {
-    /// No copy exists, or its next attempt is not due.
+    /// No copy exists.
     Nothing,
     /// The stored record, and whose token it holds.
     Done(Box<SavedCopy>, Saved),
@@ -777,21 +777,18 @@ impl Records {
         Keeping::Kept
     }
 
-    /// Retries the save of an unsaved copy; unless `now`, only if the next attempt is due. If
-    /// `confirm` fails, the copy counts as unsaved.
+    /// Retries the save of an unsaved copy, due or not. If `confirm` fails, the copy counts as
+    /// unsaved.
     pub fn retry_save(
         &self,
         resource_id: &str,
-        now: bool,
         confirm: impl FnOnce(&SavedCopy, Saved) -> Result<Saved>,
         deadline: &Deadline,
     ) -> SaveRetry {
         let uptime = self.clock.uptime();
         let (record, origin) = match self.overlay().unsaved.get(resource_id) {
-            Some(unsaved) if now || unsaved.next_save_at <= uptime => {
-                (unsaved.record.clone(), unsaved.origin.clone())
-            }
-            _ => return SaveRetry::Nothing,
+            Some(unsaved) => (unsaved.record.clone(), unsaved.origin.clone()),
+            None => return SaveRetry::Nothing,
         };
         let offered = Arc::clone(&record.token);
         let mut copy = Box::new(SavedCopy { record, origin });
@@ -1040,7 +1037,7 @@ mod tests {
             }
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
             assert!(matches!(
-                records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+                records.retry_save(ID, |_, saved| Ok(saved), &patience()),
                 SaveRetry::Done(_, Saved::Ours)
             ));
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
@@ -1059,7 +1056,7 @@ mod tests {
                 confirmed += 1;
                 if fails { Err(Error::new(Status::Store, "unreadable")) } else { Ok(saved) }
             };
-            let retry = records.retry_save(ID, true, confirm, &patience());
+            let retry = records.retry_save(ID, confirm, &patience());
             assert_eq!(matches!(retry, SaveRetry::Refused(_)), fails);
             assert_eq!(records.is_unsaved(ID), fails);
         }
@@ -1084,7 +1081,7 @@ mod tests {
                 records.save(&mut later, &origin, &patience()).unwrap();
             }
             assert!(matches!(
-                records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+                records.retry_save(ID, |_, saved| Ok(saved), &patience()),
                 SaveRetry::Done(..)
             ));
             let expected = if consents_again { "access later" } else { "access consent" };
@@ -1116,7 +1113,7 @@ mod tests {
             for deletion in deletions {
                 other.delete(ID, deletion(after), |_| true, &patience()).unwrap();
             }
-            let retry = records.retry_save(ID, true, |_, saved| Ok(saved), &patience());
+            let retry = records.retry_save(ID, |_, saved| Ok(saved), &patience());
             let expected = if survives { Saved::Ours } else { Saved::Deleted };
             assert!(matches!(retry, SaveRetry::Done(_, saved) if saved == expected));
             assert_eq!(records.load(ID, &patience()).unwrap().is_some(), survives);
@@ -1140,7 +1137,7 @@ mod tests {
         other.delete(ID, installed_at, |_| true, &patience()).unwrap();
         mint("later");
         assert!(matches!(
-            records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+            records.retry_save(ID, |_, saved| Ok(saved), &patience()),
             SaveRetry::Done(_, Saved::Theirs)
         ));
         assert_eq!(newest(&records), "access later");
@@ -1185,7 +1182,7 @@ mod tests {
         assert_eq!(records.delete(ID, began - 1, is_earlier, &patience()).unwrap(), Deletion::Kept);
         assert!(records.load_stored(ID, &patience()).unwrap().is_none());
         assert!(matches!(
-            records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+            records.retry_save(ID, |_, saved| Ok(saved), &patience()),
             SaveRetry::Done(_, Saved::Ours)
         ));
         assert_eq!(newest(&records), "access consent");

@@ -193,10 +193,10 @@ impl Tokens {
                     report.skip(entry.index, Some(&record.resource_id), "it was deleted meanwhile");
                 }
                 Ok(_) => {
-                    self.publish_if_cached(&record);
+                    self.published.publish_if_cached(&record);
                     self.imported(&record, report);
                     // A grant that could not be saved earlier competes with the import as usual.
-                    let _ = self.retry_save(&record.resource_id, deadline);
+                    let _ = self.writer.retry_save(&record.resource_id, deadline);
                 }
                 Err(error) if error.status() == Status::Conflict => {
                     // No tombstone existed before the save: a deletion since then overrides the
@@ -332,7 +332,7 @@ impl Tokens {
         }
         self.records.forget_older(&record, &origin);
         self.cooldowns.clear(resource_id);
-        self.publish_if_cached(&record);
+        self.published.publish_if_cached(&record);
         Ok(Ok(record))
     }
 
@@ -374,7 +374,7 @@ impl Tokens {
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
         self.cooldowns.clear(resource_id);
-        self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+        self.reports.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
         report.imported += 1;
         if record.token.kind() == UserType::Company {
             report.companies.push(resource_id.clone());
@@ -406,7 +406,7 @@ impl Tokens {
             // store may be down.
             match retry_deadline
                 .check()
-                .and_then(|()| self.retry_save(&resource_id, &retry_deadline))
+                .and_then(|()| self.writer.retry_save(&resource_id, &retry_deadline))
             {
                 Ok(()) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),

@@ -109,7 +109,7 @@ impl Webhooks {
                 if self.is_repetition(&key, &delivery, resource_id, deadline)? {
                     // If another process applied it, this one may still have the token cached.
                     for id in location_ids.iter().copied().chain(resource_id) {
-                        self.tokens.invalidate(id);
+                        self.tokens.published.invalidate(id);
                     }
                     WebhookOutcome::ignored("it was applied before")
                 } else {
