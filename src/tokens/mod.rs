@@ -29,6 +29,7 @@ mod spent;
 mod striped_lock;
 mod token_cache;
 mod transfer;
+mod unsaved_failures;
 mod writer;
 
 use std::cell::Cell;
