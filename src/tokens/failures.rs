@@ -21,14 +21,14 @@ use crate::token::LastFailure;
 /// Above this many failures in memory, the oldest are forgotten.
 const PRUNE_ABOVE: usize = 4096;
 
-/// How often a failure is saved that needs a save of its own. Failures of another status are saved
+/// How often a failure is saved that needs a save of its own. LastFailures of another status are saved
 /// at once.
 const SAVE_INTERVAL_MS: i64 = 60_000;
 
 /// The expiry of a token that could not be read when its renewal failed.
 const UNKNOWN_EXPIRY: i64 = i64::MIN;
 
-/// Failures that could not be saved, by resource. One of a token that was renewed since is ignored.
+/// LastFailures that could not be saved, by resource. One of a token that was renewed since is ignored.
 #[derive(Default)]
 pub struct UnsavedFailures(Mutex<HashMap<String, Arc<LastFailure>>>);
 
@@ -74,11 +74,11 @@ impl Records {
 }
 
 /// Notes the failures of renewals.
-pub struct Failures {
+pub struct LastFailures {
     pub(super) writer: Arc<TokenWriter>,
 }
 
-impl Failures {
+impl LastFailures {
     /// Adds a failed renewal to its record, which the caller saves.
     pub fn add(&self, record: &mut Record, error: &Error) {
         let earlier = self.writer.records.last_failure(record);

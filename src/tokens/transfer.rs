@@ -10,7 +10,14 @@ use serde_json::{Map, Value, json};
 
 use super::Tokens;
 use super::bulk::failure;
-use super::records::{Origin, Replaced, Saved, same_token};
+use super::cooldown::Cooldowns;
+use super::installation::InstallationEvents;
+use super::published::PublishedTokens;
+use super::records::{Origin, Records, Replaced, Saved, same_token};
+use super::reports::Reports;
+use super::schedule::Schedule;
+use super::writer::TokenWriter;
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
@@ -98,7 +105,32 @@ pub struct ImportParams {
     pub failed: Option<IgnoredAny>,
 }
 
-impl Tokens {
+/// Lists, exports and imports tokens.
+pub struct Transfer<'a> {
+    tokens: &'a Tokens,
+    records: &'a Records,
+    published: &'a PublishedTokens,
+    writer: &'a TokenWriter,
+    schedule: &'a Schedule,
+    cooldowns: &'a Cooldowns,
+    reports: &'a Reports,
+    clock: &'a dyn Clock,
+}
+
+impl<'a> Transfer<'a> {
+    pub fn of(tokens: &'a Tokens) -> Transfer<'a> {
+        Transfer {
+            tokens,
+            records: &tokens.records,
+            published: &tokens.published,
+            writer: &tokens.writer,
+            schedule: &tokens.schedule,
+            cooldowns: &tokens.cooldowns,
+            reports: &tokens.reports,
+            clock: tokens.clock.as_ref(),
+        }
+    }
+
     /// Returns a page of token metadata, without secrets.
     pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
@@ -107,7 +139,7 @@ impl Tokens {
         Ok(with_failed(json!({"items": items, "nextPageToken": page.next}), &page.unreadable))
     }
 
-    /// Returns a page of tokens with secrets, in the format of [`Tokens::import`].
+    /// Returns a page of tokens with secrets, in the format of [`Transfer::import`].
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let tokens: Vec<Value> = page.records.iter().map(exported).collect();
@@ -138,7 +170,7 @@ impl Tokens {
         // Do not delay an import of several companies: maintenance mints for their pending
         // INSTALLs.
         if let [company_id] = &report.companies[..] {
-            self.mint_pending(company_id, deadline);
+            InstallationEvents::of(self.tokens).mint_pending(company_id, deadline);
         }
         report.skipped.sort_by_key(|skipped| skipped["index"].as_u64());
         Ok(json!({"imported": report.imported, "skipped": report.skipped}))
@@ -479,7 +511,7 @@ struct Entry {
     own_consent: bool,
 }
 
-/// A token with its secrets, as [`Tokens::import`] reads it.
+/// A token with its secrets, as [`Transfer::import`] reads it.
 fn exported(record: &Record) -> Value {
     let mut token = record.token.to_json();
     if record.own_consent {
