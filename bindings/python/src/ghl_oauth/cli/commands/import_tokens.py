@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             output.show_json(dict(done.raw))
         else:
-            print(f"{done.imported} imported, {len(done.skipped)} skipped")
+            output.put(f"{done.imported} imported, {len(done.skipped)} skipped")
             for skip in done.skipped:
                 say(
                     output.plain(
