@@ -99,6 +99,14 @@ fn event_of_a_failed_refresh_has_its_error() {
     let events = events.lock().unwrap();
     let reason = events.last().and_then(|event| event.error.as_ref()).unwrap();
     assert_eq!((reason.status(), reason.message()), (error.status(), error.message()));
+    let failing = ListParams { failing: true, ..ListParams::default() };
+    let listed = client.tokens_list(&failing).unwrap().items.remove(0);
+    assert_eq!(listed.state, TokenState::ReauthorizationRequired);
+    for failure in [listed.last_failure, events.last().unwrap().last_failure.clone()] {
+        let failure = failure.unwrap();
+        assert_eq!((failure.status, failure.attempts), (error.status(), 1));
+        assert!(failure.at >= listed.last_success_at && failure.next_attempt_at.is_none());
+    }
 }
 
 #[test]
