@@ -5,73 +5,22 @@
 //! is a compare-and-swap of the loaded record like any other: it never replaces a newer token and
 //! never restores a deleted record.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::schedule::INACTIVE_HOLD_MS;
+use super::unsaved_failures::UNKNOWN_EXPIRY;
 use super::writer::TokenWriter;
-use super::{BRIEF_WAIT, LOCK_WAIT, Records};
+use super::{BRIEF_WAIT, LOCK_WAIT};
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Status};
 use crate::store::{Record, Standing};
 use crate::token::LastFailure;
 
-/// Above this many failures in memory, the oldest are forgotten.
-const PRUNE_ABOVE: usize = 4096;
-
-/// How often a failure is saved that needs a save of its own. LastFailures of another status are saved
+/// How often a failure is saved that needs a save of its own. Failures of another status are saved
 /// at once.
 const SAVE_INTERVAL_MS: i64 = 60_000;
-
-/// The expiry of a token that could not be read when its renewal failed.
-const UNKNOWN_EXPIRY: i64 = i64::MIN;
-
-/// LastFailures that could not be saved, by resource. One of a token that was renewed since is ignored.
-#[derive(Default)]
-pub struct UnsavedFailures(Mutex<HashMap<String, Arc<LastFailure>>>);
-
-impl UnsavedFailures {
-    fn get(&self, record: &Record) -> Option<Arc<LastFailure>> {
-        let failure = self.entries().get(&record.resource_id).cloned()?;
-        let is_of_token = match failure.expires_at {
-            UNKNOWN_EXPIRY => record.token.issued_at.is_none_or(|issued| issued <= failure.at),
-            expires_at => expires_at == record.token.expires_at,
-        };
-        is_of_token.then_some(failure)
-    }
-
-    fn insert(&self, resource_id: &str, failure: Arc<LastFailure>) {
-        let mut entries = self.entries();
-        if entries.len() >= PRUNE_ABOVE {
-            let mut times: Vec<i64> = entries.values().map(|failure| failure.at).collect();
-            times.sort_unstable();
-            let middle = times[times.len() / 2];
-            entries.retain(|_, failure| failure.at > middle);
-        }
-        entries.insert(resource_id.to_owned(), failure);
-    }
-
-    fn remove(&self, resource_id: &str) {
-        self.entries().remove(resource_id);
-    }
-
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, Arc<LastFailure>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Records {
-    /// The last failure of a record's token: the stored one, or a later one in memory.
-    pub fn last_failure(&self, record: &Record) -> Option<Arc<LastFailure>> {
-        let stored = record.last_failure.clone();
-        match (stored, self.failures.get(record)) {
-            (Some(stored), Some(unsaved)) if unsaved.at < stored.at => Some(stored),
-            (stored, unsaved) => unsaved.or(stored),
-        }
-    }
-}
 
 /// Notes the failures of renewals.
 pub struct LastFailures {

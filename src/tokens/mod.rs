@@ -31,6 +31,7 @@ mod spent;
 mod striped_lock;
 mod token_cache;
 mod transfer;
+mod unsaved_failures;
 mod writer;
 
 use std::sync::{Arc, OnceLock};

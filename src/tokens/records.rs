@@ -18,13 +18,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::BRIEF_WAIT;
-use super::failures::UnsavedFailures;
+use super::unsaved_failures::UnsavedFailures;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 use crate::store::{Lock, Note, Page, Query, Record, SpentDigests, Standing, Store, TOMBSTONE};
-use crate::token::{Token, UserType};
+use crate::token::{LastFailure, Token, UserType};
 
 /// The list that contains all tombstones.
 pub const TOMBSTONES: &str = "deleted";
@@ -633,6 +633,15 @@ impl Records {
         }
         metadata["lastFailure"] = json!(self.last_failure(newest).map(|failure| failure.to_json()));
         metadata
+    }
+
+    /// The last failure of a record's token: the stored one, or a later one in memory.
+    pub fn last_failure(&self, record: &Record) -> Option<Arc<LastFailure>> {
+        let stored = record.last_failure.clone();
+        match (stored, self.failures.get(record)) {
+            (Some(stored), Some(unsaved)) if unsaved.at < stored.at => Some(stored),
+            (stored, unsaved) => unsaved.or(stored),
+        }
     }
 
     /// The state of a record, as in [`Records::describe`].
