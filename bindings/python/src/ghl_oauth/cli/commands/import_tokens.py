@@ -164,9 +164,11 @@ def _show(outcomes: Sequence[_Outcome], done: ImportResult, options: argparse.Na
                 for outcome in outcomes
             ),
         )
-        print(f"{done.imported} would be imported, {len(skipped)} skipped; nothing was changed")
+        output.put(
+            f"{done.imported} would be imported, {len(skipped)} skipped; nothing was changed"
+        )
         return
-    print(f"{done.imported} imported, {len(skipped)} skipped")
+    output.put(f"{done.imported} imported, {len(skipped)} skipped")
     for _, outcome in skipped:
         resource, source = outcome.resource_id, outcome.entry.source
         found = (
