@@ -597,6 +597,7 @@ class Client:
         tokens: Iterable[Token | Mapping[str, Any]],
         *,
         replace: bool | None = None,
+        dry_run: bool | None = None,
         timeout: float | None = None,
         call_id: str | None = None,
     ) -> ImportResult:
@@ -612,6 +613,8 @@ class Client:
                 location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
                 (seconds from now).
             replace: Whether an older token may replace a newer one. Default: False.
+            dry_run: Only report what would be done, with the accepted tokens in
+                :attr:`ImportResult.accepted`. Default: False.
             timeout: As for :meth:`request`.
             call_id: As for :meth:`request`.
 
@@ -627,6 +630,7 @@ class Client:
                 library.ghl_tokens_import,
                 tokens=documents,
                 replace=replace,
+                dryRun=dry_run,
                 timeoutMs=milliseconds(timeout),
                 callId=call_id,
             )
