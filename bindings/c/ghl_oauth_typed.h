@@ -137,12 +137,21 @@ typedef struct ghl_skipped_token {
     const char *reason;
 } ghl_skipped_token;
 
+/* A token that an import would store. */
+typedef struct ghl_accepted_token {
+    int64_t index; /* index in the input */
+    const char *resource_id;
+    bool replaces; /* a token is stored already */
+} ghl_accepted_token;
+
 /* The result of an import. */
 typedef struct ghl_import_report {
     int64_t imported;
     ghl_skipped_token *skipped;
     size_t skipped_count;
     char *document;
+    ghl_accepted_token *accepted; /* of a dry run; otherwise NULL */
+    size_t accepted_count;
 } ghl_import_report;
 
 /* Another client ID that has tokens in the same database. */
@@ -457,6 +466,11 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
 int32_t ghl_typed_tokens_import_with(ghl_client *client, const ghl_token *tokens, size_t count,
                                      bool replace, const ghl_call_options *options,
                                      ghl_import_report *out, ghl_error *error);
+
+/* Reports what ghl_typed_tokens_import would do, and changes nothing. options may be NULL. */
+int32_t ghl_typed_tokens_import_dry_run(ghl_client *client, const ghl_token *tokens, size_t count,
+                                        bool replace, const ghl_call_options *options,
+                                        ghl_import_report *out, ghl_error *error);
 
 /*
  * ghl_tokens_adopt. client_id: the other client ID; NULL: adopts nothing, and reports the client

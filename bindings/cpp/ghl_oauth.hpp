@@ -704,10 +704,18 @@ struct skipped_token {
     std::string reason;
 };
 
+// A token that an import would store.
+struct accepted_token {
+    std::int64_t index = 0; // index in the input
+    std::string resource_id;
+    bool replaces = false; // a token is stored already
+};
+
 struct import_report {
     std::int64_t imported = 0;
     std::vector<skipped_token> skipped;
     std::string raw;
+    std::vector<accepted_token> accepted = {}; // of a dry run
 };
 
 // Another client ID that has tokens in the same database.
@@ -963,6 +971,13 @@ struct config {
         std::vector<std::string> ed25519_public_keys, rsa_public_keys;
         std::optional<std::chrono::seconds> max_age;
     } webhook;
+    // The page that authorization_listen shows in the browser: plain text, not HTML.
+    struct {
+        std::string language; // "en" or "es"
+        std::string title, message;
+        std::string failure_title, failure_message;
+        std::string color; // "#rrggbb"
+    } consent_page;
 
     // The JSON for ghl_client_new.
     secret json() const;
@@ -1788,9 +1803,15 @@ inline bool read(value from, skipped_token &to) {
     return read_object(from, "index", to.index, "resourceId", to.resource_id, "reason", to.reason);
 }
 
+inline bool read(value from, accepted_token &to) {
+    return read_object(from, "index", to.index, "resourceId", to.resource_id, "replaces",
+                       to.replaces);
+}
+
 inline bool read(value from, import_report &to) {
     to.raw = from.raw();
-    return read_object(from, "imported", to.imported, "skipped", to.skipped);
+    return read_object(from, "imported", to.imported, "skipped", to.skipped, "accepted",
+                       to.accepted);
 }
 
 inline bool read(value from, failed_token &to) {
@@ -2217,6 +2238,15 @@ inline secret config::json() const {
     out.words("rsaPublicKeys", webhook.rsa_public_keys)
         .member("maxAgeSeconds", webhook.max_age)
         .close('}');
+    out.name("consentPage")
+        .open('{')
+        .member("language", consent_page.language)
+        .member("title", consent_page.title)
+        .member("message", consent_page.message);
+    out.member("failureTitle", consent_page.failure_title)
+        .member("failureMessage", consent_page.failure_message)
+        .member("color", consent_page.color)
+        .close('}');
     out.close('}');
     return detail::access::own(out.take());
 }
@@ -2485,15 +2515,15 @@ public:
     }
 
     // Imports tokens, from an export or other sources. `replace` allows an older token to replace a
-    // newer one.
-    returns<import_report> tokens_import(const std::vector<token> &tokens,
-                                         bool replace = false) const {
+    // newer one; `dry_run` changes nothing, and the report lists the accepted tokens.
+    returns<import_report> tokens_import(const std::vector<token> &tokens, bool replace = false,
+                                         bool dry_run = false) const {
         detail::writer params;
         params.open('{').name("tokens").open('[');
         for (const token &one : tokens) {
             write(params, one);
         }
-        params.close(']').flag("replace", replace).close('}');
+        params.close(']').flag("replace", replace).flag("dryRun", dry_run).close('}');
         return call<import_report>(ghl_tokens_import, params);
     }
 

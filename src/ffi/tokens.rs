@@ -434,10 +434,13 @@ pub unsafe extern "C" fn ghl_tokens_list(
 /// @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
 ///                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
 ///                     "locationId", "scope", "ownConsent" (boolean: the location consented
-///                     separately), …}], "replace"?} and the call options; snake_case is accepted
-///                     as well ("access_token", "expire_at", …); camelCase takes precedence
+///                     separately), …}], "replace"?, "dryRun"?} and the call options; snake_case is
+///                     accepted as well ("access_token", "expire_at", …); camelCase takes
+///                     precedence. With "dryRun": true the call only reports what it would do: it
+///                     changes nothing, and another program may change the outcome until the import
 /// @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
-///                     free with ghl_string_free; may be NULL
+///                     free with ghl_string_free; may be NULL. With "dryRun" also "accepted":
+///                     [{"index", "resourceId", "replaces" (whether a token is stored already)}]
 /// @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
 ///         GHL_ERR_TIMEOUT and GHL_ERR_CANCELLED, after which some of the tokens are imported and
 ///         the same import can be repeated

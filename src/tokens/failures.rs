@@ -23,11 +23,11 @@ use crate::token::LastFailure;
 const SAVE_INTERVAL_MS: i64 = 60_000;
 
 /// Notes the failures of renewals.
-pub struct Failures {
+pub struct LastFailures {
     pub(super) writer: Arc<TokenWriter>,
 }
 
-impl Failures {
+impl LastFailures {
     /// Adds a failed renewal to its record, which the caller saves.
     pub fn add(&self, record: &mut Record, error: &Error) {
         let earlier = self.writer.records.last_failure(record);

@@ -12,6 +12,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::bulk::{self, PROGRESS_INTERVAL, Progress, failure, stopped, workers};
+use super::failures::LastFailures;
+use super::published::PublishedTokens;
+use super::records::Records;
+use super::schedule::Schedule;
+use super::writer::TokenWriter;
 use super::{Tokens, Want};
 use crate::api::{
     InstalledLocationsParams, Pages, fails_every_mint, installed_location_ids, location_ids,
@@ -70,12 +75,33 @@ enum MintOutcome {
     Failed(String, Error),
 }
 
-impl Tokens {
+/// Mints the tokens of many locations.
+pub struct BulkMint<'a> {
+    tokens: &'a Tokens,
+    records: &'a Records,
+    published: &'a PublishedTokens,
+    writer: &'a TokenWriter,
+    failures: &'a LastFailures,
+    schedule: &'a Schedule,
+}
+
+impl<'a> BulkMint<'a> {
+    pub fn of(tokens: &'a Tokens) -> BulkMint<'a> {
+        BulkMint {
+            tokens,
+            records: &tokens.records,
+            published: &tokens.published,
+            writer: &tokens.writer,
+            failures: &tokens.failures,
+            schedule: &tokens.schedule,
+        }
+    }
+
     /// Mints for every location whose token is missing or due. One failure does not stop the rest.
     ///
     /// `deadline` limits each request; the whole call has no time limit unless its caller sets one,
     /// but can be cancelled.
-    pub fn mint_all(
+    pub fn run(
         &self,
         params: MintParams,
         progress: Progress,
@@ -113,7 +139,8 @@ impl Tokens {
 
     /// Mints for the next location; `None` if none is left or the work was stopped.
     fn mint_next(&self, job: &MintJob<impl Fn() -> Deadline>) -> Option<MintOutcome> {
-        let list = |params: &InstalledLocationsParams| self.list_locations(params, &job.deadline());
+        let list =
+            |params: &InstalledLocationsParams| self.tokens.list_locations(params, &job.deadline());
         let error = match job.queue.next(list) {
             Ok(location_id) => {
                 let location_id = location_id?;
@@ -166,19 +193,25 @@ impl Tokens {
                 && held.is_refreshable()
             {
                 return self
+                    .tokens
                     .renewed(location_id, Want::Runway, None, &deadline)
                     .map(|_| MintOutcome::Fresh);
             }
             if matches!(held.standing, Standing::Inactive { .. })
-                && let Some(error) = self.blocked_by_state(held, Want::Fresh, &deadline)
+                && let Some(error) = self.tokens.blocked_by_state(held, Want::Fresh, &deadline)
             {
                 return Err(error);
             }
         }
         loop {
             let deadline = job.deadline();
-            let minted =
-                self.minted(location_id, &job.company_id, held.as_ref(), &deadline, &deadline);
+            let minted = self.tokens.minted(
+                location_id,
+                &job.company_id,
+                held.as_ref(),
+                &deadline,
+                &deadline,
+            );
             match minted {
                 Err(error) if error.status() == Status::RateLimited => {
                     let rest = error.retry_after().unwrap_or(PROGRESS_INTERVAL);

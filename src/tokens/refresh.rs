@@ -384,7 +384,7 @@ impl Tokens {
             Standing::ReauthorizationRequired { reason, .. } => {
                 if record.token.kind() == UserType::Location
                     && (self.has_newer_company(record, deadline)
-                        || self.has_newer_installation(record, deadline))
+                        || self.installations.is_after_refusal(record, deadline))
                 {
                     return None;
                 }
@@ -759,7 +759,7 @@ impl Tokens {
             (Err(error), _) => return Err(error),
         };
         count(&self.reports.counters.minted);
-        let begins = self.installation_begin(location_id, record, began, deadline);
+        let begins = self.installations.begin_of_mint(location_id, record, began, deadline);
         let mut record = match record {
             Some(record) => replaced(record.clone(), token),
             None => Record {

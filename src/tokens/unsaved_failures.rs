@@ -1,4 +1,4 @@
-//! Failures of renewals that could not be saved in the token's record.
+//! Failures of renewals that could not be saved, in memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,11 @@ const PRUNE_ABOVE: usize = 4096;
 /// The expiry of a token that could not be read when its renewal failed.
 pub const UNKNOWN_EXPIRY: i64 = i64::MIN;
 
-/// Failures that could not be saved, by resource. One of a token that was renewed since is ignored.
+/// Failures by resource. One of a token that was renewed since is ignored.
 #[derive(Default)]
 pub struct UnsavedFailures(Mutex<HashMap<String, Arc<LastFailure>>>);
 
 impl UnsavedFailures {
-    /// The failure of a record's token.
     pub fn get(&self, record: &Record) -> Option<Arc<LastFailure>> {
         let failure = self.entries().get(&record.resource_id).cloned()?;
         let is_of_token = match failure.expires_at {

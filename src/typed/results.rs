@@ -197,12 +197,27 @@ result! {
 }
 
 result! {
+    /// A token that an import would store.
+    AcceptedToken {
+        /// Its index in the list that was passed.
+        index: usize,
+        /// The company or location.
+        resource_id: String,
+        /// Whether a token is stored already.
+        replaces: bool,
+    }
+}
+
+result! {
     /// The result of an import.
     ImportReport {
         /// How many tokens were stored.
         imported: u64,
         /// The tokens that were skipped.
         skipped: Vec<SkippedToken>,
+        /// The tokens that would be stored, if the import was a dry run.
+        #[serde(default)]
+        accepted: Vec<AcceptedToken>,
     }
 }
 

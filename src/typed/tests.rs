@@ -77,7 +77,12 @@ fn tokens_of_a_company_and_its_locations_have_typed_results() {
     assert_eq!(client.token_delete(&locations[1]).unwrap().resource_id, locations[1]);
     let mut tokens = exported.tokens;
     tokens.push(json!({"companyId": "c"}).as_object().unwrap().clone());
+    let planned = client.tokens_import_dry_run(tokens.clone(), false).unwrap();
+    let deleted: Vec<_> = planned.accepted.iter().map(|token| &token.resource_id).collect();
+    assert_eq!(deleted, [&locations[1]]);
+    assert!(!planned.accepted[0].replaces);
     let report = client.tokens_import(tokens, false).unwrap();
+    assert_eq!((report.imported, &report.skipped[..]), (1, &planned.skipped[..]));
     assert_eq!(report.skipped.last().map(|skipped| skipped.index), Some(4));
 
     let kinds: Vec<String> =

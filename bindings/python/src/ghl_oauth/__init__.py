@@ -35,6 +35,7 @@ from .errors import (
     Unauthorized,
 )
 from .models import (
+    AcceptedToken,
     Adoption,
     AuthorizationUrl,
     Event,
@@ -63,6 +64,7 @@ from .store import Store, StorePage
 __version__ = "0.1.0"
 
 __all__ = [
+    "AcceptedToken",
     "Adoption",
     "AuthorizationUrl",
     "BufferTooSmall",

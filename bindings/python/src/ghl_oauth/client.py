@@ -96,6 +96,7 @@ class Client:
         limits: Mapping[str, Any] | None = None,
         http: Mapping[str, Any] | None = None,
         webhook: Mapping[str, Any] | None = None,
+        consent_page: Mapping[str, str] | None = None,
     ) -> None:
         """Creates a client.
 
@@ -139,6 +140,10 @@ class Client:
             webhook: ``ed25519_public_keys`` (default: the vendor's) and ``rsa_public_keys``
                 (default: none), lists of keys in PEM, hex or base64; ``max_age_seconds`` (default:
                 any age).
+            consent_page: The page that the browser shows after :meth:`authorization_listen`:
+                ``language`` (``"en"``, the default, or ``"es"``), ``title``, ``message``,
+                ``failure_title`` and ``failure_message`` (plain text), and ``color``
+                (``"#rrggbb"``).
 
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
@@ -164,6 +169,7 @@ class Client:
             "limits": _in_camel_case(limits),
             "http": _in_camel_case(http),
             "webhook": _in_camel_case(webhook),
+            "consentPage": _in_camel_case(consent_page),
         }
         self._begin(config, store if isinstance(store, Store) else None)
 
@@ -372,7 +378,7 @@ class Client:
         For development and for programs without a web server: point an HTTPS tunnel from the
         redirect URI to the port, show the user the URL of :meth:`authorization_url`, and call this
         method. It listens on 127.0.0.1 only. The first redirect with the expected ``state`` ends
-        the wait: the browser shows a plain page that reports success or failure, and the port is
+        the wait: the browser shows a page with the result (``consent_page``), and the port is
         closed. Everything else is refused without ending the wait.
 
         Args:
@@ -591,6 +597,7 @@ class Client:
         tokens: Iterable[Token | Mapping[str, Any]],
         *,
         replace: bool | None = None,
+        dry_run: bool | None = None,
         timeout: float | None = None,
         call_id: str | None = None,
     ) -> ImportResult:
@@ -606,6 +613,8 @@ class Client:
                 location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
                 (seconds from now).
             replace: Whether an older token may replace a newer one. Default: False.
+            dry_run: Only report what would be done, with the accepted tokens in
+                :attr:`ImportResult.accepted`. Default: False.
             timeout: As for :meth:`request`.
             call_id: As for :meth:`request`.
 
@@ -621,6 +630,7 @@ class Client:
                 library.ghl_tokens_import,
                 tokens=documents,
                 replace=replace,
+                dryRun=dry_run,
                 timeoutMs=milliseconds(timeout),
                 callId=call_id,
             )

@@ -281,13 +281,26 @@ class SkippedToken:
 
 
 @dataclass(frozen=True)
+class AcceptedToken:
+    """A token that an import would store."""
+
+    index: int
+    """Its index in the list that was passed."""
+    resource_id: str
+    replaces: bool
+    """Whether a token is stored already."""
+
+
+@dataclass(frozen=True)
 class ImportResult:
     """The result of an import."""
 
     imported: int
-    """How many tokens were stored."""
+    """How many tokens were stored, or would be."""
     skipped: tuple[SkippedToken, ...]
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+    accepted: tuple[AcceptedToken, ...] = ()
+    """The tokens that would be stored, if the import was a dry run."""
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> ImportResult:
@@ -298,7 +311,13 @@ class ImportResult:
             )
             for skip in raw["skipped"]
         )
-        return cls(imported=raw["imported"], skipped=tuple(skipped), raw=raw)
+        accepted = (
+            AcceptedToken(token["index"], token["resourceId"], token["replaces"])
+            for token in raw.get("accepted", ())
+        )
+        return cls(
+            imported=raw["imported"], skipped=tuple(skipped), raw=raw, accepted=tuple(accepted)
+        )
 
 
 @dataclass(frozen=True)
