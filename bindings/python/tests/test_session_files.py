@@ -35,7 +35,7 @@ class FormatsTest(unittest.TestCase):
             ({"resource_id": "c", "user_type": "Company"}, {"companyId": "c"}),
             ({"resourceId": "l", "companyId": "c"}, {"companyId": "c", "locationId": "l"}),
             ({"resourceId": "c", "companyId": "c"}, {"companyId": "c"}),
-            # The token says whose it is, whatever it is stored for.
+            # The owner that the token names takes precedence over its key.
             ({"resourceId": "l", "companyId": "c", "userType": "Company"}, {"companyId": "c"}),
             ({"resourceId": "l", "locationId": "m"}, {"locationId": "m"}),
             ({"resourceId": "l"}, {}),
@@ -201,7 +201,7 @@ class ImportTest(CliTest):
             ("c1", "skip", "no expiry"),
             ("l1", "import", ""),
             ("l2", "skip", "two owners cannot share one"),
-            ("c2", "skip", "companyId is missing"),
+            ("c2", "skip", 'companyId is missing; add "userType"'),
             ("c3", "skip", "of the app another"),
             ("-", "skip", "invalid JSON"),
             ("c4", "skip", "accessToken is missing"),

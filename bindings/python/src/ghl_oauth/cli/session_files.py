@@ -47,7 +47,7 @@ class Entry:
     source: str
     """The file and the place in it."""
     token: dict[str, Any] | None
-    """The token in the form that the library imports; None if there is none."""
+    """The token in the form that the library imports, or None."""
     resource_id: str | None = None
     """The company or location under which the file stores the token, if it says so."""
     problem: str | None = None
@@ -194,7 +194,7 @@ def _decoded(data: bytes) -> str:
 
 
 class _Finder:
-    """Finds the tokens in a value, and completes them by what their surroundings say."""
+    """Finds the tokens in a value. Takes missing owners and apps from the enclosing objects."""
 
     def __init__(self, app: str) -> None:
         self._app = app
@@ -291,7 +291,7 @@ def _complete_owner(token: dict[str, Any], owner: str | None) -> None:
 
 
 def _complete_expiry(token: dict[str, Any], value: Mapping[str, Any], is_stored: bool) -> None:
-    """Replaces the expiry by ``expiresAt`` in milliseconds, whatever the form in the file."""
+    """Replaces every form of the expiry by ``expiresAt`` in milliseconds."""
     known = next((value[key] for key in _EXPIRY_KEYS if value.get(key) is not None), None)
     if known is not None:
         moment = _milliseconds(known)
