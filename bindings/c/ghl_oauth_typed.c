@@ -321,6 +321,18 @@ static const json_member LINK_DOCUMENT[] = {
     LAST,
 };
 
+static const json_member LAST_FAILURE_MEMBERS[] = {
+    FIELD(ghl_token_info, INTEGER, "firstAt", last_failure.first_at),
+    FIELD(ghl_token_info, INTEGER, "at", last_failure.at),
+    FIELD(ghl_token_info, INTEGER, "attempts", last_failure.attempts),
+    FIELD(ghl_token_info, TEXT, "status", last_failure.status),
+    FIELD(ghl_token_info, TEXT, "message", last_failure.message),
+    FIELD(ghl_token_info, INTEGER, "httpStatus", last_failure.http_status),
+    FIELD(ghl_token_info, TEXT, "traceId", last_failure.trace_id),
+    FIELD(ghl_token_info, INTEGER, "nextAttemptAt", last_failure.next_attempt_at),
+    LAST,
+};
+
 static const json_member TOKEN_INFO_DOCUMENT[] = {
     FIELD(ghl_token_info, TEXT, "resourceId", resource_id),
     FIELD(ghl_token_info, TEXT, "userType", user_type),
@@ -330,6 +342,8 @@ static const json_member TOKEN_INFO_DOCUMENT[] = {
     FIELD(ghl_token_info, INTEGER, "expiresAt", expires_at),
     FIELD(ghl_token_info, FLAG, "refreshable", refreshable),
     FIELD(ghl_token_info, TEXT, "state", state),
+    FIELD(ghl_token_info, INTEGER, "lastSuccessAt", last_success_at),
+    {"lastFailure", OBJECT, 0, LAST_FAILURE_MEMBERS, 0, 0},
     LAST,
 };
 
@@ -926,6 +940,9 @@ static void put_query(writer *params, const ghl_token_query *query) {
         put_text(params, "userType", query->user_type);
         put_text(params, "pageToken", query->page_token);
         put_number(params, "pageSize", query->page_size);
+        put_text(params, "state", query->state);
+        put_flag(params, "failing", query->failing);
+        put_number(params, "expiresBefore", query->expires_before);
         put_options(params, &query->call);
     }
 }

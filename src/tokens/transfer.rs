@@ -10,7 +10,14 @@ use serde_json::{Map, Value, json};
 
 use super::Tokens;
 use super::bulk::failure;
-use super::records::{Origin, Replaced, Saved, same_token};
+use super::cooldown::Cooldowns;
+use super::installation::InstallationEvents;
+use super::published::PublishedTokens;
+use super::records::{Origin, Records, Replaced, Saved, same_token};
+use super::reports::Reports;
+use super::schedule::Schedule;
+use super::writer::TokenWriter;
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
@@ -27,6 +34,9 @@ const BATCH: usize = 100;
 /// company's.
 const OWN_CONSENT: &str = "ownConsent";
 
+/// Records per page that are read for a filtered list.
+const FILTER_PAGE: usize = 500;
+
 /// How long a list may be delayed by retries for unsaved copies.
 const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
 
@@ -39,10 +49,41 @@ pub struct ListParams {
     pub company_id: Option<String>,
     /// Only companies, or only locations.
     pub user_type: Option<UserType>,
+    /// Only tokens in this state.
+    pub state: Option<ListedState>,
+    /// Only tokens whose last renewal failed. Default: false.
+    pub failing: bool,
+    /// Only access tokens that expire before this time, in milliseconds since the epoch.
+    pub expires_before: Option<i64>,
     /// Items per page, 1 to 1,000. Default: 100.
     pub page_size: Option<i64>,
     /// The last page's `nextPageToken`, to continue from there.
     pub page_token: Option<String>,
+}
+
+/// A state to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ListedState {
+    /// The token is valid or can be renewed.
+    Ok,
+    /// The location is paused.
+    Inactive,
+    /// The user must consent again.
+    ReauthorizationRequired,
+    /// The token could not be saved by this process.
+    Unsaved,
+}
+
+impl ListedState {
+    fn name(self) -> &'static str {
+        match self {
+            ListedState::Ok => "ok",
+            ListedState::Inactive => "inactive",
+            ListedState::ReauthorizationRequired => "reauthorizationRequired",
+            ListedState::Unsaved => "unsaved",
+        }
+    }
 }
 
 /// The tokens to import.
@@ -67,7 +108,32 @@ pub struct ImportParams {
     pub failed: Option<IgnoredAny>,
 }
 
-impl Tokens {
+/// Lists, exports and imports tokens.
+pub struct Transfer<'a> {
+    tokens: &'a Tokens,
+    records: &'a Records,
+    published: &'a PublishedTokens,
+    writer: &'a TokenWriter,
+    schedule: &'a Schedule,
+    cooldowns: &'a Cooldowns,
+    reports: &'a Reports,
+    clock: &'a dyn Clock,
+}
+
+impl<'a> Transfer<'a> {
+    pub fn of(tokens: &'a Tokens) -> Transfer<'a> {
+        Transfer {
+            tokens,
+            records: &tokens.records,
+            published: &tokens.published,
+            writer: &tokens.writer,
+            schedule: &tokens.schedule,
+            cooldowns: &tokens.cooldowns,
+            reports: &tokens.reports,
+            clock: tokens.clock.as_ref(),
+        }
+    }
+
     /// Returns a page of token metadata, without secrets.
     pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
@@ -76,7 +142,7 @@ impl Tokens {
         Ok(with_failed(json!({"items": items, "nextPageToken": page.next}), &page.unreadable))
     }
 
-    /// Returns a page of tokens with secrets, in the format of [`Tokens::import`].
+    /// Returns a page of tokens with secrets, in the format of [`Transfer::import`].
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let tokens: Vec<Value> = page.records.iter().map(exported).collect();
@@ -110,7 +176,7 @@ impl Tokens {
         // Do not delay an import of several companies: maintenance mints for their pending
         // INSTALLs.
         if let [company_id] = &report.companies[..] {
-            self.mint_pending(company_id, deadline);
+            InstallationEvents::of(self.tokens).mint_pending(company_id, deadline);
         }
         Ok(report.into_json())
     }
@@ -227,10 +293,10 @@ impl Tokens {
                     report.skip(entry.index, Some(&record.resource_id), "it was deleted meanwhile");
                 }
                 Ok(_) => {
-                    self.publish_if_cached(&record);
+                    self.published.publish_if_cached(&record);
                     self.imported(&record, report);
                     // A grant that could not be saved earlier competes with the import as usual.
-                    let _ = self.retry_save(&record.resource_id, deadline);
+                    let _ = self.writer.retry_save(&record.resource_id, deadline);
                 }
                 Err(error) if error.status() == Status::Conflict => {
                     // No tombstone existed before the save: a deletion since then overrides the
@@ -310,6 +376,7 @@ impl Tokens {
                 token: Arc::new(token),
                 standing: Standing::Good,
                 intent: None,
+                last_failure: None,
                 ..held.clone()
             },
             None => self.records.new_record(resource_id.to_owned(), token, deadline)?,
@@ -330,7 +397,7 @@ impl Tokens {
         }
         self.records.forget_older(&record, &origin);
         self.cooldowns.clear(resource_id);
-        self.publish_if_cached(&record);
+        self.published.publish_if_cached(&record);
         Ok(Ok(record))
     }
 
@@ -426,7 +493,7 @@ impl Tokens {
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
         self.cooldowns.clear(resource_id);
-        self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+        self.reports.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
         report.imported += 1;
         if record.token.kind() == UserType::Company {
             report.companies.push(resource_id.clone());
@@ -458,20 +525,52 @@ impl Tokens {
             // store may be down.
             match retry_deadline
                 .check()
-                .and_then(|()| self.retry_save(&resource_id, &retry_deadline))
+                .and_then(|()| self.writer.retry_save(&resource_id, &retry_deadline))
             {
                 Ok(()) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),
                 Err(_) => break,
             }
         }
-        let query = Query {
+        let mut query = Query {
             company_id: params.company_id.clone(),
             user_type: params.user_type,
             after: params.page_token.clone(),
             limit,
         };
-        self.records.list(&query, deadline)
+        if params.state.is_none() && !params.failing && params.expires_before.is_none() {
+            return self.records.list(&query, deadline);
+        }
+        query.limit = limit.max(FILTER_PAGE);
+        // The store cannot see these fields of a sealed record: read on until the page is full.
+        let mut page = Page::cut(Vec::new(), limit);
+        loop {
+            let Page { records, unreadable, next } = self.records.list(&query, deadline)?;
+            for record in records.into_iter().filter(|record| self.is_listed(record, params)) {
+                if page.records.len() == limit {
+                    // The next page begins after the last item of this one.
+                    page.next = page.records.last().map(|last| last.resource_id.clone());
+                    let is_on_page = |row: &Unreadable| {
+                        page.next.as_ref().is_some_and(|n| row.resource_id <= *n)
+                    };
+                    page.unreadable.extend(unreadable.into_iter().filter(is_on_page));
+                    return Ok(page);
+                }
+                page.records.push(record);
+            }
+            page.unreadable.extend(unreadable);
+            query.after = next;
+            if query.after.is_none() {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Whether a record passes the filters that only the whole record answers.
+    fn is_listed(&self, record: &Record, params: &ListParams) -> bool {
+        params.state.is_none_or(|state| state.name() == self.records.state(record))
+            && (!params.failing || self.records.last_failure(record).is_some())
+            && params.expires_before.is_none_or(|time| record.token.expires_at < time)
     }
 }
 
@@ -504,7 +603,7 @@ struct Entry {
     own_consent: bool,
 }
 
-/// A token with its secrets, as [`Tokens::import`] reads it.
+/// A token with its secrets, as [`Transfer::import`] reads it.
 fn exported(record: &Record) -> Value {
     let mut token = record.token.to_json();
     if record.own_consent {
