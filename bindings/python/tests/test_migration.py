@@ -21,13 +21,15 @@ import unittest
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from .support import REPOSITORY, environment
 from .test_cli import CliTest
+
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 VENDOR = Path(__file__).parent / "vendor"
 
@@ -40,7 +42,7 @@ GO_DRIVER = Path("/usr/share/gocode/src/go.mongodb.org/mongo-driver/bson")
 GO = bool(shutil.which("go")) and GO_DRIVER.is_dir()
 
 
-def needs(is_there: bool, part: str, packages: str) -> Any:
+def needs(is_there: bool, part: str, packages: str) -> Callable[[Test], Test]:
     """Leaves a part out that is not installed, and says so."""
     if not is_there:
         print(f"skipped: migration from {part} ({packages})")
@@ -103,7 +105,7 @@ class OlderApi(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
 
