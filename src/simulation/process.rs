@@ -22,7 +22,7 @@ use crate::event::Events;
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Tokens, WebhookOutcome};
-use crate::webhook::{Verifier, Webhooks};
+use crate::webhook::{Verifier, WebhookParams, Webhooks};
 
 const REDIRECT: &str = "https://app.example/back";
 
@@ -49,6 +49,13 @@ pub struct Delivery {
     /// When the event happened, in milliseconds since the epoch.
     pub at_ms: Option<i64>,
     pub number: u64,
+}
+
+impl Delivery {
+    /// Whether the host lets an INSTALL mint its token.
+    fn mints(&self) -> bool {
+        !self.number.is_multiple_of(4)
+    }
 }
 
 /// The form in which a host imports a saved response.
@@ -455,12 +462,12 @@ impl Process {
     fn apply(&self, delivery: &Delivery) -> Result<Value> {
         let deadline = self.deadline();
         let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
-        let id = delivery.resource_id;
+        let (id, mints) = (delivery.resource_id, delivery.mints());
         let WebhookOutcome { applied, reason } = match (delivery.install, id == COMPANY) {
             (true, _) => {
-                self.tokens.location_installed(id, delivery.company_id, at_ms, &deadline)?
+                self.tokens.location_installed(id, delivery.company_id, at_ms, mints, &deadline)?
             }
-            (false, false) => self.tokens.location_uninstalled(id, at_ms, &deadline)?,
+            (false, false) => self.tokens.location_uninstalled(id, at_ms, mints, &deadline)?,
             (false, true) => self.tokens.company_uninstalled(id, at_ms, &deadline)?,
         };
         Ok(json!({"applied": applied, "reason": reason}))
@@ -490,6 +497,7 @@ impl Process {
         let headers = json!({"x-ghl-signature": signature}).to_string();
         let headers = serde_json::from_str(&headers)
             .map_err(|_| Error::new(Status::Internal, "the headers of the webhooks"))?;
-        self.webhooks.apply(body.as_bytes(), &headers, &self.deadline())
+        let params = WebhookParams { mint: Some(delivery.mints()) };
+        self.webhooks.apply(body.as_bytes(), &headers, &params, &self.deadline())
     }
 }
