@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 
 from .. import _library
+from .._configuration import Configuration, read
 from ..client import Client
 from ..errors import GhlError, ReauthorizationRequired
 from ..models import FailedToken, OtherClient, Response, TokenInfo
 from . import output, status
-from .configuration import Configuration, read
 from .session import Session
 
 # The local clock determines when tokens expire and how old webhooks are.
