@@ -321,8 +321,10 @@ void webhooks_are_checked_and_applied(const ghl::client &client, const std::stri
     ghl::webhook_options remembered;
     remembered.mint = false;
     CHECK(client.webhook_apply(body, sent, remembered).type == "INSTALL");
-    const auto hurried = client.with({std::chrono::milliseconds(0)});
-    thrown<ghl::invalid_argument>([&] { hurried.webhook_apply(body, sent, remembered); });
+    ghl::call_options hurried;
+    hurried.timeout = std::chrono::milliseconds(0);
+    thrown<ghl::invalid_argument>(
+        [&] { client.with(hurried).webhook_apply(body, sent, remembered); });
     thrown<ghl::signature_invalid>([&] { client.webhook_apply(body + " ", sent); });
     thrown<ghl::signature_invalid>([&] { client.webhook_verify("", {}); });
 }

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .errors import GhlError
+from typing import Protocol
 
 # Sections of the configuration, whose keys may be mentioned by any error.
 _SECTIONS = ("store", "timeouts", "retry", "rateLimit", "refresh", "limits", "http", "webhook")
@@ -87,6 +84,15 @@ _PROXY_HELP = (
 )
 
 
+class Explained(Protocol):
+    """The part of :class:`ghl_oauth.GhlError` that is rewritten."""
+
+    message: str
+    help: str | None
+    parameter: str | None
+    http_status: int | None
+
+
 class Names:
     """The names that a program uses for the library's settings.
 
@@ -101,7 +107,7 @@ class Names:
         """
         self._written = written
 
-    def explain(self, error: GhlError) -> None:
+    def explain(self, error: Explained) -> None:
         """Rewrites an error that the library has just returned."""
         parameter = error.parameter
         if error.help is not None:
