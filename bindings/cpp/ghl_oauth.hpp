@@ -947,6 +947,13 @@ struct config {
         std::vector<std::string> ed25519_public_keys, rsa_public_keys;
         std::optional<std::chrono::seconds> max_age;
     } webhook;
+    // The page that authorization_listen shows in the browser: plain text, not HTML.
+    struct {
+        std::string language; // "en" or "es"
+        std::string title, message;
+        std::string failure_title, failure_message;
+        std::string color; // "#rrggbb"
+    } consent_page;
 
     // The JSON for ghl_client_new.
     secret json() const;
@@ -2190,6 +2197,15 @@ inline secret config::json() const {
     out.name("webhook").open('{').words("ed25519PublicKeys", webhook.ed25519_public_keys);
     out.words("rsaPublicKeys", webhook.rsa_public_keys)
         .member("maxAgeSeconds", webhook.max_age)
+        .close('}');
+    out.name("consentPage")
+        .open('{')
+        .member("language", consent_page.language)
+        .member("title", consent_page.title)
+        .member("message", consent_page.message);
+    out.member("failureTitle", consent_page.failure_title)
+        .member("failureMessage", consent_page.failure_message)
+        .member("color", consent_page.color)
         .close('}');
     out.close('}');
     return detail::access::own(out.take());

@@ -917,7 +917,12 @@ impl Origin {
         match self {
             _ if is_spent(&ours.token.refresh_token) => false,
             _ if replaces_mint => true,
-            Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),
+            Origin::Refresh(spent) => {
+                // An older token is imported only over a lost connection; this one was not lost.
+                let is_import = stored.installed_at.is_none();
+                let is_older_import = is_import && stored.token.expires_at < spent.expires_at;
+                is_lost || outlives_mint || is_older_import || same_token(&stored.token, spent)
+            }
             Origin::Mint => stored.standing != Standing::Good || !stored.token.is_alive(now_ms),
             Origin::Consent(Some(replaced)) => {
                 // A later consent also inherits the digests, but begins another installation.
@@ -1078,6 +1083,22 @@ mod tests {
             ));
             let expected = if consents_again { "access later" } else { "access consent" };
             assert_eq!(newest(&records), expected);
+        }
+    }
+
+    #[test]
+    fn refreshed_token_replaces_an_import_that_is_older_than_the_spent_token() {
+        for (imported_expires_at, expected) in [(0, Saved::Ours), (2, Saved::Theirs)] {
+            let records = records();
+            let (mut refreshed, of_refresh) = refreshed(&records);
+            let stored = records.load_stored(ID, &patience()).unwrap().unwrap();
+            let imported = Token { expires_at: imported_expires_at, ..token("imported") };
+            let mut import =
+                Record { token: Arc::new(imported), installed_at: None, ..stored.clone() };
+            let of_import = Origin::Consent(Some(Replaced::from(&stored)));
+            records.save(&mut import, &of_import, &patience()).unwrap();
+            let saved = records.save(&mut refreshed, &of_refresh, &patience()).unwrap();
+            assert_eq!(saved, expected);
         }
     }
 

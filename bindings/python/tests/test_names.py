@@ -52,6 +52,12 @@ REFUSED: dict[str, Any] = {
     "webhook.ed25519_public_keys": 7,
     "webhook.rsa_public_keys": 7,
     "webhook.max_age_seconds": 0,
+    "consent_page.language": "de",
+    "consent_page.title": 7,
+    "consent_page.message": 7,
+    "consent_page.failure_title": 7,
+    "consent_page.failure_message": 7,
+    "consent_page.color": "red",
 }
 
 

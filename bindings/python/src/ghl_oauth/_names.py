@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from typing import Protocol
 
 # Sections of the configuration, whose keys may be mentioned by any error.
-_SECTIONS = ("store", "timeouts", "retry", "rateLimit", "refresh", "limits", "http", "webhook")
+_SECTIONS = (
+    "store",
+    "timeouts",
+    "retry",
+    "rateLimit",
+    "refresh",
+    "limits",
+    "http",
+    "webhook",
+    "consentPage",
+)
 
-# Configuration keys outside of sections. "scopes" is the same in both languages.
+# Sections and configuration keys outside of sections whose names differ between the languages.
 _KEYS = (
     "clientId",
     "clientSecret",
@@ -19,6 +29,7 @@ _KEYS = (
     "apiVersion",
     "tokenRequestEncoding",
     "rateLimit",
+    "consentPage",
 )
 
 # Parameters of calls whose names in Python are not those in the library in snake_case.

@@ -94,6 +94,7 @@ class Client:
         limits: Mapping[str, Any] | None = None,
         http: Mapping[str, Any] | None = None,
         webhook: Mapping[str, Any] | None = None,
+        consent_page: Mapping[str, str] | None = None,
     ) -> None:
         """Creates a client.
 
@@ -137,6 +138,10 @@ class Client:
             webhook: ``ed25519_public_keys`` (default: the vendor's) and ``rsa_public_keys``
                 (default: none), lists of keys in PEM, hex or base64; ``max_age_seconds`` (default:
                 any age).
+            consent_page: The page that the browser shows after :meth:`authorization_listen`:
+                ``language`` (``"en"``, the default, or ``"es"``), ``title``, ``message``,
+                ``failure_title`` and ``failure_message`` (plain text), and ``color``
+                (``"#rrggbb"``).
 
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
@@ -163,6 +168,7 @@ class Client:
             "limits": _in_camel_case("limits", limits, written),
             "http": _in_camel_case("http", http, written),
             "webhook": _in_camel_case("webhook", webhook, written),
+            "consentPage": _in_camel_case("consent_page", consent_page, written),
         }
         self._begin(config, store if isinstance(store, Store) else None, Names(written))
 
@@ -390,7 +396,7 @@ class Client:
         For development and for programs without a web server: point an HTTPS tunnel from the
         redirect URI to the port, show the user the URL of :meth:`authorization_url`, and call this
         method. It listens on 127.0.0.1 only. The first redirect with the expected ``state`` ends
-        the wait: the browser shows a plain page that reports success or failure, and the port is
+        the wait: the browser shows a page with the result (``consent_page``), and the port is
         closed. Everything else is refused without ending the wait.
 
         Args:
