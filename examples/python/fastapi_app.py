@@ -99,9 +99,7 @@ def create_app(client: aio.Client | None = None) -> fastapi.FastAPI:
             log.warning("%s is minted later: %s", location_id, error)
 
     @app.post("/webhooks")
-    async def webhook(
-        request: fastapi.Request, tasks: fastapi.BackgroundTasks
-    ) -> fastapi.Response:
+    async def webhook(request: fastapi.Request, tasks: fastapi.BackgroundTasks) -> fastapi.Response:
         # The raw body: a parsed and re-serialized body would not match the signature.
         body = await request.body()
         try:

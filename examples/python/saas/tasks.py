@@ -1,7 +1,12 @@
-"""The queue's workers: celery --app tasks worker --beat"""
+"""The queue's workers: celery --app tasks worker --beat
+
+BROKER_URL names the broker, such as redis://broker.example or amqp://broker.example, and
+BROKER_OPTIONS may contain Celery's broker_transport_options as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -14,6 +19,7 @@ app = celery.Celery("tasks", broker=os.environ["BROKER_URL"])
 app.conf.update(
     task_ignore_result=True,
     task_acks_late=True,
+    broker_transport_options=json.loads(os.environ.get("BROKER_OPTIONS", "{}")),
     # Renews due tokens and mints for INSTALLs whose task was lost.
     beat_schedule={"maintain": {"task": "maintain", "schedule": 300}},
 )

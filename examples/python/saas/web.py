@@ -51,9 +51,7 @@ def location(location_id: str) -> flask.Response:
 def webhook() -> tuple[str, int]:
     try:
         # Stored, but not minted: at the API's rate, 500 INSTALLs would hold a thread for minutes.
-        outcome = client.webhook_apply(
-            flask.request.get_data(), flask.request.headers, mint=False
-        )
+        outcome = client.webhook_apply(flask.request.get_data(), flask.request.headers, mint=False)
     except ghl_oauth.SignatureInvalid:
         return "not signed", 401
     except ghl_oauth.GhlError as error:
