@@ -4,7 +4,7 @@
 pub use crate::api::InstalledLocationsParams;
 pub use crate::authorization::{CompleteParams, ListenParams, UrlParams};
 pub use crate::request::RequestParams;
-pub use crate::tokens::{ListParams, MaintainParams, MintParams};
+pub use crate::tokens::{ListParams, ListedState, MaintainParams, MintParams};
 pub use crate::webhook::WebhookParams;
 
 impl CompleteParams {

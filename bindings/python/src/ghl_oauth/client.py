@@ -6,6 +6,7 @@ import base64
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Callable, Protocol, TypeVar
 
@@ -28,8 +29,10 @@ from .models import (
     Response,
     Token,
     TokenInfo,
+    TokenState,
     Webhook,
     WebhookOutcome,
+    epoch_ms,
     flag,
 )
 from .pages import Pages
@@ -523,6 +526,9 @@ class Client:
         *,
         company_id: str | None = None,
         user_type: str | None = None,
+        state: TokenState | str | None = None,
+        failing: bool | None = None,
+        expires_before: datetime | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
         timeout: float | None = None,
@@ -536,6 +542,10 @@ class Client:
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
+            state: Only tokens in this :class:`TokenState`.
+            failing: Whether to return only tokens whose last renewal failed. Default: False.
+            expires_before: Only tokens whose access token expires before this time. A time without
+                a time zone is local.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier list.
             timeout: As for :meth:`request`; for each page.
@@ -547,6 +557,9 @@ class Client:
         params: dict[str, Any] = {
             "companyId": company_id,
             "userType": user_type,
+            "state": None if state is None else str(state),
+            "failing": failing,
+            "expiresBefore": epoch_ms(expires_before),
             "pageSize": page_size,
         }
         params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
@@ -559,6 +572,9 @@ class Client:
         *,
         company_id: str | None = None,
         user_type: str | None = None,
+        state: TokenState | str | None = None,
+        failing: bool | None = None,
+        expires_before: datetime | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
         timeout: float | None = None,
@@ -572,6 +588,10 @@ class Client:
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
+            state: Only tokens in this :class:`TokenState`.
+            failing: Whether to return only tokens whose last renewal failed. Default: False.
+            expires_before: Only tokens whose access token expires before this time. A time without
+                a time zone is local.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier export.
             timeout: As for :meth:`request`; for each page.
@@ -583,6 +603,9 @@ class Client:
         params: dict[str, Any] = {
             "companyId": company_id,
             "userType": user_type,
+            "state": None if state is None else str(state),
+            "failing": failing,
+            "expiresBefore": epoch_ms(expires_before),
             "pageSize": page_size,
         }
         params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
@@ -595,6 +618,7 @@ class Client:
         tokens: Iterable[Token | Mapping[str, Any]],
         *,
         replace: bool | None = None,
+        dry_run: bool | None = None,
         timeout: float | None = None,
         call_id: str | None = None,
     ) -> ImportResult:
@@ -610,6 +634,8 @@ class Client:
                 location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
                 (seconds from now).
             replace: Whether an older token may replace a newer one. Default: False.
+            dry_run: Only report what would be done, with the accepted tokens in
+                :attr:`ImportResult.accepted`. Default: False.
             timeout: As for :meth:`request`.
             call_id: As for :meth:`request`.
 
@@ -625,6 +651,7 @@ class Client:
                 library.ghl_tokens_import,
                 tokens=documents,
                 replace=replace,
+                dryRun=dry_run,
                 timeoutMs=milliseconds(timeout),
                 callId=call_id,
             )
