@@ -389,7 +389,8 @@ fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
             )
             .with_help(
                 "pass the URL that the browser shows: behind a proxy, the server sees another \
-                 scheme, host or port; and configure redirectUri exactly as in the developer portal",
+                 scheme, host or port; and configure redirectUri exactly as in the developer \
+                 portal",
             ),
         });
     }

@@ -194,7 +194,7 @@ class SaasTest(EmulatorTest):
         self.assertEqual((len(tokens), {token.state for token in tokens}), (501, {"ok"}))
         self.assertEqual(len(self.emulator.requests("/oauth/location-token")), 500)
 
-        # Expired tokens are refreshed once, by whichever worker is first.
+        # Each expired token is refreshed once, by the first worker that uses it.
         self.client = self.store
         self.expire()
         self.emulator.settings(latencyMs=300)

@@ -86,7 +86,7 @@ _TYPE = re.compile(rf"\bexpected ({'|'.join(_TYPES)})\b")
 _RANGE = re.compile(r"\bfrom (\d+) to (\d+)\b")
 _ARGUMENT = re.compile(r" in (?:config|params|request)_json\b")
 
-# What the libraries of web frameworks do about a proxy.
+# The settings that web frameworks need behind a proxy.
 _PROXY = "behind a proxy"
 _PROXY_HELP = (
     "; for Flask, wrap the app: app.wsgi_app = "
