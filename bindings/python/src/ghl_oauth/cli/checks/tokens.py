@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
+from ..._configuration import Configuration
 from ...client import Client
 from ...errors import Forbidden, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
 from ...models import TokenInfo
 from .. import status
-from ..configuration import Configuration
 from ..output import moment
 from ..task import Task
 from . import Check, failed, names, short
