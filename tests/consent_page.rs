@@ -50,7 +50,7 @@ fn fetched(port: u16, url: &str) -> String {
     page.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
-/// What a person sees, and the language and colour of the page.
+/// The language of the page, its title, its text and its colour.
 fn seen(browser: &Browser) -> Value {
     browser.run(
         "return [document.documentElement.lang, document.title, document.body.innerText, \
