@@ -21,7 +21,7 @@ from installations import Grant, Installations
 
 import ghl_oauth
 
-# What the program may do with the API. Nothing else passes, least of all /oauth/.
+# The API's endpoints that the program needs. Nothing else passes, least of all /oauth/.
 ALLOWED = {"GET": ("/locations/", "/contacts/"), "POST": ("/contacts/",)}
 
 NO_TOKEN = {"statusCode": 401, "message": "Invalid JWT"}, 401

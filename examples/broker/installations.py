@@ -11,8 +11,9 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ghl_oauth
 
@@ -66,10 +67,11 @@ class Installations:
     def begun(self, state: str) -> tuple[str, str] | None:
         """The redirect URI and the state of the program that began this consent."""
         with self._transaction() as database:
-            return database.execute(
+            found: tuple[str, str] | None = database.execute(
                 "SELECT redirect_uri, program_state FROM consent WHERE state = ? AND expires > ?",
                 [digest(state), time.time()],
             ).fetchone()
+        return found
 
     def issue_code(self, state: str, owner: ghl_oauth.TokenInfo) -> str:
         """Ends the consent with a new installation. Returns the code for its tokens."""
@@ -135,10 +137,10 @@ class Installations:
             return database.execute(statement, [resource_id]).rowcount
 
     @staticmethod
-    def _grant(database: sqlite3.Connection, where: str, values: object) -> Grant | None:
+    def _grant(database: sqlite3.Connection, where: str, values: Sequence[Any]) -> Grant | None:
         columns = "id, user_type, company_id, location_id, resource_id"
         statement = f"SELECT {columns} FROM installation WHERE {where}"
-        found = database.execute(statement, values).fetchone()  # type: ignore[arg-type]
+        found = database.execute(statement, values).fetchone()
         return Grant(*found) if found else None
 
     @contextlib.contextmanager

@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ ANY_TOKEN = "eyJhbGciOiJ"
 class NoRedirects(urllib.request.HTTPRedirectHandler):
     """Returns redirects like any other response."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any
+    ) -> None:
         return None
 
 
@@ -80,7 +82,7 @@ class BrokerTest(EmulatorTest):
         return client
 
     def visit(self, url: str, cookie: str = "", **form: str) -> Any:
-        """The response to a browser or a program, whatever its status."""
+        """The response to a browser or a program, with any status."""
         data = urllib.parse.urlencode(form).encode() if form else None
         request = urllib.request.Request(url, data, {"Cookie": cookie} if cookie else {})
         opener = urllib.request.build_opener(NoRedirects)
@@ -118,7 +120,7 @@ class BrokerTest(EmulatorTest):
         return self.desktop.request("GET", path, resource_id=self.location_id)
 
     @contextlib.contextmanager
-    def edited(self) -> Iterator[sqlite3.Connection]:
+    def edited(self) -> Generator[sqlite3.Connection, None, None]:
         with contextlib.closing(sqlite3.connect(self.database)) as database, database:
             yield database
 

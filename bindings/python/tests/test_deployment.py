@@ -13,7 +13,7 @@ import threading
 import unittest
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .support import REPOSITORY, EmulatorTest, environment, free_port, in_threads
 from .test_workers import ask, needs
@@ -21,7 +21,7 @@ from .test_workers import ask, needs
 FILES = REPOSITORY / "examples" / "deployment"
 
 
-def leave_out(what: str, how: str) -> None:
+def leave_out(what: str, how: str) -> NoReturn:
     """Skips the test, and says how to get what it needs."""
     print(f"skipped: {what} ({how})", file=sys.stderr)
     raise unittest.SkipTest(what)
