@@ -6,6 +6,7 @@ import base64
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Callable, Protocol, TypeVar
 
@@ -27,6 +28,8 @@ from .models import (
     Response,
     Token,
     TokenInfo,
+    TokenState,
+    epoch_ms,
     Webhook,
     WebhookOutcome,
     flag,
@@ -502,6 +505,9 @@ class Client:
         *,
         company_id: str | None = None,
         user_type: str | None = None,
+        state: TokenState | str | None = None,
+        failing: bool | None = None,
+        expires_before: datetime | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
         timeout: float | None = None,
@@ -515,6 +521,10 @@ class Client:
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
+            state: Only tokens in this :class:`TokenState`.
+            failing: Whether to return only tokens whose last renewal failed. Default: False.
+            expires_before: Only tokens whose access token expires before this time. A time without
+                a time zone is local.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier list.
             timeout: As for :meth:`request`; for each page.
@@ -526,6 +536,9 @@ class Client:
         params: dict[str, Any] = {
             "companyId": company_id,
             "userType": user_type,
+            "state": None if state is None else str(state),
+            "failing": failing,
+            "expiresBefore": epoch_ms(expires_before),
             "pageSize": page_size,
         }
         params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
@@ -538,6 +551,9 @@ class Client:
         *,
         company_id: str | None = None,
         user_type: str | None = None,
+        state: TokenState | str | None = None,
+        failing: bool | None = None,
+        expires_before: datetime | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
         timeout: float | None = None,
@@ -551,6 +567,10 @@ class Client:
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
+            state: Only tokens in this :class:`TokenState`.
+            failing: Whether to return only tokens whose last renewal failed. Default: False.
+            expires_before: Only tokens whose access token expires before this time. A time without
+                a time zone is local.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier export.
             timeout: As for :meth:`request`; for each page.
@@ -562,6 +582,9 @@ class Client:
         params: dict[str, Any] = {
             "companyId": company_id,
             "userType": user_type,
+            "state": None if state is None else str(state),
+            "failing": failing,
+            "expiresBefore": epoch_ms(expires_before),
             "pageSize": page_size,
         }
         params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
@@ -574,6 +597,7 @@ class Client:
         tokens: Iterable[Token | Mapping[str, Any]],
         *,
         replace: bool | None = None,
+        dry_run: bool | None = None,
         timeout: float | None = None,
         call_id: str | None = None,
     ) -> ImportResult:
@@ -589,6 +613,8 @@ class Client:
                 location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
                 (seconds from now).
             replace: Whether an older token may replace a newer one. Default: False.
+            dry_run: Only report what would be done, with the accepted tokens in
+                :attr:`ImportResult.accepted`. Default: False.
             timeout: As for :meth:`request`.
             call_id: As for :meth:`request`.
 
@@ -604,6 +630,7 @@ class Client:
                 library.ghl_tokens_import,
                 tokens=documents,
                 replace=replace,
+                dryRun=dry_run,
                 timeoutMs=milliseconds(timeout),
                 callId=call_id,
             )
