@@ -100,14 +100,14 @@ def read(option: str | None) -> Configuration:
     except FileNotFoundError:
         raise _unusable(
             f"the configuration {path} does not exist",
-            f"create it, for example {_EXAMPLE}, or set --config or {PATH_VARIABLE}",
+            f"create it with `ghl-oauth init`, or set --config or {PATH_VARIABLE}",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(
             f"the configuration {path} cannot be read: {_reason(error)}", None
         ) from None
     try:
-        document = json.loads(text)
+        document = json.loads(without_comments(text))
     except ValueError as error:
         # Only the position: the decoder's message may quote the secret.
         where = (
@@ -122,6 +122,12 @@ def read(option: str | None) -> Configuration:
             f"write an object, for example {_EXAMPLE}",
         )
 
+    if str(document.get("clientId", "")).startswith("<"):
+        raise _unusable(
+            f"the configuration {path} still has a placeholder",
+            "replace the texts in angle brackets with those of the developer portal",
+            "clientId",
+        )
     folder = path.resolve().parent
     warnings = []
     document.setdefault("store", {"kind": "sqlite", "path": "tokens.db"})
@@ -164,6 +170,11 @@ def read(option: str | None) -> Configuration:
             "clientSecret",
         )
     return Configuration(path, document, secret_from, tuple(warnings))
+
+
+def without_comments(text: str) -> str:
+    """Blanks the lines that begin with ``//``; the others keep their numbers."""
+    return "\n".join("" if line.lstrip().startswith("//") else line for line in text.split("\n"))
 
 
 def _complete(part: Any, key: str, folder: Path) -> None:
