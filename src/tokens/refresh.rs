@@ -2,9 +2,13 @@
 //! save, publish, unlock.
 
 use super::cooldown::CooldownState;
+use super::failures::is_of_standing;
+use super::records::Origin;
 use super::refresh_retry::RefreshRetry;
+use super::reports::count;
 use super::schedule::INACTIVE_HOLD_MS;
-use super::{BRIEF_WAIT, LOCK_WAIT, Origin, SAVE_TIME, StaleReason, Tokens, Want};
+use super::token_cache::StaleReason;
+use super::{BRIEF_WAIT, LOCK_WAIT, SAVE_TIME, Tokens, Want};
 use crate::api::{Failure, Outcome, TokenParams, TokenRetry, says_wrong_token_kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -41,11 +45,19 @@ enum Precheck {
 struct RenewalError {
     error: Error,
     attempt: Attempt,
+    /// Whether the record, or the memory, has the failure already.
+    is_noted: bool,
+}
+
+impl RenewalError {
+    fn noted(error: Error) -> RenewalError {
+        RenewalError { error, attempt: Attempt::Failed, is_noted: true }
+    }
 }
 
 impl From<Error> for RenewalError {
     fn from(error: Error) -> RenewalError {
-        RenewalError { error, attempt: Attempt::Failed }
+        RenewalError { error, attempt: Attempt::Failed, is_noted: false }
     }
 }
 
@@ -123,22 +135,24 @@ impl Tokens {
         if let Some(left) = self.cache.unexpired_for(resource_id, self.clock.uptime()) {
             deadlines.shorten(want.accepts_for(left));
         }
-        let (error, attempt) = match self.precheck(resource_id, want, known, &mut deadlines) {
+        let failure = match self.precheck(resource_id, want, known, &mut deadlines) {
             Ok(Precheck::Taken(token)) => return Ok(token),
-            Ok(Precheck::NotNow(error)) => (error, Attempt::NotMade),
-            Err(error) if deadlines.has_valid && error.status() == Status::Timeout => {
-                (error, Attempt::Busy)
+            Ok(Precheck::NotNow(error)) => {
+                RenewalError { attempt: Attempt::NotMade, ..RenewalError::from(error) }
             }
-            Err(error) => (error, Attempt::Failed),
+            Err(error) if deadlines.has_valid && error.status() == Status::Timeout => {
+                RenewalError { attempt: Attempt::Busy, ..RenewalError::from(error) }
+            }
+            Err(error) => RenewalError::from(error),
             Ok(Precheck::Due) => match self.with_lock(resource_id, want, known, &deadlines) {
                 Ok(token) => return Ok(token),
-                Err(RenewalError { error, attempt }) => (error, attempt),
+                Err(failure) => failure,
             },
         };
-        if attempt == Attempt::Failed {
-            Tokens::count(&self.counters.failed);
+        if failure.attempt == Attempt::Failed {
+            count(&self.reports.counters.failed);
         }
-        self.fall_back(error, resource_id, want, attempt, &deadlines)
+        self.fall_back(failure, resource_id, want, &deadlines)
     }
 
     /// The part of a renewal that runs without the resource's lock. Uses a token that another
@@ -153,7 +167,8 @@ impl Tokens {
     ) -> Result<Precheck> {
         if self.records.is_unsaved(resource_id) {
             // If the save fails again, the failure is logged and the copy stays in memory.
-            let _ = self.retry_save_when_due(resource_id, &deadlines.store.within(BRIEF_WAIT));
+            let _ =
+                self.writer.retry_save_when_due(resource_id, &deadlines.store.within(BRIEF_WAIT));
         }
         let changes = self.cache.changes(resource_id);
         let record = self.records.load(resource_id, &deadlines.store)?;
@@ -162,23 +177,23 @@ impl Tokens {
         }
         if let Some(record) = &record {
             if self.satisfies(record, want, known) {
-                if self.publish_since(changes, record) {
+                if self.published.publish_since(changes, record) {
                     self.cooldowns.clear(resource_id);
                     return Ok(Precheck::Taken(record.token.access_token.clone()));
                 }
                 // The cache changed meanwhile, perhaps to this token: read the record again under
                 // the lock.
-                deadlines.shorten(want.accepts_for(self.schedule.left(record, &self.cache)));
+                deadlines.shorten(want.accepts_for(self.published.left(record)));
                 return Ok(Precheck::Due);
             }
             if let Some(error) = self.blocked_by_state(record, want, &deadlines.store) {
                 return Ok(Precheck::NotNow(error));
             }
-            let left = self.schedule.left(record, &self.cache);
+            let left = self.published.left(record);
             deadlines.shorten(want.accepts_for(left));
             if want == Want::Fresh && !left.is_zero() {
                 // Other callers are served this token during the renewal.
-                self.serve_stale(changes, record, StaleReason::Due);
+                self.published.serve_stale(changes, record, StaleReason::Due);
             }
         }
         // For a caller with a valid token, the cache already applies the backoff.
@@ -210,13 +225,6 @@ impl Tokens {
         Ok(Precheck::Due)
     }
 
-    /// Retries the save of an unsaved copy if its next attempt is due.
-    fn retry_save_when_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
-        let is_due =
-            self.records.next_save_at(resource_id).is_some_and(|at| at <= self.clock.uptime());
-        if is_due { self.retry_save(resource_id, deadline) } else { Ok(()) }
-    }
-
     /// Renews under the resource's lock.
     fn with_lock(
         &self,
@@ -227,7 +235,7 @@ impl Tokens {
     ) -> Result<Secret, RenewalError> {
         let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;
         // If the save fails again, the failure is logged and the copy stays in memory.
-        let _ = self.retry_save_locked(resource_id, true, &deadlines.store);
+        let _ = self.writer.retry_save_locked(resource_id, &deadlines.store);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -255,7 +263,7 @@ impl Tokens {
             }
             Some(record) if self.satisfies(&record, want, known) => {
                 self.cooldowns.clear(resource_id);
-                self.publish(&record, record.as_of);
+                self.published.publish(&record, record.as_of);
                 Ok(record.token.access_token.clone())
             }
             Some(record) => match self.blocked_by_state(&record, want, &deadlines.store) {
@@ -272,10 +280,10 @@ impl Tokens {
 
     fn satisfies(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
         match want {
-            Want::Fresh => self.schedule.is_fresh(record, &self.cache),
+            Want::Fresh => self.published.is_fresh(record),
             Want::ValidFor(least) => {
-                self.schedule.is_fresh(record, &self.cache)
-                    && (self.schedule.left(record, &self.cache) >= least
+                self.published.is_fresh(record)
+                    && (self.published.left(record) >= least
                         || self.schedule.is_just_granted(record))
             }
             // The renewal time of an inactive location says nothing about its token.
@@ -283,7 +291,7 @@ impl Tokens {
             // Another caller or process renewed the token after this caller read it.
             Want::Another | Want::Now => {
                 known.is_some_and(|known| !known.matches(record.token.access_token.expose()))
-                    && !self.schedule.left(record, &self.cache).is_zero()
+                    && !self.published.left(record).is_zero()
             }
         }
     }
@@ -292,12 +300,12 @@ impl Tokens {
     /// they asked for a new one. If the store fails as well, the cached token is served.
     fn fall_back(
         &self,
-        error: Error,
+        failure: RenewalError,
         resource_id: &str,
         want: Want,
-        attempt: Attempt,
         deadlines: &Deadlines,
     ) -> Result<Secret> {
+        let RenewalError { error, attempt, is_noted } = failure;
         let changes = self.cache.changes(resource_id);
         // Allow at least a brief read, even if the call was cancelled.
         let record =
@@ -309,46 +317,38 @@ impl Tokens {
             _ => self.cache.unexpired(resource_id, self.clock.uptime()),
         };
         let stored = record.ok().flatten();
+        let is_failure = attempt == Attempt::Failed
+            && (stored.is_some() || in_memory.is_some())
+            && !is_end_of_call(&error, &deadlines.call);
+        // Before the cooldown starts, which decides when the next attempt is due.
+        let noted = if is_failure
+            && !is_noted
+            && !stored.as_ref().is_some_and(|record| is_of_standing(&error, record))
+        {
+            self.failures.note(resource_id, stored.as_ref(), &error, &deadlines.call)
+        } else {
+            stored.as_ref().and_then(|record| self.records.last_failure(record))
+        };
         // The record remembers that consent is required, so no cooldown is needed.
         let is_remembered = error.status() == Status::ReauthorizationRequired && stored.is_some();
         if attempt == Attempt::Failed && !is_remembered && !is_impatience(&error) {
             self.cooldowns.failed(resource_id, &error, deadlines.call.now());
         }
-        if attempt == Attempt::Failed
-            && (stored.is_some() || in_memory.is_some())
-            && error.status() != Status::ReauthorizationRequired
-            && !is_end_of_call(&error, &deadlines.call)
-        {
+        if is_failure && error.status() != Status::ReauthorizationRequired {
             let expires_at = stored.as_ref().map(|record| record.token.expires_at);
-            self.emit(&Event::RefreshFailed(error.clone()), resource_id, expires_at);
+            self.reports.emit(&Event::RefreshFailed(error.clone(), noted), resource_id, expires_at);
         }
         let stale_reason =
             if attempt == Attempt::Busy { StaleReason::Busy } else { StaleReason::Failed };
         let Some(least) = want.accepts_valid_for() else { return Err(error) };
         match (stored, in_memory) {
-            (Some(record), _)
-                if !want.accepts_for(self.schedule.left(&record, &self.cache)).is_zero() =>
-            {
-                self.serve_stale(changes, &record, stale_reason);
+            (Some(record), _) if !want.accepts_for(self.published.left(&record)).is_zero() => {
+                self.published.serve_stale(changes, &record, stale_reason);
                 Ok(record.token.access_token.clone())
             }
-            (_, Some(_)) => self.valid_in_cache(resource_id, least).ok_or(error),
+            (_, Some(_)) => self.published.valid_in_cache(resource_id, least).ok_or(error),
             _ => Err(error),
         }
-    }
-
-    /// Keeps serving an old token from the cache.
-    pub(super) fn serve_stale(&self, changes: u64, record: &Record, stale_reason: StaleReason) {
-        let left = self.schedule.left(record, &self.cache);
-        let token = (record.token.access_token.clone(), record.token.company_id.as_deref());
-        self.cache.serve_stale(
-            changes,
-            &record.resource_id,
-            token,
-            self.clock.uptime(),
-            left,
-            stale_reason,
-        );
     }
 
     /// Returns an error if the record's state forbids a renewal.
@@ -384,7 +384,7 @@ impl Tokens {
             Standing::ReauthorizationRequired { reason, .. } => {
                 if record.token.kind() == UserType::Location
                     && (self.has_newer_company(record, deadline)
-                        || self.has_newer_installation(record, deadline))
+                        || self.installations.is_after_refusal(record, deadline))
                 {
                     return None;
                 }
@@ -443,8 +443,8 @@ impl Tokens {
             let policy = TokenRetry::Replay { resource_id: &record.resource_id };
             let failure = match self.api.token(&params, policy, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
-                    Tokens::count(&self.counters.refreshed);
-                    return Ok(self.refreshed(record, token, deadline)?);
+                    count(&self.reports.counters.refreshed);
+                    return self.refreshed(record, token, deadline);
                 }
                 // A company's refresh token stored under a location, or the reverse: let the server
                 // decide the kind. The response names the owner.
@@ -459,8 +459,7 @@ impl Tokens {
             sent |= failure.error.sent() == Some(true);
             let failure = Failure { error: failure.error.with_sent(sent), ..failure };
             // Maintenance retries later.
-            let must_succeed =
-                want != Want::Runway && self.schedule.left(&record, &self.cache).is_zero();
+            let must_succeed = want != Want::Runway && self.published.left(&record).is_zero();
             let pause =
                 retry.after(&failure, self.clock.uptime(), must_succeed, deadline.remaining());
             let Some(pause) = pause else {
@@ -469,7 +468,7 @@ impl Tokens {
                     && deadline.has_timeout()
                     && retry.would_go_on(&failure, self.clock.uptime(), left);
                 let failure = if is_cut_short { cut_short(failure) } else { failure };
-                return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
+                return self.failed(record, failure, retry.may_be_spent(), deadline);
             };
             let is_cut_short = deadline.cuts_short(pause);
             if let Err(over) = deadline.sleep(pause) {
@@ -484,15 +483,20 @@ impl Tokens {
                 } else {
                     failure
                 };
-                return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
+                return self.failed(record, failure, retry.may_be_spent(), deadline);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
-            Tokens::count(&self.api.counters().repeated);
+            count(&self.api.counters().repeated);
         }
     }
 
     /// Saves the new token under the owner that the response names.
-    fn refreshed(&self, mut record: Record, token: Token, deadline: &Deadline) -> Result<Secret> {
+    fn refreshed(
+        &self,
+        mut record: Record,
+        token: Token,
+        deadline: &Deadline,
+    ) -> Result<Secret, RenewalError> {
         let spent = Arc::clone(&record.token);
         // Until the installation time is known, derive it from the first token: later tokens have
         // later times.
@@ -509,7 +513,12 @@ impl Tokens {
             return self.refreshed_another(record, token, deadline);
         }
         let mut record = replaced(record, token);
-        self.save_and_publish(&mut record, Origin::Refresh(spent), &Event::Refreshed, deadline)
+        Ok(self.writer.save_and_publish(
+            &mut record,
+            Origin::Refresh(spent),
+            &Event::Refreshed,
+            deadline,
+        )?)
     }
 
     /// Handles a refresh token that belonged to another owner: saves the new token for that owner,
@@ -519,7 +528,7 @@ impl Tokens {
         mut record: Record,
         token: Token,
         deadline: &Deadline,
-    ) -> Result<Secret> {
+    ) -> Result<Secret, RenewalError> {
         let resource_id = record.resource_id.clone();
         let owner = token.resource_id().map(str::to_owned);
         log::error!(
@@ -528,8 +537,9 @@ impl Tokens {
         );
         // The owner's record lists that refresh token as spent.
         let spent = Arc::clone(&record.token);
-        let saved =
-            owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
+        let saved = owner
+            .as_deref()
+            .map(|owner| self.writer.save_for_owner(owner, token, Some(&spent), deadline));
         let error = Error::new(Status::Protocol, "the refresh returned a token of another owner")
             .with_help(
                 "import the resource's own token, or let the user consent again \
@@ -555,7 +565,7 @@ impl Tokens {
         failure: Failure,
         may_be_spent: bool,
         deadline: &Deadline,
-    ) -> Result<Secret> {
+    ) -> Result<Secret, RenewalError> {
         let Failure { error, outcome } = failure;
         match (outcome, error.status()) {
             (Outcome::Refused, Status::ReauthorizationRequired) => {
@@ -579,13 +589,12 @@ impl Tokens {
         {
             self.cooldowns.unreachable(&record.resource_id, &error, deadline.now());
         }
-        if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
-            log::error!(
-                "{}: the outcome of a refresh could not be saved: {save_error}",
-                record.resource_id
-            );
+        if !is_end_of_call(&error, deadline) {
+            self.failures.add(&mut record, &error);
         }
-        Err(error)
+        let save_deadline = deadline.at_least(SAVE_TIME);
+        self.failures.save_outcome(&mut record, "the outcome of a refresh", &save_deadline);
+        Err(RenewalError::noted(error))
     }
 
     /// Handles a refresh token that the server called spent, expired or unknown.
@@ -594,7 +603,7 @@ impl Tokens {
         record: Record,
         error: Error,
         deadline: &Deadline,
-    ) -> Result<Secret> {
+    ) -> Result<Secret, RenewalError> {
         // A writer that ignores the lock may have rotated it.
         if let Some(stored) =
             self.records.store().load(&record.resource_id, &deadline.at_least(SAVE_TIME))?
@@ -605,9 +614,8 @@ impl Tokens {
             };
             if !same {
                 let rotated = "another process replaced the refresh token";
-                return Err(
-                    Error::new(Status::Conflict, rotated).with_resource(&record.resource_id)
-                );
+                let error = Error::new(Status::Conflict, rotated);
+                return Err(error.with_resource(&record.resource_id).into());
             }
         }
         self.without_refresh_token(record, error, deadline)
@@ -620,7 +628,7 @@ impl Tokens {
         mut record: Record,
         error: Error,
         deadline: &Deadline,
-    ) -> Result<Secret> {
+    ) -> Result<Secret, RenewalError> {
         let mut lacks_company = false;
         if record.token.kind() == UserType::Location {
             // The minted token may come without a refresh token: do not carry over the spent one.
@@ -638,17 +646,15 @@ impl Tokens {
                 // Temporary failure: the next call retries. If the refresh token was removed, save
                 // that.
                 Err(mint) if record.token.refresh_token.is_none() => {
-                    if let Err(save_error) =
-                        self.note_standing(&mut record, &deadline.at_least(SAVE_TIME))
-                    {
-                        log::error!(
-                            "{}: the removal of the refresh token could not be saved: {save_error}",
-                            record.resource_id
-                        );
+                    if !is_end_of_call(&mint, deadline) {
+                        self.failures.add(&mut record, &mint);
                     }
-                    return Err(mint);
+                    let save_deadline = deadline.at_least(SAVE_TIME);
+                    let what = "the removal of the refresh token";
+                    self.failures.save_outcome(&mut record, what, &save_deadline);
+                    return Err(RenewalError::noted(mint));
                 }
-                minted => return minted,
+                minted => return Ok(minted?),
             }
         }
         let reason = error
@@ -666,19 +672,16 @@ impl Tokens {
             lacks_company,
         };
         record.intent = None;
-        if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
-            log::error!(
-                "{}: the need for a new consent could not be saved: {save_error}",
-                record.resource_id
-            );
-        }
+        self.failures.add(&mut record, &error);
+        let save_deadline = deadline.at_least(SAVE_TIME);
+        self.failures.save_outcome(&mut record, "the need for a new consent", &save_deadline);
         let error = error.with_resource(&record.resource_id);
-        self.emit(
-            &Event::ReauthorizationRequired(error.clone()),
+        self.reports.emit(
+            &Event::ReauthorizationRequired(error.clone(), record.last_failure),
             &record.resource_id,
             Some(record.token.expires_at),
         );
-        Err(error)
+        Err(RenewalError::noted(error))
     }
 
     /// Mints a location token with the company's token, waiting for the latter until `waits`.
@@ -697,7 +700,7 @@ impl Tokens {
         }
         let company_id = self.company_of(location_id, record, waits)?;
         let mut record = self.minted(location_id, &company_id, record, deadline, waits)?;
-        self.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
+        self.writer.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
     }
 
     /// Mints a token and returns the location's record with it, not yet saved.
@@ -749,13 +752,14 @@ impl Tokens {
                 let mut record = record.clone();
                 record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
-                self.note_standing(&mut record, &deadline.at_least(SAVE_TIME))?;
+                self.failures.add(&mut record, &error);
+                self.writer.note_standing(&mut record, &deadline.at_least(SAVE_TIME))?;
                 return Err(error);
             }
             (Err(error), _) => return Err(error),
         };
-        Tokens::count(&self.counters.minted);
-        let begins = self.installation_begin(location_id, record, began, deadline);
+        count(&self.reports.counters.minted);
+        let begins = self.installations.begin_of_mint(location_id, record, began, deadline);
         let mut record = match record {
             Some(record) => replaced(record.clone(), token),
             None => Record {
@@ -768,18 +772,12 @@ impl Tokens {
         (record.installed_at, record.own_consent) = (Some(begins), false);
         Ok(record)
     }
-
-    /// Saves the record's standing and intent; the token is unchanged.
-    fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
-        record.renew_at = self.schedule.renewal(record);
-        self.records.note_standing(record, deadline)
-    }
 }
 
 /// Classifies a failure before the request: a lock or store timeout means busy.
 fn before_sending(error: Error) -> RenewalError {
     let attempt = if error.status() == Status::Timeout { Attempt::Busy } else { Attempt::Failed };
-    RenewalError { error, attempt }
+    RenewalError { error, attempt, is_noted: false }
 }
 
 /// Whether a failed mint leaves only consent: no company can mint, or the API refused.
@@ -797,6 +795,7 @@ fn replaced(mut record: Record, token: Token) -> Record {
     record.token = Arc::new(token.completed_from(&record.token));
     record.standing = Standing::Good;
     record.intent = None;
+    record.last_failure = None;
     record
 }
 

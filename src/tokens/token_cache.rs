@@ -89,10 +89,10 @@ impl StaleReason {
 /// Access tokens by resource. All times are uptimes.
 ///
 /// A change is visible to every call that starts after it. Readers on different threads write to no
-/// shared cache line, so reads scale even for a single resource.
+/// shared cache line, so reads scale even for a single resource. Allocate it by itself, so that it
+/// shares no cache line with fields that are written often.
 pub struct TokenCache {
-    /// Boxed, to share no cache line with fields that are written often.
-    shards: Box<[StripedLock<Shard>; SHARDS]>,
+    shards: [StripedLock<Shard>; SHARDS],
 }
 
 struct Shard {
@@ -106,7 +106,7 @@ impl TokenCache {
         let hash = IdHash::new();
         let shard =
             |_| StripedLock::new(Shard { tokens: HashMap::with_hasher(hash.clone()), changes: 0 });
-        TokenCache { shards: Box::new(std::array::from_fn(shard)) }
+        TokenCache { shards: std::array::from_fn(shard) }
     }
 
     /// Passes a fresh token to `take`.
@@ -202,6 +202,12 @@ impl TokenCache {
         let fresh_until = uptime + left.min(reason.duration(failures));
         let cached = CachedToken::new(access_token, company_id, fresh_until, uptime + left);
         shard.put(resource_id, CachedToken { failures, ..cached });
+    }
+
+    /// How long a valid old token is served after one more failed refresh.
+    pub fn backoff_after_failure(&self, resource_id: &str) -> Duration {
+        let failures = self.read(resource_id).get(resource_id).map_or(0, |cached| cached.failures);
+        StaleReason::Failed.duration(failures.saturating_add(1))
     }
 
     pub fn forget(&self, resource_id: &str) {

@@ -35,11 +35,13 @@ from .errors import (
     Unauthorized,
 )
 from .models import (
+    AcceptedToken,
     Adoption,
     AuthorizationUrl,
     Event,
     FailedToken,
     ImportResult,
+    LastFailure,
     Location,
     Maintenance,
     MaintenanceProgress,
@@ -62,6 +64,7 @@ from .store import Store, StorePage
 __version__ = "0.1.0"
 
 __all__ = [
+    "AcceptedToken",
     "Adoption",
     "AuthorizationUrl",
     "BufferTooSmall",
@@ -78,6 +81,7 @@ __all__ = [
     "InternalError",
     "InvalidArgument",
     "InvalidRequest",
+    "LastFailure",
     "Location",
     "LocationInactive",
     "Maintenance",
