@@ -159,6 +159,12 @@ def read(option: str | None) -> Configuration:
                     "configuration's folder",
                     "clientSecretFile",
                 ) from None
+            if not document["clientSecret"]:
+                raise _unusable(
+                    f"the file {secret_path} is empty",
+                    "put the client secret into it, from the client keys in the developer portal",
+                    "clientSecretFile",
+                )
             warnings += _open_to_others(secret_path)
     if SECRET_VARIABLE in os.environ:
         document["clientSecret"] = os.environ[SECRET_VARIABLE]

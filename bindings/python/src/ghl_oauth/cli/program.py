@@ -6,7 +6,7 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .._library import abi_version, library_version
 from ..errors import GhlError
@@ -63,20 +63,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = _parse(arguments)
-    finally:
-        # The help may be on its way to a closed pipe or a full disk.
-        unwritten = _flush()
-    if unwritten is not None:
-        return unwritten
+    except output.Refusal as error:  # the help goes to a full disk
+        output.show_error(error, as_json=False)
+        output.discard_stdout()
+        return error.exit_status
+    except BrokenPipeError:
+        output.discard_stdout()
+        return status.ERROR
     if options.verbose or options.log_format:
         from . import logs
 
         logs.begin(sys.stderr, options.verbose, options.log_format == "json")
-    try:
-        exit_status = _run(options)
-    finally:
-        unwritten = _flush()
+    exit_status = _run(options)
+    unwritten = _flush()
     return exit_status if unwritten is None else unwritten
+
+
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # The base class ignores a stream that cannot be written.
+        if message and file is sys.stdout:
+            output.put(message, end="")
+        elif message:
+            output.say(message.rstrip())
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -165,7 +174,7 @@ def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
             Default: every command.
     """
     # Accepted before and after the command; a default after it must not override an earlier value.
-    general = argparse.ArgumentParser(add_help=False)
+    general = _Parser(add_help=False)
     absent = argparse.SUPPRESS
     general.add_argument("--config", metavar="FILE", default=absent, help="the configuration file")
     general.add_argument(
@@ -181,7 +190,7 @@ def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
         "-v", "--verbose", action="count", default=absent, help="log to stderr; -vv: also requests"
     )
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ghl-oauth",
         description=_DESCRIPTION,
         epilog=_EPILOG,

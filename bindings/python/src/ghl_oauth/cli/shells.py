@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
-_FILES = ("config", "file", "output", "store")
-"""The arguments whose values are files."""
-
 
 @dataclass(frozen=True)
 class _Argument:
@@ -39,9 +36,9 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[_Argument]:
             action.help or "",
             not action.option_strings or action.nargs != 0,
             tuple(str(choice) for choice in action.choices or ()),
-            action.dest in _FILES,
+            action.metavar == "FILE",
             str(action.metavar or action.dest).lower(),
-            action.nargs == "*",
+            action.nargs in ("*", "+"),
         )
 
 
