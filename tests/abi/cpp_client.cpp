@@ -344,6 +344,13 @@ void webhooks_are_checked_and_applied(const ghl::client &client, const std::stri
     const ghl::webhook_outcome outcome = client.webhook_apply(
         body, std::multimap<std::string, std::string>{{"x-ghl-signature", signature}});
     CHECK(outcome.type == "INSTALL" && outcome.resource_id && (outcome.applied || outcome.reason));
+    ghl::webhook_options remembered;
+    remembered.mint = false;
+    CHECK(client.webhook_apply(body, sent, remembered).type == "INSTALL");
+    ghl::call_options hurried;
+    hurried.timeout = std::chrono::milliseconds(0);
+    thrown<ghl::invalid_argument>(
+        [&] { client.with(hurried).webhook_apply(body, sent, remembered); });
     thrown<ghl::signature_invalid>([&] { client.webhook_apply(body + " ", sent); });
     thrown<ghl::signature_invalid>([&] { client.webhook_verify("", {}); });
 }

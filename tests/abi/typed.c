@@ -421,6 +421,19 @@ int main(int argc, char **argv) {
     CHECK(strcmp(outcome.type, "INSTALL") == 0 && outcome.resource_id != NULL);
     CHECK(outcome.applied || outcome.reason != NULL);
     ghl_typed_webhook_outcome_clear(&outcome);
+    ghl_webhook_options remembered = {.no_mint = true, .call = {.timeout_ms = 60000}};
+    OK(ghl_typed_webhook_apply_with(client, argv[4], strlen(argv[4]), delivered, 3, &remembered,
+                                    &outcome, &error));
+    CHECK(strcmp(outcome.type, "INSTALL") == 0);
+    ghl_typed_webhook_outcome_clear(&outcome);
+    OK(ghl_typed_webhook_apply_with(client, argv[4], strlen(argv[4]), delivered, 3, NULL, &outcome,
+                                    &error));
+    ghl_typed_webhook_outcome_clear(&outcome);
+    remembered.call.timeout_ms = -1;
+    CHECK(ghl_typed_webhook_apply_with(client, argv[4], strlen(argv[4]), delivered, 3, &remembered,
+                                       &outcome, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "timeoutMs") == 0);
+    ghl_typed_error_clear(&error);
     CHECK(ghl_typed_webhook_apply(client, argv[4], strlen(argv[4]) - 1, delivered, 3, &outcome,
                                   &error) == GHL_ERR_SIGNATURE_INVALID);
     CHECK(outcome.type == NULL && !outcome.applied);

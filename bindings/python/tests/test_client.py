@@ -175,6 +175,28 @@ class StoreChoiceTest(unittest.TestCase):
         ghl_oauth.Client.from_config({"clientId": "app-1", "clientSecret": "s"}).close()
 
 
+class MemoryTest(EmulatorTest):
+    def test_consent_in_the_memory_store_is_a_warning_once_per_client(self) -> None:
+        with self.assertLogs("ghl_oauth", "WARNING") as logged:
+            self.install()
+            self.install()
+        warnings = [record for record in logged.records if "memory store" in record.getMessage()]
+        self.assertEqual(len(warnings), 1)
+        self.assertEqual(warnings[0].levelname, "WARNING")
+        other = self.make_client()
+        with self.assertLogs("ghl_oauth", "WARNING") as logged:
+            self.install(other)
+        self.assertIn("consent again", logged.output[0])
+
+    def test_consent_in_a_lasting_store_causes_no_warning(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            client = self.make_client(store=Path(folder, "tokens.db"))
+            with self.assertLogs("ghl_oauth", "INFO") as logged:
+                self.install(client)
+            self.assertEqual({record.levelname for record in logged.records}, {"INFO"})
+            client.close()
+
+
 class UnreadableTest(EmulatorTest):
     """Three tokens, one of them unreadable."""
 
@@ -858,7 +880,7 @@ class StoreTest(EmulatorTest):
         with self.assertRaises(ghl_oauth.GhlError) as caught:
             self.make_client(store="postgres://app:hunter2@127.0.0.1:1/tokens")
         # The port is closed, or the library was built without PostgreSQL.
-        self.assertIn(caught.exception.parameter, ("store.url", "store.kind"))
+        self.assertEqual(caught.exception.parameter, "store")
         self.assertNotIn("hunter2", str(caught.exception))
 
     def test_url_of_another_driver_is_refused_without_its_password(self) -> None:
@@ -868,7 +890,7 @@ class StoreTest(EmulatorTest):
         ):
             with self.assertRaises(ghl_oauth.ConfigError) as caught:
                 self.make_client(store=store)
-            self.assertEqual(caught.exception.parameter, "store.path")
+            self.assertEqual(caught.exception.parameter, "store")
             self.assertNotIn("hunter2", f"{caught.exception!r} {caught.exception}")
 
     def test_store_that_cannot_be_opened_is_an_error(self) -> None:
