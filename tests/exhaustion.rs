@@ -214,6 +214,49 @@ impl Drop for SmallDisk {
 }
 
 #[test]
+fn refresh_does_not_start_unless_its_new_token_certainly_fits_on_the_disk() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let emulator = emulator(1);
+    let path = disk.0.path().join("tokens.db");
+    let config = config(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
+    let abi = Abi::open(&config).map_err(|error| error.1).unwrap();
+    let company = abi.connect_company(&emulator);
+    let filler = disk.0.path().join("filler");
+    let reader = rusqlite::Connection::open(&path).unwrap();
+    let (mut started, mut refused) = (0, 0);
+    for pages in 0..40 {
+        // The WAL is empty, and the reader keeps it from being reused: only the free pages count.
+        let _ = reader.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        reader.execute_batch("BEGIN; SELECT COUNT(*) FROM token").unwrap();
+        disk.fill();
+        let file = File::options().write(true).open(&filler).unwrap();
+        file.set_len(file.metadata().unwrap().len().saturating_sub(pages * 4096)).unwrap();
+        drop(file);
+        let sent = emulator.refreshes();
+        let outcome = abi.token_refresh(&company);
+        if outcome.0 == 0 {
+            started += 1;
+            assert_eq!(outcome.ok()["state"], "ok", "{pages} free pages");
+        } else {
+            refused += 1;
+            let error = outcome.fails(Status::Store);
+            assert_eq!(emulator.refreshes(), sent, "{pages} free pages: {error}");
+            assert_eq!(error["retryable"], true, "{error}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("is full"), "{error}");
+            assert!(message.contains(path.to_str().unwrap()), "{error}");
+            let help = error["help"].as_str().unwrap();
+            assert!(help.contains("free disk space"), "{error}");
+            assert!(help.contains(disk.0.path().to_str().unwrap()), "{error}");
+        }
+        reader.execute_batch("ROLLBACK").unwrap();
+        std::fs::remove_file(&filler).unwrap();
+        abi.token_refresh(&company).ok();
+    }
+    assert!(started > 5 && refused > 5, "{started} started, {refused} refused");
+}
+
+#[test]
 fn full_disk_is_a_retryable_store_error_with_advice() {
     let Some(disk) = SmallDisk::new() else { return };
     let emulator = emulator(1);

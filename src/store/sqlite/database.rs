@@ -42,6 +42,12 @@ const LOW_DISK_SPACE: u64 = 64 << 20;
 /// that the WAL does not grow.
 const VERY_LOW_DISK_SPACE: u64 = 512 << 10;
 
+/// The length of a page in the WAL with its header, in bytes.
+const WAL_FRAME: u64 = 4096 + 24;
+
+/// Room in the WAL for the transaction that saves one new token, in bytes.
+const TOKEN_ROOM: u64 = 64 << 10;
+
 /// A database file and its handles.
 pub struct Database {
     paths: Arc<Paths>,
@@ -49,6 +55,8 @@ pub struct Database {
     slots: Arc<Slots>,
     /// Whether the database may be created: only until the first handle is open.
     may_create: AtomicBool,
+    /// Whether the next transaction may not fit on the disk, as of the last one.
+    is_tight: AtomicBool,
 }
 
 /// The handles to be closed before a fork. The registry shares the ownership.
@@ -125,6 +133,7 @@ impl Database {
                 reader: HandleSlot::default(),
             }),
             may_create: AtomicBool::new(may_create),
+            is_tight: AtomicBool::new(false),
         });
         databases::register(database.handles());
         database.write(deadline, |_, _| Ok(()))?;
@@ -156,6 +165,26 @@ impl Database {
     ) -> Result<Option<WriteAccess<'_>>> {
         let guard = self.lock(&self.slots.writer, deadline, is_done)?;
         Ok(guard.map(|guard| WriteAccess { database: self, _guard: guard }))
+    }
+
+    /// Reserves the space for saving a new token, after its intent was saved: a token that could not
+    /// be saved should not be requested.
+    pub fn reserve(&self) -> Result<()> {
+        if self.is_tight.load(Ordering::Relaxed) && !self.paths.reserve_wal(TOKEN_ROOM) {
+            return Err(self.disk_full());
+        }
+        Ok(())
+    }
+
+    /// The error for a transaction that does not fit on the disk.
+    fn disk_full(&self) -> Error {
+        let path = &self.paths.database;
+        let message = format!("the disk of the database {} is full", path.display());
+        let help = match mount_point(path) {
+            Some(disk) => format!("{} (the file system at {})", exhaustion::DISK, disk.display()),
+            None => exhaustion::DISK.to_owned(),
+        };
+        Error::new(Status::Store, message).with_help(help)
     }
 
     /// Runs a query on the reader.
@@ -309,7 +338,7 @@ impl Database {
             return Err(AttemptError::Unlocked);
         }
         if is_write && outcome.is_ok() {
-            handle.checkpoint_if_disk_is_low();
+            self.is_tight.store(handle.checkpoint_if_disk_is_low(), Ordering::Relaxed);
         }
         outcome.map_err(|error| self.failure(&error))
     }
@@ -434,10 +463,10 @@ impl Database {
             Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => {
                 return AttemptError::Busy;
             }
-            _ if is_disk_full(error) => exhaustion::DISK,
+            _ if is_disk_full(error) => return AttemptError::Full(self.disk_full()),
             // SQLite does not say why it could not create a file.
             Some(ErrorCode::CannotOpen) if free_space(&self.paths.database) == 0 => {
-                exhaustion::DISK
+                return AttemptError::Failed(self.disk_full());
             }
             Some(ErrorCode::OutOfMemory) => exhaustion::MEMORY,
             Some(ErrorCode::DatabaseLocked) => "another program holds the database; try again",
@@ -447,18 +476,17 @@ impl Database {
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 retryable = false;
-                "restore the file from a backup, or let the users consent again"
+                "stop all processes and restore the file from a backup. Refresh tokens that were \
+                 used since the backup are rejected: their companies must consent again, and \
+                 locations are minted again. Without a backup, remove the file and let the users \
+                 consent again"
             }
             _ => "check the disk and the file, then try again",
         };
         let message = format!("the database {} failed: {error}", self.paths.database.display());
-        let store_error =
-            Error::new(Status::Store, message).with_help(help).with_retryable(retryable);
-        if is_disk_full(error) {
-            AttemptError::Full(store_error)
-        } else {
-            AttemptError::Failed(store_error)
-        }
+        AttemptError::Failed(
+            Error::new(Status::Store, message).with_help(help).with_retryable(retryable),
+        )
     }
 }
 
@@ -491,12 +519,15 @@ impl From<Refusal> for AttemptError {
 impl Handle {
     /// Checkpoints early if the disk is almost full. If the database has grown, its new pages must
     /// be written while there is space: otherwise a checkpoint would fail, and the WAL could never
-    /// be reset.
-    fn checkpoint_if_disk_is_low(&self) {
+    /// be reset. Returns whether the WAL may have no room for the next transaction.
+    fn checkpoint_if_disk_is_low(&self) -> bool {
         let free = free_space(&self.paths.database);
-        if free < VERY_LOW_DISK_SPACE || free < LOW_DISK_SPACE && self.has_grown() {
-            checkpoint(&self.connection);
+        let is_very_low = free < VERY_LOW_DISK_SPACE;
+        if !is_very_low && !(free < LOW_DISK_SPACE && self.has_grown()) {
+            return false;
         }
+        let used = checkpoint(&self.connection);
+        is_very_low && self.paths.wal_length().saturating_sub(used) < TOKEN_ROOM
     }
 
     /// Whether the database has pages that exist only in the WAL.
@@ -556,9 +587,28 @@ pub fn sync_commits(connection: &Connection, is_synced: bool) -> rusqlite::Resul
     })
 }
 
-/// Runs a PASSIVE checkpoint, which does not wait.
-fn checkpoint(connection: &Connection) {
-    let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+/// Runs a PASSIVE checkpoint, which does not wait. Returns where the next transaction begins in the
+/// WAL, in bytes: at 0 if all of it was written to the database.
+fn checkpoint(connection: &Connection) -> u64 {
+    let end = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        let (frames, written): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok(if frames == written { 0 } else { frames.unsigned_abs() * WAL_FRAME })
+    });
+    end.unwrap_or(u64::MAX)
+}
+
+/// The mount point of the file system of a path: its highest folder on the same device.
+#[cfg(unix)]
+fn mount_point(path: &Path) -> Option<&Path> {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let own = device(path.parent()?)?;
+    path.ancestors().skip(1).take_while(|folder| device(folder) == Some(own)).last()
+}
+
+#[cfg(not(unix))]
+fn mount_point(_: &Path) -> Option<&Path> {
+    None
 }
 
 /// Free space on the disk of a file, in bytes.

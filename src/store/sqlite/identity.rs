@@ -97,6 +97,30 @@ impl Paths {
         file_id(&self.database)
     }
 
+    /// The length of the WAL file, in bytes. Parts of it may be used again.
+    pub fn wal_length(&self) -> u64 {
+        fs::metadata(&self.wal).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Reserves `bytes` after the end of the WAL, without changing its length. Returns whether the
+    /// disk has them.
+    #[cfg(target_os = "linux")]
+    pub fn reserve_wal(&self, bytes: u64) -> bool {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        // SQLite has no POSIX locks on the WAL that closing the file could drop.
+        let Ok(wal) = fs::OpenOptions::new().write(true).open(&self.wal) else { return false };
+        let end = self.wal_length();
+        let reserved = fallocate(wal, FallocateFlags::KEEP_SIZE, end, bytes);
+        !matches!(reserved, Err(Errno::NOSPC | Errno::DQUOT | Errno::IO))
+    }
+
+    /// Cannot be reserved: the save itself shows whether the disk has them.
+    #[cfg(not(target_os = "linux"))]
+    pub fn reserve_wal(&self, _: u64) -> bool {
+        true
+    }
+
     /// The IDs of the files that are at these paths now.
     pub fn files(&self) -> io::Result<Files> {
         Ok(Files {

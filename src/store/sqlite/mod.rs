@@ -384,7 +384,9 @@ impl Store for SqliteStore {
     }
 
     fn save_intent(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
-        self.save_record(record, false, deadline)
+        let version = self.save_record(record, false, deadline)?;
+        self.database.reserve().map_err(|error| error.with_resource(&record.resource_id))?;
+        Ok(version)
     }
 
     fn compares_tombstones(&self) -> bool {
