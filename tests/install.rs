@@ -226,6 +226,15 @@ fn installation_works_by_hand_and_with_pkg_config_and_cmake() {
     if is_here("pkg-config") {
         assert_eq!(pkg_config(&prefix, &["--modversion"]), [env!("CARGO_PKG_VERSION")]);
         documented_commands_compile_programs("\n## pkg-config\n", 4, &prefix);
+        // As the author of a gateway would.
+        let mut typed = commands("\n## pkg-config\n").into_iter();
+        let typed = typed.find(|command| command.contains("typed_c_dir")).unwrap();
+        let gateway = Path::new(built::ROOT).join("examples/c/gateway.c");
+        fs::copy(gateway, folder.path().join("program.c")).unwrap();
+        let mut compile = Command::new("sh");
+        compile.args(["-euc", &format!("{typed} -lpthread")]).current_dir(folder.path());
+        compile.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        output(compile);
     } else {
         println!("skipped: pkg-config is not installed (apt-get install pkg-config)");
     }
