@@ -339,6 +339,39 @@ class HeldTokensTest(EmulatorTest):
         rest = self.client.tokens_list(company_id="company", page_token=first.next_page_token)
         self.assertEqual(sorted(beginning + [info.resource_id for info in rest]), ids)
 
+    def test_list_names_the_last_failure_and_is_filtered_by_it(self) -> None:
+        company = self.install().resource_id
+        self.hold(3)
+        fine = self.client.token_refresh(company)
+        self.assertIsNone(fine.last_failure)
+        self.assertIsNotNone(fine.last_success_at)
+        self.emulator.fault("status", status=500, body='{"message": "the ledger is closed"}')
+        events: list[ghl_oauth.Event] = []
+        self.client.on_event(events.append)
+        with self.assertRaises(ghl_oauth.ServerError):
+            self.client.token_refresh(company)
+        (info,) = self.client.tokens_list(failing=True)
+        failure = info.last_failure
+        assert failure is not None and failure.at is not None
+        self.assertEqual((info.resource_id, info.state), (company, ghl_oauth.TokenState.OK))
+        self.assertEqual((failure.status, failure.attempts), ("GHL_ERR_SERVER", 1))
+        self.assertEqual((failure.message, failure.http_status), ("the ledger is closed", 500))
+        self.assertEqual(failure.first_at, failure.at)
+        assert failure.next_attempt_at is not None
+        self.assertGreater(failure.next_attempt_at, failure.at)
+        self.assertEqual([event.last_failure for event in events], [failure])
+        expiry = info.expires_at
+        assert expiry is not None
+
+        def ids(**filters: Any) -> set[str]:
+            return {info.resource_id for info in self.client.tokens_list(**filters)}
+
+        self.assertEqual(len(ids(expires_before=expiry)), 3)
+        self.assertEqual(len(ids(state=ghl_oauth.TokenState.OK)), 4)
+        self.assertEqual(ids(state="inactive"), set())
+        failing = self.client.tokens_export(failing=True, expires_before=expiry + timedelta(days=1))
+        self.assertEqual(len(list(failing)), 1)
+
     def test_export_can_be_imported(self) -> None:
         self.hold(25, companyId="company", somethingNew={"deep": [1, 2]})
         exported = list(self.client.tokens_export(page_size=10))

@@ -122,6 +122,8 @@ def _outcomes(entries: Sequence[Entry], done: ImportResult) -> Sequence[_Outcome
         index += 1
         if skip is not None:
             reason = skip.reason.replace('"replace": true', "--replace")
+            if entry.resource_id and reason.endswith("Id is missing"):
+                reason += '; add "userType": "Company" or "Location" to the session'
             outcomes.append(
                 _Outcome(entry, skip.resource_id or entry.resource_id, "skipped", reason)
             )
