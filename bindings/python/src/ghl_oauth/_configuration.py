@@ -101,14 +101,14 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
         elsewhere = "" if option else f", or set --config or {PATH_VARIABLE}"
         raise _unusable(
             f"the configuration {path} does not exist",
-            f"create it, for example {_EXAMPLE}{elsewhere}",
+            f"create it with `ghl-oauth init`{elsewhere}",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(
             f"the configuration {path} cannot be read: {_reason(error)}", None
         ) from None
     try:
-        document = json.loads(text)
+        document = json.loads(without_comments(text))
     except ValueError as error:
         # Only the position: the decoder's message may quote the secret.
         where = (
@@ -123,6 +123,12 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
             f"write an object, for example {_EXAMPLE}",
         )
 
+    if str(document.get("clientId", "")).startswith("<"):
+        raise _unusable(
+            f"the configuration {path} still has a placeholder",
+            "replace the texts in angle brackets with those of the developer portal",
+            "clientId",
+        )
     folder = path.resolve().parent
     warnings = []
     document.setdefault("store", {"kind": "sqlite", "path": "tokens.db"})
@@ -154,6 +160,12 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
                     "configuration's folder",
                     "clientSecretFile",
                 ) from None
+            if not document["clientSecret"]:
+                raise _unusable(
+                    f"the file {secret_path} is empty",
+                    "put the client secret into it, from the client keys in the developer portal",
+                    "clientSecretFile",
+                )
             warnings += _open_to_others(secret_path)
     if SECRET_VARIABLE in os.environ:
         document["clientSecret"] = os.environ[SECRET_VARIABLE]
@@ -165,6 +177,11 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
             "clientSecret",
         )
     return Configuration(path, document, secret_from, tuple(warnings))
+
+
+def without_comments(text: str) -> str:
+    """Blanks the lines that begin with ``//``; the others keep their numbers."""
+    return "\n".join("" if line.lstrip().startswith("//") else line for line in text.split("\n"))
 
 
 def _complete(part: Any, key: str, folder: Path) -> None:
