@@ -25,7 +25,7 @@ use crate::tokens::{
     BulkMint, ImportParams, InstallationEvents, ListParams, MaintainParams, Maintenance,
     MintParams, Tokens, Transfer, WebhookOutcome,
 };
-use crate::webhook::{Verifier, Webhooks};
+use crate::webhook::{Verifier, WebhookParams, Webhooks};
 
 const REDIRECT: &str = "https://app.example/back";
 
@@ -52,6 +52,13 @@ pub struct Delivery {
     /// When the event happened, in milliseconds since the epoch.
     pub at_ms: Option<i64>,
     pub number: u64,
+}
+
+impl Delivery {
+    /// Whether the host lets an INSTALL mint its token.
+    fn mints(&self) -> bool {
+        !self.number.is_multiple_of(4)
+    }
 }
 
 /// The form in which a host imports a saved response.
@@ -462,20 +469,15 @@ impl Process {
     fn apply(&self, delivery: &Delivery) -> Result<Value> {
         let deadline = self.deadline();
         let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
-        let id = delivery.resource_id;
-        let WebhookOutcome { applied, reason } =
-            match (delivery.install, id == COMPANY) {
-                (true, _) => InstallationEvents::of(&self.tokens).location_installed(
-                    id,
-                    delivery.company_id,
-                    at_ms,
-                    &deadline,
-                )?,
-                (false, false) => InstallationEvents::of(&self.tokens)
-                    .location_uninstalled(id, at_ms, &deadline)?,
-                (false, true) => InstallationEvents::of(&self.tokens)
-                    .company_uninstalled(id, at_ms, &deadline)?,
-            };
+        let (id, mints) = (delivery.resource_id, delivery.mints());
+        let events = InstallationEvents::of(&self.tokens);
+        let WebhookOutcome { applied, reason } = match (delivery.install, id == COMPANY) {
+            (true, _) => {
+                events.location_installed(id, delivery.company_id, at_ms, mints, &deadline)?
+            }
+            (false, false) => events.location_uninstalled(id, at_ms, mints, &deadline)?,
+            (false, true) => events.company_uninstalled(id, at_ms, &deadline)?,
+        };
         Ok(json!({"applied": applied, "reason": reason}))
     }
 
@@ -503,6 +505,7 @@ impl Process {
         let headers = json!({"x-ghl-signature": signature}).to_string();
         let headers = serde_json::from_str(&headers)
             .map_err(|_| Error::new(Status::Internal, "the headers of the webhooks"))?;
-        self.webhooks.apply(body.as_bytes(), &headers, &self.deadline())
+        let params = WebhookParams { mint: Some(delivery.mints()) };
+        self.webhooks.apply(body.as_bytes(), &headers, &params, &self.deadline())
     }
 }
