@@ -258,6 +258,22 @@ fn update_replaces_files_and_finished_build_names_its_libraries(folder: &Path, p
     assert_ne!(loaded.metadata().unwrap().ino(), fs::metadata(&library).unwrap().ino());
 }
 
+#[test]
+fn installation_without_access_fails_before_the_build() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let mut install = Command::new(env!("CARGO"));
+    install.args(["xtask", "install", "--destdir"]).arg(file.join("stage"));
+    install.arg("--target-dir").arg(folder.path().join("target")).current_dir(built::ROOT);
+    let refused = install.output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let expected = format!("error: {}/stage/usr/local/lib: Not a directory", file.display());
+    assert!(said.contains(&expected) && said.contains("choose another --prefix"), "{said}");
+    assert!(!folder.path().join("target").exists(), "it built something");
+}
+
 fn cmake_finds_library(prefix: &Path) {
     if !is_here("cmake") {
         println!("skipped: CMake is not installed (apt-get install cmake)");
