@@ -18,7 +18,7 @@ DISK_HELP = (
 
 
 def is_damaged(error: GhlError) -> bool:
-    """Whether the database is damaged, or the file is none."""
+    """Whether the database is damaged, or the file is not a database."""
     return isinstance(error, StoreError) and (
         "malformed" in error.message or "not a database" in error.message
     )

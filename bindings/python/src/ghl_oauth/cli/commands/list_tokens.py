@@ -8,16 +8,27 @@ from collections.abc import Sequence
 from ...client import Client
 from ...models import FailedToken, TokenInfo
 from .. import output, report
-from ..arguments import filters as arguments
+from ..arguments import filters
 from ..session import Session
 
-DESCRIPTION = "Lists the stored tokens without their secrets."
+DESCRIPTION = "Lists the stored tokens without their secrets, with the last failure of each."
 EXAMPLES = (
-    "ghl-oauth list",
+    "ghl-oauth list --failing",
     "ghl-oauth list --type Location --json | jq -r '.[].resourceId'",
 )
 
-__all__ = ["DESCRIPTION", "EXAMPLES", "arguments", "run"]
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's own arguments."""
+    filters(parser)
+    parser.add_argument(
+        "--state",
+        choices=("ok", "inactive", "reauthorizationRequired", "unsaved"),
+        help="only tokens in this state",
+    )
+    parser.add_argument(
+        "--failing", action="store_true", help="only tokens whose last refresh failed"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +36,11 @@ def run(options: argparse.Namespace) -> int:
 
     def fetch(client: Client) -> tuple[list[TokenInfo], Sequence[FailedToken]]:
         pages = client.tokens_list(
-            company_id=options.company, user_type=options.type, page_size=1000
+            company_id=options.company,
+            user_type=options.type,
+            state=options.state,
+            failing=options.failing or None,
+            page_size=1000,
         )
         return list(pages), pages.failed
 

@@ -41,7 +41,7 @@ def arguments(_parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the summary. The exit status is that of the worst token."""
+    """Prints the summary. The worst token determines the exit status."""
 
     def fetch(client: Client) -> tuple[list[TokenInfo], Sequence[FailedToken]]:
         pages = client.tokens_list(page_size=1000)
