@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ghl_oauth
-from ghl_oauth.cli import configuration
+from ghl_oauth import _configuration
 
 from .support import REPOSITORY, EmulatorTest, damage, environment, free_port
 
@@ -680,7 +680,7 @@ class ConfigurationTest(CliTest):
         self.configure(
             store={"kind": "postgres", "url": "postgres://localhost/x", "caBundlePath": "roots.pem"}
         )
-        read = configuration.read(str(self.config)).document
+        read = _configuration.read(str(self.config)).document
         self.assertEqual(read["store"]["caBundlePath"], str(self.folder.resolve() / "roots.pem"))
 
     def test_configuration_file_is_found_in_the_usual_places(self) -> None:

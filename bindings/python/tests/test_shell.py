@@ -333,7 +333,7 @@ class InitTest(TerminalCase):
                      ("Client secret", "the-typed-secret\n")],
         )  # fmt: skip
         self.assertEqual(status, 0, shown)
-        from ghl_oauth.cli.configuration import read
+        from ghl_oauth._configuration import read
 
         document = read(str(self.new)).document
         self.assertEqual(

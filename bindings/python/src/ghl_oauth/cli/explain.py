@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import GhlError, NetworkError, StoreError, Timeout
-from .configuration import Configuration
+from .._configuration import Configuration
 
 DAMAGED_HELP = (
     "stop all programs that use it, then restore a backup, or move the file away and let the users "

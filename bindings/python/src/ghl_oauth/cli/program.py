@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from .._configuration import PATH_VARIABLE, SECRET_VARIABLE
 from .._library import abi_version, library_version
 from ..errors import GhlError
 from . import output, status
 from .commands import COMMANDS
-from .configuration import PATH_VARIABLE, SECRET_VARIABLE
 from .session import Terminated, terminable
 
 _DESCRIPTION = "OAuth 2.0 client for the GoHighLevel API that keeps tokens valid."

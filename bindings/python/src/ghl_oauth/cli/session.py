@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Callable, TypeVar
 
+from .._configuration import Configuration, read
 from ..client import Client
 from ..errors import Cancelled, GhlError
 from ..models import Event
-from .configuration import Configuration, read
 from .explain import explain
 from .output import Refusal, Unsaved, say, show_error, warn
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..._configuration import Configuration
 from ...client import Client
 from ...errors import GhlError, NotFound, StoreError, Timeout
 from ...models import FailedToken, OtherClient, TokenInfo
 from .. import status
-from ..configuration import Configuration
 from ..explain import DAMAGED_HELP, DISK_HELP, is_damaged
 from ..output import size
 from . import Check, Stage, failed, locks, names, short

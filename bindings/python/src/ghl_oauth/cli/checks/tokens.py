@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
+from ..._configuration import Configuration
 from ...client import Client
 from ...errors import Forbidden, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
 from ...models import TokenInfo
 from .. import status
-from ..configuration import Configuration
 from ..output import moment
 from ..report import TEMPORARY, last_failure
 from ..task import Task

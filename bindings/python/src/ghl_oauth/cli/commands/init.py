@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import output, status
 from ..arguments import text
-from ..configuration import place
+from ..._configuration import place
 from ..output import Refusal, say
 
 DESCRIPTION = (

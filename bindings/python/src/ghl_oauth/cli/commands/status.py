@@ -12,7 +12,7 @@ from ..._library import library_version
 from ...client import Client
 from ...models import FailedToken, TokenInfo
 from .. import output, report, status
-from ..configuration import Configuration
+from ..._configuration import Configuration
 from ..session import Session
 
 DESCRIPTION = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 PATH_VARIABLE = "GHL_OAUTH_CONFIG"
 SECRET_VARIABLE = "GHL_OAUTH_CLIENT_SECRET"
@@ -76,7 +76,7 @@ class Configuration:
         return str(url).rpartition("@")[2].rpartition("//")[2].rstrip("/") if url else None
 
 
-def place(option: str | None) -> Path:
+def place(option: str | os.PathLike[str] | None) -> Path:
     """The path from the option, the environment variable or the default, in this order."""
     named = option or os.environ.get(PATH_VARIABLE)
     if named:
@@ -85,11 +85,11 @@ def place(option: str | None) -> Path:
     return Path(base, "ghl-oauth", "config.json")
 
 
-def read(option: str | None) -> Configuration:
+def read(option: str | os.PathLike[str] | None) -> Configuration:
     """Reads the configuration.
 
     Args:
-        option: The value of ``--config``, or None.
+        option: A path, such as the value of ``--config``; or None.
 
     Raises:
         ConfigError: The configuration is missing or invalid.
@@ -98,9 +98,10 @@ def read(option: str | None) -> Configuration:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        elsewhere = "" if option else f", or set --config or {PATH_VARIABLE}"
         raise _unusable(
             f"the configuration {path} does not exist",
-            f"create it with `ghl-oauth init`, or set --config or {PATH_VARIABLE}",
+            f"create it with `ghl-oauth init`{elsewhere}",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(
