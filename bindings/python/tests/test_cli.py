@@ -190,6 +190,11 @@ class TokenTest(CliTest):
         self.assertIn("LAST FAILURE", table)
         self.assertIn("503", table)
         self.assertEqual(json.loads(self.ok("list", "--state", "inactive", "--json")), [])
+        self.assertEqual(json.loads(self.ok("list", "--expires-within", "90m", "--json")), [])
+        soon = json.loads(self.ok("list", "--expires-within", "2d", "--json"))
+        self.assertEqual([token["resourceId"] for token in soon], [company_id])
+        for wrong in ("soon", "12", "-1h", "1y", "99999999d"):
+            self.assertEqual(self.run_cli("list", f"--expires-within={wrong}").returncode, 2)
         ended = self.run_cli("status")
         self.assertEqual(ended.returncode, 4, ended.stdout)
         self.assertIn("503", ended.stdout)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import GhlError, NetworkError, StoreError, Timeout
 from .._configuration import Configuration
+from ..errors import GhlError, NetworkError, StoreError, Timeout
 
 DAMAGED_HELP = (
     "stop all programs that use it, then restore a backup, or move the file away and let the users "

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from ..._configuration import Configuration
 from ..._library import library_version
 from ...client import Client
 from ...models import FailedToken, TokenInfo
 from .. import output, report, status
-from ..._configuration import Configuration
 from ..session import Session
 
 DESCRIPTION = (
