@@ -30,7 +30,7 @@ type Function = fn(&Abi, Value) -> Outcome;
 type Call = (&'static str, Function);
 
 /// Every function with parameters that accepts both options.
-const CALLS: [Call; 14] = [
+const CALLS: [Call; 15] = [
     ("authorization_url", |abi, params| abi.authorization_url(params)),
     ("authorization_complete", |abi, params| abi.authorization_complete(params)),
     ("oauth_token", |abi, params| abi.oauth_token(params)),
@@ -45,6 +45,7 @@ const CALLS: [Call; 14] = [
     ("tokens_export", |abi, params| abi.tokens_export(params)),
     ("tokens_maintain", |abi, params| abi.tokens_maintain(params, |_| true)),
     ("tokens_mint", |abi, params| abi.tokens_mint(params, |_| true)),
+    ("webhook_apply_with", |abi, params| abi.webhook_apply_with(b"{}", &json!({}), params)),
 ];
 
 /// Calls without waits that succeed with these parameters.

@@ -27,7 +27,7 @@ use crate::tokens::{
     AccessTokenParams, AdoptParams, Adoption, BulkMint, ImportParams, ListParams, MaintainParams,
     Maintenance, MintParams, Progress, RefreshParams, Tokens, Transfer,
 };
-use crate::webhook::{Headers, Verifier, Webhooks};
+use crate::webhook::{Headers, Verifier, WebhookParams, Webhooks};
 use crate::worker_pool;
 
 use options::valid_call_id;
@@ -340,9 +340,14 @@ impl Client {
         self.components()?.webhooks.verify(body, headers)
     }
 
-    pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
+    pub fn webhook_apply(
+        &self,
+        body: &[u8],
+        headers: &Headers,
+        params: &WebhookParams,
+    ) -> Result<Value> {
         let call = self.call()?;
-        call.webhooks.apply(body, headers, &call.deadline())
+        call.webhooks.apply(body, headers, params, &call.deadline())
     }
 }
 
