@@ -151,6 +151,8 @@ pub struct Counters {
     pub repeated: AtomicU64,
     /// Requests without a response.
     pub unanswered: AtomicU64,
+    /// Responses with status 429.
+    pub rate_limited: AtomicU64,
 }
 
 /// Makes a single attempt at a request.
@@ -269,6 +271,9 @@ impl Http {
         let outcome = self.transport.send(request, deadline);
         match &outcome {
             Ok(response) => {
+                if response.status == 429 {
+                    self.counters.rate_limited.fetch_add(1, Ordering::Relaxed);
+                }
                 log::debug!("{} {}: {}", request.method, request.uri.path(), response.status)
             }
             Err(failure) => {

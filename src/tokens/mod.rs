@@ -24,6 +24,7 @@ mod rejected_tokens;
 mod schedule;
 mod spent;
 mod striped_lock;
+mod summary;
 mod token_cache;
 mod transfer;
 
@@ -62,6 +63,7 @@ use records::{
 };
 use rejected_tokens::RejectedTokens;
 use schedule::Schedule;
+pub use summary::Summary;
 use token_cache::{CachedToken, StaleReason, TokenCache};
 pub use transfer::{ImportParams, ListParams};
 
@@ -107,8 +109,22 @@ pub struct Counters {
     pub refreshed: AtomicU64,
     /// Location tokens minted.
     pub minted: AtomicU64,
-    /// Refreshes and mints that failed.
-    pub failed: AtomicU64,
+    /// Refreshes and mints that failed, in the order of [`Status::ALL`].
+    failed: [AtomicU64; Status::ALL.len()],
+}
+
+impl Counters {
+    /// The number of refreshes and mints that failed with each status.
+    pub fn failures(&self) -> impl Iterator<Item = (Status, u64)> {
+        let counts = self.failed.iter().map(|count| count.load(Ordering::Relaxed));
+        Status::ALL.into_iter().zip(counts)
+    }
+
+    fn count_failure(&self, status: Status) {
+        if let Some(position) = Status::ALL.iter().position(|each| *each == status) {
+            self.failed[position].fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The result that a caller needs from a renewal.

@@ -136,7 +136,7 @@ impl Tokens {
             },
         };
         if attempt == Attempt::Failed {
-            Tokens::count(&self.counters.failed);
+            self.counters.count_failure(error.status());
         }
         self.fall_back(error, resource_id, want, attempt, &deadlines)
     }
