@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::deferred_callbacks;
 use crate::error::Error;
 use crate::fork_safety;
+use crate::token::LastFailure;
 
 /// A change in the life of a token.
 #[derive(Debug, Clone)]
@@ -18,10 +19,10 @@ pub enum Event {
     /// A location's token was minted with its company's token and stored.
     Minted,
     Deleted,
-    /// The user must consent again.
-    ReauthorizationRequired(Error),
+    /// The user must consent again; with the failure, if it belongs to a stored token.
+    ReauthorizationRequired(Error, Option<Arc<LastFailure>>),
     /// A refresh failed; callers get the old access token until it expires.
-    RefreshFailed(Error),
+    RefreshFailed(Error, Option<Arc<LastFailure>>),
     /// A new token could not be saved; it is served from memory and the save is retried.
     Unsaved(Error),
 }
@@ -33,9 +34,18 @@ impl Event {
             Event::Refreshed => "token.refreshed",
             Event::Minted => "token.minted",
             Event::Deleted => "token.deleted",
-            Event::ReauthorizationRequired(_) => "token.reauthorizationRequired",
-            Event::RefreshFailed(_) => "token.refreshFailed",
+            Event::ReauthorizationRequired(..) => "token.reauthorizationRequired",
+            Event::RefreshFailed(..) => "token.refreshFailed",
             Event::Unsaved(_) => "token.unsaved",
+        }
+    }
+
+    fn error(&self) -> Option<&Error> {
+        match self {
+            Event::ReauthorizationRequired(error, _)
+            | Event::RefreshFailed(error, _)
+            | Event::Unsaved(error) => Some(error),
+            Event::Saved | Event::Refreshed | Event::Minted | Event::Deleted => None,
         }
     }
 
@@ -43,11 +53,12 @@ impl Event {
         let mut event = json!({
             "type": self.name(), "resourceId": resource_id, "at": at_ms, "expiresAt": expires_at,
         });
-        if let Event::ReauthorizationRequired(error)
-        | Event::RefreshFailed(error)
-        | Event::Unsaved(error) = self
-        {
+        if let Some(error) = self.error() {
             event["error"] = error.to_json()["error"].take();
+        }
+        if let Event::ReauthorizationRequired(_, failure) | Event::RefreshFailed(_, failure) = self
+        {
+            event["lastFailure"] = json!(failure.as_deref().map(LastFailure::to_json));
         }
         event
     }

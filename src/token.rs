@@ -1,5 +1,7 @@
 //! A token with its owner and its expiry, as granted by the API.
 
+mod last_failure;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::secret::Secret;
+
+pub use last_failure::LastFailure;
 
 /// The lifetime that is assumed if `expires_in` is missing (RFC 6749, section 5.1, makes it
 /// optional) or not positive: long enough to avoid a refresh loop, far shorter than the usual day.

@@ -99,6 +99,36 @@ fn tokens_are_counted_by_state_in_every_kind_of_store() {
 }
 
 #[test]
+fn failing_tokens_are_counted_by_status_until_their_next_success() {
+    let fixture = Fixture::new(Kind::Sqlite);
+    let abi = fixture.open();
+    let company = abi.connect_company(&fixture.emulator);
+    let failing = |status: &str| format!("ghl_oauth_tokens_failing{{status=\"{status}\"}}");
+    let before = metrics(&abi);
+    assert_eq!(before[&failing("GHL_ERR_SERVER")], 0.0);
+    assert!(!before.contains_key("ghl_oauth_token_failing_expiry_seconds"), "{before:?}");
+    let granted = before["ghl_oauth_last_success_timestamp_seconds"];
+    assert!((granted - fixture.emulator.clock().now_ms() as f64 / 1000.0).abs() < 120.0);
+    let fault = fixture.emulator.inject(
+        Rule::on(Endpoint::Token),
+        FaultKind::UnavailablePage { stage: Default::default() },
+    );
+    abi.token_refresh(&company).fails(Status::Server);
+    let other = metrics(&fixture.open());
+    assert_eq!(other[&failing("GHL_ERR_SERVER")], 1.0, "{other:?}");
+    assert!(other["ghl_oauth_token_failing_expiry_seconds"] > 80_000.0, "{other:?}");
+    assert_eq!(other["ghl_oauth_maintenance_lag_seconds"], 0.0);
+    fixture.emulator.remove_fault(fault);
+    abi.token_refresh(&company).ok();
+    let other = metrics(&fixture.open());
+    assert_eq!(other[&failing("GHL_ERR_SERVER")], 0.0, "{other:?}");
+    fixture.emulator.revoke_refresh_token(&company);
+    abi.token_refresh(&company).fails(Status::ReauthorizationRequired);
+    let lost = metrics(&fixture.open());
+    assert_eq!(lost[&failing("GHL_ERR_REAUTHORIZATION_REQUIRED")], 1.0, "{lost:?}");
+}
+
+#[test]
 fn every_process_reports_the_same_about_stored_tokens() {
     for kind in [Kind::Sqlite, Kind::Host] {
         let fixture = Fixture::new(kind);

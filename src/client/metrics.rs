@@ -44,6 +44,14 @@ impl Exposition {
         ] {
             self.labelled("tokens", "state", state, &count);
         }
+        let failing = "tokens_failing";
+        self.family(failing, "gauge", "Stored tokens whose last renewal failed, by status.");
+        for (status, count) in summary.failing() {
+            self.labelled(failing, "status", status.name(), &count);
+        }
+        if summary.failing_otherwise > 0 {
+            self.labelled(failing, "status", "other", &summary.failing_otherwise);
+        }
         self.gauge(
             "tokens_expired",
             "Stored tokens in state ok whose access token has expired; the next call refreshes it.",
@@ -61,6 +69,17 @@ impl Exposition {
                 "Like ghl_oauth_token_next_expiry_seconds, including access tokens that have \
                  expired: negative since the first of them expired.",
                 summary.earliest_expiry_in,
+            ),
+            (
+                "token_failing_expiry_seconds",
+                "Like ghl_oauth_token_earliest_expiry_seconds, among the tokens whose last \
+                 renewal failed.",
+                summary.failing_expiry_in,
+            ),
+            (
+                "last_success_timestamp_seconds",
+                "When the API last granted one of the stored tokens, in Unix time.",
+                summary.last_success_at,
             ),
             (
                 "maintenance_lag_seconds",

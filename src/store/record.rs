@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::spent_digests::{SpentDigest, SpentDigests};
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
-use crate::token::{Token, USUAL_LIFETIME_MS, UserType};
+use crate::token::{LastFailure, Token, USUAL_LIFETIME_MS, UserType};
 
 /// The stored state of one company or location.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ pub struct Record {
     pub own_consent: bool,
     /// Digests of the last refresh tokens that were used, the newest at the end.
     pub spent: SpentDigests,
+    /// The last failed renewal of the token. A new token has none.
+    pub last_failure: Option<Arc<LastFailure>>,
     /// Fields from a newer version of the library, saved as they were loaded, so that a downgrade
     /// loses none.
     pub unknown: Map<String, Value>,
@@ -100,6 +102,8 @@ struct Document<'a> {
     own_consent: bool,
     #[serde(skip_serializing_if = "SpentDigests::is_empty")]
     spent: &'a SpentDigests,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure: Option<Value>,
     #[serde(flatten)]
     unknown: &'a Map<String, Value>,
 }
@@ -125,6 +129,7 @@ struct StoredDocument {
     own_consent: bool,
     #[serde(default)]
     spent: SpentDigests,
+    last_failure: Option<Value>,
     /// Serde buffers only the unknown fields; known fields, including secrets, are deserialized
     /// directly.
     #[serde(flatten)]
@@ -148,6 +153,7 @@ impl Record {
             installed_at: None,
             own_consent: false,
             spent: SpentDigests::default(),
+            last_failure: None,
             unknown: Map::new(),
         }
     }
@@ -174,6 +180,7 @@ impl Record {
             installed_at: self.installed_at,
             own_consent: self.own_consent,
             spent: &self.spent,
+            last_failure: self.last_failure.as_deref().map(LastFailure::to_document),
             unknown: &self.unknown,
         };
         // Pre-allocated: a buffer that grows leaves copies of secrets in freed memory.
@@ -193,6 +200,12 @@ impl Record {
                 )
                 .with_resource(&resource_id)
         })?;
+        // Another expiry means that the token was renewed by a version that does not know the field.
+        let last_failure = read
+            .last_failure
+            .as_ref()
+            .and_then(LastFailure::from_document)
+            .filter(|failure| failure.expires_at == read.expires_at);
         Ok(Record {
             resource_id,
             version,
@@ -215,6 +228,7 @@ impl Record {
             installed_at: read.installed_at,
             own_consent: read.own_consent,
             spent: read.spent,
+            last_failure: last_failure.map(Arc::new),
             unknown: read.unknown,
         })
     }
@@ -242,13 +256,17 @@ impl Record {
         self.installed_at.unwrap_or_else(granted_at)
     }
 
-    /// The public fields of the record, without secrets.
-    pub fn metadata(&self) -> Value {
-        let state = match self.standing {
+    /// The state, as in [`Record::metadata`].
+    pub fn state(&self) -> &'static str {
+        match self.standing {
             Standing::Good => "ok",
             Standing::Inactive { .. } => "inactive",
             Standing::ReauthorizationRequired { .. } => "reauthorizationRequired",
-        };
+        }
+    }
+
+    /// The public fields of the record, without secrets and its last failure.
+    pub fn metadata(&self) -> Value {
         json!({
             "resourceId": self.resource_id,
             "userType": self.token.kind().name(),
@@ -257,7 +275,8 @@ impl Record {
             "scope": self.token.scope,
             "expiresAt": self.token.expires_at,
             "refreshable": self.is_refreshable(),
-            "state": state,
+            "state": self.state(),
+            "lastSuccessAt": self.token.issued_at,
         })
     }
 }

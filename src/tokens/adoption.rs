@@ -314,7 +314,8 @@ impl Tokens {
         }
         // A refusal under the other client ID says nothing about this one: let the next refresh
         // decide.
-        let mut record = Record { version: 0, standing: Standing::Good, ..theirs };
+        let mut record =
+            Record { version: 0, standing: Standing::Good, last_failure: None, ..theirs };
         match &held {
             Some(held) => {
                 record.version = held.version;

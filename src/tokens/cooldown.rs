@@ -33,8 +33,21 @@ struct Cooldown {
     permanent: Failures,
 }
 
+impl Cooldown {
+    fn failures(&mut self, kind: &Kind) -> (&mut Failures, Pauses) {
+        let failures = match kind {
+            Kind::Transient => &mut self.transient,
+            Kind::Permanent => &mut self.permanent,
+        };
+        (failures, kind.pauses())
+    }
+}
+
+/// The first pause, the factor of the next ones, and the longest pause.
+type Pauses = (Duration, u32, Duration);
+
 /// Consecutive failures of one kind.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Failures {
     count: u32,
     /// The end of the last pause.
@@ -44,11 +57,7 @@ struct Failures {
 impl Failures {
     /// Counts a failure and returns the end of its pause. The count restarts if the longest pause
     /// passes without a failure.
-    fn add(
-        &mut self,
-        now: Duration,
-        (first, factor, longest): (Duration, u32, Duration),
-    ) -> Duration {
+    fn add(&mut self, now: Duration, (first, factor, longest): Pauses) -> Duration {
         if now > self.paused_until + longest {
             self.count = 0;
         }
@@ -105,12 +114,26 @@ impl Cooldowns {
             permanent: Failures::default(),
         });
         cooldown.error = error.clone();
-        cooldown.until = match kind {
-            Kind::Transient => cooldown.transient.add(now, (FIRST_PAUSE, 2, MAX_PAUSE)),
-            Kind::Permanent => {
-                cooldown.permanent.add(now, (FIRST_REFUSAL_PAUSE, 4, MAX_REFUSAL_PAUSE))
-            }
-        };
+        let (failures, pauses) = cooldown.failures(&kind);
+        cooldown.until = failures.add(now, pauses);
+    }
+
+    /// The pause after a failed renewal that is not counted yet.
+    pub fn pause_after(&self, resource_id: &str, error: &Error, now: Duration) -> Duration {
+        let mut entries = self.entries();
+        let cooldown = entries.get_mut(resource_id);
+        let running = cooldown.as_ref().map_or(Duration::ZERO, |cooldown| cooldown.until);
+        let until = kind(error).map_or(Duration::ZERO, |kind| {
+            let (mut failures, pauses) = match cooldown {
+                Some(cooldown) => {
+                    let (failures, pauses) = cooldown.failures(&kind);
+                    (*failures, pauses)
+                }
+                None => (Failures::default(), kind.pauses()),
+            };
+            failures.add(now, pauses)
+        });
+        until.max(running).saturating_sub(now)
     }
 
     /// Ends the cooldown, after a success, a new token or a deletion.
@@ -128,6 +151,15 @@ enum Kind {
     Transient,
     /// Needs a new consent or configuration.
     Permanent,
+}
+
+impl Kind {
+    fn pauses(&self) -> Pauses {
+        match self {
+            Kind::Transient => (FIRST_PAUSE, 2, MAX_PAUSE),
+            Kind::Permanent => (FIRST_REFUSAL_PAUSE, 4, MAX_REFUSAL_PAUSE),
+        }
+    }
 }
 
 /// The kind of a failure; `None` if no request was sent, or if the record remembers the failure.

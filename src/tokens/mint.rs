@@ -122,6 +122,7 @@ impl Tokens {
                     Ok(outcome) => return Some(outcome),
                     // A mint that ended with the whole call says nothing about the location.
                     Err(error) if !job.is_fatal(&error) => {
+                        self.note_mint_failure(&location_id, &error, &job.deadline());
                         let error = error.with_resource(&location_id);
                         return Some(MintOutcome::Failed(location_id, error));
                     }

@@ -10,6 +10,7 @@ mod adoption;
 mod bulk;
 mod company;
 mod cooldown;
+mod failures;
 mod flight;
 mod id_hash;
 mod inline_id;
@@ -65,7 +66,7 @@ use rejected_tokens::RejectedTokens;
 use schedule::Schedule;
 pub use summary::Summary;
 use token_cache::{CachedToken, StaleReason, TokenCache};
-pub use transfer::{ImportParams, ListParams};
+pub use transfer::{ImportParams, ListParams, ListedState};
 
 /// How long a caller with a valid token waits for a lock or a busy store.
 const BRIEF_WAIT: Duration = Duration::from_millis(100);
@@ -346,7 +347,14 @@ impl Tokens {
                 let installed_at = begins.or(held.installed_at);
                 let token = Arc::new(token.clone());
                 (
-                    Record { token, installed_at, standing: Standing::Good, intent: None, ..held },
+                    Record {
+                        token,
+                        installed_at,
+                        standing: Standing::Good,
+                        intent: None,
+                        last_failure: None,
+                        ..held
+                    },
                     origin,
                 )
             }
@@ -922,7 +930,7 @@ impl Tokens {
         )
         .with_resource(resource_id);
         self.emit(
-            &Event::ReauthorizationRequired(error.clone()),
+            &Event::ReauthorizationRequired(error.clone(), None),
             resource_id,
             Some(record.token.expires_at),
         );

@@ -18,6 +18,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::BRIEF_WAIT;
+use super::failures::UnsavedFailures;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -30,6 +31,9 @@ pub const TOMBSTONES: &str = "deleted";
 
 /// Retention of tombstones and of spent digests: longer than a refresh token can live.
 pub const RETENTION_MS: i64 = 400 * 86_400_000;
+
+/// The state of a token that could not be saved.
+const UNSAVED: &str = "unsaved";
 
 /// How often a consent tries to read the stored record.
 const READS: u32 = 3;
@@ -192,12 +196,13 @@ pub struct Records {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     overlay: Mutex<Overlay>,
+    pub(super) failures: UnsavedFailures,
 }
 
 impl Records {
     /// The records in `store`, without unsaved copies.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Records {
-        Records { store, clock, overlay: Mutex::default() }
+        Records { store, clock, overlay: Mutex::default(), failures: UnsavedFailures::default() }
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -617,16 +622,22 @@ impl Records {
         Ok(self.load(resource_id, deadline)?.map(|record| self.describe(&record)))
     }
 
-    /// A record's metadata, including whether it is unsaved in this process.
+    /// A record's metadata, including whether it is unsaved in this process, and a failure that
+    /// could not be saved.
     pub fn describe(&self, record: &Record) -> Value {
-        match self.unsaved_copy(&record.resource_id) {
-            Some(unsaved) => {
-                let mut metadata = unsaved.metadata();
-                metadata["state"] = "unsaved".into();
-                metadata
-            }
-            None => record.metadata(),
+        let unsaved = self.unsaved_copy(&record.resource_id);
+        let newest = unsaved.as_ref().unwrap_or(record);
+        let mut metadata = newest.metadata();
+        if unsaved.is_some() {
+            metadata["state"] = UNSAVED.into();
         }
+        metadata["lastFailure"] = json!(self.last_failure(newest).map(|failure| failure.to_json()));
+        metadata
+    }
+
+    /// The state of a record, as in [`Records::describe`].
+    pub fn state(&self, record: &Record) -> &'static str {
+        if self.is_unsaved(&record.resource_id) { UNSAVED } else { record.state() }
     }
 
     /// Loads the newest record, tolerating an unreadable one.

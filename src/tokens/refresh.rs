@@ -2,6 +2,7 @@
 //! save, publish, unlock.
 
 use super::cooldown::CooldownState;
+use super::failures::is_of_standing;
 use super::refresh_retry::RefreshRetry;
 use super::schedule::INACTIVE_HOLD_MS;
 use super::{BRIEF_WAIT, LOCK_WAIT, Origin, SAVE_TIME, StaleReason, Tokens, Want};
@@ -41,11 +42,19 @@ enum Precheck {
 struct RenewalError {
     error: Error,
     attempt: Attempt,
+    /// Whether the record, or the memory, has the failure already.
+    is_noted: bool,
+}
+
+impl RenewalError {
+    fn noted(error: Error) -> RenewalError {
+        RenewalError { error, attempt: Attempt::Failed, is_noted: true }
+    }
 }
 
 impl From<Error> for RenewalError {
     fn from(error: Error) -> RenewalError {
-        RenewalError { error, attempt: Attempt::Failed }
+        RenewalError { error, attempt: Attempt::Failed, is_noted: false }
     }
 }
 
@@ -123,22 +132,24 @@ impl Tokens {
         if let Some(left) = self.cache.unexpired_for(resource_id, self.clock.uptime()) {
             deadlines.shorten(want.accepts_for(left));
         }
-        let (error, attempt) = match self.precheck(resource_id, want, known, &mut deadlines) {
+        let failure = match self.precheck(resource_id, want, known, &mut deadlines) {
             Ok(Precheck::Taken(token)) => return Ok(token),
-            Ok(Precheck::NotNow(error)) => (error, Attempt::NotMade),
-            Err(error) if deadlines.has_valid && error.status() == Status::Timeout => {
-                (error, Attempt::Busy)
+            Ok(Precheck::NotNow(error)) => {
+                RenewalError { attempt: Attempt::NotMade, ..RenewalError::from(error) }
             }
-            Err(error) => (error, Attempt::Failed),
+            Err(error) if deadlines.has_valid && error.status() == Status::Timeout => {
+                RenewalError { attempt: Attempt::Busy, ..RenewalError::from(error) }
+            }
+            Err(error) => RenewalError::from(error),
             Ok(Precheck::Due) => match self.with_lock(resource_id, want, known, &deadlines) {
                 Ok(token) => return Ok(token),
-                Err(RenewalError { error, attempt }) => (error, attempt),
+                Err(failure) => failure,
             },
         };
-        if attempt == Attempt::Failed {
-            self.counters.count_failure(error.status());
+        if failure.attempt == Attempt::Failed {
+            self.counters.count_failure(failure.error.status());
         }
-        self.fall_back(error, resource_id, want, attempt, &deadlines)
+        self.fall_back(failure, resource_id, want, &deadlines)
     }
 
     /// The part of a renewal that runs without the resource's lock. Uses a token that another
@@ -292,12 +303,12 @@ impl Tokens {
     /// they asked for a new one. If the store fails as well, the cached token is served.
     fn fall_back(
         &self,
-        error: Error,
+        failure: RenewalError,
         resource_id: &str,
         want: Want,
-        attempt: Attempt,
         deadlines: &Deadlines,
     ) -> Result<Secret> {
+        let RenewalError { error, attempt, is_noted } = failure;
         let changes = self.cache.changes(resource_id);
         // Allow at least a brief read, even if the call was cancelled.
         let record =
@@ -309,18 +320,26 @@ impl Tokens {
             _ => self.cache.unexpired(resource_id, self.clock.uptime()),
         };
         let stored = record.ok().flatten();
+        let is_failure = attempt == Attempt::Failed
+            && (stored.is_some() || in_memory.is_some())
+            && !is_end_of_call(&error, &deadlines.call);
+        // Before the cooldown starts, which decides when the next attempt is due.
+        let noted = if is_failure
+            && !is_noted
+            && !stored.as_ref().is_some_and(|record| is_of_standing(&error, record))
+        {
+            self.note_failure(resource_id, stored.as_ref(), &error, &deadlines.call)
+        } else {
+            stored.as_ref().and_then(|record| self.records.last_failure(record))
+        };
         // The record remembers that consent is required, so no cooldown is needed.
         let is_remembered = error.status() == Status::ReauthorizationRequired && stored.is_some();
         if attempt == Attempt::Failed && !is_remembered && !is_impatience(&error) {
             self.cooldowns.failed(resource_id, &error, deadlines.call.now());
         }
-        if attempt == Attempt::Failed
-            && (stored.is_some() || in_memory.is_some())
-            && error.status() != Status::ReauthorizationRequired
-            && !is_end_of_call(&error, &deadlines.call)
-        {
+        if is_failure && error.status() != Status::ReauthorizationRequired {
             let expires_at = stored.as_ref().map(|record| record.token.expires_at);
-            self.emit(&Event::RefreshFailed(error.clone()), resource_id, expires_at);
+            self.emit(&Event::RefreshFailed(error.clone(), noted), resource_id, expires_at);
         }
         let stale_reason =
             if attempt == Attempt::Busy { StaleReason::Busy } else { StaleReason::Failed };
@@ -444,7 +463,7 @@ impl Tokens {
             let failure = match self.api.token(&params, policy, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
                     Tokens::count(&self.counters.refreshed);
-                    return Ok(self.refreshed(record, token, deadline)?);
+                    return self.refreshed(record, token, deadline);
                 }
                 // A company's refresh token stored under a location, or the reverse: let the server
                 // decide the kind. The response names the owner.
@@ -469,7 +488,7 @@ impl Tokens {
                     && deadline.has_timeout()
                     && retry.would_go_on(&failure, self.clock.uptime(), left);
                 let failure = if is_cut_short { cut_short(failure) } else { failure };
-                return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
+                return self.failed(record, failure, retry.may_be_spent(), deadline);
             };
             let is_cut_short = deadline.cuts_short(pause);
             if let Err(over) = deadline.sleep(pause) {
@@ -484,7 +503,7 @@ impl Tokens {
                 } else {
                     failure
                 };
-                return Ok(self.failed(record, failure, retry.may_be_spent(), deadline)?);
+                return self.failed(record, failure, retry.may_be_spent(), deadline);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
             Tokens::count(&self.api.counters().repeated);
@@ -492,7 +511,12 @@ impl Tokens {
     }
 
     /// Saves the new token under the owner that the response names.
-    fn refreshed(&self, mut record: Record, token: Token, deadline: &Deadline) -> Result<Secret> {
+    fn refreshed(
+        &self,
+        mut record: Record,
+        token: Token,
+        deadline: &Deadline,
+    ) -> Result<Secret, RenewalError> {
         let spent = Arc::clone(&record.token);
         // Until the installation time is known, derive it from the first token: later tokens have
         // later times.
@@ -509,7 +533,12 @@ impl Tokens {
             return self.refreshed_another(record, token, deadline);
         }
         let mut record = replaced(record, token);
-        self.save_and_publish(&mut record, Origin::Refresh(spent), &Event::Refreshed, deadline)
+        Ok(self.save_and_publish(
+            &mut record,
+            Origin::Refresh(spent),
+            &Event::Refreshed,
+            deadline,
+        )?)
     }
 
     /// Handles a refresh token that belonged to another owner: saves the new token for that owner,
@@ -519,7 +548,7 @@ impl Tokens {
         mut record: Record,
         token: Token,
         deadline: &Deadline,
-    ) -> Result<Secret> {
+    ) -> Result<Secret, RenewalError> {
         let resource_id = record.resource_id.clone();
         let owner = token.resource_id().map(str::to_owned);
         log::error!(
@@ -555,7 +584,7 @@ impl Tokens {
         failure: Failure,
         may_be_spent: bool,
         deadline: &Deadline,
-    ) -> Result<Secret> {
+    ) -> Result<Secret, RenewalError> {
         let Failure { error, outcome } = failure;
         match (outcome, error.status()) {
             (Outcome::Refused, Status::ReauthorizationRequired) => {
@@ -579,13 +608,12 @@ impl Tokens {
         {
             self.cooldowns.unreachable(&record.resource_id, &error, deadline.now());
         }
-        if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
-            log::error!(
-                "{}: the outcome of a refresh could not be saved: {save_error}",
-                record.resource_id
-            );
+        if !is_end_of_call(&error, deadline) {
+            self.add_failure(&mut record, &error);
         }
-        Err(error)
+        let save_deadline = deadline.at_least(SAVE_TIME);
+        self.save_outcome(&mut record, "the outcome of a refresh", &save_deadline);
+        Err(RenewalError::noted(error))
     }
 
     /// Handles a refresh token that the server called spent, expired or unknown.
@@ -594,7 +622,7 @@ impl Tokens {
         record: Record,
         error: Error,
         deadline: &Deadline,
-    ) -> Result<Secret> {
+    ) -> Result<Secret, RenewalError> {
         // A writer that ignores the lock may have rotated it.
         if let Some(stored) =
             self.records.store().load(&record.resource_id, &deadline.at_least(SAVE_TIME))?
@@ -605,9 +633,8 @@ impl Tokens {
             };
             if !same {
                 let rotated = "another process replaced the refresh token";
-                return Err(
-                    Error::new(Status::Conflict, rotated).with_resource(&record.resource_id)
-                );
+                let error = Error::new(Status::Conflict, rotated);
+                return Err(error.with_resource(&record.resource_id).into());
             }
         }
         self.without_refresh_token(record, error, deadline)
@@ -620,7 +647,7 @@ impl Tokens {
         mut record: Record,
         error: Error,
         deadline: &Deadline,
-    ) -> Result<Secret> {
+    ) -> Result<Secret, RenewalError> {
         let mut lacks_company = false;
         if record.token.kind() == UserType::Location {
             // The minted token may come without a refresh token: do not carry over the spent one.
@@ -638,17 +665,15 @@ impl Tokens {
                 // Temporary failure: the next call retries. If the refresh token was removed, save
                 // that.
                 Err(mint) if record.token.refresh_token.is_none() => {
-                    if let Err(save_error) =
-                        self.note_standing(&mut record, &deadline.at_least(SAVE_TIME))
-                    {
-                        log::error!(
-                            "{}: the removal of the refresh token could not be saved: {save_error}",
-                            record.resource_id
-                        );
+                    if !is_end_of_call(&mint, deadline) {
+                        self.add_failure(&mut record, &mint);
                     }
-                    return Err(mint);
+                    let save_deadline = deadline.at_least(SAVE_TIME);
+                    let what = "the removal of the refresh token";
+                    self.save_outcome(&mut record, what, &save_deadline);
+                    return Err(RenewalError::noted(mint));
                 }
-                minted => return minted,
+                minted => return Ok(minted?),
             }
         }
         let reason = error
@@ -666,19 +691,16 @@ impl Tokens {
             lacks_company,
         };
         record.intent = None;
-        if let Err(save_error) = self.note_standing(&mut record, &deadline.at_least(SAVE_TIME)) {
-            log::error!(
-                "{}: the need for a new consent could not be saved: {save_error}",
-                record.resource_id
-            );
-        }
+        self.add_failure(&mut record, &error);
+        let save_deadline = deadline.at_least(SAVE_TIME);
+        self.save_outcome(&mut record, "the need for a new consent", &save_deadline);
         let error = error.with_resource(&record.resource_id);
         self.emit(
-            &Event::ReauthorizationRequired(error.clone()),
+            &Event::ReauthorizationRequired(error.clone(), record.last_failure),
             &record.resource_id,
             Some(record.token.expires_at),
         );
-        Err(error)
+        Err(RenewalError::noted(error))
     }
 
     /// Mints a location token with the company's token, waiting for the latter until `waits`.
@@ -749,6 +771,7 @@ impl Tokens {
                 let mut record = record.clone();
                 record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
+                self.add_failure(&mut record, &error);
                 self.note_standing(&mut record, &deadline.at_least(SAVE_TIME))?;
                 return Err(error);
             }
@@ -770,7 +793,7 @@ impl Tokens {
     }
 
     /// Saves the record's standing and intent; the token is unchanged.
-    fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
+    pub(super) fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
         record.renew_at = self.schedule.renewal(record);
         self.records.note_standing(record, deadline)
     }
@@ -779,7 +802,7 @@ impl Tokens {
 /// Classifies a failure before the request: a lock or store timeout means busy.
 fn before_sending(error: Error) -> RenewalError {
     let attempt = if error.status() == Status::Timeout { Attempt::Busy } else { Attempt::Failed };
-    RenewalError { error, attempt }
+    RenewalError { error, attempt, is_noted: false }
 }
 
 /// Whether a failed mint leaves only consent: no company can mint, or the API refused.
@@ -797,6 +820,7 @@ fn replaced(mut record: Record, token: Token) -> Record {
     record.token = Arc::new(token.completed_from(&record.token));
     record.standing = Standing::Good;
     record.intent = None;
+    record.last_failure = None;
     record
 }
 

@@ -204,6 +204,12 @@ impl TokenCache {
         shard.put(resource_id, CachedToken { failures, ..cached });
     }
 
+    /// How long a valid old token is served after one more failed refresh.
+    pub fn backoff_after_failure(&self, resource_id: &str) -> Duration {
+        let failures = self.read(resource_id).get(resource_id).map_or(0, |cached| cached.failures);
+        StaleReason::Failed.duration(failures.saturating_add(1))
+    }
+
     pub fn forget(&self, resource_id: &str) {
         let mut shard = self.write(resource_id);
         shard.changes += 1;

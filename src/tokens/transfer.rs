@@ -27,6 +27,9 @@ const BATCH: usize = 100;
 /// company's.
 const OWN_CONSENT: &str = "ownConsent";
 
+/// Records per page that are read for a filtered list.
+const FILTER_PAGE: usize = 500;
+
 /// How long a list may be delayed by retries for unsaved copies.
 const SAVE_RETRY_TIME: Duration = Duration::from_secs(3);
 
@@ -39,10 +42,41 @@ pub struct ListParams {
     pub company_id: Option<String>,
     /// Only companies, or only locations.
     pub user_type: Option<UserType>,
+    /// Only tokens in this state.
+    pub state: Option<ListedState>,
+    /// Only tokens whose last renewal failed. Default: false.
+    pub failing: bool,
+    /// Only access tokens that expire before this time, in milliseconds since the epoch.
+    pub expires_before: Option<i64>,
     /// Items per page, 1 to 1,000. Default: 100.
     pub page_size: Option<i64>,
     /// The last page's `nextPageToken`, to continue from there.
     pub page_token: Option<String>,
+}
+
+/// A state to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ListedState {
+    /// The token is valid or can be renewed.
+    Ok,
+    /// The location is paused.
+    Inactive,
+    /// The user must consent again.
+    ReauthorizationRequired,
+    /// The token could not be saved by this process.
+    Unsaved,
+}
+
+impl ListedState {
+    fn name(self) -> &'static str {
+        match self {
+            ListedState::Ok => "ok",
+            ListedState::Inactive => "inactive",
+            ListedState::ReauthorizationRequired => "reauthorizationRequired",
+            ListedState::Unsaved => "unsaved",
+        }
+    }
 }
 
 /// The tokens to import.
@@ -277,6 +311,7 @@ impl Tokens {
                 token: Arc::new(token),
                 standing: Standing::Good,
                 intent: None,
+                last_failure: None,
                 ..held.clone()
             },
             None => self.records.new_record(resource_id.to_owned(), token, deadline)?,
@@ -378,13 +413,45 @@ impl Tokens {
                 Err(_) => break,
             }
         }
-        let query = Query {
+        let mut query = Query {
             company_id: params.company_id.clone(),
             user_type: params.user_type,
             after: params.page_token.clone(),
             limit,
         };
-        self.records.list(&query, deadline)
+        if params.state.is_none() && !params.failing && params.expires_before.is_none() {
+            return self.records.list(&query, deadline);
+        }
+        query.limit = limit.max(FILTER_PAGE);
+        // The store cannot see these fields of a sealed record: read on until the page is full.
+        let mut page = Page::cut(Vec::new(), limit);
+        loop {
+            let Page { records, unreadable, next } = self.records.list(&query, deadline)?;
+            for record in records.into_iter().filter(|record| self.is_listed(record, params)) {
+                if page.records.len() == limit {
+                    // The next page begins after the last item of this one.
+                    page.next = page.records.last().map(|last| last.resource_id.clone());
+                    let is_on_page = |row: &Unreadable| {
+                        page.next.as_ref().is_some_and(|n| row.resource_id <= *n)
+                    };
+                    page.unreadable.extend(unreadable.into_iter().filter(is_on_page));
+                    return Ok(page);
+                }
+                page.records.push(record);
+            }
+            page.unreadable.extend(unreadable);
+            query.after = next;
+            if query.after.is_none() {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Whether a record passes the filters that only the whole record answers.
+    fn is_listed(&self, record: &Record, params: &ListParams) -> bool {
+        params.state.is_none_or(|state| state.name() == self.records.state(record))
+            && (!params.failing || self.records.last_failure(record).is_some())
+            && params.expires_before.is_none_or(|time| record.token.expires_at < time)
     }
 }
 
