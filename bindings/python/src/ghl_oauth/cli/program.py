@@ -6,11 +6,13 @@ import argparse
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from .._library import abi_version, library_version
 from ..errors import GhlError
-from . import commands, doctor, output, status
+from . import output, status
+from .commands import COMMANDS
 from .configuration import PATH_VARIABLE, SECRET_VARIABLE
 from .session import Terminated, terminable
 
@@ -39,6 +41,13 @@ exit status:
 """
 
 
+_WITH_VALUE = ("--config",)
+"""The general options that have a value."""
+
+_WIDTH = 78
+"""The width of a command's description."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -51,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The arguments are wrong, or request the help or the version.
     """
-    options = make_parser().parse_args(
+    arguments = sys.argv[1:] if arguments is None else arguments
+    named = _named_command(arguments)
+    known = [each.name for each in COMMANDS if named in (each.name, *each.aliases)]
+    options = make_parser(known or None).parse_args(
         arguments, argparse.Namespace(config=None, json=False, verbose=0)
     )
     if options.verbose:
@@ -87,8 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status.ERROR
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Creates the argument parser."""
+def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Creates the argument parser.
+
+    Args:
+        only: The commands whose modules are imported; the others have only their line in the help.
+            Default: every command.
+    """
     # Accepted before and after the command; a default after it must not override an earlier value.
     general = argparse.ArgumentParser(add_help=False)
     absent = argparse.SUPPRESS
@@ -113,217 +130,35 @@ def make_parser() -> argparse.ArgumentParser:
         version=f"ghl-oauth {library_version()} (ABI {abi_version()})",
     )
     every = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def add(
-        name: str,
-        command: object,
-        help_text: str,
-        description: str = "",
-        aliases: Sequence[str] = (),
-    ) -> argparse.ArgumentParser:
+    for command in COMMANDS:
         one = every.add_parser(
-            name,
-            help=help_text,
-            description=description or help_text,
-            aliases=aliases,
+            command.name,
+            help=command.summary,
+            aliases=command.aliases,
             parents=[general],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        one.set_defaults(command=command)
-        return one
-
-    login = add(
-        "login",
-        commands.login,
-        "obtain user consent and store the token",
-        "Prints the link to the consent page, waits for the redirect, and stores the token. It "
-        "listens on a loopback port, which your HTTPS tunnel must forward to; with --paste, you "
-        "paste the browser's address instead.",
-    )
-    how = login.add_mutually_exclusive_group()
-    how.add_argument(
-        "--port",
-        type=_number(0, 65_535),
-        help="the loopback port. Default: the port of the redirect URI",
-    )
-    how.add_argument(
-        "--paste", action="store_true", help="read the browser's final address from stdin"
-    )
-    login.add_argument(
-        "--timeout",
-        type=_number(1, 3_600),
-        default=300,
-        metavar="SECONDS",
-        help="how long to wait. Default: 300",
-    )
-    login.add_argument(
-        "--scopes", type=_text, help="scopes, separated by spaces. Default: the configured ones"
-    )
-    login.add_argument(
-        "--redirect-uri",
-        type=_text,
-        metavar="URI",
-        help="redirect URI. Default: the configured one",
-    )
-    login.add_argument(
-        "--version-id",
-        type=_text,
-        metavar="ID",
-        help="the app's version; a private app may need it",
-    )
-    login.add_argument(
-        "--user-type", choices=("Company", "Location"), help="the requested type of token"
-    )
-
-    token = add(
-        "token",
-        commands.token,
-        "print a valid access token and nothing else",
-        "Prints a valid access token on stdout and nothing else. The token is refreshed or minted "
-        "if necessary.",
-    )
-    token.add_argument(
-        "resource", type=_text, metavar="RESOURCE", help="the ID of a company or location"
-    )
-
-    tokens = add(
-        "list",
-        commands.list_tokens,
-        "list the stored tokens without their secrets",
-        aliases=["tokens"],
-    )
-    _filters(tokens)
-
-    locations = add("locations", commands.locations, "list a company's locations")
-    locations.add_argument("company", type=_text, metavar="COMPANY", help="the company's ID")
-    locations.add_argument("--query", type=_text, metavar="TEXT", help="part of a location's name")
-    which = locations.add_mutually_exclusive_group()
-    which.add_argument(
-        "--installed", action="store_true", default=None, help="only locations with the app"
-    )
-    which.add_argument(
-        "--not-installed",
-        dest="installed",
-        action="store_false",
-        help="only locations without the app",
-    )
-
-    mint = add(
-        "mint",
-        commands.mint,
-        "mint tokens for a company's locations",
-        "Mints a token for each location where the app is installed, or for the given ones, as "
-        "fast as the rate limit allows. Tokens that are not due are skipped, so a second run "
-        "resumes where the first ended.",
-    )
-    mint.add_argument("company", type=_text, metavar="COMPANY", help="the company's ID")
-    mint.add_argument(
-        "location", type=_text, nargs="*", metavar="LOCATION", help="only these locations"
-    )
-    mint.add_argument("--force", action="store_true", help="also mint tokens that are not due")
-    mint.add_argument(
-        "--concurrency", type=_number(1, 64), metavar="N", help="concurrent requests. Default: 8"
-    )
-
-    refresh = add("refresh", commands.refresh, "refresh a token now, even if it is not due")
-    refresh.add_argument(
-        "resource", type=_text, metavar="RESOURCE", help="the ID of a company or location"
-    )
-
-    delete = add("delete", commands.delete, "delete a token after confirmation")
-    delete.add_argument(
-        "resource", type=_text, metavar="RESOURCE", help="the ID of a company or location"
-    )
-    delete.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
-
-    maintain = add(
-        "maintain",
-        commands.maintain,
-        "refresh the tokens that are due; for a scheduler",
-        "Refreshes the tokens that are due. Run it every few minutes from cron or a systemd timer.",
-    )
-    maintain.add_argument(
-        "--company", type=_text, metavar="ID", help="only this company and its locations"
-    )
-    maintain.add_argument(
-        "--concurrency", type=_number(1, 64), metavar="N", help="concurrent refreshes. Default: 1"
-    )
-
-    importing = add(
-        "import",
-        commands.import_tokens,
-        "import tokens from a file",
-        "Imports tokens from a file that `export` wrote, or from JSON in the format of the API or "
-        "the vendor's SDKs.",
-    )
-    importing.add_argument("file", metavar="FILE", help="the file; - for stdin")
-    importing.add_argument(
-        "--replace", action="store_true", help="allow an older token to replace a newer one"
-    )
-
-    adopt = add(
-        "adopt",
-        commands.adopt,
-        "move the tokens of another client id in the same database to this one",
-        "After a key rotation the app has a new client id, under which the database looks empty. "
-        "This moves the tokens of the old client id to the configured one. Stop the programs that "
-        "use the old one first. A token that is already stored under the new client id stays. "
-        "Without --from, the client ids that have tokens are listed.",
-    )
-    adopt.add_argument(
-        "--from", dest="client", type=_text, metavar="CLIENT_ID", help="the old client id"
-    )
-    adopt.add_argument("--resource", type=_text, metavar="ID", help="only this company or location")
-    adopt.add_argument("--dry-run", action="store_true", default=None, help="only report")
-
-    export = add(
-        "export",
-        commands.export_tokens,
-        "export the tokens with their secrets",
-        "Writes the tokens with their secrets, in the format that `import` reads. Refresh tokens "
-        "are single-use: only one program may continue to use them.",
-    )
-    export.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="a new file with mode 0600; - for stdout",
-    )
-    _filters(export)
-
-    add(
-        "doctor",
-        doctor.run,
-        "find problems and say how to fix them",
-        "Checks the configuration, library, store, network, clock, API version and tokens.",
-    )
+        if only is None or command.name in only:
+            module = command.load()
+            one.description = textwrap.fill(module.DESCRIPTION, _WIDTH)
+            one.epilog = _examples(module.EXAMPLES)
+            module.arguments(one)
+            one.set_defaults(command=module.run)
     return parser
 
 
-def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--company", type=_text, metavar="ID", help="only this company and its locations"
-    )
-    parser.add_argument("--type", choices=("Company", "Location"), help="only tokens of this type")
+def _examples(lines: Sequence[str]) -> str:
+    title = "example" if len(lines) == 1 else "examples"
+    return f"{title}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _text(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("not UTF-8") from None
-    return value
-
-
-def _number(least: int, most: int) -> type:
-    class Number(int):
-        """An integer in a range; argparse uses the class name in its error message."""
-
-        def __new__(cls, value: str) -> Number:
-            number = super().__new__(cls, value)
-            if not least <= number <= most:
-                raise argparse.ArgumentTypeError(f"{value} is not from {least} to {most}")
-            return number
-
-    Number.__name__ = "number"
-    return Number
+def _named_command(arguments: Sequence[str]) -> str | None:
+    """The command in a command line: its first argument that is no option nor an option's value."""
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            return argument
+        # argparse accepts unique beginnings of an option.
+        if len(argument) > 2 and any(option.startswith(argument) for option in _WITH_VALUE):
+            next(rest, None)
+    return None

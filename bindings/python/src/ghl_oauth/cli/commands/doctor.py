@@ -14,19 +14,26 @@ from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
 
-from .. import _library
-from ..client import Client
-from ..errors import GhlError, ReauthorizationRequired
-from ..models import FailedToken, OtherClient, Response, TokenInfo
-from . import output, status
-from .configuration import Configuration, read
-from .session import Session
+from ... import _library
+from ...client import Client
+from ...errors import GhlError, ReauthorizationRequired
+from ...models import FailedToken, OtherClient, Response, TokenInfo
+from .. import output, status
+from ..configuration import Configuration, read
+from ..session import Session
 
 # The local clock determines when tokens expire and how old webhooks are.
 _CLOCK_WARNING = 30
 _CLOCK_PROBLEM = 300
 
 _MOST_NAMED = 10
+
+DESCRIPTION = "Checks the configuration, library, store, network, clock, API version and tokens."
+EXAMPLES = ("ghl-oauth doctor", "ghl-oauth doctor --json  # for a monitoring system")
+
+
+def arguments(_parser: argparse.ArgumentParser) -> None:
+    """Adds the command's own arguments: none."""
 
 
 @dataclass(frozen=True)

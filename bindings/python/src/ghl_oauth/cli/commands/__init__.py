@@ -1,0 +1,62 @@
+"""The commands, each in a module of its own, which is imported only when it is needed.
+
+A command's module has ``DESCRIPTION``, ``EXAMPLES``, ``arguments`` and ``run``: see
+:class:`Module`. A new command needs its module, a line in :data:`COMMANDS`, and lines in
+``docs/python.md`` and ``docs/man/ghl-oauth.1``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+
+class Module(Protocol):
+    """What a command's module contains."""
+
+    DESCRIPTION: str
+    """The first paragraph of its help."""
+    EXAMPLES: Sequence[str]
+    """Complete command lines, each optionally followed by two spaces, ``#`` and a remark."""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the command's own arguments."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Runs the command. Returns the exit status."""
+        ...
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command's line in the help."""
+
+    name: str
+    module: str
+    summary: str
+    aliases: tuple[str, ...] = ()
+
+    def load(self) -> Module:
+        """Imports the command's module."""
+        return cast(Module, import_module(f".{self.module}", __name__))
+
+
+COMMANDS = (
+    Command("login", "login", "obtain user consent and store the token"),
+    Command("token", "token", "print a valid access token and nothing else"),
+    Command("list", "list_tokens", "list the stored tokens without their secrets", ("tokens",)),
+    Command("locations", "locations", "list a company's locations"),
+    Command("mint", "mint", "mint tokens for a company's locations"),
+    Command("refresh", "refresh", "refresh a token now, even if it is not due"),
+    Command("delete", "delete", "delete a token after confirmation"),
+    Command("maintain", "maintain", "refresh the tokens that are due; for a scheduler"),
+    Command("import", "import_tokens", "import tokens from a file"),
+    Command(
+        "adopt", "adopt", "move the tokens of another client id in the same database to this one"
+    ),
+    Command("export", "export_tokens", "export the tokens with their secrets"),
+    Command("doctor", "doctor", "find problems and say how to fix them"),
+)
