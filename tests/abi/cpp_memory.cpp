@@ -76,8 +76,6 @@ void call(const ghl::checked_client &client, std::string_view name, std::string_
                                        request.grant_type, "refreshToken", request.refresh_token,
                                        "clientSecret", request.client_secret));
         answer(client.oauth_token(request));
-    } else if (name == "client_metrics") {
-        answer(client.metrics());
     } else if (name == "stats") {
         answer(client.stats());
     } else if (name == "token_delete") {

@@ -37,7 +37,6 @@ static const struct {
 } calls[] = {
     {"access_token", access_token},
     {"authorization_complete", ghl_authorization_complete},
-    {"client_metrics", ghl_client_metrics},
     {"authorization_url", ghl_authorization_url},
     {"installed_locations", ghl_oauth_installed_locations},
     {"location_token", ghl_oauth_location_token},

@@ -58,5 +58,6 @@ COMMANDS = (
         "adopt", "adopt", "move the tokens of another client id in the same database to this one"
     ),
     Command("export", "export_tokens", "export the tokens with their secrets"),
+    Command("metrics", "metrics", "print metrics of the stored tokens for Prometheus"),
     Command("doctor", "doctor", "find problems and say how to fix them"),
 )
