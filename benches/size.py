@@ -46,7 +46,7 @@ NAMES_OF_C = {
 
 
 def build(features: list[str]) -> Path:
-    """The shared library as built by cargo-c and the wheel, but with symbols."""
+    """The shared library as in an installation and in the wheel, but with symbols."""
     command = [
         "cargo",
         "rustc",

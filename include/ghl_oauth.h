@@ -691,7 +691,7 @@ int32_t ghl_authorization_complete(struct ghl_client *client,
  * For development and for programs without a web server: point an HTTPS tunnel from the redirect
  * URI to the port, show the user the URL of ghl_authorization_url, and call this function. It
  * listens on 127.0.0.1 only. The first redirect with the expected "state" ends the wait: the
- * browser shows a plain page that reports success or failure, and the port is closed. Requests
+ * browser shows the page of consentPage (docs/configuration.md), and the port is closed. Requests
  * with another path, method, host or state, and idle connections, are refused without ending the
  * wait. Several threads may listen at once on different ports.
  *
@@ -905,15 +905,25 @@ int32_t ghl_token_delete(struct ghl_client *client,
  * token is being refreshed.
  *
  * @param client       a client
- * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "pageSize"? (1 to 1000,
- *                     default 100), "pageToken"?} and the call options; "companyId" selects the
- *                     company and its locations
+ * @param params_json  {"companyId"?, "userType"? ("Company" | "Location"), "state"?, "failing"?,
+ *                     "expiresBefore"?, "pageSize"? (1 to 1000, default 100), "pageToken"?} and
+ *                     the call options; "companyId" selects the company and its locations, "state"
+ *                     the tokens in a state, "failing": true those with a "lastFailure",
+ *                     "expiresBefore" those whose access token expires before that time
+ *                     (milliseconds since the epoch). With one of the last three, a call reads
+ *                     the store until the page is full
  * @param out_json     {"items": [{metadata}], "nextPageToken", "failed"?: [{"resourceId",
  *                     "error"}]}, or the error; free with ghl_string_free; may be NULL.
  *                     "nextPageToken" is null on the last page. The "state" of an item is "ok",
- *                     "inactive", "reauthorizationRequired" or "unsaved". "failed" names the
- *                     unreadable records of the page: damaged, or encrypted with a key that is not
- *                     configured
+ *                     "inactive", "reauthorizationRequired" or "unsaved". "lastSuccessAt" is when
+ *                     the API last granted a token, null if unknown. "lastFailure" is null, or the
+ *                     last failed renewal since then: {"firstAt", "at", "attempts", "status",
+ *                     "message", "httpStatus", "traceId", "nextAttemptAt"}: the first failure, the
+ *                     newest, their number, the name of the status, the server's message or ours
+ *                     (at most 200 bytes), the response if there was one, and the earliest time of
+ *                     the next attempt, null if only a consent or an import helps. All times are
+ *                     milliseconds since the epoch. "failed" names the unreadable records of the
+ *                     page: damaged, or encrypted with a key that is not configured
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
  *
  * Example:
@@ -947,10 +957,13 @@ int32_t ghl_tokens_list(struct ghl_client *client,
  * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since
  *                     the epoch) or "expiresIn" (seconds from now), "userType", "companyId",
  *                     "locationId", "scope", "ownConsent" (boolean: the location consented
- *                     separately), …}], "replace"?} and the call options; snake_case is accepted
- *                     as well ("access_token", "expire_at", …); camelCase takes precedence
+ *                     separately), …}], "replace"?, "dryRun"?} and the call options; snake_case is
+ *                     accepted as well ("access_token", "expire_at", …); camelCase takes
+ *                     precedence. With "dryRun": true the call only reports what it would do: it
+ *                     changes nothing, and another program may change the outcome until the import
  * @param out_json     {"imported", "skipped": [{"index", "resourceId", "reason"}]}, or the error;
- *                     free with ghl_string_free; may be NULL
+ *                     free with ghl_string_free; may be NULL. With "dryRun" also "accepted":
+ *                     [{"index", "resourceId", "replaces" (whether a token is stored already)}]
  * @return GHL_OK, even if all were skipped; GHL_ERR_INVALID_ARGUMENT; GHL_ERR_STORE,
  *         GHL_ERR_TIMEOUT and GHL_ERR_CANCELLED, after which some of the tokens are imported and
  *         the same import can be repeated

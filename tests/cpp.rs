@@ -273,6 +273,9 @@ fn cpp_configuration_struct_has_every_documented_key() {
             config.http.no_proxy = {"t"};
             config.webhook.ed25519_public_keys = config.webhook.rsa_public_keys = {"t"};
             config.webhook.max_age = std::chrono::hours(1);
+            config.consent_page.language = config.consent_page.color = "t";
+            config.consent_page.title = config.consent_page.message = "t";
+            config.consent_page.failure_title = config.consent_page.failure_message = "t";
             const ghl::secret json = config.json();
             std::puts(json.c_str());
         }"#;

@@ -1,27 +1,54 @@
-//! The output of `cargo cinstall`, moved to another folder and used as in docs/install.md: by
-//! pkg-config and by CMake, shared and static, and with each of the three SQLite variants.
+//! The output of `cargo xtask install`, moved to another folder and used with the commands of
+//! docs/install.md: by hand, by pkg-config and by CMake, shared and static, and with each of the
+//! three SQLite variants.
 #![cfg(target_os = "linux")] // It reads ELF files, and expects their names.
 
 mod built;
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
-const C: &str = "#include <stdio.h>\n#include \"ghl_oauth.h\"\n\
-                 int main(void) {\n    ghl_client *client;\n    \
-                 int32_t status = ghl_client_new(\"{\\\"clientId\\\": \\\"a-1\\\", \
-                 \\\"clientSecret\\\": \\\"s\\\"}\", &client, NULL);\n    \
-                 ghl_client_free(client);\n    puts(ghl_version());\n    return status;\n}\n";
+const C: &str = r#"#include <stdio.h>
+#include "ghl_oauth.h"
 
-const CPP: &str = "#include <iostream>\n#include \"ghl_oauth.hpp\"\nint main() {\n    \
-                   ghl::client client(ghl::config(\"a-1\", \"s\"));\n    \
-                   std::cout << client.stats().version << '\\n';\n}\n";
+int main(void) {
+    ghl_client *client;
+    const char *config = "{\"clientId\": \"a-1\", \"clientSecret\": \"s\"}";
+    int32_t status = ghl_client_new(config, &client, NULL);
+    ghl_client_free(client);
+    puts(ghl_version());
+    return status;
+}
+"#;
+
+const TYPED_C: &str = r#"#include <stdio.h>
+#include "ghl_oauth_typed.h"
+
+int main(void) {
+    ghl_client *client;
+    ghl_token_info info;
+    ghl_client_new("{\"clientId\": \"a-1\", \"clientSecret\": \"s\"}", &client, NULL);
+    int32_t status = ghl_typed_token_delete(client, "l-1", &info, NULL);
+    ghl_client_free(client);
+    puts(ghl_version());
+    return status != GHL_ERR_NOT_FOUND;
+}
+"#;
+
+const CPP: &str = r#"#include <iostream>
+#include "ghl_oauth.hpp"
+
+int main() {
+    ghl::client client(ghl::config("a-1", "s"));
+    std::cout << client.stats().version << '\n';
+}
+"#;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\n");
 
@@ -42,40 +69,23 @@ fn is_here(program: &str) -> bool {
         .is_ok()
 }
 
-/// The folder of the cargo-c programs: `GHL_CARGO_C`, or from the search path.
-fn cargo_c() -> Option<PathBuf> {
-    let folders = env::var_os("GHL_CARGO_C").or_else(|| env::var_os("PATH"))?;
-    let found = env::split_paths(&folders).find(|folder| folder.join("cargo-cinstall").exists());
-    if found.is_none() {
-        println!(
-            "skipped: the installation, cargo-c is not installed (cargo install --locked cargo-c)"
-        );
-    }
-    found
+/// Installs below a folder.
+fn install_below(folder: &Path, options: &[&str]) {
+    // The builds use the same folder, in which a concurrent one would replace the libraries.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut install = Command::new(env!("CARGO"));
+    let target = built::folder().parent().unwrap().parent().unwrap().join("install");
+    install.args(["xtask", "install", "--debug", "--prefix", "/opt/first"]).args(options);
+    install.arg("--destdir").arg(folder).arg("--target-dir").arg(target);
+    install.current_dir(built::ROOT).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    output(install);
 }
 
 /// Installs into a new folder and moves it, so that no absolute path still works.
-fn install(cargo_c: &Path, features: &[&str]) -> (TempDir, PathBuf) {
-    // cargo-c copies its output, which a concurrent build could replace.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+fn install(options: &[&str]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    let mut install = Command::new(env!("CARGO"));
-    let path = env::join_paths(
-        [cargo_c.to_owned()]
-            .into_iter()
-            .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
-    );
-    install.args(["cinstall", "--debug", "--locked", "--prefix", "/opt/first", "--libdir", "lib"]);
-    install.args(features).arg("--destdir").arg(folder.path()).current_dir(built::ROOT);
-    // A separate folder: cargo-c contains its own Cargo, whose build files differ.
-    let target = built::folder().parent().unwrap().parent().unwrap().join("cargo-c");
-    install
-        .arg("--target-dir")
-        .arg(target)
-        .env("PATH", path.unwrap())
-        .env("CARGO_PROFILE_DEV_DEBUG", "0");
-    output(install);
+    install_below(folder.path(), options);
     let prefix = folder.path().join("moved");
     fs::rename(folder.path().join("opt/first"), &prefix).unwrap();
     (folder, prefix)
@@ -83,10 +93,7 @@ fn install(cargo_c: &Path, features: &[&str]) -> (TempDir, PathBuf) {
 
 fn pkg_config(prefix: &Path, arguments: &[&str]) -> Vec<String> {
     let mut ask = Command::new("pkg-config");
-    ask.arg("--define-prefix")
-        .args(arguments)
-        .arg("ghl_oauth")
-        .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+    ask.args(arguments).arg("ghl_oauth").env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
     output(ask).split_whitespace().map(str::to_owned).collect()
 }
 
@@ -119,20 +126,48 @@ fn sqlite_symbols(prefix: &Path) -> (bool, bool) {
     (has("T"), has("U"))
 }
 
-/// The CMake blocks of docs/install.md.
-fn cmake_blocks() -> Vec<String> {
+/// The blocks of a language in docs/install.md, below this heading or below any.
+fn blocks(language: &str, heading: &str) -> Vec<String> {
     let page = fs::read_to_string(Path::new(built::ROOT).join("docs/install.md")).unwrap();
-    page.split("\n```cmake\n")
+    let part = page.split_once(heading).unwrap().1;
+    let part = if heading.is_empty() { part } else { part.split("\n## ").next().unwrap() };
+    part.split(&format!("\n```{language}\n"))
         .skip(1)
         .map(|part| part.split("\n```").next().unwrap().to_owned())
         .collect()
+}
+
+/// The commands of the shell block below a heading of docs/install.md.
+fn commands(heading: &str) -> Vec<String> {
+    let block = blocks("sh", heading).remove(0).replace("\\\n", " ").replace("|\n", "| ");
+    block.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// Runs each command of a shell block as it is in the page, and the program that it compiles.
+fn documented_commands_compile_programs(heading: &str, number: usize, prefix: &Path) {
+    let commands = commands(heading);
+    assert_eq!(commands.len(), number, "{commands:?}");
+    for command in commands {
+        let folder = tempfile::tempdir().unwrap();
+        let c = if command.contains("ghl_oauth_typed.c") { TYPED_C } else { C };
+        fs::write(folder.path().join("program.c"), c).unwrap();
+        fs::write(folder.path().join("program.cpp"), CPP).unwrap();
+        let mut compile = Command::new("sh");
+        compile.args(["-euc", &command]).current_dir(folder.path());
+        compile.env("PREFIX", prefix).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        output(compile);
+        let is_shared = !command.contains("libghl_oauth.a");
+        let ran = run(&folder.path().join("program"), prefix);
+        assert_eq!(ran, (VERSION.to_owned(), is_shared), "{command}");
+    }
 }
 
 /// Configures and builds a project. The error is the output of CMake or the linker.
 fn cmake(project: &str, prefix: &Path) -> Result<TempDir, String> {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("CMakeLists.txt"), project).unwrap();
-    fs::write(folder.path().join("program.c"), C).unwrap();
+    let c = if project.contains("typed_c") { TYPED_C } else { C };
+    fs::write(folder.path().join("program.c"), c).unwrap();
     fs::write(folder.path().join("program.cpp"), CPP).unwrap();
     let mut configure = Command::new("cmake");
     configure
@@ -154,9 +189,8 @@ fn cmake(project: &str, prefix: &Path) -> Result<TempDir, String> {
 }
 
 #[test]
-fn cargo_c_installation_works_with_pkg_config_and_cmake() {
-    let Some(cargo_c) = cargo_c() else { return };
-    let (_folder, prefix) = install(&cargo_c, &[]);
+fn installation_works_by_hand_and_with_pkg_config_and_cmake() {
+    let (folder, prefix) = install(&[]);
 
     let source = |name: &str| fs::read(Path::new(built::ROOT).join(name)).unwrap();
     for (installed, from) in [
@@ -180,61 +214,39 @@ fn cargo_c_installation_works_with_pkg_config_and_cmake() {
     assert!(output(dynamic).contains("Library soname: [libghl_oauth.so.1]"));
     assert_eq!(sqlite_symbols(&prefix), (true, true));
 
-    // The libraries that rustc lists for this crate.
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("all.rs"), "pub use ghl_oauth as _;\n").unwrap();
-    let mut ask = Command::new("rustc");
-    ask.args([
-        "--edition=2024",
-        "--crate-type=staticlib",
-        "--print=native-static-libs",
-        "--extern",
-    ]);
-    ask.arg(format!("ghl_oauth={}", built::folder().join("libghl_oauth.rlib").display()));
-    ask.arg("-L")
-        .arg(format!("dependency={}", built::folder().display()))
-        .arg("--out-dir")
-        .arg(folder.path());
-    let said = ask.arg(folder.path().join("all.rs")).output().unwrap();
-    let said = String::from_utf8_lossy(&said.stderr);
-    let named = said
-        .split_once("native-static-libs: ")
-        .unwrap_or_else(|| panic!("{said}"))
-        .1
-        .lines()
-        .next()
-        .unwrap();
-    let named: BTreeSet<String> = named.split_whitespace().map(str::to_owned).collect();
-    assert_eq!(private_libraries(&prefix), named);
-
-    pkg_config_finds_library(&prefix, folder.path());
+    // The line in the page names the libraries that rustc named.
+    let private = private_libraries(&prefix);
+    assert!(private.contains("-lc"), "{private:?}");
+    let compiling = "\n## Compiling a program\n";
+    for line in commands(compiling).iter().filter(|line| line.contains("libghl_oauth.a")) {
+        let named = line.split_whitespace().filter(|word| word.starts_with("-l"));
+        assert_eq!(named.map(str::to_owned).collect::<BTreeSet<_>>(), private, "{line}");
+    }
+    documented_commands_compile_programs(compiling, 5, &prefix);
+    if is_here("pkg-config") {
+        assert_eq!(pkg_config(&prefix, &["--modversion"]), [env!("CARGO_PKG_VERSION")]);
+        documented_commands_compile_programs("\n## pkg-config\n", 4, &prefix);
+    } else {
+        println!("skipped: pkg-config is not installed (apt-get install pkg-config)");
+    }
     cmake_finds_library(&prefix);
+    update_replaces_files_and_finished_build_names_its_libraries(folder.path(), &prefix);
 }
 
-fn pkg_config_finds_library(prefix: &Path, folder: &Path) {
-    if !is_here("pkg-config") {
-        println!("skipped: pkg-config is not installed (apt-get install pkg-config)");
-        return;
-    }
-    assert_eq!(pkg_config(prefix, &["--modversion"]), [env!("CARGO_PKG_VERSION")]);
-    for (name, text, compiler) in [("program.c", C, "cc"), ("program.cpp", CPP, "c++")] {
-        let source = folder.join(name);
-        fs::write(&source, text).unwrap();
-        for shared in [true, false] {
-            let mut flags = pkg_config(
-                prefix,
-                if shared { &["--cflags", "--libs"] } else { &["--cflags", "--static", "--libs"] },
-            );
-            for flag in flags.iter_mut().filter(|flag| !shared && *flag == "-lghl_oauth") {
-                *flag = "-l:libghl_oauth.a".into();
-            }
-            let program = folder.join("program");
-            let mut compile = Command::new(compiler);
-            compile.arg(&source).args(flags).arg("-o").arg(&program);
-            output(compile);
-            assert_eq!(run(&program, prefix), (VERSION.to_owned(), shared), "{name}");
-        }
-    }
+/// An update replaces the files, so that a program keeps the library that it has loaded. Cargo
+/// builds nothing the second time, but the system libraries are still known.
+fn update_replaces_files_and_finished_build_names_its_libraries(folder: &Path, prefix: &Path) {
+    let description = fs::read_to_string(prefix.join("lib/pkgconfig/ghl_oauth.pc")).unwrap();
+    fs::rename(prefix, folder.join("opt/first")).unwrap();
+    let library = folder.join("opt/first/lib/libghl_oauth.so");
+    let loaded = fs::File::open(&library).unwrap();
+    fs::write(folder.join("opt/first/include/ghl_oauth.h"), "an older one").unwrap();
+    install_below(folder, &["--libdir", "/opt/first/lib"]);
+    let header = fs::read_to_string(folder.join("opt/first/include/ghl_oauth.h")).unwrap();
+    assert_ne!(header, "an older one");
+    let file = folder.join("opt/first/lib/pkgconfig/ghl_oauth.pc");
+    assert_eq!(fs::read_to_string(file).unwrap(), description);
+    assert_ne!(loaded.metadata().unwrap().ino(), fs::metadata(&library).unwrap().ino());
 }
 
 fn cmake_finds_library(prefix: &Path) {
@@ -242,9 +254,9 @@ fn cmake_finds_library(prefix: &Path) {
         println!("skipped: CMake is not installed (apt-get install cmake)");
         return;
     }
-    let blocks = cmake_blocks();
-    assert_eq!(blocks.len(), 2);
-    for (block, shared) in blocks.iter().zip([true, false]) {
+    let blocks = blocks("cmake", "");
+    assert_eq!(blocks.len(), 3);
+    for (block, shared) in blocks.iter().zip([true, false, true]) {
         let project = cmake(block, prefix).unwrap();
         let program = project.path().join("build/program");
         assert_eq!(run(&program, prefix), (VERSION.to_owned(), shared), "{block}");
@@ -285,9 +297,8 @@ fn cmake_finds_library(prefix: &Path) {
 
 #[test]
 fn library_builds_with_system_sqlite_and_without_sqlite() {
-    let Some(cargo_c) = cargo_c() else { return };
     let none: &[&str] = &["--no-default-features", "--features", "wiping-allocator"];
-    let (_folder, prefix) = install(&cargo_c, none);
+    let (_folder, prefix) = install(none);
     assert_eq!(sqlite_symbols(&prefix), (false, false));
     assert!(!private_libraries(&prefix).contains("-lsqlite3"));
 
@@ -305,7 +316,7 @@ fn library_builds_with_system_sqlite_and_without_sqlite() {
         );
         return;
     }
-    let (_folder, prefix) = install(&cargo_c, &[none[0], none[1], "wiping-allocator,sqlite"]);
+    let (_folder, prefix) = install(&[none[0], none[1], "wiping-allocator,sqlite"]);
     assert_eq!(sqlite_symbols(&prefix), (false, true));
     assert!(private_libraries(&prefix).contains("-lsqlite3"));
     if !is_here("cmake") {
@@ -315,7 +326,7 @@ fn library_builds_with_system_sqlite_and_without_sqlite() {
         );
         return;
     }
-    match cmake(&cmake_blocks()[1], &prefix) {
+    match cmake(&blocks("cmake", "")[1], &prefix) {
         Ok(project) => {
             assert_eq!(
                 run(&project.path().join("build/program"), &prefix),

@@ -75,6 +75,102 @@ fn works(fixture: &Fixture, abi: &Abi, resource_id: &str) {
 }
 
 #[test]
+fn dry_run_reports_the_outcome_of_the_import_and_changes_nothing() {
+    for kind in EVERY {
+        let fixture = Fixture::new(kind);
+        let (company, abi, answer) = imported(&fixture);
+        abi.token_refresh(&company).ok();
+        let location = fixture.emulator.location_ids()[0].clone();
+        abi.live_token(&fixture.emulator, &location);
+        abi.token_delete(&location).ok();
+        let held = abi.tokens_export(json!({})).ok()["tokens"][0].clone();
+        let expires_at = held["expiresAt"].as_i64().unwrap();
+        let token = |name: &str, expires_at: i64| {
+            json!({
+                "accessToken": format!("access {name}"), "refreshToken": format!("refresh {name}"),
+                "expiresAt": expires_at, "userType": "Company", "companyId": company,
+            })
+        };
+        let of_location = |name: &str, expires_at: i64| {
+            let mut token = token(name, expires_at);
+            token["userType"] = "Location".into();
+            token["locationId"] = "a new location".into();
+            token
+        };
+        let mut undated = token("undated", 0);
+        undated.as_object_mut().unwrap().remove("expiresAt");
+        let mut unrefreshable = token("unrefreshable", expires_at + 1);
+        unrefreshable.as_object_mut().unwrap().remove("refreshToken");
+        let mut deleted = of_location("deleted", expires_at);
+        deleted["locationId"] = location.clone().into();
+        let entries = json!([
+            {"accessToken": "of nobody"},
+            answer,
+            held,
+            undated,
+            token("older", expires_at - 1),
+            unrefreshable,
+            token("newer", expires_at + 2),
+            token("older than the newer", expires_at + 1),
+            of_location("newer", expires_at),
+            of_location("new", expires_at),
+            of_location("newer than the new", expires_at + 1),
+            deleted,
+        ]);
+        let before = abi.tokens_export(json!({})).ok();
+        sent(&fixture.emulator);
+        let dry_run = || abi.tokens_import(json!({"tokens": entries, "dryRun": true})).ok();
+        let planned = dry_run();
+        let skipped = planned["skipped"].as_array().unwrap();
+        let reasons: Vec<(u64, &str)> = skipped
+            .iter()
+            .map(|skip| (skip["index"].as_u64().unwrap(), skip["reason"].as_str().unwrap()))
+            .collect();
+        for ((index, reason), (expected, part)) in reasons.iter().zip([
+            (0, "companyId is missing"),
+            (1, "already spent"),
+            (2, "held already"),
+            (3, "no expiry"),
+            (4, "newer token is stored"),
+            (5, "this one has none"),
+            (7, "newer token is stored"),
+            (8, "two owners"),
+        ]) {
+            assert!(*index == expected && reason.contains(part), "{kind:?} {index}: {reason}");
+        }
+        assert_eq!(reasons.len(), 8, "{kind:?}: {reasons:?}");
+        assert_eq!(
+            planned["accepted"],
+            json!([
+                {"index": 6, "resourceId": company, "replaces": true},
+                {"index": 9, "resourceId": "a new location", "replaces": false},
+                {"index": 10, "resourceId": "a new location", "replaces": true},
+                {"index": 11, "resourceId": location, "replaces": false},
+            ]),
+            "{kind:?}"
+        );
+        assert_eq!(planned["imported"], 4);
+        assert_eq!(abi.tokens_export(json!({})).ok(), before, "{kind:?}");
+        assert_eq!(sent(&fixture.emulator), [""; 0], "{kind:?}");
+        assert_eq!(dry_run(), planned, "{kind:?}");
+        let replaced =
+            abi.tokens_import(json!({"tokens": entries, "dryRun": true, "replace": true})).ok();
+        assert_eq!(replaced["skipped"].as_array().unwrap().len(), 3, "{kind:?}: {replaced}");
+
+        let done = abi.tokens_import(json!({"tokens": entries, "dryRun": false})).ok();
+        let (imported, skipped) = (&planned["imported"], &planned["skipped"]);
+        assert_eq!(done, json!({"imported": imported, "skipped": skipped}), "{kind:?}");
+        let after = abi.tokens_export(json!({})).ok();
+        let names: Vec<_> =
+            after["tokens"].as_array().unwrap().iter().map(|token| &token["accessToken"]).collect();
+        assert_eq!(names.len(), 3, "{kind:?}: {names:?}");
+        for name in ["newer", "newer than the new", "deleted"] {
+            assert!(names.contains(&&json!(format!("access {name}"))), "{kind:?}: {names:?}");
+        }
+    }
+}
+
+#[test]
 fn import_of_a_saved_response_at_every_start_never_replaces_the_rotated_token() {
     for kind in EVERY {
         let fixture = Fixture::new(kind);

@@ -28,8 +28,8 @@ MUTATIONS = {
     "unsaved token is never offered again": [
         (
             "tokens/records.rs",
-            "Some(unsaved) if now || unsaved.next_save_at <= uptime",
-            "Some(unsaved) if !ON && (now || unsaved.next_save_at <= uptime)",
+            "Some(unsaved) => (unsaved.record.clone()",
+            "Some(unsaved) if !ON => (unsaved.record.clone()",
         ),
     ],
     "caller with a valid token waits for the flight": [
@@ -85,7 +85,7 @@ MUTATIONS = {
     ],
     "clock that is set back revives an expired token": [
         (
-            "tokens/schedule.rs",
+            "tokens/published.rs",
             "Some(known) => known.min(left),",
             "Some(known) => if ON { left } else { known.min(left) },",
         ),

@@ -337,6 +337,18 @@ static const json_member LINK_DOCUMENT[] = {
     LAST,
 };
 
+static const json_member LAST_FAILURE_MEMBERS[] = {
+    FIELD(ghl_token_info, INTEGER, "firstAt", last_failure.first_at),
+    FIELD(ghl_token_info, INTEGER, "at", last_failure.at),
+    FIELD(ghl_token_info, INTEGER, "attempts", last_failure.attempts),
+    FIELD(ghl_token_info, TEXT, "status", last_failure.status),
+    FIELD(ghl_token_info, TEXT, "message", last_failure.message),
+    FIELD(ghl_token_info, INTEGER, "httpStatus", last_failure.http_status),
+    FIELD(ghl_token_info, TEXT, "traceId", last_failure.trace_id),
+    FIELD(ghl_token_info, INTEGER, "nextAttemptAt", last_failure.next_attempt_at),
+    LAST,
+};
+
 static const json_member TOKEN_INFO_DOCUMENT[] = {
     FIELD(ghl_token_info, TEXT, "resourceId", resource_id),
     FIELD(ghl_token_info, TEXT, "userType", user_type),
@@ -346,6 +358,8 @@ static const json_member TOKEN_INFO_DOCUMENT[] = {
     FIELD(ghl_token_info, INTEGER, "expiresAt", expires_at),
     FIELD(ghl_token_info, FLAG, "refreshable", refreshable),
     FIELD(ghl_token_info, TEXT, "state", state),
+    FIELD(ghl_token_info, INTEGER, "lastSuccessAt", last_success_at),
+    {"lastFailure", OBJECT, 0, LAST_FAILURE_MEMBERS, 0, 0},
     LAST,
 };
 
@@ -400,10 +414,19 @@ static const json_member SKIPPED_MEMBERS[] = {
     LAST,
 };
 
+static const json_member ACCEPTED_MEMBERS[] = {
+    FIELD(ghl_accepted_token, INTEGER, "index", index),
+    FIELD(ghl_accepted_token, TEXT, "resourceId", resource_id),
+    FIELD(ghl_accepted_token, FLAG, "replaces", replaces),
+    LAST,
+};
+
 static const json_member IMPORT_REPORT_DOCUMENT[] = {
     FIELD(ghl_import_report, INTEGER, "imported", imported),
     {"skipped", LIST, offsetof(ghl_import_report, skipped), SKIPPED_MEMBERS,
      sizeof(ghl_skipped_token), offsetof(ghl_import_report, skipped_count)},
+    {"accepted", LIST, offsetof(ghl_import_report, accepted), ACCEPTED_MEMBERS,
+     sizeof(ghl_accepted_token), offsetof(ghl_import_report, accepted_count)},
     LAST,
 };
 
@@ -989,6 +1012,9 @@ static void put_query(writer *params, const ghl_token_query *query) {
         put_text(params, "userType", query->user_type);
         put_text(params, "pageToken", query->page_token);
         put_number(params, "pageSize", query->page_size);
+        put_text(params, "state", query->state);
+        put_flag(params, "failing", query->failing);
+        put_number(params, "expiresBefore", query->expires_before);
         put_options(params, &query->call);
     }
 }
@@ -1014,13 +1040,16 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
     return ghl_typed_tokens_import_with(client, tokens, count, replace, NULL, out, error);
 }
 
-int32_t ghl_typed_tokens_import_with(ghl_client *client, const ghl_token *tokens, size_t count,
-                                     bool replace, const ghl_call_options *options,
-                                     ghl_import_report *out, ghl_error *error) {
+static int32_t import(ghl_client *client, const ghl_token *tokens, size_t count, bool replace,
+                      bool dry_run, const ghl_call_options *options, ghl_import_report *out,
+                      ghl_error *error) {
     writer params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put_options(&params, options);
     put_flag(&params, "replace", replace);
+    if (dry_run) {
+        put_flag(&params, "dryRun", true);
+    }
     put_name(&params, "tokens");
     put(&params, "[", 1);
     for (size_t i = 0; i < count; i++) {
@@ -1037,6 +1066,18 @@ int32_t ghl_typed_tokens_import_with(ghl_client *client, const ghl_token *tokens
     }
     put(&params, "]", 1);
     return call(ghl_tokens_import, client, &params, INTO(IMPORT_REPORT_DOCUMENT, out), error);
+}
+
+int32_t ghl_typed_tokens_import_with(ghl_client *client, const ghl_token *tokens, size_t count,
+                                     bool replace, const ghl_call_options *options,
+                                     ghl_import_report *out, ghl_error *error) {
+    return import(client, tokens, count, replace, false, options, out, error);
+}
+
+int32_t ghl_typed_tokens_import_dry_run(ghl_client *client, const ghl_token *tokens, size_t count,
+                                        bool replace, const ghl_call_options *options,
+                                        ghl_import_report *out, ghl_error *error) {
+    return import(client, tokens, count, replace, true, options, out, error);
 }
 
 int32_t ghl_typed_tokens_adopt(ghl_client *client, const char *client_id, const char *resource_id,
@@ -1299,6 +1340,7 @@ void ghl_typed_token_page_clear(ghl_token_page *page) {
 
 void ghl_typed_import_report_clear(ghl_import_report *report) {
     free(report->skipped);
+    free(report->accepted);
     ghl_string_free(report->document);
     memset(report, 0, sizeof *report);
 }

@@ -57,6 +57,18 @@ typedef struct ghl_authorization_link {
     char *document;
 } ghl_authorization_link;
 
+/* The last failed renewal of a token. Times are milliseconds since the epoch. */
+typedef struct ghl_last_failure {
+    int64_t first_at;        /* the first failure since the last success */
+    int64_t at;              /* the newest failure; 0: the last renewal succeeded */
+    int64_t attempts;        /* failed attempts since the last success */
+    const char *status;      /* the name of a GHL_ERR_ code */
+    const char *message;     /* the server's message, or the error's; at most 200 bytes */
+    int64_t http_status;     /* 0: no response */
+    const char *trace_id;    /* of the server's response, for support, or NULL */
+    int64_t next_attempt_at; /* the earliest next attempt; 0: only a consent or an import helps */
+} ghl_last_failure;
+
 /* A stored token without its secrets. */
 typedef struct ghl_token_info {
     const char *resource_id;
@@ -71,6 +83,8 @@ typedef struct ghl_token_info {
      * which only the ID is known). Later versions of the library may add states.
      */
     const char *state;
+    int64_t last_success_at; /* milliseconds since the epoch; 0: unknown, as after an import */
+    ghl_last_failure last_failure;
     char *document;          /* NULL within a page, which owns the strings */
 } ghl_token_info;
 
@@ -123,12 +137,21 @@ typedef struct ghl_skipped_token {
     const char *reason;
 } ghl_skipped_token;
 
+/* A token that an import would store. */
+typedef struct ghl_accepted_token {
+    int64_t index; /* index in the input */
+    const char *resource_id;
+    bool replaces; /* a token is stored already */
+} ghl_accepted_token;
+
 /* The result of an import. */
 typedef struct ghl_import_report {
     int64_t imported;
     ghl_skipped_token *skipped;
     size_t skipped_count;
     char *document;
+    ghl_accepted_token *accepted; /* of a dry run; otherwise NULL */
+    size_t accepted_count;
 } ghl_import_report;
 
 /* Another client ID that has tokens in the same database. */
@@ -345,6 +368,9 @@ typedef struct ghl_token_query {
     const char *user_type;  /* "Company" or "Location" */
     int64_t page_size;      /* 1 to 1000; 0: 100 */
     const char *page_token; /* the last page's next_page_token */
+    const char *state;      /* "ok", "inactive", "reauthorizationRequired" or "unsaved" */
+    bool failing;           /* only tokens with a last_failure */
+    int64_t expires_before; /* milliseconds since the epoch; 0: any */
     ghl_call_options call;
 } ghl_token_query;
 
@@ -480,6 +506,11 @@ int32_t ghl_typed_tokens_import(ghl_client *client, const ghl_token *tokens, siz
 int32_t ghl_typed_tokens_import_with(ghl_client *client, const ghl_token *tokens, size_t count,
                                      bool replace, const ghl_call_options *options,
                                      ghl_import_report *out, ghl_error *error);
+
+/* Reports what ghl_typed_tokens_import would do, and changes nothing. options may be NULL. */
+int32_t ghl_typed_tokens_import_dry_run(ghl_client *client, const ghl_token *tokens, size_t count,
+                                        bool replace, const ghl_call_options *options,
+                                        ghl_import_report *out, ghl_error *error);
 
 /*
  * ghl_tokens_adopt. client_id: the other client ID; NULL: adopts nothing, and reports the client

@@ -1,7 +1,8 @@
 # find_package(ghl_oauth CONFIG). Targets: ghl_oauth::ghl_oauth is the shared library;
 # ghl_oauth::static is the static library with the system libraries that it needs, for programs
-# without a run-time dependency. Each exists if it is installed; the COMPONENTS shared and static
-# require them.
+# without a run-time dependency; ghl_oauth::typed_c compiles the typed structs into a C program,
+# which links one of the libraries as well. Each exists if it is installed; the COMPONENTS shared,
+# static and typed_c require them.
 #
 # All paths are relative to this file, so the installation is relocatable.
 
@@ -26,7 +27,7 @@ macro(_ghl_oauth_find variable)
 endmacro()
 
 _ghl_oauth_find(_ghl_oauth_shared libghl_oauth.so libghl_oauth.dylib ghl_oauth.dll)
-_ghl_oauth_find(_ghl_oauth_import ghl_oauth.dll.lib ghl_oauth.dll.a)
+_ghl_oauth_find(_ghl_oauth_import ghl_oauth.dll.lib libghl_oauth.dll.a)
 _ghl_oauth_find(_ghl_oauth_static libghl_oauth.a ghl_oauth.lib)
 _ghl_oauth_find(_ghl_oauth_pc pkgconfig/ghl_oauth.pc)
 
@@ -42,8 +43,7 @@ if(_ghl_oauth_shared AND NOT TARGET ghl_oauth::ghl_oauth)
 endif()
 set(ghl_oauth_shared_FOUND "${_ghl_oauth_shared}")
 
-# The system libraries that rustc reported for the static library; cargo-c writes them to the .pc
-# file.
+# The .pc file has the system libraries that rustc reported for the static library.
 if(_ghl_oauth_static AND _ghl_oauth_pc AND NOT TARGET ghl_oauth::static)
     file(STRINGS "${_ghl_oauth_pc}" _ghl_oauth_private REGEX "^Libs\\.private:")
     string(REGEX REPLACE "^Libs\\.private:" "" _ghl_oauth_private "${_ghl_oauth_private}")
@@ -59,13 +59,25 @@ if(_ghl_oauth_static AND _ghl_oauth_pc AND NOT TARGET ghl_oauth::static)
 endif()
 set(ghl_oauth_static_FOUND "${_ghl_oauth_static}")
 
+# Not linked with one of the libraries, because the program chooses between them.
+set(_ghl_oauth_typed_c "${_ghl_oauth_prefix}/share/ghl_oauth/ghl_oauth_typed.c")
+if(EXISTS "${_ghl_oauth_typed_c}")
+    set(ghl_oauth_typed_c_FOUND TRUE)
+    if(NOT TARGET ghl_oauth::typed_c)
+        add_library(ghl_oauth::typed_c INTERFACE IMPORTED)
+        set_target_properties(ghl_oauth::typed_c PROPERTIES
+            INTERFACE_SOURCES "${_ghl_oauth_typed_c}"
+            INTERFACE_INCLUDE_DIRECTORIES "${_ghl_oauth_prefix}/include")
+    endif()
+endif()
+
 foreach(_ghl_oauth_component ${ghl_oauth_FIND_COMPONENTS})
     if(ghl_oauth_FIND_REQUIRED_${_ghl_oauth_component}
        AND NOT ghl_oauth_${_ghl_oauth_component}_FOUND)
         set(ghl_oauth_FOUND FALSE)
         set(ghl_oauth_NOT_FOUND_MESSAGE
             "ghl_oauth: no ${_ghl_oauth_component} library below ${_ghl_oauth_prefix} "
-            "(components: shared, static)")
+            "(components: shared, static, typed_c)")
     endif()
 endforeach()
 

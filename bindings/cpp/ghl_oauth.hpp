@@ -631,6 +631,18 @@ struct authorization_link {
     std::string raw;
 };
 
+// The last failed renewal of a token.
+struct last_failure {
+    std::optional<time_point> first_at; // the first failure since the last success
+    std::optional<time_point> at;       // the newest failure
+    std::int64_t attempts = 0;          // failed attempts since the last success
+    ghl::status status = ghl::status::internal;
+    std::string message; // the server's message, or the error's; at most 200 bytes
+    std::optional<int> http_status;
+    std::optional<std::string> trace_id;       // of the server's response, for support
+    std::optional<time_point> next_attempt_at; // empty: only a consent or an import helps
+};
+
 // A stored token without its secrets.
 struct token_info {
     std::string resource_id; // the ID for access_token
@@ -644,6 +656,8 @@ struct token_info {
     // which only the ID is known). Later versions of the library may add states.
     std::string state;
     std::string raw;
+    std::optional<time_point> last_success_at = {}; // empty: unknown, as after an import
+    std::optional<ghl::last_failure> last_failure = {}; // empty: the last renewal succeeded
 };
 
 // A token with its secrets.
@@ -691,10 +705,18 @@ struct skipped_token {
     std::string reason;
 };
 
+// A token that an import would store.
+struct accepted_token {
+    std::int64_t index = 0; // index in the input
+    std::string resource_id;
+    bool replaces = false; // a token is stored already
+};
+
 struct import_report {
     std::int64_t imported = 0;
     std::vector<skipped_token> skipped;
     std::string raw;
+    std::vector<accepted_token> accepted = {}; // of a dry run
 };
 
 // Another client ID that has tokens in the same database.
@@ -843,6 +865,8 @@ struct event {
     std::optional<time_point> expires_at;
     std::optional<failure> error;
     std::string raw;
+    // For "token.refreshFailed" and "token.reauthorizationRequired".
+    std::optional<ghl::last_failure> last_failure = {};
 };
 
 // Statistics of a client in this process, since it was created.
@@ -958,6 +982,13 @@ struct config {
         std::vector<std::string> ed25519_public_keys, rsa_public_keys;
         std::optional<std::chrono::seconds> max_age;
     } webhook;
+    // The page that authorization_listen shows in the browser: plain text, not HTML.
+    struct {
+        std::string language; // "en" or "es"
+        std::string title, message;
+        std::string failure_title, failure_message;
+        std::string color; // "#rrggbb"
+    } consent_page;
 
     // The JSON for ghl_client_new.
     secret json() const;
@@ -1000,6 +1031,9 @@ struct token_filter {
     std::string user_type;  // "Company" or "Location"
     std::optional<int> page_size;
     std::string page_token; // start of the page
+    std::string state = {}; // "ok", "inactive", "reauthorizationRequired" or "unsaved"
+    bool failing = false;   // only tokens with a last_failure
+    std::optional<time_point> expires_before = {};
 };
 
 // A filter for locations.
@@ -1706,11 +1740,22 @@ inline bool read(value from, authorization_link &to) {
     return read_object(from, "url", to.url, "state", to.state);
 }
 
+inline bool read(value from, last_failure &to) {
+    std::string status;
+    const bool whole = read_object(
+        from, "firstAt", to.first_at, "at", to.at, "attempts", to.attempts, "status", status,
+        "message", to.message, "httpStatus", to.http_status, "traceId", to.trace_id,
+        "nextAttemptAt", to.next_attempt_at);
+    to.status = status_of(status);
+    return whole;
+}
+
 inline bool read(value from, token_info &to) {
     to.raw = from.raw();
     return read_object(from, "resourceId", to.resource_id, "userType", to.user_type, "companyId",
                        to.company_id, "locationId", to.location_id, "scope", to.scope, "expiresAt",
-                       to.expires_at, "refreshable", to.refreshable, "state", to.state);
+                       to.expires_at, "refreshable", to.refreshable, "state", to.state,
+                       "lastSuccessAt", to.last_success_at, "lastFailure", to.last_failure);
 }
 
 inline bool read(value from, token &to) {
@@ -1769,9 +1814,15 @@ inline bool read(value from, skipped_token &to) {
     return read_object(from, "index", to.index, "resourceId", to.resource_id, "reason", to.reason);
 }
 
+inline bool read(value from, accepted_token &to) {
+    return read_object(from, "index", to.index, "resourceId", to.resource_id, "replaces",
+                       to.replaces);
+}
+
 inline bool read(value from, import_report &to) {
     to.raw = from.raw();
-    return read_object(from, "imported", to.imported, "skipped", to.skipped);
+    return read_object(from, "imported", to.imported, "skipped", to.skipped, "accepted",
+                       to.accepted);
 }
 
 inline bool read(value from, failed_token &to) {
@@ -1876,7 +1927,8 @@ inline bool read(value from, webhook_outcome &to) {
 inline bool read(value from, event &to) {
     to.raw = from.raw();
     return read_object(from, "type", to.type, "resourceId", to.resource_id, "at", to.at,
-                       "expiresAt", to.expires_at, "error", to.error);
+                       "expiresAt", to.expires_at, "error", to.error, "lastFailure",
+                       to.last_failure);
 }
 
 inline bool read(value from, statistics::busy_resource &to) {
@@ -2205,6 +2257,15 @@ inline secret config::json() const {
     out.words("rsaPublicKeys", webhook.rsa_public_keys)
         .member("maxAgeSeconds", webhook.max_age)
         .close('}');
+    out.name("consentPage")
+        .open('{')
+        .member("language", consent_page.language)
+        .member("title", consent_page.title)
+        .member("message", consent_page.message);
+    out.member("failureTitle", consent_page.failure_title)
+        .member("failureMessage", consent_page.failure_message)
+        .member("color", consent_page.color)
+        .close('}');
     out.close('}');
     return detail::access::own(out.take());
 }
@@ -2473,15 +2534,15 @@ public:
     }
 
     // Imports tokens, from an export or other sources. `replace` allows an older token to replace a
-    // newer one.
-    returns<import_report> tokens_import(const std::vector<token> &tokens,
-                                         bool replace = false) const {
+    // newer one; `dry_run` changes nothing, and the report lists the accepted tokens.
+    returns<import_report> tokens_import(const std::vector<token> &tokens, bool replace = false,
+                                         bool dry_run = false) const {
         detail::writer params;
         params.open('{').name("tokens").open('[');
         for (const token &one : tokens) {
             write(params, one);
         }
-        params.close(']').flag("replace", replace).close('}');
+        params.close(']').flag("replace", replace).flag("dryRun", dry_run).close('}');
         return call<import_report>(ghl_tokens_import, params);
     }
 
@@ -2873,7 +2934,13 @@ private:
 
     static void write_token_filter(detail::writer &params, const token_filter &filter) {
         params.member("companyId", filter.company_id).member("userType", filter.user_type);
-        params.member("pageSize", filter.page_size);
+        params.member("pageSize", filter.page_size).member("state", filter.state);
+        if (filter.failing) {
+            params.flag("failing", true);
+        }
+        if (filter.expires_before) {
+            params.member("expiresBefore", filter.expires_before->time_since_epoch());
+        }
     }
 
     struct of_company : location_filter {

@@ -13,7 +13,9 @@ use ghl_oauth::internals::deadline::Deadline;
 use ghl_oauth::internals::event::Events;
 use ghl_oauth::internals::fuzzing::{CannedAnswer, answer_with};
 use ghl_oauth::internals::store::{MemoryStore, Record, Store};
-use ghl_oauth::internals::tokens::{ListParams, MaintainParams, Tokens};
+use ghl_oauth::internals::tokens::{
+    ListParams, MaintainParams, Maintenance, Tokens, Transfer,
+};
 use ghl_oauth_fuzz::{CLIENT_SECRET, FixedClock, MARK, holds_no_secret, watch_for};
 use libfuzzer_sys::fuzz_target;
 
@@ -48,13 +50,13 @@ fuzz_target!(|document: &[u8]| {
     let spent = br#"{"statusCode":400,"message":"Invalid grant: refresh token is invalid"}"#;
     answer_with(vec![CannedAnswer { status: 400, headers: Vec::new(), body: spent.to_vec() }]);
 
-    let listed = tokens.list(&ListParams::default(), &patience()).unwrap();
+    let listed = Transfer::of(&tokens).list(&ListParams::default(), &patience()).unwrap();
     assert_eq!(listed["items"][0]["resourceId"], "resource-1");
-    tokens.export(&ListParams::default(), &patience()).unwrap();
+    Transfer::of(&tokens).export(&ListParams::default(), &patience()).unwrap();
     if let Err(error) = tokens.access_token("resource-1", deadline) {
         holds_no_secret(&error.to_json().to_string());
     }
-    match tokens.maintain(&MaintainParams::default(), &|_| true, deadline) {
+    match Maintenance::of(&tokens).run(&MaintainParams::default(), &|_| true, deadline) {
         Ok(pass) => holds_no_secret(&pass.to_string()),
         Err(error) => assert_eq!(error.status(), Status::Timeout),
     }

@@ -15,7 +15,7 @@ use ureq::http::Uri;
 
 use crate::api::{Api, NO_VERSION, Outcome, TokenParams, TokenRetry, without_secrets};
 use crate::clock::Clock;
-use crate::config::{Config, absolute_url};
+use crate::config::{Config, ConsentPage, absolute_url};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status, exhaustion};
 use crate::random;
@@ -111,6 +111,7 @@ pub struct Authorization {
     client_id: String,
     redirect_uri: Option<String>,
     scopes: Vec<String>,
+    page: ConsentPage,
     pending: Pending,
 }
 
@@ -147,6 +148,7 @@ impl Authorization {
             client_id: config.client_id.clone(),
             redirect_uri: config.redirect_uri.clone(),
             scopes: config.scopes.clone(),
+            page: config.consent_page.clone(),
             pending: Pending::new()?,
         })
     }
@@ -231,7 +233,10 @@ impl Authorization {
         let take = |query: &str| {
             let redirect = Redirect::new(redirect_target.clone(), query);
             let claimed = redirect.and_then(|redirect| self.verify_redirect(&redirect, &expected));
-            claimed.inspect_err(|error| log::warn!("{error}")).ok()
+            claimed.map_err(|error| {
+                log::warn!("{error}");
+                page::about(page::Outcome::NotExpected, &self.page)
+            })
         };
         let (consented, browser) = receiver.receive(&wait, take).map_err(|error| {
             match error.status() {
@@ -247,11 +252,12 @@ impl Authorization {
         }
         })?;
         let outcome = self.exchange(consented, params.user_type, &wait.renewed(deadline.total()));
-        browser.show(match outcome.as_ref().map_err(Error::status) {
-            Ok(_) => &page::CONNECTED,
-            Err(Status::ConsentDenied) => &page::DENIED,
-            Err(_) => &page::FAILED,
-        });
+        let shown = match outcome.as_ref().map_err(Error::status) {
+            Ok(_) => page::Outcome::Connected,
+            Err(Status::ConsentDenied) => page::Outcome::Denied,
+            Err(_) => page::Outcome::Failed,
+        };
+        browser.show(&page::about(shown, &self.page));
         outcome
     }
 

@@ -1,43 +1,26 @@
-//! The static HTML pages of the loopback server. No page contains text from a request or from the
-//! API.
+//! The HTML pages of the loopback server. No page contains text from a request or from the API.
+
+use crate::config::{ConsentPage, Language};
 
 /// A page, with its status line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct Page<'a> {
     /// Status code and reason phrase.
     pub status: &'static str,
     /// Additional header lines.
     header: &'static str,
-    title: &'static str,
-    text: &'static str,
+    language: &'static str,
+    color: &'a str,
+    title: &'a str,
+    text: &'a str,
 }
 
-const fn page(status: &'static str, title: &'static str, text: &'static str) -> Page {
-    Page { status, header: "", title, text }
+/// The colour of the line above the text: visible on white and on black.
+const GREY: &str = "#808080";
+
+const fn page(status: &'static str, title: &'static str, text: &'static str) -> Page<'static> {
+    Page { status, header: "", language: "en", color: GREY, title, text }
 }
-
-pub const CONNECTED: Page =
-    page("200 OK", "Connected", "The app is connected. You can close this window.");
-
-pub const DENIED: Page = page(
-    "403 Forbidden",
-    "Not connected",
-    "Access was not granted, so nothing was connected. You can close this window.",
-);
-
-pub const FAILED: Page = page(
-    "500 Internal Server Error",
-    "Not connected",
-    "Access was granted, but the app could not be connected. See the error in the program that \
-     asked for access, and start again there.",
-);
-
-pub const NOT_EXPECTED: Page = page(
-    "400 Bad Request",
-    "Not accepted",
-    "This redirect does not belong to the current request. Start again in the program that asked \
-     for access.",
-);
 
 pub const MALFORMED: Page =
     page("400 Bad Request", "Bad request", "This is not a valid HTTP request.");
@@ -55,21 +38,104 @@ pub const MISDIRECTED: Page =
 pub const TOO_LARGE: Page =
     page("431 Request Header Fields Too Large", "Too large", "The request header is too large.");
 
-impl Page {
+const ENGLISH: [(&str, &str); 4] = [
+    ("Connected", "The app is connected. You can close this window."),
+    (
+        "Not connected",
+        "Access was not granted, so nothing was connected. You can close this window.",
+    ),
+    (
+        "Not connected",
+        "Access was granted, but the app could not be connected. See the error in the program that \
+         asked for access, and start again there.",
+    ),
+    (
+        "Not accepted",
+        "This redirect does not belong to the current request. Start again in the program that \
+         asked for access.",
+    ),
+];
+
+const SPANISH: [(&str, &str); 4] = [
+    ("Conectado", "La aplicación está conectada. Puede cerrar esta ventana."),
+    (
+        "No conectado",
+        "No se concedió el acceso, por lo que no se ha conectado nada. Puede cerrar esta ventana.",
+    ),
+    (
+        "No conectado",
+        "Se concedió el acceso, pero no se ha podido conectar la aplicación. Consulte el error en \
+         el programa que pidió el acceso y empiece de nuevo desde allí.",
+    ),
+    (
+        "No aceptado",
+        "Esta redirección no corresponde a la solicitud actual. Empiece de nuevo en el programa \
+         que pidió el acceso.",
+    ),
+];
+
+/// The outcome of a consent, in the order of the texts.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome {
+    Connected,
+    Denied,
+    Failed,
+    /// The redirect belongs to no expected consent.
+    NotExpected,
+}
+
+/// The page about an outcome, in the configured language, colour and words.
+pub fn about(outcome: Outcome, config: &ConsentPage) -> Page<'_> {
+    let (language, texts) = match config.language {
+        Language::English => ("en", &ENGLISH),
+        Language::Spanish => ("es", &SPANISH),
+    };
+    let (status, own) = match outcome {
+        Outcome::Connected => ("200 OK", Some((&config.title, &config.message))),
+        Outcome::Denied => {
+            ("403 Forbidden", Some((&config.failure_title, &config.failure_message)))
+        }
+        Outcome::Failed => {
+            ("500 Internal Server Error", Some((&config.failure_title, &config.failure_message)))
+        }
+        Outcome::NotExpected => ("400 Bad Request", None),
+    };
+    let (title, text) = texts[outcome as usize];
+    let (own_title, own_text) = own.unwrap_or((&None, &None));
+    Page {
+        status,
+        header: "",
+        language,
+        color: config.color.as_deref().unwrap_or(GREY),
+        title: own_title.as_deref().unwrap_or(title),
+        text: own_text.as_deref().unwrap_or(text),
+    }
+}
+
+impl Page<'_> {
     pub fn response(&self) -> String {
-        let Page { status, header, title, text } = self;
+        let Page { status, header, language, color, .. } = self;
+        let [title, text] = [self.title, self.text].map(escaped);
         let body = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+            "<!DOCTYPE html>\n<html lang=\"{language}\">\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
+             <style>:root{{color-scheme:light dark}}body{{font:1.1em/1.5 system-ui,sans-serif;\
+             max-width:34em;margin:4em auto;padding:1em;border-top:.5em solid {color}}}</style>\n\
              <h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
         );
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: \
              {}\r\n{header}\
              Connection: close\r\nCache-Control: no-store\r\nReferrer-Policy: no-referrer\r\n\
-             Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; \
-             frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n\r\n{body}",
+             Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; base-uri \
+             'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: \
+             nosniff\r\n\r\n{body}",
             body.len()
         )
     }
+}
+
+/// Text for HTML, outside of attributes.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

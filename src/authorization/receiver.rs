@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::deadline::Deadline;
 use crate::error::Result;
 
-use super::page::{MALFORMED, MISDIRECTED, NOT_ALLOWED, NOT_EXPECTED, NOT_FOUND, Page, TOO_LARGE};
+use super::page::{MALFORMED, MISDIRECTED, NOT_ALLOWED, NOT_FOUND, Page, TOO_LARGE};
 use super::redirect;
 
 /// The polling interval of the sockets. The library starts no thread for this wait, which must also
@@ -64,11 +64,12 @@ impl Receiver {
         })
     }
 
-    /// Waits until `take` accepts the query of a request, then stops listening.
-    pub fn receive<T>(
+    /// Waits until `take` accepts the query of a request, then stops listening. The browser of any
+    /// other query gets the page that `take` returns.
+    pub fn receive<'p, T>(
         mut self,
         deadline: &Deadline,
-        mut take: impl FnMut(&str) -> Option<T>,
+        mut take: impl FnMut(&str) -> Result<T, Page<'p>>,
     ) -> Result<(T, Browser)> {
         loop {
             self.accept();
@@ -129,10 +130,10 @@ impl Connection {
     }
 
     /// Reads the available bytes, and answers the request if it is complete.
-    fn poll<T>(
+    fn poll<'p, T>(
         &mut self,
         callback_target: &CallbackTarget,
-        take: &mut impl FnMut(&str) -> Option<T>,
+        take: &mut impl FnMut(&str) -> Result<T, Page<'p>>,
     ) -> ConnectionState<T> {
         // The buffer is never full here: a full one has been answered.
         match self.stream.read(&mut self.head[self.filled..]) {
@@ -151,15 +152,15 @@ impl Connection {
         let refusal = match callback_target.query(&self.head[..self.filled]) {
             Ok(None) => return ConnectionState::Open,
             Ok(Some(query)) => match take(query) {
-                Some(taken) => return ConnectionState::Accepted(taken),
-                None => &NOT_EXPECTED,
+                Ok(taken) => return ConnectionState::Accepted(taken),
+                Err(page) => page,
             },
             Err(page) => page,
         };
         log::debug!("a request to the loopback port was refused: {}", refusal.status);
         self.answered = true;
         self.filled = 0;
-        match send(&mut self.stream, refusal) {
+        match send(&mut self.stream, &refusal) {
             Ok(()) => ConnectionState::Open,
             Err(_) => ConnectionState::Closed,
         }
@@ -191,30 +192,30 @@ impl CallbackTarget {
 
     /// The query of the request in these bytes, without a fragment. `None` while its header is
     /// incomplete; the error page if it is not the redirect.
-    fn query<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a str>, &'static Page> {
+    fn query<'a>(&self, bytes: &'a [u8]) -> Result<Option<&'a str>, Page<'static>> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = Request::new(&mut headers);
         match request.parse(bytes) {
             Ok(Status::Complete(_)) => {}
             Ok(Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
-            Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Err(&TOO_LARGE),
-            Err(_) => return Err(&MALFORMED),
+            Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Err(TOO_LARGE),
+            Err(_) => return Err(MALFORMED),
         }
         let mut hosts =
             request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return Err(&MALFORMED);
+            return Err(MALFORMED);
         };
         if !self.hosts.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(host.value)) {
-            return Err(&MISDIRECTED);
+            return Err(MISDIRECTED);
         }
         if request.method != Some("GET") {
-            return Err(&NOT_ALLOWED);
+            return Err(NOT_ALLOWED);
         }
         let target = request.path.unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let query = query.split_once('#').map_or(query, |(query, _)| query);
-        if path == self.path { Ok(Some(query)) } else { Err(&NOT_FOUND) }
+        if path == self.path { Ok(Some(query)) } else { Err(NOT_FOUND) }
     }
 }
 

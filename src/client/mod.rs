@@ -25,8 +25,8 @@ use crate::secret::Secret;
 use crate::store::{self, Host, Seal, Store};
 use crate::token::{Token, valid_id};
 use crate::tokens::{
-    AccessTokenParams, AdoptParams, ImportParams, ListParams, MaintainParams, MintParams, Progress,
-    RefreshParams, Tokens,
+    AccessTokenParams, AdoptParams, Adoption, BulkMint, ImportParams, ListParams, MaintainParams,
+    Maintenance, MintParams, Progress, RefreshParams, Tokens, Transfer,
 };
 use crate::webhook::{Headers, Verifier, Webhooks};
 use crate::worker_pool;
@@ -258,14 +258,14 @@ impl Client {
     pub fn access_token(&self, resource_id: &str) -> Result<Secret> {
         let call = self.call()?;
         let token = call.tokens.access_token(resource_id, || call.deadline());
-        token.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+        token.map_err(|error| call.tokens.rotation.explain_not_held(error, || call.deadline()))
     }
 
     /// A valid access token with a minimum life; see [`Tokens::access_token_with`].
     pub fn access_token_with(&self, params: &AccessTokenParams) -> Result<Secret> {
         let call = self.call()?;
         let token = call.tokens.access_token_with(params, &call.deadline());
-        token.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+        token.map_err(|error| call.tokens.rotation.explain_not_held(error, || call.deadline()))
     }
 
     /// Passes the cached token to `take` if it is fresh. In a forked child, does not build the
@@ -290,7 +290,7 @@ impl Client {
     pub fn token_refresh(&self, resource_id: &str) -> Result<Value> {
         let call = self.call()?;
         let metadata = call.tokens.refresh(resource_id, &call.deadline());
-        metadata.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+        metadata.map_err(|error| call.tokens.rotation.explain_not_held(error, || call.deadline()))
     }
 
     /// Like [`Client::token_refresh`], with parameters.
@@ -306,39 +306,39 @@ impl Client {
 
     pub fn tokens_list(&self, params: &ListParams) -> Result<Value> {
         let call = self.call()?;
-        let page = call.tokens.list(params, &call.deadline())?;
+        let page = Transfer::of(&call.tokens).list(params, &call.deadline())?;
         if *params == ListParams::default() && page["items"].as_array().is_some_and(Vec::is_empty) {
-            call.tokens.look_for_rotation(|| call.deadline());
+            call.tokens.rotation.look_for_rotation(|| call.deadline());
         }
         Ok(page)
     }
 
     pub fn tokens_export(&self, params: &ListParams) -> Result<Value> {
         let call = self.call()?;
-        call.tokens.export(params, &call.deadline())
+        Transfer::of(&call.tokens).export(params, &call.deadline())
     }
 
     pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
         let call = self.call()?;
-        call.tokens.import(params, &call.deadline())
+        Transfer::of(&call.tokens).import(params, &call.deadline())
     }
 
     pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {
         let call = self.call()?;
-        call.tokens.adopt_from(&self.shared.config.client_id, params, || call.step())
+        Adoption::of(&call.tokens).adopt_from(&self.shared.config.client_id, params, || call.step())
     }
 
     pub fn request(&self, params: &RequestParams) -> Result<ResponseDocument> {
         let call = self.call().map_err(Error::before_request)?;
         let answer = call.requests.send(params, &call.deadline());
-        answer.map_err(|error| call.tokens.explain_not_held(error, || call.deadline()))
+        answer.map_err(|error| call.tokens.rotation.explain_not_held(error, || call.deadline()))
     }
 
     pub fn tokens_mint(&self, params: MintParams, progress: Progress) -> Result<Value> {
         let client = self.with(self.options.clone());
         let mint = move |progress: Progress| {
             let call = client.call()?;
-            call.tokens.mint_all(params, progress, || call.step())
+            BulkMint::of(&call.tokens).run(params, progress, || call.step())
         };
         worker_pool::relay(mint, progress)
     }
@@ -349,7 +349,7 @@ impl Client {
         let uses_workers = params.concurrency.is_some_and(|workers| workers > 1);
         let maintain = move |progress: Progress| {
             let call = client.call()?;
-            call.tokens.maintain(&params, progress, || call.step())
+            Maintenance::of(&call.tokens).run(&params, progress, || call.step())
         };
         if uses_workers { worker_pool::relay(maintain, progress) } else { maintain(progress) }
     }

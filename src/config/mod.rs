@@ -73,6 +73,9 @@ pub struct Config {
     /// Webhook verification.
     #[serde(default)]
     pub webhook: Webhook,
+    /// The page that the browser shows after a consent on the loopback port.
+    #[serde(default)]
+    pub consent_page: ConsentPage,
 }
 
 /// The encoding of a token request's body.
@@ -324,6 +327,40 @@ impl Default for Webhook {
     }
 }
 
+/// A language of the consent page.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub enum Language {
+    /// `en`
+    #[default]
+    #[serde(rename = "en")]
+    English,
+    /// `es`
+    #[serde(rename = "es")]
+    Spanish,
+}
+
+/// The page that the browser shows after a consent on the loopback port. Texts are plain text, not
+/// HTML, of at most 100 (titles) or 500 characters (messages).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ConsentPage {
+    /// The language of the texts that are not configured. Default: English.
+    pub language: Language,
+    /// The title when the app is connected. Default: `Connected`.
+    pub title: Option<String>,
+    /// The text when the app is connected. Default: that the window can be closed.
+    pub message: Option<String>,
+    /// The title when consent was denied or the app could not be connected. Default: `Not
+    /// connected`.
+    pub failure_title: Option<String>,
+    /// The text when consent was denied or the app could not be connected. Default: which of the
+    /// two happened.
+    pub failure_message: Option<String>,
+    /// The colour of the line above the title, `#rrggbb`. Default: grey.
+    pub color: Option<String>,
+}
+
 fn default_base_url() -> String {
     "https://services.leadconnectorhq.com".into()
 }
@@ -356,6 +393,7 @@ impl Config {
             limits: Limits::default(),
             http: HttpConfig::default(),
             webhook: Webhook::default(),
+            consent_page: ConsentPage::default(),
         }
     }
 

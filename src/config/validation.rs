@@ -2,7 +2,7 @@
 
 use super::no_proxy;
 use super::urls::{absolute, check_endpoint};
-use super::{Config, refused};
+use super::{Config, ConsentPage, refused};
 use crate::error::Result;
 use crate::token::{NO_SCOPE, is_scope};
 
@@ -46,7 +46,40 @@ impl Config {
         if let Some(seconds) = self.webhook.max_age_seconds {
             in_range("webhook.maxAgeSeconds", seconds, 1, 31_536_000)?;
         }
+        self.consent_page.validate()?;
         self.store.backend().map(drop)
+    }
+}
+
+impl ConsentPage {
+    fn validate(&self) -> Result<()> {
+        for (key, text, most) in [
+            ("title", &self.title, 100),
+            ("message", &self.message, 500),
+            ("failureTitle", &self.failure_title, 100),
+            ("failureMessage", &self.failure_message, 500),
+        ] {
+            let Some(text) = text else { continue };
+            let key = &format!("consentPage.{key}");
+            not_blank(key, text)?;
+            if text.chars().count() > most || text.chars().any(char::is_control) {
+                let why = format!(
+                    "it must have at most {most} characters and no control character or line break"
+                );
+                return Err(refused(key, &why));
+            }
+        }
+        let is_color = |text: &String| {
+            text.strip_prefix('#').is_some_and(|digits| {
+                digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+            })
+        };
+        match &self.color {
+            Some(color) if !is_color(color) => {
+                Err(refused("consentPage.color", "it must be # and six hexadecimal digits"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -133,6 +166,15 @@ mod tests {
             (r#","limits":{"responseBytes":1}"#, "limits.responseBytes"),
             (r#","webhook":{"maxAgeSeconds":0}"#, "webhook.maxAgeSeconds"),
             (r#","apiVersion":"v3\r\nX: y""#, "apiVersion"),
+            (r#","consentPage":{"title":" "}"#, "consentPage.title"),
+            (r#","consentPage":{"message":"a\nb"}"#, "consentPage.message"),
+            (r#","consentPage":{"failureTitle":"a\u007f"}"#, "consentPage.failureTitle"),
+            (r#","consentPage":{"failureMessage":""}"#, "consentPage.failureMessage"),
+            (r#","consentPage":{"color":"red"}"#, "consentPage.color"),
+            (r##","consentPage":{"color":"#12345"}"##, "consentPage.color"),
+            (r##","consentPage":{"color":"#12345g"}"##, "consentPage.color"),
+            (r##","consentPage":{"color":"#1234é"}"##, "consentPage.color"),
+            (r##","consentPage":{"color":"#123456;}"}"##, "consentPage.color"),
         ] {
             let error = refusal(more);
             assert_eq!(

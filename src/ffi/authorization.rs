@@ -96,7 +96,7 @@ pub unsafe extern "C" fn ghl_authorization_complete(
 /// For development and for programs without a web server: point an HTTPS tunnel from the redirect
 /// URI to the port, show the user the URL of ghl_authorization_url, and call this function. It
 /// listens on 127.0.0.1 only. The first redirect with the expected "state" ends the wait: the
-/// browser shows a plain page that reports success or failure, and the port is closed. Requests
+/// browser shows the page of consentPage (docs/configuration.md), and the port is closed. Requests
 /// with another path, method, host or state, and idle connections, are refused without ending the
 /// wait. Several threads may listen at once on different ports.
 ///

@@ -21,7 +21,10 @@ use crate::error::{Error, Result, Status};
 use crate::event::Events;
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::tokens::{ImportParams, ListParams, MaintainParams, MintParams, Tokens, WebhookOutcome};
+use crate::tokens::{
+    BulkMint, ImportParams, InstallationEvents, ListParams, MaintainParams, Maintenance,
+    MintParams, Tokens, Transfer, WebhookOutcome,
+};
 use crate::webhook::{Verifier, Webhooks};
 
 const REDIRECT: &str = "https://app.example/back";
@@ -205,11 +208,15 @@ impl Process {
     }
 
     pub fn list(&self) {
-        self.checked("list", "", || self.tokens.list(&ListParams::default(), &self.deadline()));
+        self.checked("list", "", || {
+            Transfer::of(&self.tokens).list(&ListParams::default(), &self.deadline())
+        });
     }
 
     pub fn export(&self) {
-        self.checked("export", "", || self.tokens.export(&ListParams::default(), &self.deadline()));
+        self.checked("export", "", || {
+            Transfer::of(&self.tokens).export(&ListParams::default(), &self.deadline())
+        });
     }
 
     /// Records that a deletion begins, which covers grants up to `from` or now; the returned
@@ -330,7 +337,7 @@ impl Process {
         });
         let (chain, has_origin) = chain;
         let params = ImportParams { tokens: vec![token], ..ImportParams::default() };
-        let call = || self.tokens.import(params, &self.deadline());
+        let call = || Transfer::of(&self.tokens).import(params, &self.deadline());
         let detail = format!("{form:?} {} as {owner}", saved.access_token);
         let outcome = self.checked("import", &detail, call);
         self.world.with(|state| {
@@ -356,7 +363,7 @@ impl Process {
     pub fn maintain(&self, concurrency: i64) {
         let params = MaintainParams { concurrency: Some(concurrency), ..MaintainParams::default() };
         self.without_deadline("maintain", || {
-            self.tokens.maintain(&params, &|_| true, || self.deadline())
+            Maintenance::of(&self.tokens).run(&params, &|_| true, || self.deadline())
         });
     }
 
@@ -372,7 +379,7 @@ impl Process {
         };
         self.world.with(|state| state.ledger.batches += 1);
         self.without_deadline("mint_all", || {
-            self.tokens.mint_all(params, &|_| true, || self.deadline())
+            BulkMint::of(&self.tokens).run(params, &|_| true, || self.deadline())
         });
         self.world.with(|state| state.ledger.batches -= 1);
     }
@@ -456,13 +463,19 @@ impl Process {
         let deadline = self.deadline();
         let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
         let id = delivery.resource_id;
-        let WebhookOutcome { applied, reason } = match (delivery.install, id == COMPANY) {
-            (true, _) => {
-                self.tokens.location_installed(id, delivery.company_id, at_ms, &deadline)?
-            }
-            (false, false) => self.tokens.location_uninstalled(id, at_ms, &deadline)?,
-            (false, true) => self.tokens.company_uninstalled(id, at_ms, &deadline)?,
-        };
+        let WebhookOutcome { applied, reason } =
+            match (delivery.install, id == COMPANY) {
+                (true, _) => InstallationEvents::of(&self.tokens).location_installed(
+                    id,
+                    delivery.company_id,
+                    at_ms,
+                    &deadline,
+                )?,
+                (false, false) => InstallationEvents::of(&self.tokens)
+                    .location_uninstalled(id, at_ms, &deadline)?,
+                (false, true) => InstallationEvents::of(&self.tokens)
+                    .company_uninstalled(id, at_ms, &deadline)?,
+            };
         Ok(json!({"applied": applied, "reason": reason}))
     }
 

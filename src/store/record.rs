@@ -323,4 +323,25 @@ mod tests {
         );
         assert_eq!(record.unknown.len(), 2, "a known field is not stored twice");
     }
+
+    #[test]
+    fn failure_of_an_older_token_or_of_an_unknown_form_is_ignored() {
+        let failure = |expires_at: i64| {
+            let failure = json!({
+                "firstAt": 1, "at": 1, "attempts": 1, "status": "GHL_ERR_SERVER", "message": "m",
+                "httpStatus": null, "traceId": null, "nextAttemptAt": 2, "expiresAt": expires_at,
+            });
+            document(&format!(r#","lastFailure":{failure}"#))
+        };
+        let read = |document: &str| {
+            Record::from_document("c".into(), 1, document.as_bytes()).unwrap().last_failure
+        };
+        assert_eq!(read(&failure(2)).map(|failure| failure.attempts), Some(1));
+        assert_eq!(read(&failure(3)), None, "a version without the field renewed the token");
+        for odd in ["null", "5", "{}", r#"{"at":"soon"}"#] {
+            assert_eq!(read(&document(&format!(r#","lastFailure":{odd}"#))), None, "{odd}");
+        }
+        let saved = saved_again(failure(2).as_bytes());
+        assert_eq!(saved_again(saved.as_bytes()), saved);
+    }
 }

@@ -12,13 +12,18 @@ use serde_json::{Value, json};
 
 use super::Tokens;
 use super::bulk::{self, failure};
-use super::installation_state::UNMINTED;
+use super::cooldown::Cooldowns;
+use super::installation_state::{Installations, UNMINTED};
+use super::published::PublishedTokens;
 use super::records::{Deletion, Origin, Records, Replaced, Saved, same_token};
+use super::reports::Reports;
+use super::schedule::Schedule;
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
-use crate::store::{OtherClient, Query, Record, Standing};
+use crate::store::{Query, Record, Standing};
 use crate::token::valid_id;
 
 /// Records or notes per page.
@@ -57,7 +62,7 @@ struct Source {
 }
 
 /// The decision about one record.
-enum Adoption {
+enum Decision {
     /// Save this record; the second is the stored record that it replaces.
     Taken(Box<Record>, Option<Box<Record>>),
     /// This client ID already holds the same token or a successor.
@@ -66,7 +71,30 @@ enum Adoption {
     Left(&'static str),
 }
 
-impl Tokens {
+/// Moves the tokens of another client ID.
+pub struct Adoption<'a> {
+    records: &'a Records,
+    installations: &'a Installations,
+    published: &'a PublishedTokens,
+    schedule: &'a Schedule,
+    cooldowns: &'a Cooldowns,
+    reports: &'a Reports,
+    clock: &'a Arc<dyn Clock>,
+}
+
+impl<'a> Adoption<'a> {
+    pub fn of(tokens: &'a Tokens) -> Adoption<'a> {
+        Adoption {
+            records: &tokens.records,
+            installations: &tokens.installations,
+            published: &tokens.published,
+            schedule: &tokens.schedule,
+            cooldowns: &tokens.cooldowns,
+            reports: &tokens.reports,
+            clock: &tokens.clock,
+        }
+    }
+
     /// Moves the tokens of another client ID in the same database to this one. A token that is
     /// already stored here is replaced only if its connection was lost. `deadline` limits the work
     /// on each record.
@@ -98,7 +126,7 @@ impl Tokens {
                 .with_parameter("store.kind"));
             };
             let other = Source {
-                records: Records::new(store, Arc::clone(&self.clock)),
+                records: Records::new(store, Arc::clone(self.clock)),
                 is_locked_first: client_id.as_str() < own_client_id,
             };
             match &params.resource_id {
@@ -108,7 +136,7 @@ impl Tokens {
                 None => self.adopt_all(&mut report, &other, params.dry_run, &deadline)?,
             }
         }
-        let clients = self.other_clients(&deadline())?;
+        let clients = self.records.store().other_clients(&deadline())?;
         let Report { adopted, skipped, failed } = report;
         Ok(json!({"adopted": adopted, "skipped": skipped, "failed": failed, "clients": clients}))
     }
@@ -162,49 +190,6 @@ impl Tokens {
         Ok(())
     }
 
-    fn other_clients(&self, deadline: &Deadline) -> Result<Vec<OtherClient>> {
-        self.records.store().other_clients(deadline)
-    }
-
-    /// Adds a hint to a `NOT_FOUND` error if the database holds tokens of another client ID.
-    pub fn explain_not_held(&self, error: Error, deadline: impl FnOnce() -> Deadline) -> Error {
-        if error.status() != Status::NotFound || error.api().is_some() {
-            return error;
-        }
-        match self.look_for_rotation(deadline) {
-            Some(found) => {
-                let help = error.help().map(|help| format!("{help}; ")).unwrap_or_default();
-                error.with_help(format!("{help}{found}"))
-            }
-            None => error,
-        }
-    }
-
-    /// Searches the database for tokens of another client ID, once; logs a warning and returns a
-    /// hint if there are any.
-    pub fn look_for_rotation(&self, deadline: impl FnOnce() -> Deadline) -> Option<&str> {
-        if self.other_client.get().is_none() {
-            let other = self.other_clients(&deadline()).ok()?.into_iter().next();
-            let help = other.as_ref().map(|OtherClient { client_id, .. }| {
-                format!(
-                    "if the app's client id was {client_id} before, adopt its tokens \
-                     (ghl_tokens_adopt)"
-                )
-            });
-            // No lock is held here: the host's logger may call the library.
-            if self.other_client.set(help).is_ok()
-                && let Some(OtherClient { client_id, tokens }) = other
-            {
-                log::warn!(
-                    "the store has no such token for this client id, but {tokens} for the client \
-                     id {client_id}; if the app's client id changed, adopt them \
-                     (ghl_tokens_adopt, or ghl-oauth adopt --from {client_id})"
-                );
-            }
-        }
-        self.other_client.get()?.as_deref()
-    }
-
     /// Adopts one record; returns the reason if it was left.
     fn adopt_one(
         &self,
@@ -213,31 +198,30 @@ impl Tokens {
         dry_run: bool,
         deadline: &Deadline,
     ) -> Result<Option<&'static str>> {
-        let (other, is_locked_first) = (&other.records, other.is_locked_first);
+        let (own, other, is_locked_first) = (self.records, &other.records, other.is_locked_first);
         let not_found = "no token is held under the other client id";
         if dry_run {
             let Some(theirs) = other.load(resource_id, deadline)? else {
                 return Ok(Some(not_found));
             };
-            return Ok(match self.adoption(theirs, deadline)? {
-                Adoption::Taken(..) | Adoption::Copied => None,
-                Adoption::Left(reason) => Some(reason),
+            return Ok(match self.decide(theirs, deadline)? {
+                Decision::Taken(..) | Decision::Copied => None,
+                Decision::Left(reason) => Some(reason),
             });
         }
         let _deferred = deferred_callbacks::defer();
         // Wait for a refresh under the other client ID, which may be spending the stored token.
-        let (first, second) =
-            if is_locked_first { (other, &self.records) } else { (&self.records, other) };
+        let (first, second) = if is_locked_first { (other, own) } else { (own, other) };
         let _first = first.lock(resource_id, deadline)?;
         let _second = second.lock(resource_id, deadline)?;
         let Some(theirs) = other.load(resource_id, deadline)? else {
             return Ok(Some(not_found));
         };
         let (token, installed_at) = (Arc::clone(&theirs.token), theirs.installed_at());
-        match self.adoption(theirs, deadline)? {
-            Adoption::Left(reason) => return Ok(Some(reason)),
-            Adoption::Copied => {}
-            Adoption::Taken(mut record, held) => {
+        match self.decide(theirs, deadline)? {
+            Decision::Left(reason) => return Ok(Some(reason)),
+            Decision::Copied => {}
+            Decision::Taken(mut record, held) => {
                 // Before the record: an import under this client id must recognize a refresh token
                 // that was spent under the other.
                 self.records.copy_spent(other, &mut record, deadline)?;
@@ -249,8 +233,8 @@ impl Tokens {
                 }
                 self.records.forget_older(&record, &origin);
                 self.cooldowns.clear(resource_id);
-                self.publish_if_cached(&record);
-                self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+                self.published.publish_if_cached(&record);
+                self.reports.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
             }
         }
         // Date the tombstone with the start of the installation, so that it does not block a later
@@ -268,7 +252,7 @@ impl Tokens {
         }
     }
 
-    fn adoption(&self, theirs: Record, deadline: &Deadline) -> Result<Adoption> {
+    fn decide(&self, theirs: Record, deadline: &Deadline) -> Result<Decision> {
         let resource_id = &theirs.resource_id;
         // A living process may hold the successor of a refresh token whose refresh has an unknown
         // outcome; its save would find the record gone.
@@ -278,14 +262,14 @@ impl Tokens {
             .as_ref()
             .is_some_and(|intent| UNRESOLVED_MS.contains(&age_ms(intent.since_ms)))
         {
-            return Ok(Adoption::Left(
+            return Ok(Decision::Left(
                 "a refresh under the other client id has an unknown outcome: stop its programs, \
                  try again in an hour",
             ));
         }
         let held = match self.records.load(resource_id, deadline) {
             Err(error) if error.is_unreadable() => {
-                return Ok(Adoption::Left("the record under this client id cannot be read"));
+                return Ok(Decision::Left("the record under this client id cannot be read"));
             }
             held => held?,
         };
@@ -294,23 +278,23 @@ impl Tokens {
             if same_token(&held.token, &theirs.token)
                 || spent.is_some_and(|spent| held.has_spent(spent))
             {
-                return Ok(Adoption::Copied);
+                return Ok(Decision::Copied);
             }
             if !matches!(held.standing, Standing::ReauthorizationRequired { .. }) {
-                return Ok(Adoption::Left("a token is held under this client id"));
+                return Ok(Decision::Left("a token is held under this client id"));
             }
         } else if self
             .records
             .last_deletion(resource_id, deadline)?
             .is_some_and(|deletion| deletion.of_kind(&theirs) > theirs.installed_at())
         {
-            return Ok(Adoption::Left("it was deleted under this client id"));
+            return Ok(Decision::Left("it was deleted under this client id"));
         } else if !theirs.own_consent
             && let Some(company_id) = &theirs.token.company_id
             && let Some(last) = self.installations.last(company_id, deadline)?
             && last.uninstalled_after(theirs.installed_at())
         {
-            return Ok(Adoption::Left("its company was uninstalled under this client id"));
+            return Ok(Decision::Left("its company was uninstalled under this client id"));
         }
         // A refusal under the other client ID says nothing about this one: let the next refresh
         // decide.
@@ -326,7 +310,7 @@ impl Tokens {
             }
         }
         record.renew_at = self.schedule.renewal(&record);
-        Ok(Adoption::Taken(Box::new(record), held.map(Box::new)))
+        Ok(Decision::Taken(Box::new(record), held.map(Box::new)))
     }
 
     /// Adopts pending INSTALLs of locations that have no state under this client ID.

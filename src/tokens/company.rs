@@ -124,6 +124,20 @@ impl Tokens {
         }
     }
 
+    /// The company that can mint for a location, if its token is stored.
+    pub(super) fn minting_company(
+        &self,
+        location_id: &str,
+        record: Option<&Record>,
+        deadline: &Deadline,
+    ) -> Result<Option<String>> {
+        let company_id = match self.company_of(location_id, record, deadline) {
+            Err(error) if error.status() == Status::NotFound => return Ok(None),
+            company_id => company_id?,
+        };
+        Ok(self.records.has_company(&company_id, deadline)?.then_some(company_id))
+    }
+
     /// Searches the location lists of all stored companies, with backoff.
     fn search_companies(&self, location_id: &str, deadline: &Deadline) -> Result<Option<String>> {
         if !self.companies.may_search(location_id, self.clock.uptime()) {

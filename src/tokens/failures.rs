@@ -5,97 +5,52 @@
 //! is a compare-and-swap of the loaded record like any other: it never replaces a newer token and
 //! never restores a deleted record.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::schedule::INACTIVE_HOLD_MS;
-use super::{BRIEF_WAIT, LOCK_WAIT, Records, Tokens};
+use super::unsaved_failures::UNKNOWN_EXPIRY;
+use super::writer::TokenWriter;
+use super::{BRIEF_WAIT, LOCK_WAIT};
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Status};
 use crate::store::{Record, Standing};
 use crate::token::LastFailure;
 
-/// Above this many failures in memory, the oldest are forgotten.
-const PRUNE_ABOVE: usize = 4096;
-
 /// How often a failure is saved that needs a save of its own. Failures of another status are saved
 /// at once.
 const SAVE_INTERVAL_MS: i64 = 60_000;
 
-/// The expiry of a token that could not be read when its renewal failed.
-const UNKNOWN_EXPIRY: i64 = i64::MIN;
-
-/// Failures that could not be saved, by resource. One of a token that was renewed since is ignored.
-#[derive(Default)]
-pub struct UnsavedFailures(Mutex<HashMap<String, Arc<LastFailure>>>);
-
-impl UnsavedFailures {
-    fn get(&self, record: &Record) -> Option<Arc<LastFailure>> {
-        let failure = self.entries().get(&record.resource_id).cloned()?;
-        let is_of_token = match failure.expires_at {
-            UNKNOWN_EXPIRY => record.token.issued_at.is_none_or(|issued| issued <= failure.at),
-            expires_at => expires_at == record.token.expires_at,
-        };
-        is_of_token.then_some(failure)
-    }
-
-    fn insert(&self, resource_id: &str, failure: Arc<LastFailure>) {
-        let mut entries = self.entries();
-        if entries.len() >= PRUNE_ABOVE {
-            let mut times: Vec<i64> = entries.values().map(|failure| failure.at).collect();
-            times.sort_unstable();
-            let middle = times[times.len() / 2];
-            entries.retain(|_, failure| failure.at > middle);
-        }
-        entries.insert(resource_id.to_owned(), failure);
-    }
-
-    fn remove(&self, resource_id: &str) {
-        self.entries().remove(resource_id);
-    }
-
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, Arc<LastFailure>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Notes the failures of renewals.
+pub struct LastFailures {
+    pub(super) writer: Arc<TokenWriter>,
 }
 
-impl Records {
-    /// The last failure of a record's token: the stored one, or a later one in memory.
-    pub fn last_failure(&self, record: &Record) -> Option<Arc<LastFailure>> {
-        let stored = record.last_failure.clone();
-        match (stored, self.failures.get(record)) {
-            (Some(stored), Some(unsaved)) if unsaved.at < stored.at => Some(stored),
-            (stored, unsaved) => unsaved.or(stored),
-        }
-    }
-}
-
-impl Tokens {
+impl LastFailures {
     /// Adds a failed renewal to its record, which the caller saves.
-    pub(super) fn add_failure(&self, record: &mut Record, error: &Error) {
-        let earlier = self.records.last_failure(record);
-        let times = (self.clock.wall_ms(), self.next_attempt_at(record, error));
+    pub fn add(&self, record: &mut Record, error: &Error) {
+        let earlier = self.writer.records.last_failure(record);
+        let times = (self.writer.clock.wall_ms(), self.next_attempt_at(record, error));
         let expires_at = record.token.expires_at;
         record.last_failure =
             Some(Arc::new(LastFailure::new(error, times, expires_at, earlier.as_deref())));
     }
 
     /// Remembers the failure of a record that could not be saved.
-    pub(super) fn keep_failure(&self, record: &Record) {
+    pub fn keep(&self, record: &Record) {
         if let Some(failure) = &record.last_failure {
-            self.records.failures.insert(&record.resource_id, Arc::clone(failure));
+            self.writer.records.failures.insert(&record.resource_id, Arc::clone(failure));
         }
     }
 
     /// Saves the record with the outcome of a failed renewal. If that fails, the failure is kept in
     /// memory.
-    pub(super) fn save_outcome(&self, record: &mut Record, what: &str, deadline: &Deadline) {
-        match self.note_standing(record, deadline) {
-            Ok(()) => self.records.failures.remove(&record.resource_id),
+    pub fn save_outcome(&self, record: &mut Record, what: &str, deadline: &Deadline) {
+        match self.writer.note_standing(record, deadline) {
+            Ok(()) => self.writer.records.failures.remove(&record.resource_id),
             Err(error) => {
-                self.keep_failure(record);
+                self.keep(record);
                 log::error!("{}: {what} could not be saved: {error}", record.resource_id);
             }
         }
@@ -103,7 +58,7 @@ impl Tokens {
 
     /// Notes a failure that no save of its flight has recorded, such as that of a mint. `stored` is
     /// the record after the flight, if it could be read.
-    pub(super) fn note_failure(
+    pub fn note(
         &self,
         resource_id: &str,
         stored: Option<&Record>,
@@ -111,57 +66,57 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Option<Arc<LastFailure>> {
         let Some(stored) = stored else {
-            let times = (self.clock.wall_ms(), None);
+            let times = (self.writer.clock.wall_ms(), None);
             let failure = Arc::new(LastFailure::new(error, times, UNKNOWN_EXPIRY, None));
-            self.records.failures.insert(resource_id, Arc::clone(&failure));
+            self.writer.records.failures.insert(resource_id, Arc::clone(&failure));
             return Some(failure);
         };
         let mut record = stored.clone();
-        self.add_failure(&mut record, error);
+        self.add(&mut record, error);
         let is_repeated = stored.last_failure.as_ref().is_some_and(|last| {
-            let age = self.clock.wall_ms().saturating_sub(last.at);
+            let age = self.writer.clock.wall_ms().saturating_sub(last.at);
             last.status == error.status().name() && (0..SAVE_INTERVAL_MS).contains(&age)
         });
         // An unsaved token is not saved with a failure: its own save decides conflicts.
         let is_saved = error.status() != Status::Store
             && !is_repeated
-            && !self.records.is_unsaved(resource_id)
-            && self.save_failure(&mut record, error, deadline);
+            && !self.writer.records.is_unsaved(resource_id)
+            && self.save(&mut record, error, deadline);
         if is_saved {
-            self.records.failures.remove(resource_id);
+            self.writer.records.failures.remove(resource_id);
         } else {
-            self.keep_failure(&record);
+            self.keep(&record);
         }
         record.last_failure
     }
 
     /// Notes the failed mint of a location that has a token. Without one there is nothing to note it
     /// in: the call reports it.
-    pub(super) fn note_mint_failure(&self, resource_id: &str, error: &Error, deadline: &Deadline) {
+    pub fn note_mint(&self, resource_id: &str, error: &Error, deadline: &Deadline) {
         let _deferred = deferred_callbacks::defer();
-        if let Ok(Some(record)) = self.records.load(resource_id, &deadline.within(LOCK_WAIT))
+        if let Ok(Some(record)) = self.writer.records.load(resource_id, &deadline.within(LOCK_WAIT))
             && !is_of_standing(error, &record)
             && record.last_failure.as_ref().is_none_or(|last| last.status != error.status().name())
         {
-            self.note_failure(resource_id, Some(&record), error, deadline);
+            self.note(resource_id, Some(&record), error, deadline);
         }
     }
 
     /// Saves a failure under the resource's lock, unless another caller holds it or the record has
     /// changed. Returns whether it was saved.
-    fn save_failure(&self, record: &mut Record, error: &Error, deadline: &Deadline) -> bool {
+    fn save(&self, record: &mut Record, error: &Error, deadline: &Deadline) -> bool {
         let deadline = deadline.at_least(LOCK_WAIT).within(LOCK_WAIT);
         let resource_id = &record.resource_id;
-        let Ok(_lock) = self.records.lock(resource_id, &deadline.within(BRIEF_WAIT)) else {
+        let Ok(_lock) = self.writer.records.lock(resource_id, &deadline.within(BRIEF_WAIT)) else {
             return false;
         };
-        match self.records.load_stored(resource_id, &deadline) {
+        match self.writer.records.load_stored(resource_id, &deadline) {
             Ok(Some(stored)) if stored.token.expires_at == record.token.expires_at => {
                 if stored.version != record.version {
                     *record = stored;
-                    self.add_failure(record, error);
+                    self.add(record, error);
                 }
-                self.note_standing(record, &deadline).is_ok()
+                self.writer.note_standing(record, &deadline).is_ok()
             }
             _ => false,
         }
@@ -170,18 +125,22 @@ impl Tokens {
     /// The earliest time at which the API is asked again after this failure; `None` if only a
     /// consent or an import helps.
     fn next_attempt_at(&self, record: &Record, error: &Error) -> Option<i64> {
-        let now = self.clock.wall_ms();
+        let now = self.writer.clock.wall_ms();
         let pause = match record.standing {
             Standing::ReauthorizationRequired { .. } => return None,
             Standing::Inactive { since_ms } => {
                 return Some(since_ms.saturating_add(INACTIVE_HOLD_MS));
             }
             Standing::Good => {
-                let left = self.schedule.left(record, &self.cache);
+                let left = self.writer.published.left(record);
                 if left.is_zero() {
-                    self.cooldowns.pause_after(&record.resource_id, error, self.clock.uptime())
+                    self.writer.cooldowns.pause_after(
+                        &record.resource_id,
+                        error,
+                        self.writer.clock.uptime(),
+                    )
                 } else {
-                    left.min(self.cache.backoff_after_failure(&record.resource_id))
+                    left.min(self.writer.cache.backoff_after_failure(&record.resource_id))
                 }
             }
         };

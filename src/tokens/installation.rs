@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::installation_state::{InstallationState, UNMINTED};
-use super::records::{DeletionTime, LoadedRecord, Replaced};
-use super::{Deletion, Origin, Saved, Tokens, Want};
+use super::installation_state::{InstallationState, Installations, UNMINTED};
+use super::records::{Deletion, DeletionTime, LoadedRecord, Origin, Records, Replaced};
+use super::token_cache::TokenCache;
+use super::writer::TokenWriter;
+use super::{Tokens, Want};
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
@@ -41,7 +44,28 @@ impl WebhookOutcome {
     }
 }
 
-impl Tokens {
+/// INSTALLs, UNINSTALLs and the mints that they cause.
+pub struct InstallationEvents<'a> {
+    tokens: &'a Tokens,
+    records: &'a Records,
+    installations: &'a Installations,
+    cache: &'a TokenCache,
+    writer: &'a TokenWriter,
+    clock: &'a dyn Clock,
+}
+
+impl<'a> InstallationEvents<'a> {
+    pub fn of(tokens: &'a Tokens) -> InstallationEvents<'a> {
+        InstallationEvents {
+            tokens,
+            records: &tokens.records,
+            installations: &tokens.installations,
+            cache: &tokens.cache,
+            writer: &tokens.writer,
+            clock: tokens.clock.as_ref(),
+        }
+    }
+
     /// Handles the INSTALL of a location. Mints its token if the company's token is available;
     /// otherwise, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
     /// installation or of another company.
@@ -90,8 +114,12 @@ impl Tokens {
             // minted.
             self.installations.set_list(location_id, UNMINTED, deadline)?;
         }
-        let end =
-            self.delete_if(location_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let end = self.writer.delete_if(
+            location_id,
+            at_ms,
+            |record| self.ends_by(record, at_ms),
+            deadline,
+        )?;
         let pending =
             if last.installed { self.mint_installed(location_id, &last, deadline)? } else { None };
         Ok(match end {
@@ -118,8 +146,12 @@ impl Tokens {
         let state = InstallationState { at_ms, installed: false, company_id: None };
         self.installations.update(company_id, state.clone(), deadline)?;
         // The company first: without its token, no location can be minted meanwhile.
-        let company =
-            self.delete_if(company_id, at_ms, |record| self.ends_by(record, at_ms), deadline)?;
+        let company = self.writer.delete_if(
+            company_id,
+            at_ms,
+            |record| self.ends_by(record, at_ms),
+            deadline,
+        )?;
         let mut deleted = company == Deletion::Deleted;
         let time = DeletionTime::with_company(at_ms);
         let mut query =
@@ -133,8 +165,8 @@ impl Tokens {
             staying.extend(others.into_iter().map(|record| record.resource_id));
             deleted |= self.delete_all_if(&listed, at_ms, deadline)?;
             for row in page.unreadable {
-                deleted |=
-                    self.delete_if(&row.resource_id, time, ends, deadline)? == Deletion::Deleted;
+                deleted |= self.writer.delete_if(&row.resource_id, time, ends, deadline)?
+                    == Deletion::Deleted;
             }
             match page.next {
                 Some(next) => query.after = Some(next),
@@ -151,7 +183,8 @@ impl Tokens {
                 copy.is_some_and(|copy| copy.token.company_id.as_deref() == Some(company_id));
             if is_of_company && location_id != company_id {
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |= self.delete_if(&location_id, time, ends, deadline)? == Deletion::Deleted;
+                deleted |=
+                    self.writer.delete_if(&location_id, time, ends, deadline)? == Deletion::Deleted;
             }
         }
         self.installations.for_each_unminted(
@@ -198,9 +231,10 @@ impl Tokens {
             if changed.contains(resource_id) {
                 // Another writer changed the record: judge it again.
                 let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
-                deleted |= self.delete_if(resource_id, time, ends, deadline)? == Deletion::Deleted;
+                deleted |=
+                    self.writer.delete_if(resource_id, time, ends, deadline)? == Deletion::Deleted;
             } else {
-                self.forget_deleted(resource_id);
+                self.writer.forget_deleted(resource_id);
                 deleted = true;
             }
         }
@@ -209,7 +243,7 @@ impl Tokens {
 
     /// Mints for a few pending INSTALLs after a company's token arrived. Maintenance retries
     /// failures.
-    pub(super) fn mint_pending(&self, company_id: &str, deadline: &Deadline) {
+    pub fn mint_pending(&self, company_id: &str, deadline: &Deadline) {
         let mut minted = 0;
         let result = self.mint_all_pending(
             Some(company_id),
@@ -232,7 +266,7 @@ impl Tokens {
 
     /// Mints for the pending INSTALLs of one company or all. `each` gets every outcome and returns
     /// whether to continue.
-    pub(super) fn mint_all_pending(
+    pub fn mint_all_pending(
         &self,
         company_id: Option<&str>,
         deadline: &dyn Fn() -> Deadline,
@@ -249,7 +283,7 @@ impl Tokens {
                 self.installations.set_list(location_id, "", &deadline)?;
                 return Ok(true);
             }
-            match self.minting_company(location_id, record.as_ref(), &deadline)? {
+            match self.tokens.minting_company(location_id, record.as_ref(), &deadline)? {
                 Some(minting) if company_id.is_none_or(|company_id| company_id == minting) => each(
                     location_id,
                     self.mint_pending_location(location_id, &held, &installation, &deadline),
@@ -257,15 +291,6 @@ impl Tokens {
                 _ => Ok(true),
             }
         })
-    }
-
-    /// Whether the app was installed again on a location after its token was refused.
-    pub(super) fn has_newer_installation(&self, record: &Record, deadline: &Deadline) -> bool {
-        let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
-            return false;
-        };
-        let last = self.installations.last(&record.resource_id, deadline).ok().flatten();
-        last.is_some_and(|last| last.installed && last.at_ms > since_ms)
     }
 
     /// Whether the installation in the record or in the last INSTALL is later than `at_ms`.
@@ -277,56 +302,6 @@ impl Tokens {
             self.installations.last(resource_id, deadline)?.filter(|state| state.installed);
         Ok(record.is_some_and(|record| record.installed_at() > at_ms)
             || installed.is_some_and(|state| state.at_ms > at_ms))
-    }
-
-    /// When the installation of a newly minted token began: at the last INSTALL, if it is newer
-    /// than the record's installation.
-    pub(super) fn installation_begin(
-        &self,
-        location_id: &str,
-        held: Option<&Record>,
-        minted_at: i64,
-        deadline: &Deadline,
-    ) -> i64 {
-        let installed = self
-            .installations
-            .last(location_id, deadline)
-            .ok()
-            .flatten()
-            .filter(|state| state.installed);
-        match (installed, held) {
-            (Some(state), Some(held)) if !state.begins_after(held) => held.installed_at(),
-            (Some(state), _) => state.at_ms.min(minted_at),
-            (None, Some(held)) => held.installed_at(),
-            (None, None) => minted_at,
-        }
-    }
-
-    /// Checks after the first save of a minted token for a concurrent UNINSTALL of its company,
-    /// which may have missed the record. After an error, the token counts as unsaved, so that the
-    /// check is repeated.
-    pub(super) fn confirm_mint(
-        &self,
-        record: &Record,
-        saved: Saved,
-        deadline: &Deadline,
-    ) -> Result<Saved> {
-        let company_id = record.token.company_id.as_deref().filter(|_| saved == Saved::Ours);
-        let Some(company_id) = company_id else { return Ok(saved) };
-        let last = self.installations.last(company_id, deadline)?;
-        let began = record.installed_at();
-        match last.filter(|last| last.uninstalled_after(began)) {
-            None => Ok(saved),
-            Some(last) => {
-                self.records.delete(
-                    &record.resource_id,
-                    DeletionTime::with_company(last.at_ms),
-                    |held| held.installed_at() <= last.at_ms && !held.own_consent,
-                    deadline,
-                )?;
-                Ok(Saved::Deleted)
-            }
-        }
     }
 
     /// Mints for a location that was just installed. Returns the reason if no token is available
@@ -344,7 +319,7 @@ impl Tokens {
             self.installations.set_list(location_id, "", deadline)?;
             return Ok(None);
         }
-        if self.minting_company(location_id, record.as_ref(), deadline)?.is_none() {
+        if self.tokens.minting_company(location_id, record.as_ref(), deadline)?.is_none() {
             return Ok(Some("remembered until its company's token is available"));
         }
         let held = LoadedRecord { record, is_unreadable };
@@ -374,12 +349,13 @@ impl Tokens {
             // Request a different token: the API may have rejected the stored one before its
             // expiry.
             Some(record) => self
+                .tokens
                 .renewed(location_id, Want::Another, Some(&record.token.access_token), deadline)
                 .map(drop),
             None => {
                 // Another process may have deleted a token that is cached here.
                 self.cache.forget(location_id);
-                self.renewed(location_id, Want::Fresh, None, deadline).map(drop)
+                self.tokens.renewed(location_id, Want::Fresh, None, deadline).map(drop)
             }
         };
         let for_good = |error: &Error| {
@@ -398,27 +374,13 @@ impl Tokens {
         let _deferred = deferred_callbacks::defer();
         let _lock = self.records.lock(location_id, deadline)?;
         let record = self.records.load_readable(location_id, deadline)?.record;
-        let company_id = self.company_of(location_id, record.as_ref(), deadline)?;
+        let company_id = self.tokens.company_of(location_id, record.as_ref(), deadline)?;
         let mut minted =
-            self.minted(location_id, &company_id, record.as_ref(), deadline, deadline)?;
+            self.tokens.minted(location_id, &company_id, record.as_ref(), deadline, deadline)?;
         // The mint belongs to the newer installation: like a consent, it replaces even a good
         // token.
         let origin = Origin::Consent(record.as_ref().map(Replaced::from));
-        self.save_and_publish(&mut minted, origin, &Event::Minted, deadline).map(drop)
-    }
-
-    /// The company that can mint for a location, if its token is stored.
-    fn minting_company(
-        &self,
-        location_id: &str,
-        record: Option<&Record>,
-        deadline: &Deadline,
-    ) -> Result<Option<String>> {
-        let company_id = match self.company_of(location_id, record, deadline) {
-            Err(error) if error.status() == Status::NotFound => return Ok(None),
-            company_id => company_id?,
-        };
-        Ok(self.records.has_company(&company_id, deadline)?.then_some(company_id))
+        self.writer.save_and_publish(&mut minted, origin, &Event::Minted, deadline).map(drop)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::store::{Note, Record, Store};
+use crate::store::{Note, Record, Standing, Store};
 
 /// Retention of UNINSTALLs and delivery IDs. The vendor repeats a delivery for two hours.
 pub const DELIVERY_RETENTION_MS: i64 = 7 * 86_400_000;
@@ -137,6 +137,34 @@ impl Installations {
         deadline: &Deadline,
     ) -> Result<Option<InstallationState>> {
         Ok(self.store.note(&key(resource_id), deadline)?.and_then(|note| self.read(&note)))
+    }
+
+    /// Whether the app was installed again on a location after its token was refused.
+    pub fn is_after_refusal(&self, record: &Record, deadline: &Deadline) -> bool {
+        let Standing::ReauthorizationRequired { since_ms, .. } = record.standing else {
+            return false;
+        };
+        let last = self.last(&record.resource_id, deadline).ok().flatten();
+        last.is_some_and(|last| last.installed && last.at_ms > since_ms)
+    }
+
+    /// When the installation of a newly minted token began: at the last INSTALL, if it is newer
+    /// than the record's installation.
+    pub fn begin_of_mint(
+        &self,
+        location_id: &str,
+        held: Option<&Record>,
+        minted_at: i64,
+        deadline: &Deadline,
+    ) -> i64 {
+        let installed =
+            self.last(location_id, deadline).ok().flatten().filter(|state| state.installed);
+        match (installed, held) {
+            (Some(state), Some(held)) if !state.begins_after(held) => held.installed_at(),
+            (Some(state), _) => state.at_ms.min(minted_at),
+            (None, Some(held)) => held.installed_at(),
+            (None, None) => minted_at,
+        }
     }
 
     /// The state in a note, unless it has expired.

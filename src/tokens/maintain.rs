@@ -10,8 +10,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bulk::{self, PROGRESS_INTERVAL, Progress, failure, stopped, workers};
+use super::installation::InstallationEvents;
+use super::records::Records;
 use super::schedule::MAX_RENEWAL_AHEAD_MS;
+use super::token_cache::TokenCache;
+use super::writer::TokenWriter;
 use super::{Tokens, Want};
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::random;
@@ -130,14 +135,33 @@ impl Maintained {
     }
 }
 
-impl Tokens {
+/// A maintenance pass.
+pub struct Maintenance<'a> {
+    tokens: &'a Tokens,
+    records: &'a Records,
+    cache: &'a TokenCache,
+    writer: &'a TokenWriter,
+    clock: &'a dyn Clock,
+}
+
+impl<'a> Maintenance<'a> {
+    pub fn of(tokens: &'a Tokens) -> Maintenance<'a> {
+        Maintenance {
+            tokens,
+            records: &tokens.records,
+            cache: &tokens.cache,
+            writer: &tokens.writer,
+            clock: tokens.clock.as_ref(),
+        }
+    }
+
     /// Renews every token that has less than its runway left, including refreshes with an unknown
     /// outcome. Also retries the save of unsaved copies, mints for pending INSTALLs, and reseals
     /// records that are not sealed with the first key. One failure does not stop the rest.
     ///
     /// `deadline` limits each renewal; the whole pass has no time limit unless its caller sets one,
     /// but can be cancelled.
-    pub fn maintain(
+    pub fn run(
         &self,
         params: &MaintainParams,
         progress: Progress,
@@ -151,16 +175,18 @@ impl Tokens {
         let mut pass = Pass::new(deadline(), progress);
         for resource_id in self.records.unsaved_ids() {
             bulk::check(&pass.whole)?;
-            if let Err(error) = self.retry_save(&resource_id, &deadline()) {
+            if let Err(error) = self.writer.retry_save(&resource_id, &deadline()) {
                 pass.failed.push(failure("resourceId", &resource_id, &error));
             }
         }
         let whole = pass.whole.clone();
-        let due = DueQueue::new(self, company_id, &deadline)?;
+        let due = DueQueue::new(self.tokens, company_id, &deadline)?;
         self.renew_all(&due, workers, (&whole, &deadline), |id, outcome| pass.count(id, outcome))?;
-        self.mint_all_pending(company_id, &deadline, |id, outcome| {
-            pass.count(id, outcome).map(|()| true)
-        })?;
+        InstallationEvents::of(self.tokens).mint_all_pending(
+            company_id,
+            &deadline,
+            |id, outcome| pass.count(id, outcome).map(|()| true),
+        )?;
         let resealed = if company_id.is_none() { self.reseal(&pass)? } else { Resealed::default() };
         for error in &resealed.failures {
             pass.failed.push(
@@ -262,17 +288,17 @@ impl Tokens {
     fn renew_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         let was_held = self.cache.contains(resource_id);
         if !was_held {
-            self.maintained.begin(resource_id);
+            self.tokens.maintained.begin(resource_id);
             // A caller that began before this pass has not seen the entry.
             let has_caller = [Want::Fresh, Want::Another, Want::Now]
                 .iter()
-                .any(|&want| self.flights.is_open(&(resource_id.to_owned(), want)));
+                .any(|&want| self.tokens.flights.is_open(&(resource_id.to_owned(), want)));
             if has_caller {
-                self.maintained.ask_for(resource_id);
+                self.tokens.maintained.ask_for(resource_id);
             }
         }
-        let renewed = self.renewed(resource_id, Want::Runway, None, deadline);
-        let is_asked_for = !was_held && self.maintained.end(resource_id);
+        let renewed = self.tokens.renewed(resource_id, Want::Runway, None, deadline);
+        let is_asked_for = !was_held && self.tokens.maintained.end(resource_id);
         // Maintenance must not fill the cache with tokens that no caller has asked for.
         if !was_held && !is_asked_for && !self.records.is_unsaved(resource_id) {
             self.cache.forget(resource_id);

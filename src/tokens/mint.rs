@@ -12,13 +12,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::bulk::{self, PROGRESS_INTERVAL, Progress, failure, stopped, workers};
-use super::{Origin, SAVE_TIME, Saved, Tokens, Want};
+use super::failures::LastFailures;
+use super::published::PublishedTokens;
+use super::records::Records;
+use super::schedule::Schedule;
+use super::writer::TokenWriter;
+use super::{Tokens, Want};
 use crate::api::{
     InstalledLocationsParams, Pages, fails_every_mint, installed_location_ids, location_ids,
 };
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result, Status};
-use crate::event::Event;
 use crate::random;
 use crate::store::{Record, Standing};
 use crate::token::valid_id;
@@ -71,12 +75,33 @@ enum MintOutcome {
     Failed(String, Error),
 }
 
-impl Tokens {
+/// Mints the tokens of many locations.
+pub struct BulkMint<'a> {
+    tokens: &'a Tokens,
+    records: &'a Records,
+    published: &'a PublishedTokens,
+    writer: &'a TokenWriter,
+    failures: &'a LastFailures,
+    schedule: &'a Schedule,
+}
+
+impl<'a> BulkMint<'a> {
+    pub fn of(tokens: &'a Tokens) -> BulkMint<'a> {
+        BulkMint {
+            tokens,
+            records: &tokens.records,
+            published: &tokens.published,
+            writer: &tokens.writer,
+            failures: &tokens.failures,
+            schedule: &tokens.schedule,
+        }
+    }
+
     /// Mints for every location whose token is missing or due. One failure does not stop the rest.
     ///
     /// `deadline` limits each request; the whole call has no time limit unless its caller sets one,
     /// but can be cancelled.
-    pub fn mint_all(
+    pub fn run(
         &self,
         params: MintParams,
         progress: Progress,
@@ -114,7 +139,8 @@ impl Tokens {
 
     /// Mints for the next location; `None` if none is left or the work was stopped.
     fn mint_next(&self, job: &MintJob<impl Fn() -> Deadline>) -> Option<MintOutcome> {
-        let list = |params: &InstalledLocationsParams| self.list_locations(params, &job.deadline());
+        let list =
+            |params: &InstalledLocationsParams| self.tokens.list_locations(params, &job.deadline());
         let error = match job.queue.next(list) {
             Ok(location_id) => {
                 let location_id = location_id?;
@@ -122,7 +148,7 @@ impl Tokens {
                     Ok(outcome) => return Some(outcome),
                     // A mint that ended with the whole call says nothing about the location.
                     Err(error) if !job.is_fatal(&error) => {
-                        self.note_mint_failure(&location_id, &error, &job.deadline());
+                        self.failures.note_mint(&location_id, &error, &job.deadline());
                         let error = error.with_resource(&location_id);
                         return Some(MintOutcome::Failed(location_id, error));
                     }
@@ -156,7 +182,7 @@ impl Tokens {
             if !job.force
                 && held.standing == Standing::Good
                 && self.schedule.has_runway(held)
-                && !self.schedule.left(held, &self.cache).is_zero()
+                && !self.published.left(held).is_zero()
             {
                 return Ok(MintOutcome::Fresh);
             }
@@ -167,19 +193,25 @@ impl Tokens {
                 && held.is_refreshable()
             {
                 return self
+                    .tokens
                     .renewed(location_id, Want::Runway, None, &deadline)
                     .map(|_| MintOutcome::Fresh);
             }
             if matches!(held.standing, Standing::Inactive { .. })
-                && let Some(error) = self.blocked_by_state(held, Want::Fresh, &deadline)
+                && let Some(error) = self.tokens.blocked_by_state(held, Want::Fresh, &deadline)
             {
                 return Err(error);
             }
         }
         loop {
             let deadline = job.deadline();
-            let minted =
-                self.minted(location_id, &job.company_id, held.as_ref(), &deadline, &deadline);
+            let minted = self.tokens.minted(
+                location_id,
+                &job.company_id,
+                held.as_ref(),
+                &deadline,
+                &deadline,
+            );
             match minted {
                 Err(error) if error.status() == Status::RateLimited => {
                     let rest = error.retry_after().unwrap_or(PROGRESS_INTERVAL);
@@ -219,7 +251,7 @@ impl Tokens {
                 // Add further results only if they are ready.
                 timeout = Duration::ZERO;
             }
-            if let Err(error) = self.save_and_publish_all(batch, &job.whole) {
+            if let Err(error) = self.writer.save_and_publish_all(batch, &job.whole) {
                 job.queue.stop(error);
             }
             if let Err(error) = bulk::check(&job.whole) {
@@ -234,61 +266,6 @@ impl Tokens {
             }
         }
         tally
-    }
-
-    /// Saves new tokens in one batch and publishes them.
-    fn save_and_publish_all(&self, mut records: Vec<Record>, deadline: &Deadline) -> Result<()> {
-        let save_deadline = deadline.at_least(SAVE_TIME);
-        let mut changes = Vec::with_capacity(records.len());
-        for record in &mut records {
-            record.renew_at = self.schedule.renewal(record);
-            changes.push(self.cache.changes(&record.resource_id));
-        }
-        let mut failed = None;
-        let outcomes = self.records.store().save_all(&records, &save_deadline);
-        for ((mut record, outcome), changes) in records.into_iter().zip(outcomes).zip(changes) {
-            let saved = self.save_minted(&mut record, outcome, &save_deadline);
-            if let Err(error) = &saved {
-                failed = Some(error.clone());
-            }
-            match saved {
-                Ok(Saved::Ours | Saved::Theirs) => {
-                    self.records.forget_older(&record, &Origin::Mint);
-                    self.cooldowns.clear(&record.resource_id);
-                    self.publish_if_cached(&record);
-                    self.emit(&Event::Minted, &record.resource_id, Some(record.token.expires_at));
-                }
-                // Unsaved tokens are kept in memory. Tokens of deleted resources are dropped.
-                saved => {
-                    drop(self.publish_saved(&record, Origin::Mint, saved, &Event::Minted, changes))
-                }
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Completes the save of a minted token after the save of its batch, with this outcome.
-    fn save_minted(
-        &self,
-        record: &mut Record,
-        outcome: Result<u64>,
-        deadline: &Deadline,
-    ) -> Result<Saved> {
-        let is_first = record.version == 0;
-        let saved = match outcome {
-            Ok(version) => {
-                record.version = version;
-                match is_first {
-                    true => self.records.confirm_first(record, &Origin::Mint, deadline)?,
-                    false => Saved::Ours,
-                }
-            }
-            Err(error) if error.status() == Status::Conflict => {
-                self.records.save(record, &Origin::Mint, deadline)?
-            }
-            Err(error) => return Err(error),
-        };
-        if is_first { self.confirm_mint(record, saved, deadline) } else { Ok(saved) }
     }
 }
 

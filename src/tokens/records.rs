@@ -18,13 +18,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::BRIEF_WAIT;
-use super::failures::UnsavedFailures;
+use super::unsaved_failures::UnsavedFailures;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 use crate::store::{Lock, Note, Page, Query, Record, SpentDigests, Standing, Store, TOMBSTONE};
-use crate::token::{Token, UserType};
+use crate::token::{LastFailure, Token, UserType};
 
 /// The list that contains all tombstones.
 pub const TOMBSTONES: &str = "deleted";
@@ -173,7 +173,7 @@ pub enum Keeping {
 }
 
 pub enum SaveRetry {
-    /// No copy exists, or its next attempt is not due.
+    /// No copy exists.
     Nothing,
     /// The stored record, and whose token it holds.
     Done(Box<SavedCopy>, Saved),
@@ -635,6 +635,15 @@ impl Records {
         metadata
     }
 
+    /// The last failure of a record's token: the stored one, or a later one in memory.
+    pub fn last_failure(&self, record: &Record) -> Option<Arc<LastFailure>> {
+        let stored = record.last_failure.clone();
+        match (stored, self.failures.get(record)) {
+            (Some(stored), Some(unsaved)) if unsaved.at < stored.at => Some(stored),
+            (stored, unsaved) => unsaved.or(stored),
+        }
+    }
+
     /// The state of a record, as in [`Records::describe`].
     pub fn state(&self, record: &Record) -> &'static str {
         if self.is_unsaved(&record.resource_id) { UNSAVED } else { record.state() }
@@ -777,21 +786,18 @@ impl Records {
         Keeping::Kept
     }
 
-    /// Retries the save of an unsaved copy; unless `now`, only if the next attempt is due. If
-    /// `confirm` fails, the copy counts as unsaved.
+    /// Retries the save of an unsaved copy, due or not. If `confirm` fails, the copy counts as
+    /// unsaved.
     pub fn retry_save(
         &self,
         resource_id: &str,
-        now: bool,
         confirm: impl FnOnce(&SavedCopy, Saved) -> Result<Saved>,
         deadline: &Deadline,
     ) -> SaveRetry {
         let uptime = self.clock.uptime();
         let (record, origin) = match self.overlay().unsaved.get(resource_id) {
-            Some(unsaved) if now || unsaved.next_save_at <= uptime => {
-                (unsaved.record.clone(), unsaved.origin.clone())
-            }
-            _ => return SaveRetry::Nothing,
+            Some(unsaved) => (unsaved.record.clone(), unsaved.origin.clone()),
+            None => return SaveRetry::Nothing,
         };
         let offered = Arc::clone(&record.token);
         let mut copy = Box::new(SavedCopy { record, origin });
@@ -928,7 +934,12 @@ impl Origin {
         match self {
             _ if is_spent(&ours.token.refresh_token) => false,
             _ if replaces_mint => true,
-            Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),
+            Origin::Refresh(spent) => {
+                // An older token is imported only over a lost connection; this one was not lost.
+                let is_import = stored.installed_at.is_none();
+                let is_older_import = is_import && stored.token.expires_at < spent.expires_at;
+                is_lost || outlives_mint || is_older_import || same_token(&stored.token, spent)
+            }
             Origin::Mint => stored.standing != Standing::Good || !stored.token.is_alive(now_ms),
             Origin::Consent(Some(replaced)) => {
                 // A later consent also inherits the digests, but begins another installation.
@@ -1040,7 +1051,7 @@ mod tests {
             }
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
             assert!(matches!(
-                records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+                records.retry_save(ID, |_, saved| Ok(saved), &patience()),
                 SaveRetry::Done(_, Saved::Ours)
             ));
             assert_eq!(newest(&records), "access consent", "saved: {saves}");
@@ -1059,7 +1070,7 @@ mod tests {
                 confirmed += 1;
                 if fails { Err(Error::new(Status::Store, "unreadable")) } else { Ok(saved) }
             };
-            let retry = records.retry_save(ID, true, confirm, &patience());
+            let retry = records.retry_save(ID, confirm, &patience());
             assert_eq!(matches!(retry, SaveRetry::Refused(_)), fails);
             assert_eq!(records.is_unsaved(ID), fails);
         }
@@ -1084,11 +1095,27 @@ mod tests {
                 records.save(&mut later, &origin, &patience()).unwrap();
             }
             assert!(matches!(
-                records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+                records.retry_save(ID, |_, saved| Ok(saved), &patience()),
                 SaveRetry::Done(..)
             ));
             let expected = if consents_again { "access later" } else { "access consent" };
             assert_eq!(newest(&records), expected);
+        }
+    }
+
+    #[test]
+    fn refreshed_token_replaces_an_import_that_is_older_than_the_spent_token() {
+        for (imported_expires_at, expected) in [(0, Saved::Ours), (2, Saved::Theirs)] {
+            let records = records();
+            let (mut refreshed, of_refresh) = refreshed(&records);
+            let stored = records.load_stored(ID, &patience()).unwrap().unwrap();
+            let imported = Token { expires_at: imported_expires_at, ..token("imported") };
+            let mut import =
+                Record { token: Arc::new(imported), installed_at: None, ..stored.clone() };
+            let of_import = Origin::Consent(Some(Replaced::from(&stored)));
+            records.save(&mut import, &of_import, &patience()).unwrap();
+            let saved = records.save(&mut refreshed, &of_refresh, &patience()).unwrap();
+            assert_eq!(saved, expected);
         }
     }
 
@@ -1116,7 +1143,7 @@ mod tests {
             for deletion in deletions {
                 other.delete(ID, deletion(after), |_| true, &patience()).unwrap();
             }
-            let retry = records.retry_save(ID, true, |_, saved| Ok(saved), &patience());
+            let retry = records.retry_save(ID, |_, saved| Ok(saved), &patience());
             let expected = if survives { Saved::Ours } else { Saved::Deleted };
             assert!(matches!(retry, SaveRetry::Done(_, saved) if saved == expected));
             assert_eq!(records.load(ID, &patience()).unwrap().is_some(), survives);
@@ -1140,7 +1167,7 @@ mod tests {
         other.delete(ID, installed_at, |_| true, &patience()).unwrap();
         mint("later");
         assert!(matches!(
-            records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+            records.retry_save(ID, |_, saved| Ok(saved), &patience()),
             SaveRetry::Done(_, Saved::Theirs)
         ));
         assert_eq!(newest(&records), "access later");
@@ -1185,7 +1212,7 @@ mod tests {
         assert_eq!(records.delete(ID, began - 1, is_earlier, &patience()).unwrap(), Deletion::Kept);
         assert!(records.load_stored(ID, &patience()).unwrap().is_none());
         assert!(matches!(
-            records.retry_save(ID, true, |_, saved| Ok(saved), &patience()),
+            records.retry_save(ID, |_, saved| Ok(saved), &patience()),
             SaveRetry::Done(_, Saved::Ours)
         ));
         assert_eq!(newest(&records), "access consent");

@@ -3,9 +3,12 @@
 
 use super::cooldown::CooldownState;
 use super::failures::is_of_standing;
+use super::records::Origin;
 use super::refresh_retry::RefreshRetry;
+use super::reports::count;
 use super::schedule::INACTIVE_HOLD_MS;
-use super::{BRIEF_WAIT, LOCK_WAIT, Origin, SAVE_TIME, StaleReason, Tokens, Want};
+use super::token_cache::StaleReason;
+use super::{BRIEF_WAIT, LOCK_WAIT, SAVE_TIME, Tokens, Want};
 use crate::api::{Failure, Outcome, TokenParams, TokenRetry, says_wrong_token_kind};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -147,7 +150,7 @@ impl Tokens {
             },
         };
         if failure.attempt == Attempt::Failed {
-            self.counters.count_failure(failure.error.status());
+            self.reports.counters.count_failure(failure.error.status());
         }
         self.fall_back(failure, resource_id, want, &deadlines)
     }
@@ -164,7 +167,8 @@ impl Tokens {
     ) -> Result<Precheck> {
         if self.records.is_unsaved(resource_id) {
             // If the save fails again, the failure is logged and the copy stays in memory.
-            let _ = self.retry_save_when_due(resource_id, &deadlines.store.within(BRIEF_WAIT));
+            let _ =
+                self.writer.retry_save_when_due(resource_id, &deadlines.store.within(BRIEF_WAIT));
         }
         let changes = self.cache.changes(resource_id);
         let record = self.records.load(resource_id, &deadlines.store)?;
@@ -173,23 +177,23 @@ impl Tokens {
         }
         if let Some(record) = &record {
             if self.satisfies(record, want, known) {
-                if self.publish_since(changes, record) {
+                if self.published.publish_since(changes, record) {
                     self.cooldowns.clear(resource_id);
                     return Ok(Precheck::Taken(record.token.access_token.clone()));
                 }
                 // The cache changed meanwhile, perhaps to this token: read the record again under
                 // the lock.
-                deadlines.shorten(want.accepts_for(self.schedule.left(record, &self.cache)));
+                deadlines.shorten(want.accepts_for(self.published.left(record)));
                 return Ok(Precheck::Due);
             }
             if let Some(error) = self.blocked_by_state(record, want, &deadlines.store) {
                 return Ok(Precheck::NotNow(error));
             }
-            let left = self.schedule.left(record, &self.cache);
+            let left = self.published.left(record);
             deadlines.shorten(want.accepts_for(left));
             if want == Want::Fresh && !left.is_zero() {
                 // Other callers are served this token during the renewal.
-                self.serve_stale(changes, record, StaleReason::Due);
+                self.published.serve_stale(changes, record, StaleReason::Due);
             }
         }
         // For a caller with a valid token, the cache already applies the backoff.
@@ -221,13 +225,6 @@ impl Tokens {
         Ok(Precheck::Due)
     }
 
-    /// Retries the save of an unsaved copy if its next attempt is due.
-    fn retry_save_when_due(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
-        let is_due =
-            self.records.next_save_at(resource_id).is_some_and(|at| at <= self.clock.uptime());
-        if is_due { self.retry_save(resource_id, deadline) } else { Ok(()) }
-    }
-
     /// Renews under the resource's lock.
     fn with_lock(
         &self,
@@ -238,7 +235,7 @@ impl Tokens {
     ) -> Result<Secret, RenewalError> {
         let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;
         // If the save fails again, the failure is logged and the copy stays in memory.
-        let _ = self.retry_save_locked(resource_id, true, &deadlines.store);
+        let _ = self.writer.retry_save_locked(resource_id, &deadlines.store);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -266,7 +263,7 @@ impl Tokens {
             }
             Some(record) if self.satisfies(&record, want, known) => {
                 self.cooldowns.clear(resource_id);
-                self.publish(&record, record.as_of);
+                self.published.publish(&record, record.as_of);
                 Ok(record.token.access_token.clone())
             }
             Some(record) => match self.blocked_by_state(&record, want, &deadlines.store) {
@@ -283,10 +280,10 @@ impl Tokens {
 
     fn satisfies(&self, record: &Record, want: Want, known: Option<&Secret>) -> bool {
         match want {
-            Want::Fresh => self.schedule.is_fresh(record, &self.cache),
+            Want::Fresh => self.published.is_fresh(record),
             Want::ValidFor(least) => {
-                self.schedule.is_fresh(record, &self.cache)
-                    && (self.schedule.left(record, &self.cache) >= least
+                self.published.is_fresh(record)
+                    && (self.published.left(record) >= least
                         || self.schedule.is_just_granted(record))
             }
             // The renewal time of an inactive location says nothing about its token.
@@ -294,7 +291,7 @@ impl Tokens {
             // Another caller or process renewed the token after this caller read it.
             Want::Another | Want::Now => {
                 known.is_some_and(|known| !known.matches(record.token.access_token.expose()))
-                    && !self.schedule.left(record, &self.cache).is_zero()
+                    && !self.published.left(record).is_zero()
             }
         }
     }
@@ -328,7 +325,7 @@ impl Tokens {
             && !is_noted
             && !stored.as_ref().is_some_and(|record| is_of_standing(&error, record))
         {
-            self.note_failure(resource_id, stored.as_ref(), &error, &deadlines.call)
+            self.failures.note(resource_id, stored.as_ref(), &error, &deadlines.call)
         } else {
             stored.as_ref().and_then(|record| self.records.last_failure(record))
         };
@@ -339,35 +336,19 @@ impl Tokens {
         }
         if is_failure && error.status() != Status::ReauthorizationRequired {
             let expires_at = stored.as_ref().map(|record| record.token.expires_at);
-            self.emit(&Event::RefreshFailed(error.clone(), noted), resource_id, expires_at);
+            self.reports.emit(&Event::RefreshFailed(error.clone(), noted), resource_id, expires_at);
         }
         let stale_reason =
             if attempt == Attempt::Busy { StaleReason::Busy } else { StaleReason::Failed };
         let Some(least) = want.accepts_valid_for() else { return Err(error) };
         match (stored, in_memory) {
-            (Some(record), _)
-                if !want.accepts_for(self.schedule.left(&record, &self.cache)).is_zero() =>
-            {
-                self.serve_stale(changes, &record, stale_reason);
+            (Some(record), _) if !want.accepts_for(self.published.left(&record)).is_zero() => {
+                self.published.serve_stale(changes, &record, stale_reason);
                 Ok(record.token.access_token.clone())
             }
-            (_, Some(_)) => self.valid_in_cache(resource_id, least).ok_or(error),
+            (_, Some(_)) => self.published.valid_in_cache(resource_id, least).ok_or(error),
             _ => Err(error),
         }
-    }
-
-    /// Keeps serving an old token from the cache.
-    pub(super) fn serve_stale(&self, changes: u64, record: &Record, stale_reason: StaleReason) {
-        let left = self.schedule.left(record, &self.cache);
-        let token = (record.token.access_token.clone(), record.token.company_id.as_deref());
-        self.cache.serve_stale(
-            changes,
-            &record.resource_id,
-            token,
-            self.clock.uptime(),
-            left,
-            stale_reason,
-        );
     }
 
     /// Returns an error if the record's state forbids a renewal.
@@ -403,7 +384,7 @@ impl Tokens {
             Standing::ReauthorizationRequired { reason, .. } => {
                 if record.token.kind() == UserType::Location
                     && (self.has_newer_company(record, deadline)
-                        || self.has_newer_installation(record, deadline))
+                        || self.installations.is_after_refusal(record, deadline))
                 {
                     return None;
                 }
@@ -462,7 +443,7 @@ impl Tokens {
             let policy = TokenRetry::Replay { resource_id: &record.resource_id };
             let failure = match self.api.token(&params, policy, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
-                    Tokens::count(&self.counters.refreshed);
+                    count(&self.reports.counters.refreshed);
                     return self.refreshed(record, token, deadline);
                 }
                 // A company's refresh token stored under a location, or the reverse: let the server
@@ -478,8 +459,7 @@ impl Tokens {
             sent |= failure.error.sent() == Some(true);
             let failure = Failure { error: failure.error.with_sent(sent), ..failure };
             // Maintenance retries later.
-            let must_succeed =
-                want != Want::Runway && self.schedule.left(&record, &self.cache).is_zero();
+            let must_succeed = want != Want::Runway && self.published.left(&record).is_zero();
             let pause =
                 retry.after(&failure, self.clock.uptime(), must_succeed, deadline.remaining());
             let Some(pause) = pause else {
@@ -506,7 +486,7 @@ impl Tokens {
                 return self.failed(record, failure, retry.may_be_spent(), deadline);
             }
             log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
-            Tokens::count(&self.api.counters().repeated);
+            count(&self.api.counters().repeated);
         }
     }
 
@@ -533,7 +513,7 @@ impl Tokens {
             return self.refreshed_another(record, token, deadline);
         }
         let mut record = replaced(record, token);
-        Ok(self.save_and_publish(
+        Ok(self.writer.save_and_publish(
             &mut record,
             Origin::Refresh(spent),
             &Event::Refreshed,
@@ -557,8 +537,9 @@ impl Tokens {
         );
         // The owner's record lists that refresh token as spent.
         let spent = Arc::clone(&record.token);
-        let saved =
-            owner.as_deref().map(|owner| self.save_for_owner(owner, token, Some(&spent), deadline));
+        let saved = owner
+            .as_deref()
+            .map(|owner| self.writer.save_for_owner(owner, token, Some(&spent), deadline));
         let error = Error::new(Status::Protocol, "the refresh returned a token of another owner")
             .with_help(
                 "import the resource's own token, or let the user consent again \
@@ -609,10 +590,10 @@ impl Tokens {
             self.cooldowns.unreachable(&record.resource_id, &error, deadline.now());
         }
         if !is_end_of_call(&error, deadline) {
-            self.add_failure(&mut record, &error);
+            self.failures.add(&mut record, &error);
         }
         let save_deadline = deadline.at_least(SAVE_TIME);
-        self.save_outcome(&mut record, "the outcome of a refresh", &save_deadline);
+        self.failures.save_outcome(&mut record, "the outcome of a refresh", &save_deadline);
         Err(RenewalError::noted(error))
     }
 
@@ -666,11 +647,11 @@ impl Tokens {
                 // that.
                 Err(mint) if record.token.refresh_token.is_none() => {
                     if !is_end_of_call(&mint, deadline) {
-                        self.add_failure(&mut record, &mint);
+                        self.failures.add(&mut record, &mint);
                     }
                     let save_deadline = deadline.at_least(SAVE_TIME);
                     let what = "the removal of the refresh token";
-                    self.save_outcome(&mut record, what, &save_deadline);
+                    self.failures.save_outcome(&mut record, what, &save_deadline);
                     return Err(RenewalError::noted(mint));
                 }
                 minted => return Ok(minted?),
@@ -691,11 +672,11 @@ impl Tokens {
             lacks_company,
         };
         record.intent = None;
-        self.add_failure(&mut record, &error);
+        self.failures.add(&mut record, &error);
         let save_deadline = deadline.at_least(SAVE_TIME);
-        self.save_outcome(&mut record, "the need for a new consent", &save_deadline);
+        self.failures.save_outcome(&mut record, "the need for a new consent", &save_deadline);
         let error = error.with_resource(&record.resource_id);
-        self.emit(
+        self.reports.emit(
             &Event::ReauthorizationRequired(error.clone(), record.last_failure),
             &record.resource_id,
             Some(record.token.expires_at),
@@ -719,7 +700,7 @@ impl Tokens {
         }
         let company_id = self.company_of(location_id, record, waits)?;
         let mut record = self.minted(location_id, &company_id, record, deadline, waits)?;
-        self.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
+        self.writer.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
     }
 
     /// Mints a token and returns the location's record with it, not yet saved.
@@ -771,14 +752,14 @@ impl Tokens {
                 let mut record = record.clone();
                 record.standing = Standing::Inactive { since_ms: self.clock.wall_ms() };
                 record.intent = None;
-                self.add_failure(&mut record, &error);
-                self.note_standing(&mut record, &deadline.at_least(SAVE_TIME))?;
+                self.failures.add(&mut record, &error);
+                self.writer.note_standing(&mut record, &deadline.at_least(SAVE_TIME))?;
                 return Err(error);
             }
             (Err(error), _) => return Err(error),
         };
-        Tokens::count(&self.counters.minted);
-        let begins = self.installation_begin(location_id, record, began, deadline);
+        count(&self.reports.counters.minted);
+        let begins = self.installations.begin_of_mint(location_id, record, began, deadline);
         let mut record = match record {
             Some(record) => replaced(record.clone(), token),
             None => Record {
@@ -790,12 +771,6 @@ impl Tokens {
         let begins = ended_at.map_or(begins, |ended_at| begins.max(ended_at.saturating_add(1)));
         (record.installed_at, record.own_consent) = (Some(begins), false);
         Ok(record)
-    }
-
-    /// Saves the record's standing and intent; the token is unchanged.
-    pub(super) fn note_standing(&self, record: &mut Record, deadline: &Deadline) -> Result<()> {
-        record.renew_at = self.schedule.renewal(record);
-        self.records.note_standing(record, deadline)
     }
 }
 

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::token_cache::TokenCache;
 use crate::clock::Clock;
 use crate::config::Refresh;
 use crate::store::{Record, Standing};
@@ -34,25 +33,6 @@ impl Schedule {
     /// How long before its expiry a token is due.
     pub fn margin(&self, token: &Token) -> Duration {
         token.margin(self.policy.margin())
-    }
-
-    /// The remaining lifetime of a record's token. A cached token ages by the uptime, so setting
-    /// the wall clock back does not revive it. An uncached token that was issued in the future
-    /// counts as expired.
-    pub fn left(&self, record: &Record, cache: &TokenCache) -> Duration {
-        let now = self.clock.wall_ms();
-        let left = record.token.left(now);
-        match cache.left(&record.resource_id, &record.token.access_token, self.clock.uptime()) {
-            Some(known) => known.min(left),
-            None if record.token.is_issued_in_future(now) => Duration::ZERO,
-            None => left,
-        }
-    }
-
-    /// Whether the token can be served without a renewal.
-    pub fn is_fresh(&self, record: &Record, cache: &TokenCache) -> bool {
-        !record.token.is_issued_in_future(self.clock.wall_ms())
-            && self.left(record, cache) > self.margin(&record.token)
     }
 
     /// Whether the token was granted so recently that a new one would hardly live longer.

@@ -89,10 +89,10 @@ impl StaleReason {
 /// Access tokens by resource. All times are uptimes.
 ///
 /// A change is visible to every call that starts after it. Readers on different threads write to no
-/// shared cache line, so reads scale even for a single resource.
+/// shared cache line, so reads scale even for a single resource. Allocate it by itself, so that it
+/// shares no cache line with fields that are written often.
 pub struct TokenCache {
-    /// Boxed, to share no cache line with fields that are written often.
-    shards: Box<[StripedLock<Shard>; SHARDS]>,
+    shards: [StripedLock<Shard>; SHARDS],
 }
 
 struct Shard {
@@ -106,7 +106,7 @@ impl TokenCache {
         let hash = IdHash::new();
         let shard =
             |_| StripedLock::new(Shard { tokens: HashMap::with_hasher(hash.clone()), changes: 0 });
-        TokenCache { shards: Box::new(std::array::from_fn(shard)) }
+        TokenCache { shards: std::array::from_fn(shard) }
     }
 
     /// Passes a fresh token to `take`.

@@ -10,7 +10,14 @@ use serde_json::{Map, Value, json};
 
 use super::Tokens;
 use super::bulk::failure;
-use super::records::{Origin, Replaced, Saved, same_token};
+use super::cooldown::Cooldowns;
+use super::installation::InstallationEvents;
+use super::published::PublishedTokens;
+use super::records::{Origin, Records, Replaced, Saved, same_token};
+use super::reports::Reports;
+use super::schedule::Schedule;
+use super::writer::TokenWriter;
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
@@ -90,6 +97,9 @@ pub struct ImportParams {
     /// Whether an older token may replace a newer one. Default: false.
     #[serde(default)]
     pub replace: bool,
+    /// Only report the outcome. Default: false.
+    #[serde(default)]
+    pub dry_run: bool,
     /// Ignored, so that a page of an export can be imported unchanged.
     #[serde(default)]
     pub next_page_token: Option<IgnoredAny>,
@@ -98,7 +108,32 @@ pub struct ImportParams {
     pub failed: Option<IgnoredAny>,
 }
 
-impl Tokens {
+/// Lists, exports and imports tokens.
+pub struct Transfer<'a> {
+    tokens: &'a Tokens,
+    records: &'a Records,
+    published: &'a PublishedTokens,
+    writer: &'a TokenWriter,
+    schedule: &'a Schedule,
+    cooldowns: &'a Cooldowns,
+    reports: &'a Reports,
+    clock: &'a dyn Clock,
+}
+
+impl<'a> Transfer<'a> {
+    pub fn of(tokens: &'a Tokens) -> Transfer<'a> {
+        Transfer {
+            tokens,
+            records: &tokens.records,
+            published: &tokens.published,
+            writer: &tokens.writer,
+            schedule: &tokens.schedule,
+            cooldowns: &tokens.cooldowns,
+            reports: &tokens.reports,
+            clock: tokens.clock.as_ref(),
+        }
+    }
+
     /// Returns a page of token metadata, without secrets.
     pub fn list(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
@@ -107,7 +142,7 @@ impl Tokens {
         Ok(with_failed(json!({"items": items, "nextPageToken": page.next}), &page.unreadable))
     }
 
-    /// Returns a page of tokens with secrets, in the format of [`Tokens::import`].
+    /// Returns a page of tokens with secrets, in the format of [`Transfer::import`].
     pub fn export(&self, params: &ListParams, deadline: &Deadline) -> Result<Value> {
         let page = self.page(params, deadline)?;
         let tokens: Vec<Value> = page.records.iter().map(exported).collect();
@@ -127,6 +162,9 @@ impl Tokens {
             Err(error) if error.status() == Status::Store => None,
             deleted => Some(deleted?),
         };
+        if params.dry_run {
+            return self.rehearse(entries, deleted.as_ref(), params.replace, report, deadline);
+        }
         loop {
             let batch: Vec<_> = entries.by_ref().take(BATCH).collect();
             if batch.is_empty() {
@@ -138,10 +176,83 @@ impl Tokens {
         // Do not delay an import of several companies: maintenance mints for their pending
         // INSTALLs.
         if let [company_id] = &report.companies[..] {
-            self.mint_pending(company_id, deadline);
+            InstallationEvents::of(self.tokens).mint_pending(company_id, deadline);
         }
-        report.skipped.sort_by_key(|skipped| skipped["index"].as_u64());
-        Ok(json!({"imported": report.imported, "skipped": report.skipped}))
+        Ok(report.into_json())
+    }
+
+    /// Reports what an import of these entries would do. Reads the store and changes nothing.
+    fn rehearse(
+        &self,
+        entries: impl Iterator<Item = Entry>,
+        deleted: Option<&HashSet<String>>,
+        replace: bool,
+        mut report: Report,
+        deadline: &Deadline,
+    ) -> Result<Value> {
+        // Later entries of the same resource compete with the accepted ones.
+        let mut accepted: HashMap<String, Record> = HashMap::new();
+        let mut list = Vec::new();
+        for entry in entries {
+            deadline.check()?;
+            let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
+            let held = match accepted.get(&resource_id) {
+                Some(record) => Ok(Some(record.clone())),
+                None => self.records.load(&resource_id, deadline),
+            };
+            let held = match held {
+                Err(error) if error.is_unreadable() && replace => None,
+                Err(error) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
+                    return Err(error.with_resource(&resource_id));
+                }
+                Err(error) => {
+                    report.skip(entry.index, Some(&resource_id), error.message());
+                    continue;
+                }
+                Ok(held) => held,
+            };
+            if (held.is_some() || self.is_contested(&resource_id, &entry, deleted, deadline)?)
+                && let Some(refusal) =
+                    self.refusal(&resource_id, held.as_ref(), &entry, replace, deadline)?
+            {
+                report.skip(entry.index, Some(&resource_id), &refusal);
+                continue;
+            }
+            report.imported += 1;
+            let replaces = held.is_some();
+            list.push(json!({
+                "index": entry.index, "resourceId": resource_id, "replaces": replaces
+            }));
+            let token = Arc::new(entry.token);
+            let record = match held {
+                Some(held) => Record { token, standing: Standing::Good, ..held },
+                None => Record::new(resource_id.clone(), Token::clone(&token)),
+            };
+            accepted.insert(resource_id, record);
+        }
+        let mut document = report.into_json();
+        document["accepted"] = list.into();
+        Ok(document)
+    }
+
+    /// Whether an entry without a stored record must be checked like one that has a record.
+    fn is_contested(
+        &self,
+        resource_id: &str,
+        entry: &Entry,
+        deleted: Option<&HashSet<String>>,
+        deadline: &Deadline,
+    ) -> Result<bool> {
+        let was_deleted = match deleted {
+            Some(deleted) => deleted.contains(resource_id),
+            None => {
+                self.records.last_deleted(resource_id, deadline).is_ok_and(|version| version > 0)
+            }
+        };
+        Ok(was_deleted
+            // The store does not know the unsaved copy.
+            || self.records.is_unsaved(resource_id)
+            || self.records.other_owner_of(resource_id, &entry.token, deadline)?.is_some())
     }
 
     /// Saves a batch as new records in one step; imports that conflict with an existing record are
@@ -159,18 +270,7 @@ impl Tokens {
         let as_of = self.records.count();
         for entry in batch {
             let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
-            let was_deleted = match deleted {
-                Some(deleted) => deleted.contains(&resource_id),
-                None => self
-                    .records
-                    .last_deleted(&resource_id, deadline)
-                    .is_ok_and(|version| version > 0),
-            };
-            if was_deleted
-                // The store does not know the unsaved copy.
-                || self.records.is_unsaved(&resource_id)
-                || self.records.other_owner_of(&resource_id, &entry.token, deadline)?.is_some()
-            {
+            if self.is_contested(&resource_id, &entry, deleted, deadline)? {
                 held.push(entry);
                 continue;
             }
@@ -193,10 +293,10 @@ impl Tokens {
                     report.skip(entry.index, Some(&record.resource_id), "it was deleted meanwhile");
                 }
                 Ok(_) => {
-                    self.publish_if_cached(&record);
+                    self.published.publish_if_cached(&record);
                     self.imported(&record, report);
                     // A grant that could not be saved earlier competes with the import as usual.
-                    let _ = self.retry_save(&record.resource_id, deadline);
+                    let _ = self.writer.retry_save(&record.resource_id, deadline);
                 }
                 Err(error) if error.status() == Status::Conflict => {
                     // No tombstone existed before the save: a deletion since then overrides the
@@ -265,47 +365,12 @@ impl Tokens {
             Err(error) if error.is_unreadable() && replace => None,
             held => held?,
         };
-        let Entry { token, is_dated, own_consent, .. } = entry;
-        if let Some(held) = &held
-            && same_token(&held.token, &token)
-            && held.token.access_token.matches(token.access_token.expose())
-            && !replace
+        if let Some(refusal) =
+            self.refusal(resource_id, held.as_ref(), &entry, replace, deadline)?
         {
-            return refused("this token is held already");
+            return Ok(Err(refusal));
         }
-        if let Some(refresh_token) = &token.refresh_token
-            && (self.records.has_spent(resource_id, refresh_token, held.as_ref(), deadline)?
-                || self.records.company_has_spent(resource_id, &token, refresh_token, deadline)?)
-        {
-            return refused("its refresh token was already spent by a refresh through this store");
-        }
-        if token.kind() == UserType::Location
-            && let Some(other) = self.records.other_owner_of(resource_id, &token, deadline)?
-        {
-            return Ok(Err(format!(
-                "its refresh token is stored for {other}; two owners cannot share one"
-            )));
-        }
-        if let Some(held) = held.as_ref().filter(|_| !replace) {
-            let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
-            if !is_dated && !lost {
-                return refused(
-                    "a token is stored, and this one has no expiry (expiresAt), so it may be \
-                     older; \"replace\": true imports this one anyway",
-                );
-            }
-            if held.token.expires_at > token.expires_at && !lost {
-                return refused(
-                    "a newer token is stored; \"replace\": true imports this one anyway",
-                );
-            }
-            if held.token.refresh_token.is_some() && token.refresh_token.is_none() && !lost {
-                return refused(
-                    "a token with a refresh token is stored, and this one has none; \"replace\": \
-                     true imports this one anyway",
-                );
-            }
-        }
+        let Entry { token, own_consent, .. } = entry;
         let mut record = match &held {
             Some(held) => Record {
                 token: Arc::new(token),
@@ -332,8 +397,62 @@ impl Tokens {
         }
         self.records.forget_older(&record, &origin);
         self.cooldowns.clear(resource_id);
-        self.publish_if_cached(&record);
+        self.published.publish_if_cached(&record);
         Ok(Ok(record))
+    }
+
+    /// Why an entry cannot become the token of a resource that has, or had, a record.
+    fn refusal(
+        &self,
+        resource_id: &str,
+        held: Option<&Record>,
+        entry: &Entry,
+        replace: bool,
+        deadline: &Deadline,
+    ) -> Result<Option<String>> {
+        let refused = |why: &str| Ok(Some(why.to_owned()));
+        let token = &entry.token;
+        if let Some(held) = held
+            && same_token(&held.token, token)
+            && held.token.access_token.matches(token.access_token.expose())
+            && !replace
+        {
+            return refused("this token is held already");
+        }
+        if let Some(refresh_token) = &token.refresh_token
+            && (self.records.has_spent(resource_id, refresh_token, held, deadline)?
+                || self.records.company_has_spent(resource_id, token, refresh_token, deadline)?)
+        {
+            return refused("its refresh token was already spent by a refresh through this store");
+        }
+        if token.kind() == UserType::Location
+            && let Some(other) = self.records.other_owner_of(resource_id, token, deadline)?
+        {
+            return Ok(Some(format!(
+                "its refresh token is stored for {other}; two owners cannot share one"
+            )));
+        }
+        if let Some(held) = held.filter(|_| !replace) {
+            let lost = matches!(held.standing, Standing::ReauthorizationRequired { .. });
+            if !entry.is_dated && !lost {
+                return refused(
+                    "a token is stored, and this one has no expiry (expiresAt), so it may be \
+                     older; \"replace\": true imports this one anyway",
+                );
+            }
+            if held.token.expires_at > token.expires_at && !lost {
+                return refused(
+                    "a newer token is stored; \"replace\": true imports this one anyway",
+                );
+            }
+            if held.token.refresh_token.is_some() && token.refresh_token.is_none() && !lost {
+                return refused(
+                    "a token with a refresh token is stored, and this one has none; \"replace\": \
+                     true imports this one anyway",
+                );
+            }
+        }
+        Ok(None)
     }
 
     /// Removes a company's refresh token from locations that hold it as their own. From then on
@@ -374,7 +493,7 @@ impl Tokens {
     fn imported(&self, record: &Record, report: &mut Report) {
         let resource_id = &record.resource_id;
         self.cooldowns.clear(resource_id);
-        self.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
+        self.reports.emit(&Event::Saved, resource_id, Some(record.token.expires_at));
         report.imported += 1;
         if record.token.kind() == UserType::Company {
             report.companies.push(resource_id.clone());
@@ -406,7 +525,7 @@ impl Tokens {
             // store may be down.
             match retry_deadline
                 .check()
-                .and_then(|()| self.retry_save(&resource_id, &retry_deadline))
+                .and_then(|()| self.writer.retry_save(&resource_id, &retry_deadline))
             {
                 Ok(()) => {}
                 Err(error) if error.status() == Status::Cancelled => return Err(error),
@@ -464,6 +583,11 @@ struct Report {
 }
 
 impl Report {
+    fn into_json(mut self) -> Value {
+        self.skipped.sort_by_key(|skipped| skipped["index"].as_u64());
+        json!({"imported": self.imported, "skipped": self.skipped})
+    }
+
     fn skip(&mut self, index: usize, resource_id: Option<&str>, reason: &str) {
         self.skipped.push(json!({"index": index, "resourceId": resource_id, "reason": reason}));
     }
@@ -479,7 +603,7 @@ struct Entry {
     own_consent: bool,
 }
 
-/// A token with its secrets, as [`Tokens::import`] reads it.
+/// A token with its secrets, as [`Transfer::import`] reads it.
 fn exported(record: &Record) -> Value {
     let mut token = record.token.to_json();
     if record.own_consent {

@@ -258,6 +258,19 @@ impl Client {
         })?)
     }
 
+    /// Reports what [`Client::tokens_import`] would do with these tokens, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Client::tokens_import`].
+    pub fn tokens_import_dry_run(
+        &self,
+        tokens: Vec<Map<String, Value>>,
+        replace: bool,
+    ) -> Result<ImportReport> {
+        let params = ImportParams { tokens, replace, dry_run: true, ..ImportParams::default() };
+        typed(self.core.tokens_import(params)?)
+    }
+
     /// Moves the tokens of another client ID in the same database to this client, after a change of
     /// the client key. Without `client_id`, moves nothing and only lists the client IDs in
     /// `clients` of the report.

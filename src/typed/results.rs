@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::request::{BodyDocument, ResponseDocument};
 use crate::secret::Secret;
 use crate::token::UserType;
@@ -87,7 +87,42 @@ result! {
         refreshable: bool,
         /// Its state.
         state: TokenState,
+        /// When the API last granted a token; `None` if that is unknown, as after an import.
+        #[serde(default, deserialize_with = "read_moment")]
+        last_success_at: Option<SystemTime>,
+        /// The last failed renewal; `None` if the last one succeeded.
+        last_failure: Option<LastFailure>,
     }
+}
+
+result! {
+    /// The last failed renewal of a token. A success ends it.
+    LastFailure {
+        /// The first failure since the last success.
+        #[serde(deserialize_with = "read_moment")]
+        first_at: Option<SystemTime>,
+        /// The newest failure.
+        #[serde(deserialize_with = "read_moment")]
+        at: Option<SystemTime>,
+        /// Failed attempts since the last success. A failed mint is counted about once a minute.
+        attempts: u64,
+        /// The kind of the failure.
+        #[serde(deserialize_with = "read_status")]
+        status: Status,
+        /// The server's message if there is one, otherwise the error's; at most 200 bytes.
+        message: String,
+        /// The HTTP status, if a response arrived.
+        http_status: Option<u16>,
+        /// The server's ID of the request, for the vendor's support.
+        trace_id: Option<String>,
+        /// The earliest time of the next attempt; `None` if only a consent or an import helps.
+        #[serde(deserialize_with = "read_moment")]
+        next_attempt_at: Option<SystemTime>,
+    }
+}
+
+fn read_status<'de, D: Deserializer<'de>>(source: D) -> Result<Status, D::Error> {
+    Ok(Status::from_name(&String::deserialize(source)?).unwrap_or(Status::Internal))
 }
 
 result! {
@@ -162,12 +197,27 @@ result! {
 }
 
 result! {
+    /// A token that an import would store.
+    AcceptedToken {
+        /// Its index in the list that was passed.
+        index: usize,
+        /// The company or location.
+        resource_id: String,
+        /// Whether a token is stored already.
+        replaces: bool,
+    }
+}
+
+result! {
     /// The result of an import.
     ImportReport {
         /// How many tokens were stored.
         imported: u64,
         /// The tokens that were skipped.
         skipped: Vec<SkippedToken>,
+        /// The tokens that would be stored, if the import was a dry run.
+        #[serde(default)]
+        accepted: Vec<AcceptedToken>,
     }
 }
 
@@ -437,6 +487,9 @@ result! {
         /// The reason, if something failed.
         #[serde(default, deserialize_with = "read_reason")]
         error: Option<Error>,
+        /// The failure as the token's record has it, for `token.refreshFailed` and
+        /// `token.reauthorizationRequired`.
+        last_failure: Option<LastFailure>,
     }
 }
 

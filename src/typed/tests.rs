@@ -77,7 +77,12 @@ fn tokens_of_a_company_and_its_locations_have_typed_results() {
     assert_eq!(client.token_delete(&locations[1]).unwrap().resource_id, locations[1]);
     let mut tokens = exported.tokens;
     tokens.push(json!({"companyId": "c"}).as_object().unwrap().clone());
+    let planned = client.tokens_import_dry_run(tokens.clone(), false).unwrap();
+    let deleted: Vec<_> = planned.accepted.iter().map(|token| &token.resource_id).collect();
+    assert_eq!(deleted, [&locations[1]]);
+    assert!(!planned.accepted[0].replaces);
     let report = client.tokens_import(tokens, false).unwrap();
+    assert_eq!((report.imported, &report.skipped[..]), (1, &planned.skipped[..]));
     assert_eq!(report.skipped.last().map(|skipped| skipped.index), Some(4));
 
     let kinds: Vec<String> =
@@ -99,6 +104,14 @@ fn event_of_a_failed_refresh_has_its_error() {
     let events = events.lock().unwrap();
     let reason = events.last().and_then(|event| event.error.as_ref()).unwrap();
     assert_eq!((reason.status(), reason.message()), (error.status(), error.message()));
+    let failing = ListParams { failing: true, ..ListParams::default() };
+    let listed = client.tokens_list(&failing).unwrap().items.remove(0);
+    assert_eq!(listed.state, TokenState::ReauthorizationRequired);
+    for failure in [listed.last_failure, events.last().unwrap().last_failure.clone()] {
+        let failure = failure.unwrap();
+        assert_eq!((failure.status, failure.attempts), (error.status(), 1));
+        assert!(failure.at >= listed.last_success_at && failure.next_attempt_at.is_none());
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::store::{Note, Store};
 use crate::token::valid_id;
-use crate::tokens::{DELIVERY_RETENTION_MS, Tokens, WebhookOutcome};
+use crate::tokens::{DELIVERY_RETENTION_MS, InstallationEvents, Tokens, WebhookOutcome};
 
 pub use signature::{Headers, Signed, Verifier};
 
@@ -109,16 +109,17 @@ impl Webhooks {
                 if self.is_repetition(&key, &delivery, resource_id, deadline)? {
                     // If another process applied it, this one may still have the token cached.
                     for id in location_ids.iter().copied().chain(resource_id) {
-                        self.tokens.invalidate(id);
+                        self.tokens.published.invalidate(id);
                     }
                     WebhookOutcome::ignored("it was applied before")
                 } else {
                     let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
+                    let events = InstallationEvents::of(&self.tokens);
                     let each = |location_id: &&str| match kind {
                         "INSTALL" => {
-                            self.tokens.location_installed(location_id, company_id, at_ms, deadline)
+                            events.location_installed(location_id, company_id, at_ms, deadline)
                         }
-                        _ => self.tokens.location_uninstalled(location_id, at_ms, deadline),
+                        _ => events.location_uninstalled(location_id, at_ms, deadline),
                     };
                     let outcome = match (kind, company_id) {
                         _ if !location_ids.is_empty() => WebhookOutcome::of_all(
@@ -128,7 +129,7 @@ impl Webhooks {
                             WebhookOutcome::ignored("it names a location by an invalid ID")
                         }
                         ("UNINSTALL", Some(company_id)) => {
-                            self.tokens.company_uninstalled(company_id, at_ms, deadline)?
+                            events.company_uninstalled(company_id, at_ms, deadline)?
                         }
                         _ => WebhookOutcome::ignored("a company's token requires a consent"),
                     };
@@ -195,7 +196,9 @@ impl Webhooks {
         }
         let seen_at = seen.document.get("atMs").and_then(Value::as_i64).unwrap_or(now);
         let began_since = match resource_id {
-            Some(resource_id) => self.tokens.began_after(resource_id, seen_at, deadline)?,
+            Some(resource_id) => {
+                InstallationEvents::of(&self.tokens).began_after(resource_id, seen_at, deadline)?
+            }
             None => false,
         };
         let comes_when_repeated =

@@ -210,6 +210,10 @@ void tokens_are_exported_and_imported(const ghl::client &client, const ghl::conf
     exported[1].expires_at = *exported[1].expires_at - std::chrono::hours(1);
     report = other.tokens_import(exported);
     CHECK(report.imported < 2 && !report.skipped.empty() && !report.skipped[0].reason.empty());
+    const ghl::import_report planned = other.tokens_import(exported, true, true);
+    CHECK(planned.imported == 2 && planned.accepted.size() == 2 && planned.accepted[1].index == 1);
+    CHECK(planned.accepted[0].replaces && !planned.accepted[0].resource_id.empty());
+    CHECK(!other.tokens_import(exported).skipped.empty());
     CHECK(other.tokens_import(exported, true).imported == 2);
     CHECK(other.tokens_import(R"({"tokens": []})").imported == 0);
     CHECK(thrown<ghl::invalid_argument>([&] {

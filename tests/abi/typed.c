@@ -264,8 +264,21 @@ int main(int argc, char **argv) {
     CHECK(imported.skipped[0].resource_id != NULL && imported.skipped[0].reason != NULL);
     ghl_typed_import_report_clear(&imported);
     ghl_typed_import_report_clear(&imported);
+    OK(ghl_typed_tokens_import_dry_run(client, tokens.items, tokens.count, true, NULL, &imported,
+                                       &error));
+    CHECK(imported.imported == 2 && imported.skipped == NULL && imported.accepted_count == 2);
+    CHECK(imported.accepted[1].index == 1 && imported.accepted[1].replaces);
+    CHECK(strcmp(imported.accepted[1].resource_id, tokens.items[1].user_type[0] == 'C'
+                                                       ? tokens.items[1].company_id
+                                                       : tokens.items[1].location_id) == 0);
+    ghl_typed_import_report_clear(&imported);
+    /* Nothing was imported: without "replace" the older token is still refused. */
+    OK(ghl_typed_tokens_import_dry_run(client, tokens.items, tokens.count, false, NULL, &imported,
+                                       &error));
+    CHECK(imported.imported == 0 && imported.skipped_count == 2 && imported.accepted == NULL);
+    ghl_typed_import_report_clear(&imported);
     OK(ghl_typed_tokens_import(client, tokens.items, tokens.count, true, &imported, &error));
-    CHECK(imported.imported == 2 && imported.skipped == NULL);
+    CHECK(imported.imported == 2 && imported.skipped == NULL && imported.accepted == NULL);
     ghl_typed_import_report_clear(&imported);
     ghl_typed_token_page_clear(&tokens);
     OK(ghl_typed_tokens_import(client, NULL, 0, false, &imported, &error));

@@ -15,8 +15,6 @@ import tempfile
 import unittest
 import urllib.request
 from collections.abc import Generator
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -666,80 +664,3 @@ class ConfigurationTest(CliTest):
         ended = self.run_cli("list")
         self.assertEqual((ended.returncode, ended.stdout), (2, ""))
         return ended.stderr
-
-
-class DoctorTest(CliTest):
-    def test_healthy_setup_passes(self) -> None:
-        self.login()
-        ended = self.run_cli("doctor", "--json")
-        found = self.checks(ended)
-        names = ["library", "configuration", "store", "network", "clock", "version", "tokens"]
-        self.assertEqual((ended.returncode, ended.stderr, list(found)), (0, "", names))
-        self.assertEqual({check["outcome"] for check in found.values()}, {"ok"}, found)
-        text = self.ok("doctor")
-        self.assertIn(ghl_oauth.library_version(), text)
-        self.assertIn(str(self.folder / "tokens.db"), text)
-
-    def finds(self, name: str, outcome: str, *words: str, status: int) -> None:
-        ended = self.run_cli("doctor", "--json")
-        check = self.checks(ended)[name]
-        self.assertEqual((check["outcome"], ended.returncode), (outcome, status), ended.stdout)
-        for word in words:
-            self.assertIn(word, f"{check['message']} {check['help']}")
-
-    def test_missing_consent_is_reported(self) -> None:
-        self.finds("tokens", "consent", "ghl-oauth login", status=3)
-
-    def test_dead_token_is_reported(self) -> None:
-        self.login()
-        self.emulator.control("POST", "/tokens/revoke", {"resourceId": self.emulator.company_id})
-        self.assertEqual(self.run_cli("refresh", self.emulator.company_id).returncode, 3)
-        self.finds("tokens", "consent", self.emulator.company_id, "ghl-oauth login", status=3)
-
-    def test_unreadable_token_is_reported(self) -> None:
-        self.login()
-        damage(self.folder / "tokens.db", self.emulator.company_id)
-        self.finds("tokens", "problem", self.emulator.company_id, "cannot be read", status=1)
-
-    def test_unusable_configuration_is_reported(self) -> None:
-        self.configure(colour="red")
-        self.finds("configuration", "problem", "colour", status=1)
-
-    def test_memory_store_is_reported(self) -> None:
-        self.configure(store={"kind": "memory"})
-        self.finds("store", "problem", "memory", "sqlite", status=1)
-
-    def test_store_that_cannot_be_opened_is_reported(self) -> None:
-        (self.folder / "tokens.db").write_text("this is no database, however long one looks at it")
-        self.finds("store", "problem", "tokens.db", status=1)
-
-    @unittest.skipUnless(os.name == "posix", "modes are POSIX")
-    def test_store_readable_by_others_is_reported(self) -> None:
-        self.login()
-        (self.folder / "tokens.db").chmod(0o644)
-        self.finds("store", "warning", "0644", "chmod 600", status=0)
-
-    def test_unreachable_api_is_reported(self) -> None:
-        self.login()
-        self.configure(baseUrl=f"http://127.0.0.1:{free_port()}")
-        self.finds("network", "problem", status=1)
-
-    def test_wrong_clock_is_reported(self) -> None:
-        self.login()
-        for seconds, outcome, words, status in (
-            (3630, "problem", "60 min behind", 1),
-            (-3630, "problem", "60 min ahead", 1),
-            (130, "warning", "behind", 0),
-        ):
-            theirs = format_datetime(
-                datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True
-            )
-            self.emulator.fault(
-                "status", status=401, body="{}", headers=[["date", theirs]], count=1
-            )
-            self.finds("clock", outcome, words, status=status)
-
-    def test_refused_api_version_is_reported(self) -> None:
-        self.login()
-        self.emulator.fault("refusal", refusal="versionInvalid", endpoint="installed-locations")
-        self.finds("version", "problem", "v3", "apiVersion", status=1)

@@ -796,6 +796,14 @@ class SettingsTest(EmulatorTest):
                 "rsa_public_keys": [],
                 "max_age_seconds": 86400,
             },
+            consent_page={
+                "language": "es",
+                "title": "a",
+                "message": "b",
+                "failure_title": "c",
+                "failure_message": "d",
+                "color": "#0a7cff",
+            },
         )
         self.install(client)
         (request,) = self.emulator.requests("/oauth/token")

@@ -36,12 +36,14 @@ from .errors import (
 )
 from .models import (
     METRICS_CONTENT_TYPE,
+    AcceptedToken,
     Adoption,
     AuthorizationUrl,
     BusyResource,
     Event,
     FailedToken,
     ImportResult,
+    LastFailure,
     Location,
     Maintenance,
     MaintenanceProgress,
@@ -69,6 +71,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "METRICS_CONTENT_TYPE",
+    "AcceptedToken",
     "Adoption",
     "AuthorizationUrl",
     "BufferTooSmall",
@@ -86,6 +89,7 @@ __all__ = [
     "InternalError",
     "InvalidArgument",
     "InvalidRequest",
+    "LastFailure",
     "Location",
     "LocationInactive",
     "Maintenance",

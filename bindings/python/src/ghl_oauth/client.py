@@ -6,6 +6,7 @@ import base64
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Callable, Protocol, TypeVar
 
@@ -28,6 +29,8 @@ from .models import (
     Statistics,
     Token,
     TokenInfo,
+    TokenState,
+    epoch_ms,
     Webhook,
     WebhookOutcome,
     flag,
@@ -94,6 +97,7 @@ class Client:
         limits: Mapping[str, Any] | None = None,
         http: Mapping[str, Any] | None = None,
         webhook: Mapping[str, Any] | None = None,
+        consent_page: Mapping[str, str] | None = None,
     ) -> None:
         """Creates a client.
 
@@ -137,6 +141,10 @@ class Client:
             webhook: ``ed25519_public_keys`` (default: the vendor's) and ``rsa_public_keys``
                 (default: none), lists of keys in PEM, hex or base64; ``max_age_seconds`` (default:
                 any age).
+            consent_page: The page that the browser shows after :meth:`authorization_listen`:
+                ``language`` (``"en"``, the default, or ``"es"``), ``title``, ``message``,
+                ``failure_title`` and ``failure_message`` (plain text), and ``color``
+                (``"#rrggbb"``).
 
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped; ``parameter`` names it.
@@ -162,6 +170,7 @@ class Client:
             "limits": _in_camel_case(limits),
             "http": _in_camel_case(http),
             "webhook": _in_camel_case(webhook),
+            "consentPage": _in_camel_case(consent_page),
         }
         self._begin(config, store if isinstance(store, Store) else None)
 
@@ -392,7 +401,7 @@ class Client:
         For development and for programs without a web server: point an HTTPS tunnel from the
         redirect URI to the port, show the user the URL of :meth:`authorization_url`, and call this
         method. It listens on 127.0.0.1 only. The first redirect with the expected ``state`` ends
-        the wait: the browser shows a plain page that reports success or failure, and the port is
+        the wait: the browser shows a page with the result (``consent_page``), and the port is
         closed. Everything else is refused without ending the wait.
 
         Args:
@@ -519,6 +528,9 @@ class Client:
         *,
         company_id: str | None = None,
         user_type: str | None = None,
+        state: TokenState | str | None = None,
+        failing: bool | None = None,
+        expires_before: datetime | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
         timeout: float | None = None,
@@ -532,6 +544,10 @@ class Client:
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
+            state: Only tokens in this :class:`TokenState`.
+            failing: Whether to return only tokens whose last renewal failed. Default: False.
+            expires_before: Only tokens whose access token expires before this time. A time without
+                a time zone is local.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier list.
             timeout: As for :meth:`request`; for each page.
@@ -543,6 +559,9 @@ class Client:
         params: dict[str, Any] = {
             "companyId": company_id,
             "userType": user_type,
+            "state": None if state is None else str(state),
+            "failing": failing,
+            "expiresBefore": epoch_ms(expires_before),
             "pageSize": page_size,
         }
         params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
@@ -555,6 +574,9 @@ class Client:
         *,
         company_id: str | None = None,
         user_type: str | None = None,
+        state: TokenState | str | None = None,
+        failing: bool | None = None,
+        expires_before: datetime | None = None,
         page_size: int | None = None,
         page_token: str | None = None,
         timeout: float | None = None,
@@ -568,6 +590,10 @@ class Client:
         Args:
             company_id: Only this company and its locations.
             user_type: Only ``"Company"`` or only ``"Location"`` tokens.
+            state: Only tokens in this :class:`TokenState`.
+            failing: Whether to return only tokens whose last renewal failed. Default: False.
+            expires_before: Only tokens whose access token expires before this time. A time without
+                a time zone is local.
             page_size: The number of tokens per request, 1 to 1,000. Default: 100.
             page_token: Continue here: the ``next_page_token`` of an earlier export.
             timeout: As for :meth:`request`; for each page.
@@ -579,6 +605,9 @@ class Client:
         params: dict[str, Any] = {
             "companyId": company_id,
             "userType": user_type,
+            "state": None if state is None else str(state),
+            "failing": failing,
+            "expiresBefore": epoch_ms(expires_before),
             "pageSize": page_size,
         }
         params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
@@ -591,6 +620,7 @@ class Client:
         tokens: Iterable[Token | Mapping[str, Any]],
         *,
         replace: bool | None = None,
+        dry_run: bool | None = None,
         timeout: float | None = None,
         call_id: str | None = None,
     ) -> ImportResult:
@@ -606,6 +636,8 @@ class Client:
                 location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
                 (seconds from now).
             replace: Whether an older token may replace a newer one. Default: False.
+            dry_run: Only report what would be done, with the accepted tokens in
+                :attr:`ImportResult.accepted`. Default: False.
             timeout: As for :meth:`request`.
             call_id: As for :meth:`request`.
 
@@ -621,6 +653,7 @@ class Client:
                 library.ghl_tokens_import,
                 tokens=documents,
                 replace=replace,
+                dryRun=dry_run,
                 timeoutMs=milliseconds(timeout),
                 callId=call_id,
             )

@@ -45,6 +45,11 @@ def _moment(epoch_ms: int | None) -> datetime | None:
         return edge.replace(tzinfo=timezone.utc)
 
 
+def epoch_ms(moment: datetime | None) -> int | None:
+    """A time in milliseconds since the epoch. Without a time zone it is local."""
+    return None if moment is None else (moment.astimezone(timezone.utc) - _EPOCH) // _MILLISECOND
+
+
 def flag(value: bool | str | None) -> bool | None:
     """A boolean from the API, which sends some as strings."""
     return None if value is None else value in (True, "true")
@@ -132,6 +137,48 @@ class Token:
 
 
 @dataclass(frozen=True)
+class LastFailure:
+    """The last failed renewal of a token; a success ends it."""
+
+    first_at: datetime | None
+    """The first failure since the last success (UTC)."""
+    at: datetime | None
+    """The newest failure (UTC)."""
+    attempts: int
+    """Failed attempts since the last success. A failed mint is counted about once a minute."""
+    status: str
+    """The name of the status, such as ``"GHL_ERR_SERVER"``."""
+    message: str
+    """The server's message if there is one, otherwise the error's; at most 200 bytes."""
+    http_status: int | None
+    trace_id: str | None
+    """The server's id of the request, for the vendor's support."""
+    next_attempt_at: datetime | None
+    """The earliest time of the next attempt (UTC); None if only a consent or an import helps."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> LastFailure:
+        """Reads the library's form."""
+        return cls(
+            first_at=_moment(raw.get("firstAt")),
+            at=_moment(raw.get("at")),
+            attempts=raw.get("attempts", 0),
+            status=raw.get("status", ""),
+            message=raw.get("message", ""),
+            http_status=raw.get("httpStatus"),
+            trace_id=raw.get("traceId"),
+            next_attempt_at=_moment(raw.get("nextAttemptAt")),
+            raw=raw,
+        )
+
+    @classmethod
+    def or_none(cls, raw: Mapping[str, Any] | None) -> LastFailure | None:
+        """Reads the library's form, which may be null."""
+        return None if raw is None else cls.from_json(raw)
+
+
+@dataclass(frozen=True)
 class TokenInfo:
     """The metadata of a stored token, without its secrets."""
 
@@ -150,6 +197,10 @@ class TokenInfo:
     state: str
     """A :class:`TokenState`. A later version of the library may add states; those are strings."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+    last_success_at: datetime | None = None
+    """When the API last granted a token (UTC); None if that is unknown, as after an import."""
+    last_failure: LastFailure | None = None
+    """The last failed renewal; None if the last one succeeded."""
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> TokenInfo:
@@ -164,6 +215,8 @@ class TokenInfo:
             refreshable=bool(raw.get("refreshable")),
             state=_state(raw.get("state")),
             raw=raw,
+            last_success_at=_moment(raw.get("lastSuccessAt")),
+            last_failure=LastFailure.or_none(raw.get("lastFailure")),
         )
 
 
@@ -375,13 +428,26 @@ class SkippedToken:
 
 
 @dataclass(frozen=True)
+class AcceptedToken:
+    """A token that an import would store."""
+
+    index: int
+    """Its index in the list that was passed."""
+    resource_id: str
+    replaces: bool
+    """Whether a token is stored already."""
+
+
+@dataclass(frozen=True)
 class ImportResult:
     """The result of an import."""
 
     imported: int
-    """How many tokens were stored."""
+    """How many tokens were stored, or would be."""
     skipped: tuple[SkippedToken, ...]
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+    accepted: tuple[AcceptedToken, ...] = ()
+    """The tokens that would be stored, if the import was a dry run."""
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> ImportResult:
@@ -392,7 +458,13 @@ class ImportResult:
             )
             for skip in raw["skipped"]
         )
-        return cls(imported=raw["imported"], skipped=tuple(skipped), raw=raw)
+        accepted = (
+            AcceptedToken(token["index"], token["resourceId"], token["replaces"])
+            for token in raw.get("accepted", ())
+        )
+        return cls(
+            imported=raw["imported"], skipped=tuple(skipped), raw=raw, accepted=tuple(accepted)
+        )
 
 
 @dataclass(frozen=True)
@@ -782,6 +854,9 @@ class Event:
     error: GhlError | None
     """The failure, or None."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+    last_failure: LastFailure | None = None
+    """For ``"token.refreshFailed"`` and ``"token.reauthorizationRequired"``: the failure as the
+    list of tokens shows it."""
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Event:
@@ -794,4 +869,5 @@ class Event:
             expires_at=_moment(raw.get("expiresAt")),
             error=None if error is None else from_json(error),
             raw=raw,
+            last_failure=LastFailure.or_none(raw.get("lastFailure")),
         )

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 
 PATH_VARIABLE = "GHL_OAUTH_CONFIG"
 SECRET_VARIABLE = "GHL_OAUTH_CLIENT_SECRET"
+
+_BASE_URL = "https://services.leadconnectorhq.com"
 
 _EXAMPLE = (
     '{"clientId": "…", "clientSecretFile": "secret.txt", '
@@ -47,6 +50,30 @@ class Configuration:
         """``"sqlite"``, ``"memory"`` and so on."""
         store = self.document["store"]
         return str(store.get("kind")) if isinstance(store, dict) else "?"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The API's host and port."""
+        url = urlsplit(str(self.document.get("baseUrl") or _BASE_URL))
+        try:
+            port = url.port
+        except ValueError:
+            port = None
+        return url.hostname or "?", port or (80 if url.scheme == "http" else 443)
+
+    @property
+    def server(self) -> str:
+        """The API's host and port, and the proxy before it, for messages."""
+        host, port = self.address
+        server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return f"{server} through the proxy {self.proxy}" if self.proxy else server
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy's host and port, without its password; None if there is none."""
+        http = self.document.get("http")
+        url = http.get("proxy") if isinstance(http, dict) else None
+        return str(url).rpartition("@")[2].rpartition("//")[2].rstrip("/") if url else None
 
 
 def place(option: str | None) -> Path:

@@ -1,15 +1,17 @@
-"""Output: tables, JSON, errors, progress bar. Results go to stdout, everything else to stderr."""
+"""Output: tables, JSON, errors, colours. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import GhlError
-from ..models import FailedToken, MintProgress, TokenInfo
+from ..models import FailedToken, TokenInfo
 from . import status
 
 
@@ -33,22 +35,118 @@ class Unsaved(Exception):
         self.errors = errors
 
 
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1}
+
+_STATES = {"ok": "green", "inactive": "yellow", "reauthorizationRequired": "red", "unsaved": "red"}
+
+
+def prepare() -> None:
+    """Prepares the standard streams: text of any language is printed, if necessary escaped."""
+    for number in range(3):
+        # A closed descriptor would be the next file that is opened, for instance the database.
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def discard_stdout() -> None:
+    """Lets nothing more be written to stdout, not even by the interpreter's last flush."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def put(text: str, end: str = "\n") -> None:
+    """Prints a result on stdout.
+
+    Raises:
+        BrokenPipeError: The reader has closed the pipe.
+        Refusal: The text cannot be written, for instance because the disk is full.
+    """
+    if sys.stdout is None:
+        raise Refusal("stdout is closed", "redirect stdout to a file, or to /dev/null")
+    try:
+        sys.stdout.write(text + end)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Refusal(
+            f"stdout cannot be written: {error.strerror}",
+            "the result is lost: free disk space or use another file, then run the command again",
+        ) from None
+
+
 def say(text: str) -> None:
-    """Prints a message on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints a message on stderr. A stderr that cannot be written is ignored."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal that can move its cursor."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, colour: str | None, stream: TextIO | None = None) -> str:
+    """Colours a text if its stream is a terminal and ``NO_COLOR`` is not set.
+
+    Args:
+        text: The text.
+        colour: ``"red"``, ``"green"``, ``"yellow"``, ``"cyan"`` or ``"bold"``; None: no colour.
+        stream: Where it will be printed. Default: stdout.
+    """
+    stream = sys.stdout if stream is None else stream
+    if colour is None or os.environ.get("NO_COLOR") or not is_terminal(stream):
+        return text
+    if sys.platform == "win32" and "WT_SESSION" not in os.environ:
+        return text  # the old console prints the escape codes
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+
+def warn(text: str) -> None:
+    """Prints a warning on stderr."""
+    say(f"ghl-oauth: {paint('warning', 'yellow', sys.stderr)}: {plain(text)}")
 
 
 def show_json(document: Any) -> None:
     """Prints a result as JSON."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    put(json.dumps(document, indent=2, ensure_ascii=not _writes_unicode(sys.stdout)))
 
 
-def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a result as a table with aligned columns."""
+def _writes_unicode(stream: TextIO | None) -> bool:
+    return str(getattr(stream, "encoding", "")).lower().replace("_", "-") in ("utf-8", "utf8")
+
+
+def show_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], colours: dict[str, str] | None = None
+) -> None:
+    """Prints a result as a table with aligned columns.
+
+    Args:
+        titles: The titles of the columns.
+        rows: The cells.
+        colours: The colours of cells with these texts.
+    """
     table = [list(titles), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    lines = []
+    for number, row in enumerate(table):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        cells[-1] = cells[-1].rstrip()
+        if number == 0:
+            cells = [paint(cell, "bold") for cell in cells]
+        elif colours:
+            cells = [
+                paint(cell, colours.get(text)) if text in colours else cell
+                for cell, text in zip(cells, row)
+            ]
+        lines.append("  ".join(cells).rstrip())
+    put("\n".join(lines))
 
 
 def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
@@ -70,6 +168,7 @@ def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
             )
             for token in tokens
         ),
+        _STATES,
     )
 
 
@@ -98,15 +197,18 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
         say(
             json.dumps(
                 {"error": {**error.raw, "message": error.message, "help": error.help}},
-                ensure_ascii=False,
+                ensure_ascii=not _writes_unicode(sys.stderr),
             )
         )
         return
-    say(f"ghl-oauth: {plain(error.message)}")
+    say(f"{paint('ghl-oauth:', 'red', sys.stderr)} {plain(error.message)}")
     if error.resource_id:
         say(f"  resource: {plain(error.resource_id)}")
     if error.parameter:
         say(f"  parameter: {plain(error.parameter)}")
+    server = error.raw.get("server")
+    if server:
+        say(f"  server: {plain(str(server))}")
     if error.help:
         say(f"  help: {plain(error.help)}")
     if error.sent:
@@ -126,39 +228,19 @@ def show_failed(failed: Iterable[FailedToken], as_json: bool) -> None:
         show_error(error, as_json)
 
 
+def size(count: int) -> str:
+    """A number of bytes in its largest unit."""
+    for limit, unit in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")):
+        if count >= limit:
+            return f"{count / limit:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def arrow() -> str:
+    """The sign before a cure."""
+    return "→" if _writes_unicode(sys.stdout) else "->"
+
+
 def plain(text: str) -> str:
     """Replaces control characters, so that untrusted text cannot control the terminal."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
-class Bar:
-    """A progress bar on one line of a terminal; prints nothing if stderr is not a terminal."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._width = 0
-
-    def __call__(self, progress: MintProgress) -> None:
-        """Draws the progress."""
-        if not self._shown:
-            return
-        done = progress.done + progress.failed
-        if progress.total:
-            filled = 30 * done // progress.total
-            line = f"[{'#' * filled}{'.' * (30 - filled)}] {done}/{progress.total}"
-        else:
-            line = f"{done} locations"
-        line += f"  {progress.per_second:.1f}/s"
-        if progress.failed:
-            line += f"  {progress.failed} failed"
-        if progress.seconds_left is not None:
-            line += f"  {duration(progress.seconds_left)} left"
-        sys.stderr.write("\r" + line.ljust(self._width))
-        sys.stderr.flush()
-        self._width = len(line)
-
-    def end(self) -> None:
-        """Ends the line."""
-        if self._width:
-            sys.stderr.write("\n")
-            self._width = 0

@@ -14,7 +14,7 @@ from ..client import Client
 from ..errors import Cancelled, GhlError
 from ..models import Event
 from .configuration import Configuration, read
-from .output import Refusal, Unsaved, say, show_error
+from .output import Refusal, Unsaved, say, show_error, warn
 
 Result = TypeVar("Result")
 
@@ -89,7 +89,7 @@ class Session:
         """Starts a session with the value of ``--config``, or None."""
         configuration = read(config_option)
         for warning in configuration.warnings:
-            say(f"ghl-oauth: warning: {warning}")
+            warn(warning)
         return cls(configuration)
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
             )
         else:
             verb = "would be adopted" if options.dry_run else "adopted"
-            print(
+            output.put(
                 f"{done.adopted} {verb}, {len(done.skipped)} skipped, {len(done.failed)} unreadable"
             )
             for skip in done.skipped:

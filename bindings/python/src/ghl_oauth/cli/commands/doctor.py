@@ -3,351 +3,200 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import stat
+import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Iterator
 
-from ... import _library
 from ...client import Client
-from ...errors import GhlError, ReauthorizationRequired
-from ...models import FailedToken, OtherClient, Response, TokenInfo
+from ...errors import GhlError
 from .. import output, status
+from ..bar import Line
+from ..checks import Check, Stage, network, setup, store
+from ..checks import tokens as stored
 from ..configuration import Configuration, read
-from ..session import Session
+from ..task import Task
 
-# The local clock determines when tokens expire and how old webhooks are.
-_CLOCK_WARNING = 30
-_CLOCK_PROBLEM = 300
+DESCRIPTION = (
+    "Checks the configuration, webhook keys, store, network, certificate, clock, API version, "
+    "client credentials and tokens. It writes a probe to the store, asks the API with up to four "
+    "of the tokens, and ends within 10 seconds. The exit status is that of the worst finding."
+)
+EXAMPLES = (
+    "ghl-oauth doctor",
+    "ghl-oauth doctor --json | jq -r '.checks[] | select(.exitStatus > 0) | .message'",
+)
 
-_MOST_NAMED = 10
+_LIMIT = 8.0
+"""When the store and the network are given up, in seconds."""
 
-DESCRIPTION = "Checks the configuration, library, store, network, clock, API version and tokens."
-EXAMPLES = ("ghl-oauth doctor", "ghl-oauth doctor --json  # for a monitoring system")
+_TOKENS_LIMIT = 9.0
+"""When the requests with tokens are given up, in seconds."""
+
+_COLOURS = {"ok": "green", "warning": "yellow", "consent": "red", "problem": "red"}
+
+# The worst first.
+_SEVERITY = (
+    status.UNSAVED,
+    status.ERROR,
+    status.USAGE,
+    status.UNREADABLE,
+    status.CONSENT,
+    status.LATER,
+)
 
 
 def arguments(_parser: argparse.ArgumentParser) -> None:
     """Adds the command's own arguments: none."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """A result. ``outcome``: ``ok``, ``warning``, ``problem``, ``consent`` or ``skipped``."""
-
-    name: str
-    outcome: str
-    message: str
-    help: str | None = None
-
-
 def run(options: argparse.Namespace) -> int:
     """Runs and prints all checks, and returns the exit status."""
     found = []
-    for check in _checks(options.config):
+    waiting = _Waiting()
+    examination = _Examination(options.config, waiting)
+    for check in examination.checks():
         found.append(check)
+        waiting.end()
         if not options.json:
-            print(f"{check.outcome:<8} {check.name:<14} {output.plain(check.message)}", flush=True)
+            outcome = output.paint(f"{check.outcome:<8}", _COLOURS.get(check.outcome))
+            output.put(f"{outcome} {check.name:<14} {output.plain(check.message)}")
             if check.help:
-                print(f"{'':<8} {'':<14} → {output.plain(check.help)}", flush=True)
-    outcomes = {check.outcome for check in found}
+                output.put(f"{'':<8} {'':<14} {output.arrow()} {output.plain(check.help)}")
+    statuses = {check.status for check in found}
+    worst = next((each for each in _SEVERITY if each in statuses), status.OK)
     if options.json:
-        good = not outcomes & {"problem", "consent"}
-        output.show_json({"ok": good, "checks": [asdict(check) for check in found]})
-    if "problem" in outcomes:
-        return status.ERROR
-    return status.CONSENT if "consent" in outcomes else status.OK
+        document = [
+            {
+                "name": check.name,
+                "outcome": check.outcome,
+                "message": check.message,
+                "help": check.help,
+                "exitStatus": check.status,
+            }
+            for check in found
+        ]
+        output.show_json({"ok": worst == status.OK, "exitStatus": worst, "checks": document})
+    if examination.hangs:
+        # A call that hangs in the library could keep the interpreter from ending.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(worst)
+    return worst
 
 
-def _checks(config_option: str | None) -> Iterator[Check]:
-    yield _library_found()
-    try:
-        configuration = read(config_option)
-    except GhlError as error:
-        yield _failed("configuration", error)
-        return
-    for warning in configuration.warnings:
-        yield Check("configuration", "warning", warning)
-    try:
-        session = Session(configuration)
-    except GhlError as error:
-        store = error.status == "GHL_ERR_STORE"
-        if store:
-            yield _configured(configuration)
-        yield _failed("store" if store else "configuration", error)
-        return
-    yield _configured(configuration)
-    try:
-        yield from _with_client(session, configuration)
-    finally:
-        session.close()
+class _Waiting:
+    """Says what a step waits for: on a terminal at once, otherwise after a second."""
 
+    def __init__(self) -> None:
+        self._line = Line()
+        self._told: set[str] = set()
 
-def _with_client(session: Session, configuration: Configuration) -> Iterator[Check]:
-    tokens: list[TokenInfo] | None = None
-    unreadable: tuple[FailedToken, ...] = ()
-    try:
-        tokens, unreadable = session.run(_all_tokens)
-    except GhlError as error:
-        yield _failed("store", error)
-    else:
-        yield from _store(configuration)
-        yield from _unreadable(unreadable)
-    yield from session.run(lambda client: list(_network(client, configuration, tokens or [])))
-    if tokens is not None and (tokens or not unreadable):
-        yield from _tokens(tokens)
-    if tokens is not None:
+    def until_ended(self, task: Task[None], stage: Stage, until: float) -> bool:
+        """Waits for a task. Returns whether it has ended."""
+        begun = time.monotonic()
         try:
-            yield from _rotation(
-                session.run(lambda client: client.tokens_adopt()).clients,
-                bool(tokens or unreadable),
-            )
+            while not task.wait(min(until, time.monotonic() + 0.25)):
+                now = time.monotonic()
+                if now >= until:
+                    return False
+                if self._line.shown:
+                    self._line.draw(f"{stage.text} ({now - begun:.0f} s)")
+                elif now - begun >= 1 and stage.text not in self._told:
+                    self._told.add(stage.text)
+                    output.say(f"ghl-oauth: {stage.text}")
+            return True
+        finally:
+            self._line.erase()
+
+    def end(self) -> None:
+        """Removes the message from the terminal."""
+        self._line.erase()
+
+
+class _Examination:
+    """All checks. The store and the network are checked at the same time."""
+
+    def __init__(self, config_option: str | None, waiting: _Waiting) -> None:
+        self._config_option = config_option
+        self._waiting = waiting
+        self.hangs = False
+        """Whether a step has not ended."""
+
+    def checks(self) -> Iterator[Check]:
+        """Runs the checks. Yields the findings in a fixed order, as soon as they are known."""
+        begun = time.monotonic()
+        yield setup.library()
+        try:
+            configuration = read(self._config_option)
+            # Finds wrong keys and values, without touching the store.
+            Client.from_config({**configuration.document, "store": {"kind": "memory"}}).close()
         except GhlError as error:
-            yield _failed("store", error)
-    # The check of the API version may have refreshed a token.
-    for lost in session.insist():
-        yield Check("store", "problem", f"{lost.resource_id}: {lost.message}", lost.help)
+            yield Check(
+                "configuration",
+                "problem",
+                f"{error.message}" + (f" ({error.parameter})" if error.parameter else ""),
+                error.help,
+                status.of(error),
+            )
+            return
+        yield from setup.configuration(configuration)
+        yield setup.webhooks(configuration)
+        found, reached = store.Found(), list[Check]()
+        storing, calling = Stage("checking the store"), Stage("checking the network")
+        examined = Task(lambda: store.examine(configuration, storing, found))
+        called = Task(lambda: network.examine(configuration, calling, reached))
+        until = begun + _LIMIT
+        if self._waiting.until_ended(examined, storing, until):
+            examined.result()
+        else:
+            self.hangs = True
+            found.checks.append(store.held(configuration.store_path, storing, _LIMIT))
+        yield from found.checks
+        if self._waiting.until_ended(called, calling, until):
+            called.result()
+        else:
+            self.hangs = True
+            reached.append(
+                Check(
+                    "network",
+                    "problem",
+                    f"no answer within {_LIMIT:.0f} s while {calling.text}",
+                    "check the network, the firewall and the proxy",
+                    status.LATER,
+                )
+            )
+        yield from reached
+        healthy = any(check.name == "network" and check.outcome == "ok" for check in reached)
+        yield from self._tokens(configuration, found, healthy, begun + _TOKENS_LIMIT)
 
-
-def _all_tokens(client: Client) -> tuple[list[TokenInfo], tuple[FailedToken, ...]]:
-    pages = client.tokens_list(page_size=1000)
-    return list(pages), pages.failed
-
-
-def _unreadable(failed: Sequence[FailedToken]) -> Iterator[Check]:
-    if failed:
-        ids = ", ".join(str(each.resource_id) for each in failed[:_MOST_NAMED])
-        more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
-        first = failed[0].error
-        yield Check(
-            "tokens", "problem", f"cannot be read: {ids}{more}: {first.message}", first.help
-        )
-
-
-def _rotation(clients: Sequence[OtherClient], holds: bool) -> Iterator[Check]:
-    """Tokens of other client ids: of another app, or of this app before a key rotation."""
-    if clients:
-        ids = ", ".join(f"{each.client_id} ({each.tokens})" for each in clients[:_MOST_NAMED])
-        more = f" and {len(clients) - _MOST_NAMED} more" if len(clients) > _MOST_NAMED else ""
-        yield Check(
-            "client id",
-            "ok" if holds else "warning",
-            f"the database holds tokens of other client ids: {ids}{more}",
-            f"if this app's client id was {clients[0].client_id} before: ghl-oauth adopt --from "
-            f"{clients[0].client_id}",
-        )
-
-
-def _library_found() -> Check:
-    version = _library.library_version()
-    message = f"version {version}, ABI {_library.abi_version()}, {_library.library._name}"
-    try:
-        package = metadata.version("ghl-oauth")
-    except metadata.PackageNotFoundError:
-        package = version
-    if package != version:
-        return Check(
-            "library",
-            "warning",
-            message,
-            f"the Python package has version {package}: install both from one build, or unset "
-            "GHL_OAUTH_LIBRARY",
-        )
-    return Check("library", "ok", message)
-
-
-def _configured(configuration: Configuration) -> Check:
-    return Check(
-        "configuration",
-        "ok",
-        f"{configuration.path}; client secret from {configuration.secret_from}",
-    )
-
-
-def _store(configuration: Configuration) -> Iterator[Check]:
-    path = configuration.store_path
-    if path is None:
-        if configuration.store_kind == "memory":
+    def _tokens(
+        self, configuration: Configuration, found: store.Found, healthy: bool, until: float
+    ) -> Iterator[Check]:
+        if found.tokens is None:
+            return
+        if found.tokens or not found.unreadable:
+            yield from stored.states(found.tokens)
+        yield from store.rotation(found.others, bool(found.tokens or found.unreadable))
+        client = found.client
+        if client is None or self.hangs:
+            return
+        if healthy and found.tokens:
+            trial = stored.Trial(client, configuration, found.tokens, until)
+            if trial.tried and not trial.wait(until):
+                # A refresh that was sent is not abandoned: its answer holds the only new token.
+                output.say("ghl-oauth: waiting for the answer to a refresh, to save the new token")
+                client.cancel()
+                trial.wait(time.monotonic() + 600)
+            yield from trial.checks()
+        unsaved = client.stats()["tokens"]["unsaved"]
+        client.close()
+        if unsaved:
             yield Check(
                 "store",
                 "problem",
-                "memory: tokens are lost when the process ends",
-                'configure a durable store: "store": {"kind": "sqlite", "path": "tokens.db"}',
+                f"{unsaved} new tokens were not saved and are lost",
+                "repair the store, then let the users consent again",
+                status.UNSAVED,
             )
-        else:
-            yield Check("store", "ok", f"{configuration.store_kind}, durable")
-        return
-    for place in (path, path.parent):
-        if not os.access(place, os.W_OK):
-            yield Check(
-                "store", "problem", f"{place} is not writable", "grant this user write permission"
-            )
-            return
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if os.name == "posix" and mode & 0o077:
-        yield Check(
-            "store",
-            "warning",
-            f"{path}: readable by other users (mode {mode:04o})",
-            f"chmod 600 {path}",
-        )
-    else:
-        yield Check("store", "ok", f"{path}: {configuration.store_kind}, durable, mode {mode:04o}")
-    system = _file_system(path)
-    if system in ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"):
-        yield Check(
-            "store",
-            "problem",
-            f"{path} is on a network file system ({system}), which has no reliable file locks",
-            "move it to a local disk",
-        )
-
-
-def _file_system(path: Path) -> str | None:
-    """The type of the file's file system; None if unknown (only Linux reports it)."""
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    place = path.resolve()
-    lines = [line.split() for line in mounts.splitlines()]
-    holding = [
-        (len(line[1]), line[2]) for line in lines if Path(line[1]) in (place, *place.parents)
-    ]
-    return max(holding)[1] if holding else None
-
-
-def _network(
-    client: Client, configuration: Configuration, tokens: Iterable[TokenInfo]
-) -> Iterator[Check]:
-    base_url = configuration.document.get("baseUrl") or "https://services.leadconnectorhq.com"
-    begun = time.time()
-    try:
-        # Without a token: an error response also shows that the API is reachable.
-        answer = client.request("GET", "/oauth/installed-locations")
-    except GhlError as error:
-        yield _failed("network", error)
-        for name in ("clock", "version"):
-            yield Check(name, "skipped", "the API is unreachable")
-        return
-    ended = time.time()
-    if answer.status >= 500:
-        yield Check(
-            "network",
-            "warning",
-            f"{base_url} responds with status {answer.status}",
-            "try again later",
-        )
-    else:
-        yield Check("network", "ok", f"{base_url} responds in {1000 * (ended - begun):.0f} ms")
-    yield _clock(answer, begun, ended)
-    yield _version(client, configuration, tokens, answer)
-
-
-def _clock(answer: Response, begun: float, ended: float) -> Check:
-    try:
-        theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-    except (TypeError, ValueError, IndexError):
-        return Check("clock", "skipped", "the response has no Date header")
-    # The header has a resolution of one second.
-    ahead = max(begun - theirs - 1, 0) - max(theirs - ended, 0)
-    if abs(ahead) < _CLOCK_WARNING:
-        return Check("clock", "ok", f"within {max(1, round(abs(ahead)))} s of the server's clock")
-    direction = "ahead of" if ahead > 0 else "behind"
-    return Check(
-        "clock",
-        "problem" if abs(ahead) >= _CLOCK_PROBLEM else "warning",
-        f"is {output.duration(round(abs(ahead)))} {direction} the server's clock",
-        "synchronize the system clock with NTP; otherwise tokens are refreshed too early or too "
-        "late",
-    )
-
-
-def _version(
-    client: Client, configuration: Configuration, tokens: Iterable[TokenInfo], answer: Response
-) -> Check:
-    version = configuration.document.get("apiVersion") or "v3"
-    help_text = 'set "apiVersion" in the configuration; this library is built for v3'
-    said = _words(answer.body)
-    usable = [token for token in tokens if token.state == "ok" and token.user_type == "Company"]
-    if "version" in said:
-        return Check(
-            "version", "problem", f"the API refuses the Version header {version}: {said}", help_text
-        )
-    if not usable:
-        return Check(
-            "version",
-            "ok",
-            f"the Version header {version} is not refused; a full check needs a company token",
-        )
-    try:
-        next(client.installed_locations(usable[0].resource_id, page_size=1), None)
-    except ReauthorizationRequired as error:
-        return Check("version", "consent", error.message, "ghl-oauth login")
-    except GhlError as error:
-        said = str(error.api and error.api.get("message"))
-        if "version" in said.lower():
-            return Check(
-                "version",
-                "problem",
-                f"the API refuses the Version header {version}: {said}",
-                help_text,
-            )
-        return _failed("version", error)
-    return Check(
-        "version", "ok", f"the API accepts {version} and the token of {usable[0].resource_id}"
-    )
-
-
-def _words(body: object) -> str:
-    message = body.get("message") if isinstance(body, dict) else body
-    return str(message).lower()[:200]
-
-
-def _tokens(tokens: list[TokenInfo]) -> Iterator[Check]:
-    if not tokens:
-        yield Check(
-            "tokens", "consent", "no token is stored", "ghl-oauth login, or ghl-oauth import"
-        )
-        return
-    kinds = Counter(token.user_type or "unknown" for token in tokens)
-    now = datetime.now(timezone.utc)
-    dead = sum(1 for token in tokens if token.expires_at is not None and token.expires_at < now)
-    message = ", ".join(f"{count} of type {kind}" for kind, count in sorted(kinds.items()))
-    if dead:
-        yield Check(
-            "tokens",
-            "ok",
-            f"{message}; {dead} expired",
-            "they are refreshed at their next use; to avoid the wait, run `ghl-oauth maintain` "
-            "every few minutes",
-        )
-    else:
-        yield Check("tokens", "ok", message)
-    for state, outcome, words, help_text in (
-        ("reauthorizationRequired", "consent", "the user must consent again", "ghl-oauth login"),
-        (
-            "inactive",
-            "warning",
-            "the location is paused",
-            "the token is kept; check the location's subscription",
-        ),
-        ("unsaved", "problem", "the store did not save the newest token", "check the store"),
-    ):
-        ids = [token.resource_id for token in tokens if token.state == state]
-        if ids:
-            more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
-            yield Check(
-                "tokens", outcome, f"{words}: {', '.join(ids[:_MOST_NAMED])}{more}", help_text
-            )
-
-
-def _failed(name: str, error: GhlError) -> Check:
-    outcome = "consent" if isinstance(error, ReauthorizationRequired) else "problem"
-    parameter = f" ({error.parameter})" if error.parameter else ""
-    return Check(name, outcome, f"{error.message}{parameter}", error.help)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 
 from ...client import Client
 from ...models import FailedToken
-from .. import report
+from .. import output, report
 from ..arguments import filters
 from ..output import Refusal, say
 from ..session import Session
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     with Session.begin(options.config) as session:
         if options.output == "-":
             text, failed = session.run(fetch)
-            sys.stdout.write(text)
+            output.put(text, end="")
         else:
             try:
                 descriptor = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _consent(session: Session, options: argparse.Namespace) -> None:
     if session.configuration.store_kind == "memory":
-        say("ghl-oauth: warning: the store is in memory: the token is lost when this command ends")
+        output.warn("the store is in memory: the token is lost when this command ends")
     link = session.client.authorization_url(
         scopes=options.scopes, redirect_uri=options.redirect_uri, version_id=options.version_id
     )

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 
 from .. import output, report
 from ..arguments import number, text
+from ..bar import Bar
 from ..session import Session
 
 DESCRIPTION = (
@@ -31,11 +32,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Refreshes the tokens that are due."""
     with Session.begin(options.config) as session:
-        done = session.run(
-            lambda client: client.tokens_maintain(
-                company_id=options.company, concurrency=options.concurrency
+        with Bar() as bar:
+            done = session.run(
+                lambda client: client.tokens_maintain(
+                    company_id=options.company, concurrency=options.concurrency, progress=bar
+                )
             )
-        )
         if options.json:
             output.show_json(dict(done.raw))
         else:
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
             sealing = ""
             if done.resealed or done.unsealed:
                 sealing = f"; {done.resealed} resealed, {done.unsealed} not resealed"
-            print(
+            output.put(
                 f"{done.checked} due: {done.refreshed} refreshed, {len(done.failed)} "
                 f"failed{sealing}; next due {due}"
             )

@@ -6,6 +6,7 @@ import argparse
 
 from .. import output, report
 from ..arguments import number, text
+from ..bar import Bar
 from ..session import Session
 
 DESCRIPTION = (
@@ -33,9 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Mints tokens for many locations."""
-    bar = output.Bar()
     with Session.begin(options.config) as session:
-        try:
+        with Bar() as bar:
             minting = session.run(
                 lambda client: client.tokens_mint(
                     options.company,
@@ -45,12 +45,10 @@ def run(options: argparse.Namespace) -> int:
                     progress=bar,
                 )
             )
-        finally:
-            bar.end()
         if options.json:
             output.show_json(dict(minting.raw))
         else:
-            print(
+            output.put(
                 f"{minting.total} locations: {minting.minted} minted, {minting.fresh} not due, "
                 f"{len(minting.failed)} failed"
             )

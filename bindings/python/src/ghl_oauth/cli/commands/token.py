@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .. import status
+from .. import output, status
 from ..arguments import resource as arguments
 from ..session import Session
 
@@ -24,5 +24,5 @@ __all__ = ["DESCRIPTION", "EXAMPLES", "arguments", "run"]
 def run(options: argparse.Namespace) -> int:
     """Prints a valid access token and nothing else."""
     with Session.begin(options.config) as session:
-        print(session.run(lambda client: client.access_token(options.resource)), flush=True)
+        output.put(session.run(lambda client: client.access_token(options.resource)))
     return status.OK

@@ -1,0 +1,61 @@
+"""The checks of ``ghl-oauth doctor``. Each module checks one thing that tokens depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...errors import GhlError, ReauthorizationRequired
+from .. import status
+
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Check:
+    """A finding.
+
+    ``outcome`` is ``ok``, ``skipped``, ``warning``, ``consent`` or ``problem``.
+    """
+
+    name: str
+    outcome: str
+    message: str
+    help: str | None = None
+    exit_status: int | None = None
+    """The exit status that it deserves. None: the usual one of its outcome."""
+
+    @property
+    def status(self) -> int:
+        """The exit status of a run in which nothing worse was found."""
+        if self.outcome == "consent":
+            return status.CONSENT
+        if self.outcome != "problem":
+            return status.OK
+        return status.ERROR if self.exit_status is None else self.exit_status
+
+
+class Stage:
+    """What a thread is doing, for the messages of the thread that waits for it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def failed(name: str, error: GhlError) -> Check:
+    """The finding for an error of the library."""
+    outcome = "consent" if isinstance(error, ReauthorizationRequired) else "problem"
+    parameter = f" ({error.parameter})" if error.parameter else ""
+    return Check(name, outcome, f"{error.message}{parameter}", error.help, status.of(error))
+
+
+def names(ids: Sequence[str]) -> str:
+    """A list of ids, shortened."""
+    more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
+    return ", ".join(ids[:_MOST_NAMED]) + more
+
+
+def short(text: str, limit: int = 200) -> str:
+    """The first line of a text, shortened."""
+    line = text.strip().split("\n", 1)[0].rstrip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"

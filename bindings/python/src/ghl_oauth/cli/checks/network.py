@@ -1,0 +1,214 @@
+"""The checks of the network: server, proxy, certificate, clock, API version, credentials."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from ...client import Client
+from ...errors import GhlError, NetworkError, ReauthorizationRequired, Timeout, Unauthorized
+from ...models import Response
+from ..configuration import Configuration
+from ..output import duration
+from . import Check, Stage, certificate, failed, short
+from .setup import VENDOR
+
+# The local clock determines when tokens expire and how old webhooks are.
+_CLOCK_WARNING = 30
+_CLOCK_PROBLEM = 300
+
+_PROBE_CODE = "ghl-oauth-doctor"
+"""An authorization code that was never issued."""
+
+_TIMEOUT = 3.5
+"""The time limit of a request, in seconds."""
+
+_CLOCK_HELP = (
+    "synchronize the system clock with NTP; otherwise tokens are refreshed too early or too late"
+)
+
+VERSION_HELP = 'remove "apiVersion" from the configuration; this library is built for v3'
+
+SECRET_HELP = (
+    "copy client ID and client secret again from one client key in the developer portal: the key "
+    "may have been deleted or replaced. No stored token was used up"
+)
+
+
+def examine(configuration: Configuration, stage: Stage, checks: list[Check]) -> None:
+    """Checks everything between this machine and the API, without a token."""
+    document = dict(configuration.document)
+    document["store"] = {"kind": "memory"}
+    document["retry"] = {"maxAttempts": 1}
+    document["timeouts"] = {"connectMs": 3_000, "totalMs": 3_500}
+    stage.text = "reading certificates"
+    try:
+        client = Client.from_config(document)
+    except GhlError as error:
+        checks.append(failed("network", error))
+        return
+    with client:
+        _examine(client, configuration, stage, checks)
+
+
+def _examine(
+    client: Client, configuration: Configuration, stage: Stage, checks: list[Check]
+) -> None:
+    base_url = str(configuration.document.get("baseUrl") or VENDOR)
+    server = configuration.server
+    stage.text = f"waiting for an answer from {server}"
+    begun = time.time()
+    try:
+        # Without a token: an error response also shows that the API is reachable.
+        answer = client.request("GET", "/oauth/installed-locations", timeout=_TIMEOUT)
+    except GhlError as error:
+        checks += _unreachable(configuration, error, stage)
+        return
+    ended = time.time()
+    if answer.status >= 500:
+        checks.append(
+            Check(
+                "network",
+                "warning",
+                f"{base_url} responds with status {answer.status}",
+                "try again later",
+            )
+        )
+    elif _is_page(answer):
+        checks.append(
+            Check(
+                "network",
+                "problem",
+                f"{server} answers with a web page (status {answer.status}): a proxy or firewall "
+                f"responds instead of the API: {short(str(answer.body), 80)}",
+                "allow this host through the proxy or firewall",
+            )
+        )
+    else:
+        checks.append(
+            Check("network", "ok", f"{base_url} responds in {1000 * (ended - begun):.0f} ms")
+        )
+    checks.append(_clock(answer.headers.get("date"), begun, ended))
+    version = configuration.document.get("apiVersion") or "v3"
+    said = _words(answer)
+    if "version" in said:
+        checks.append(
+            Check(
+                "version",
+                "problem",
+                f"the API refuses the Version header {version}: {said}",
+                VERSION_HELP,
+            )
+        )
+    else:
+        checks.append(Check("version", "ok", f"the Version header {version} is not refused"))
+    stage.text = "asking whether the client credentials are accepted"
+    checks.append(_credentials(client, configuration))
+
+
+def _is_page(answer: Response) -> bool:
+    return "html" in answer.headers.get("content-type", "").lower()
+
+
+def _words(answer: Response) -> str:
+    body = answer.body
+    message = body.get("message") if isinstance(body, dict) else body
+    return short(str(message).lower())
+
+
+def _unreachable(configuration: Configuration, error: GhlError, stage: Stage) -> Iterator[Check]:
+    server = configuration.server
+    check = failed("network", error)
+    message, help_text = f"{server}: {error.message}", error.help
+    date = None
+    begun = time.time()
+    untrusted = isinstance(error, NetworkError) and "certificate" in error.message
+    if untrusted:
+        stage.text = f"looking at the certificate of {server}"
+        issuer = None
+        if configuration.proxy is None:
+            issuer, date = certificate.look(*configuration.address, timeout=2)
+        if issuer:
+            message += f"; it was issued by {issuer!r}"
+        help_text = (
+            "if a proxy of your company inspects TLS, or the CA is private: set http.caBundlePath "
+            "to a PEM file with its root certificate. Otherwise check the host name in baseUrl, "
+            "this machine's clock and its CA certificates (Debian: ca-certificates)"
+        )
+    elif isinstance(error, Timeout):
+        message = f"{server}: no answer within {_TIMEOUT:.0f} s"
+        help_text = "check the network, the firewall and the proxy"
+    ignored = _ignored_proxy()
+    if ignored and configuration.proxy is None and not untrusted:
+        help_text = (
+            f"{help_text}. The environment variable {ignored} names a proxy, which the library "
+            "ignores: if this machine needs it, set http.proxy"
+        )
+    yield Check("network", "problem", message, help_text, check.exit_status)
+    if date is not None:
+        yield _clock(date, begun, time.time())
+    else:
+        yield Check("clock", "skipped", "the API is unreachable")
+    for name in ("version", "credentials"):
+        yield Check(name, "skipped", "the API is unreachable")
+
+
+def _ignored_proxy() -> str | None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        if os.environ.get(name):
+            return name
+    return None
+
+
+def _clock(date: str | None, begun: float, ended: float) -> Check:
+    theirs = certificate.seconds_of(date)
+    if theirs is None:
+        return Check("clock", "skipped", "the response has no Date header")
+    # The header has a resolution of one second.
+    ahead = max(begun - theirs - 1, 0) - max(theirs - ended, 0)
+    if abs(ahead) < _CLOCK_WARNING:
+        return Check("clock", "ok", f"within {max(1, round(abs(ahead)))} s of the server's clock")
+    direction = "ahead of" if ahead > 0 else "behind"
+    return Check(
+        "clock",
+        "problem" if abs(ahead) >= _CLOCK_PROBLEM else "warning",
+        f"this machine's clock is {duration(round(abs(ahead)))} {direction} the server's",
+        _CLOCK_HELP,
+    )
+
+
+def _credentials(client: Client, configuration: Configuration) -> Check:
+    """Offers the API a code that was never issued, which uses nothing up.
+
+    The API may name wrong credentials; if it does not, right and wrong ones get the same answer.
+    """
+    redirect_uri = configuration.document.get("redirectUri") or "https://localhost/callback"
+    try:
+        client.oauth_token(
+            grant_type="authorization_code",
+            code=_PROBE_CODE,
+            redirect_uri=redirect_uri,
+            timeout=_TIMEOUT,
+        )
+    except Unauthorized as error:
+        return Check(
+            "credentials",
+            "problem",
+            f"the API refuses client ID and client secret: {_said(error)}; the secret is from "
+            f"{configuration.secret_from}",
+            SECRET_HELP,
+        )
+    except ReauthorizationRequired:
+        return Check(
+            "credentials",
+            "ok",
+            "not refused (the API does not always name wrong credentials)",
+        )
+    except GhlError as error:
+        return Check("credentials", "skipped", f"no verdict: {short(error.message)}")
+    return Check("credentials", "skipped", "no verdict: the API accepted an unknown code")
+
+
+def _said(error: GhlError) -> str:
+    return short(str((error.api or {}).get("message") or error.message))

@@ -1,0 +1,351 @@
+"""The check of the store: its disk, its contents, and whether it can be written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...client import Client
+from ...errors import GhlError, NotFound, StoreError, Timeout
+from ...models import FailedToken, OtherClient, TokenInfo
+from .. import status
+from ..configuration import Configuration
+from ..output import size
+from . import Check, Stage, failed, locks, names, short
+
+_PROBE = "ghl-oauth-doctor"
+"""The resource of the write probe: it is deleted, though it never existed, which leaves a note."""
+
+# With less room, saving a token may fail; the first is the size of a few transactions.
+_FULL = 512 * 1024
+_SCARCE = 64 * 1024 * 1024
+
+_PROBE_SIZE = 64 * 1024
+
+_TABLES = frozenset(("token", "note"))
+
+_FULL_HELP = (
+    "free disk space, or move the store to another disk; until then a new token is kept only in "
+    "the memory of the process that got it: do not restart that process"
+)
+
+_DAMAGED_HELP = (
+    "stop all programs that use it, then restore a backup, or move the file away and let the users "
+    "consent again. A backup holds the refresh tokens of its time: those used since then are "
+    "refused, so their companies must consent again, and deletions since then are undone"
+)
+
+# Run by a separate program, since a second SQLite in the process of a client would drop its locks.
+_INSPECTION = """
+import json, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], uri=True, timeout=1)
+version = connection.execute("PRAGMA user_version").fetchone()[0]
+tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+print(json.dumps({"version": version, "tables": tables, "damage": damage}))
+"""
+_INSPECTED = 32 * 1024 * 1024
+"""The largest database that is inspected for damage, in bytes."""
+
+
+@dataclass
+class Found:
+    """What the check found; filled in by its thread."""
+
+    checks: list[Check] = field(default_factory=list)
+    client: Client | None = None
+    tokens: list[TokenInfo] | None = None
+    """None: the store cannot be read."""
+    unreadable: tuple[FailedToken, ...] = ()
+    others: tuple[OtherClient, ...] = ()
+
+
+def examine(configuration: Configuration, stage: Stage, found: Found) -> None:
+    """Checks the store, as far as it can be reached."""
+    path = configuration.store_path
+    stage.text = "looking at the store's disk"
+    if path is not None:
+        found.checks += _disk(path)
+        if any(check.outcome == "problem" for check in found.checks):
+            # The reason is known; the errors of the library would only repeat it.
+            with contextlib.suppress(GhlError):
+                found.client = Client.from_config(_hasty(configuration))
+                _list(found.client, found)
+            return
+        stage.text = "inspecting the database"
+        found.checks += _contents(path)
+    stage.text = "opening the store"
+    try:
+        found.client = Client.from_config(_hasty(configuration))
+        stage.text = "reading the store"
+        _list(found.client, found)
+        stage.text = "writing to the store"
+        with contextlib.suppress(NotFound):
+            found.client.token_delete(_PROBE)
+    except StoreError as error:
+        found.checks.append(_store_error(error, path))
+        return
+    except GhlError as error:
+        found.checks.append(_held(error, path))
+        return
+    if any(check.outcome == "problem" for check in found.checks):
+        return
+    if path is None:
+        found.checks.append(_without_file(configuration))
+    else:
+        found.checks += _usable(path, configuration)
+    if found.unreadable:
+        first = found.unreadable[0].error
+        ids = names([str(each.resource_id) for each in found.unreadable])
+        found.checks.append(
+            Check(
+                "tokens",
+                "problem",
+                f"cannot be read: {ids}: {first.message}",
+                first.help,
+                status.UNREADABLE,
+            )
+        )
+
+
+def _hasty(configuration: Configuration) -> dict[str, object]:
+    """The configuration with time limits that leave time for the other steps."""
+    timeouts = configuration.document.get("timeouts")
+    timeouts = dict(timeouts) if isinstance(timeouts, dict) else {}
+    for key, limit in (("totalMs", 3_000), ("connectMs", 3_000)):
+        given = timeouts.get(key)
+        timeouts[key] = min(given, limit) if isinstance(given, int) else limit
+    return {**configuration.document, "timeouts": timeouts}
+
+
+def _list(client: Client, found: Found) -> None:
+    pages = client.tokens_list(page_size=1000)
+    found.tokens = list(pages)
+    found.unreadable = pages.failed
+    with contextlib.suppress(GhlError):
+        found.others = client.tokens_adopt().clients
+
+
+def _disk(path: Path) -> Iterator[Check]:
+    """The folder: its room, its permissions, its file system."""
+    folder = path.parent
+    if not folder.is_dir():
+        yield Check("store", "problem", f"the folder {folder} does not exist", f"mkdir -p {folder}")
+        return
+    system = _file_system(path)
+    if system in ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"):
+        yield Check(
+            "store",
+            "problem",
+            f"{path} is on a network file system ({system}), which has no reliable file locks",
+            "move it to a local disk",
+        )
+    for place in (path, folder):
+        if place.exists() and not os.access(place, os.W_OK):
+            yield Check(
+                "store", "problem", f"{place} is not writable", "grant this user write permission"
+            )
+            return
+    room, entries = _room(folder)
+    try:
+        with tempfile.TemporaryFile(prefix=".ghl-oauth-probe-", dir=folder) as probe:
+            probe.write(bytes(_PROBE_SIZE))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or (room or _FULL) < _FULL
+        yield Check(
+            "store",
+            "problem",
+            f"{folder} cannot be written: {error.strerror}"
+            + (f" ({size(room)} free)" if full and room is not None else ""),
+            _FULL_HELP if full else "check the disk and the permissions of the folder",
+        )
+        return
+    if room is not None and room < _SCARCE:
+        yield Check(
+            "store",
+            "problem" if room < _FULL else "warning",
+            f"the disk of {folder} is {'full' if room < _FULL else 'nearly full'}: "
+            f"{size(room)} free",
+            _FULL_HELP,
+        )
+    elif entries == 0:
+        yield Check(
+            "store", "problem", f"the file system of {folder} has no free inodes", _FULL_HELP
+        )
+
+
+def _room(folder: Path) -> tuple[int | None, int | None]:
+    """The free bytes and inodes for this user; None if unknown."""
+    statistics = getattr(os, "statvfs", None)
+    if statistics is None:
+        import shutil
+
+        return shutil.disk_usage(folder).free, None
+    try:
+        found = statistics(folder)
+    except OSError:
+        return None, None
+    return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+
+
+def _contents(path: Path) -> Iterator[Check]:
+    """The tables of the database: another program's, or damaged."""
+    try:
+        size_now = path.stat().st_size
+    except OSError:
+        return  # The library creates it.
+    if not 0 < size_now <= _INSPECTED:
+        return
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-I", "-c", _INSPECTION, uri],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=3,
+            check=False,
+        )
+        inspected = json.loads(ended.stdout) if ended.returncode == 0 else {}
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return  # The library reports what is wrong.
+    damage = str(inspected.get("damage", "ok"))
+    if damage != "ok":
+        yield Check(
+            "store", "problem", f"the database {path} is damaged: {short(damage)}", _DAMAGED_HELP
+        )
+        return
+    tables = {str(table) for table in inspected.get("tables", ())}
+    foreign = sorted(table for table in tables - _TABLES if not table.startswith("sqlite_"))
+    if foreign:
+        yield Check(
+            "store",
+            "warning" if tables >= _TABLES else "problem",
+            f"the database {path} belongs to another program: it has the tables {names(foreign)}",
+            "set store.path to a file of its own; if it holds tokens, first "
+            "`ghl-oauth export` and then `ghl-oauth import` them",
+            None if tables >= _TABLES else status.USAGE,
+        )
+
+
+def _store_error(error: StoreError, path: Path | None) -> Check:
+    message = short(f"{error.message}", 300)
+    if "malformed" in message or "not a database" in message:
+        kind = "is damaged" if "malformed" in message else "is not an SQLite database"
+        return Check("store", "problem", f"the database {path} {kind}: {message}", _DAMAGED_HELP)
+    if "already exists" in message:
+        return Check(
+            "store",
+            "problem",
+            f"the database {path} belongs to another program: {message}",
+            "set store.path to a file of its own",
+            status.USAGE,
+        )
+    if "full" in message:
+        return Check("store", "problem", message, _FULL_HELP)
+    return _held(error, path)
+
+
+def _held(error: GhlError, path: Path | None) -> Check:
+    """The finding for an error that another program's lock may have caused."""
+    check = failed("store", error)
+    holders = locks.writers(path) if path is not None else []
+    if (path is not None and isinstance(error, Timeout)) or "lock" in error.message:
+        who = f": it is held by {', '.join(holders)}" if holders else ""
+        return Check(
+            "store",
+            "problem",
+            f"the write lock of {path or 'the database'} is not free{who}; {error.message}",
+            "end that program, or the transaction that it left open; until then no new token is "
+            "saved",
+            status.LATER,
+        )
+    return check
+
+
+def held(path: Path | None, stage: Stage, seconds: float) -> Check:
+    """The finding for a store that did not answer in time."""
+    holders = locks.writers(path) if path is not None else []
+    who = f"; its lock is held by {', '.join(holders)}" if holders else ""
+    return Check(
+        "store",
+        "problem",
+        f"no answer within {seconds:.0f} s while {stage.text}{who}",
+        "check the disk, or the database server and the network between",
+        status.LATER,
+    )
+
+
+def _without_file(configuration: Configuration) -> Check:
+    if configuration.store_kind == "memory":
+        return Check(
+            "store",
+            "problem",
+            "memory: tokens are lost when the process ends",
+            'configure a durable store: "store": {"kind": "sqlite", "path": "tokens.db"}',
+        )
+    return Check("store", "ok", f"{configuration.store_kind}, durable; a write probe was saved")
+
+
+def _usable(path: Path, configuration: Configuration) -> Iterator[Check]:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        yield Check("store", "problem", f"{path}: {error.strerror}", None)
+        return
+    if os.name == "posix" and mode & 0o077:
+        yield Check(
+            "store",
+            "warning",
+            f"{path}: readable by other users (mode {mode:04o})",
+            f"chmod 600 {path}",
+        )
+    else:
+        room, _ = _room(path.parent)
+        free = "" if room is None else f", {size(room)} free"
+        yield Check(
+            "store",
+            "ok",
+            f"{path}: {configuration.store_kind}, durable, mode {mode:04o}{free}; a write probe "
+            "was saved",
+        )
+    busy = locks.refreshing(path)
+    if busy:
+        yield Check("store", "ok", f"a token is being refreshed by {', '.join(busy)}")
+
+
+def rotation(others: tuple[OtherClient, ...], holds: bool) -> Iterator[Check]:
+    """Tokens of other client ids: of another app, or of this app before a key rotation."""
+    if others:
+        ids = names([f"{each.client_id} ({each.tokens})" for each in others])
+        yield Check(
+            "client id",
+            "ok" if holds else "warning",
+            f"the database holds tokens of other client ids: {ids}",
+            f"if this app's client id was {others[0].client_id} before: ghl-oauth adopt --from "
+            f"{others[0].client_id}",
+        )
+
+
+def _file_system(path: Path) -> str | None:
+    """The type of the file's file system; None if unknown (only Linux reports it)."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    place = path.resolve()
+    lines = [line.split() for line in mounts.splitlines()]
+    holding = [
+        (len(line[1]), line[2]) for line in lines if Path(line[1]) in (place, *place.parents)
+    ]
+    return max(holding)[1] if holding else None

@@ -1,0 +1,269 @@
+"""The file formats of `ghl-oauth import`."""
+
+from __future__ import annotations
+
+import json
+import unittest
+from pathlib import Path
+from typing import Any
+
+from ghl_oauth.cli import session_files
+
+from .test_cli import CliTest
+
+# 2026-11-30T03:00:00Z
+AT = 1_796_007_600_000
+SECRET = "the-secret-token"
+
+
+def entries(data: str | bytes, app: str = "app1") -> list[session_files.Entry]:
+    return list(session_files.read("F", data.encode() if isinstance(data, str) else data, app))
+
+
+def token(data: Any) -> dict[str, Any]:
+    """The only token of a document."""
+    (entry,) = entries(data if isinstance(data, (str, bytes)) else json.dumps(data))
+    assert entry.token is not None, entry
+    return entry.token
+
+
+class FormatsTest(unittest.TestCase):
+    def test_owner_is_completed_from_the_place_where_a_session_is_stored(self) -> None:
+        location_id = "ve9EPM428h8vShlRW1KT"
+        for document, expected in (
+            ({"resourceId": "l", "userType": "Location"}, {"locationId": "l"}),
+            ({"resource_id": "c", "user_type": "Company"}, {"companyId": "c"}),
+            ({"resourceId": "l", "companyId": "c"}, {"companyId": "c", "locationId": "l"}),
+            ({"resourceId": "c", "companyId": "c"}, {"companyId": "c"}),
+            # The token says whose it is, whatever it is stored for.
+            ({"resourceId": "l", "companyId": "c", "userType": "Company"}, {"companyId": "c"}),
+            ({"resourceId": "l", "locationId": "m"}, {"locationId": "m"}),
+            ({"resourceId": "l"}, {}),
+        ):
+            found = token({**document, "access_token": "a"})
+            owners = {key: found[key] for key in ("companyId", "locationId") if key in found}
+            self.assertEqual(owners, expected, document)
+        session = {"access_token": "a", "companyId": "c"}
+        for key in (location_id, "app1:l", f"app1:{location_id}"):
+            found = token({"cookie": {"maxAge": 1}, "sessions": {key: session}})
+            self.assertEqual(found["locationId"], key.rpartition(":")[2])
+        # A name is no ID.
+        self.assertNotIn("locationId", token({"highLevelOauthSession": session}))
+
+    def test_expiry_is_read_in_every_form(self) -> None:
+        for expiry in (
+            {"expiresAt": AT},
+            {"expire_at": str(AT)},
+            {"expire_at": {"$numberLong": str(AT)}},
+            {"expire_at": {"$numberDouble": "1.7960076E+12"}},
+            {"expire_at": AT // 1000},
+            {"expire_at": {"$date": "2026-11-30T03:00:00Z"}},
+            {"expire_at": {"$date": {"$numberLong": str(AT)}}},
+            {"expires_at": "2026-11-30T05:00:00.000+02:00"},
+            {"expires_at": "2026-11-30 03:00:00"},
+            {"expires_in": 3600, "updatedAt": {"$date": "2026-11-30T02:00:00Z"}},
+            {"expires_in": {"$numberInt": "3600"}, "created_at": "2026-11-30T02:00:00.0Z"},
+        ):
+            found = token({"access_token": "a", "refresh_token": "r", "companyId": "c", **expiry})
+            self.assertEqual(found["expiresAt"], AT, expiry)
+            self.assertNotIn("expires_in", found)
+        self.assertEqual(
+            token('{"access_token": "a", "expire_at": 1.7960076E+12}')["expiresAt"], AT
+        )
+        with_fraction = {"access_token": "a", "expire_at": {"$date": "2026-11-30T03:00:00.12Z"}}
+        self.assertEqual(token(with_fraction)["expiresAt"], AT + 120)
+
+    def test_stored_session_without_a_time_has_an_unknown_age(self) -> None:
+        session = {"access_token": "a", "refresh_token": "r", "expires_in": 86399, "companyId": "c"}
+        self.assertNotIn("expires_in", token({**session, "resourceId": "c"}))
+        # A response of the API counts from now.
+        self.assertEqual(token(session)["expires_in"], 86399)
+
+    def test_tokens_of_another_app_are_refused_by_name(self) -> None:
+        session = {"access_token": SECRET, "companyId": "c"}
+        for document in (
+            {**session, "applicationId": "app2", "resourceId": "c"},
+            {"app2:c": session},
+        ):
+            (entry,) = entries(json.dumps(document))
+            self.assertIsNone(entry.token)
+            self.assertEqual(entry.resource_id, "c")
+            self.assertRegex(entry.problem or "", "of the app app2, .* is of app1$")
+
+    def test_fields_of_the_store_are_dropped_and_fields_of_the_token_kept(self) -> None:
+        found = token(
+            {
+                "_id": {"$oid": "6b0ceabf6178b4e2b332e51f"}, "__v": 0, "applicationId": "app1",
+                "resourceId": "c", "createdAt": {"$date": "2026-11-30T03:00:00Z"},
+                "access_token": "a", "accessToken": "b", "companyId": "c", "userId": "u",
+            }
+        )  # fmt: skip
+        self.assertEqual(
+            found, {"access_token": "a", "accessToken": "b", "companyId": "c", "userId": "u"}
+        )
+
+    def test_damaged_line_is_named_and_does_not_end_the_rest(self) -> None:
+        good = '{"access_token": "%s", "companyId": "c"}'
+        for text, lines in (
+            (f"{good % 1}\n{{broken {SECRET}\n\n{good % 2}\n", {1: "1", 2: None, 4: "2"}),
+            (f'[{good % 1},\n{{"access_token": "{SECRET}\n,{good % 2}]', {1: "1", 2: None, 3: "2"}),
+            (f'{good % 1}\r\n{{"access_token": NaN}}\r\n', {1: "1", 2: None}),
+            (f"{good % 1}\n{good % 2}\n{(good % 3)[:-1]}", {1: "1", 2: "2", 3: None}),
+            ('\n{\n  "access_token": "1"\n}\n{\n  "access_token": "2"\n}\n', {2: "1", 5: "2"}),
+        ):
+            found = entries(text)
+            self.assertEqual([entry.source for entry in found], [f"F, line {n}" for n in lines])
+            self.assertEqual(
+                [entry.token and entry.token["access_token"] for entry in found],
+                list(lines.values()),
+                text,
+            )
+            self.assertNotIn(SECRET, str(found))
+
+    def test_every_encoding_and_nesting_of_json_is_read(self) -> None:
+        text = '{"access_token": "a", "companyId": "c"}'
+        for data in (
+            text.encode("utf-16"),
+            b"\xef\xbb\xbf" + text.encode(),
+            f"[{text}]".encode(),
+            f'{{"tokens": [{text}]}}'.encode(),
+            f'[{{"id": 1, "resource_id": "c", "data": {json.dumps(text)}}}]'.encode(),
+        ):
+            self.assertEqual(token(data), {"access_token": "a", "companyId": "c"}, data)
+
+    def test_hostile_data_is_refused_without_an_exception_of_python(self) -> None:
+        for data in (
+            b"[" * 100_000,
+            b'{"a":' * 100_000,
+            b"9" * 10_000,
+            b'{"access_token": "a", "expire_at": ' + b"9" * 5000 + b"}",
+            b"a|" + b"a:1:{i:0;" * 10_000,
+            b"a|a:999999999999:{",
+            b's|s:99999999:"x";',
+            b'x|O:8:"stdClass":1:{s:1:"a";',
+            b'x|C:3:"Foo":9999:{}',
+            b"x|i:;",
+            b"\x05abcdea:1",
+            bytes(range(256)),
+            b'{"access_token": "\\ud800"}',
+        ):
+            try:
+                found = entries(data)
+            except session_files.Unreadable:
+                continue
+            for entry in found:
+                self.assertTrue(entry.problem or entry.token, data[:20])
+
+    def test_output_of_the_mongo_shell_is_recognized(self) -> None:
+        shell = f"{{ _id: ObjectId('1'), access_token: '{SECRET}' }}"
+        (entry,) = entries(shell)
+        self.assertIn("use mongoexport", entry.problem or "")
+        with self.assertRaisesRegex(session_files.Unreadable, "use mongoexport"):
+            entries(f"crm> {shell}")
+
+
+class ImportTest(CliTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.app = str(self.document["clientId"]).partition("-")[0]
+        self.file = self.folder / "sessions.ndjson"
+
+    def write(self, *documents: Any) -> None:
+        lines = (each if isinstance(each, str) else json.dumps(each) for each in documents)
+        self.file.write_text("\n".join(lines) + "\n")
+
+    def test_dry_run_says_what_would_happen_to_each_token_and_changes_nothing(self) -> None:
+        session = {"applicationId": self.app, "access_token": SECRET, "refresh_token": SECRET}
+        ours = {"resourceId": "c1", "userType": "Company", "expire_at": AT + 10**9}
+        self.ok("import", "-", stdin=json.dumps({**session, **ours}))
+        before = self.ok("list", "--json")
+        self.write(
+            {**session, **ours},
+            {**session, **ours, "refresh_token": "2", "expire_at": AT},
+            {**session, **ours, "refresh_token": "3", "expire_at": AT + 10**10},
+            {**session, **ours, "refresh_token": "4", "expire_at": None},
+            {**session, "resourceId": "l1", "companyId": "c1", "refresh_token": "5"},
+            {**session, "resourceId": "l2", "companyId": "c1", "refresh_token": "5"},
+            {**session, "resourceId": "c2"},
+            {**session, "applicationId": "another", "resourceId": "c3"},
+            "broken " + SECRET,
+            {"resourceId": "c4"},
+        )
+        ended = self.run_cli("import", "--dry-run", str(self.file))
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        self.assertNotIn(SECRET, ended.stdout)
+        *table, summary = ended.stdout.splitlines()
+        rows = [(line.split()[0], line.split()[1], line) for line in table[1:]]
+        for (owner, outcome, line), (expected, verb, reason) in zip(rows, (
+            ("c1", "skip", "held already"),
+            ("c1", "skip", "a newer token is stored; --replace imports"),
+            ("c1", "replace", ""),
+            ("c1", "skip", "no expiry"),
+            ("l1", "import", ""),
+            ("l2", "skip", "two owners cannot share one"),
+            ("c2", "skip", "companyId is missing"),
+            ("c3", "skip", "of the app another"),
+            ("-", "skip", "invalid JSON"),
+            ("c4", "skip", "accessToken is missing"),
+        )):  # fmt: skip
+            self.assertEqual((owner, outcome), (expected, verb), line)
+            self.assertIn(reason, line)
+        for number, (_, _, line) in enumerate(rows, 1):
+            self.assertIn(f"{self.file}, line {number} ", line)
+        self.assertEqual(len(rows), 10)
+        self.assertEqual(summary, "2 would be imported, 8 skipped; nothing was changed")
+        self.assertEqual(self.ok("list", "--json"), before)
+
+        document = json.loads(self.ok("import", "--dry-run", "--json", str(self.file)))
+        self.assertEqual(
+            [
+                (each["index"], each["resourceId"], each["replaces"])
+                for each in document["accepted"]
+            ],
+            [(2, "c1", True), (4, "l1", False)],
+        )
+        self.assertEqual((document["dryRun"], document["imported"]), (True, 2))
+        self.assertEqual(len(document["skipped"]), 8)
+        self.assertEqual(document["skipped"][-2]["source"], f"{self.file}, line 9")
+        done = self.run_cli("import", "--json", str(self.file))
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(json.loads(done.stdout), {"imported": 2, "skipped": document["skipped"]})
+
+    def test_import_that_skips_everything_fails_and_names_each_resource(self) -> None:
+        session = {"applicationId": "another", "access_token": SECRET}
+        self.write({**session, "resourceId": "c1"}, {"companyId": "c2", "accessToken": "a\n"})
+        for options in ((), ("--dry-run",)):
+            ended = self.run_cli("import", *options, str(self.file))
+            self.assertEqual(ended.returncode, 1)
+            for owner in ("c1", "line 2"):
+                self.assertIn(owner, ended.stdout + ended.stderr)
+            self.assertIn("imported: all were skipped", ended.stderr)
+            self.assertNotIn(SECRET, ended.stdout + ended.stderr)
+
+    def test_several_files_and_folders_are_imported_at_once(self) -> None:
+        folder = self.folder / "sessions"
+        (folder / "a").mkdir(parents=True)
+        for name, owner in (("c1.json", "c1"), ("a/c2.json", "c2")):
+            (folder / name).write_text(json.dumps({"access_token": "a", "companyId": owner}))
+        (folder / "settings.json").write_text('{"colour": "blue"}')
+        (folder / "empty").touch()
+        (folder / "notes.txt").write_text(f"remember {SECRET}")
+        self.write({"access_token": "a", "companyId": "c3"})
+        ended = self.run_cli("import", str(self.file), str(folder))
+        self.assertEqual((ended.returncode, ended.stdout), (0, "3 imported, 1 skipped\n"))
+        self.assertEqual(
+            ended.stderr,
+            f"  skipped {folder / 'notes.txt'}: it is neither JSON nor a PHP session\n",
+        )
+        self.assertEqual(
+            [each["resourceId"] for each in json.loads(self.ok("list", "--json"))],
+            ["c1", "c2", "c3"],
+        )
+
+    def test_file_without_tokens_is_refused_with_its_name(self) -> None:
+        for text in ("", "visits|i:1;", "hello", "broken\n", '{"a": ', "[1, 2]"):
+            Path(self.file).write_text(text)
+            ended = self.run_cli("import", str(self.file))
+            self.assertEqual((ended.returncode, ended.stdout), (1, ""), text)
+            self.assertIn(str(self.file), ended.stderr)
+            self.assertIn("mongoexport", ended.stderr)
