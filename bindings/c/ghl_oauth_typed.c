@@ -14,8 +14,8 @@ enum kind { TEXT, INTEGER, FLAG, SENT, ANY, OBJECT, LIST, MAP, COUNTS, TEXTS, EN
 /*
  * Maps a JSON member to a struct field. `size`: the size of a list's items; `count`: the offset of
  * the list's count. A MAP is a list of ghl_header, COUNTS one of ghl_status_count, TEXTS one of
- * strings. ANY is a string, or the JSON of another value; unless 0, `size` is the offset of its length, and `count` that of whether
- * it is a string.
+ * strings. ANY is a string, or the JSON of another value; unless 0, `size` is the offset of its
+ * length, and `count` that of whether it is a string.
  */
 typedef struct json_member {
     const char *name;

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from typing import Any
 import ghl_oauth
 from ghl_oauth import aio
 
+from . import test_cli
 from .support import REPOSITORY, EmulatorTest, environment, free_port
 
 MONITORING = REPOSITORY / "examples" / "monitoring"
@@ -79,6 +81,30 @@ class MetricsTest(EmulatorTest):
         self.assertEqual(busy.window, timedelta(seconds=10))
         self.assertEqual(statistics["tokens"]["failed"], 1)
         self.assertEqual(json.loads(json.dumps(statistics)), statistics.raw)
+
+
+class CommandTest(test_cli.CliTest):
+    def test_command_prints_metrics_or_replaces_a_file_with_them(self) -> None:
+        self.login()
+        printed = samples(self.ok("metrics"))
+        self.assertEqual(printed['ghl_oauth_tokens{state="ok"}'], 1)
+        path = self.folder / "ghl-oauth.prom"
+        path.write_text("old")
+        self.assertEqual(self.ok("metrics", "--output", str(path)), "")
+        self.assertEqual(samples(path.read_text()).keys(), printed.keys())
+        self.assertEqual(list(self.folder.glob("ghl-oauth.prom*")), [path])
+        ended = self.run_cli("metrics", "--output", str(self.folder / "missing" / "file"))
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("cannot be written: No such file", ended.stderr)
+
+    def test_unreadable_store_is_reported_and_the_metrics_say_so(self) -> None:
+        self.login()
+        with contextlib.closing(sqlite3.connect(self.folder / "tokens.db")) as database:
+            database.execute("ALTER TABLE token RENAME COLUMN document TO gone")
+        ended = self.run_cli("metrics")
+        self.assertEqual(ended.returncode, 4, ended.stderr)
+        self.assertEqual(samples(ended.stdout)["ghl_oauth_store_up"], 0)
+        self.assertIn("the store cannot be read", ended.stderr)
 
 
 class FilesTest(unittest.TestCase):
