@@ -1312,6 +1312,31 @@ int32_t ghl_webhook_apply(struct ghl_client *client,
                           const char *headers_json,
                           char **out_json);
 
+/**
+ * Like ghl_webhook_apply, with parameters. With "mint": false it sends no request to the API, so a
+ * handler of webhooks never waits for the API's rate limit.
+ *
+ * An INSTALL is then only remembered. Its location's token is minted at its first use, for
+ * instance by ghl_access_token in a queue's worker, or by ghl_tokens_maintain. A token that is
+ * stored from an earlier installation is handed out until ghl_tokens_maintain replaces it. Any
+ * thread; waits at most "timeoutMs" or timeouts.totalMs.
+ *
+ * @param client        a client
+ * @param body          the raw body; may be NULL if body_len is 0
+ * @param body_len      its length in bytes
+ * @param headers_json  as for ghl_webhook_verify
+ * @param params_json   {"mint"?, "timeoutMs"?, "callId"?}: whether an INSTALL mints tokens in this
+ *                      call (default true); the call options
+ * @param out_json      as for ghl_webhook_apply
+ * @return the results of ghl_webhook_apply
+ */
+int32_t ghl_webhook_apply_with(struct ghl_client *client,
+                               const uint8_t *body,
+                               size_t body_len,
+                               const char *headers_json,
+                               const char *params_json,
+                               char **out_json);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -89,6 +89,16 @@ unsafe extern "C" fn apply(
     unsafe { ghl_webhook_apply(client, b"{}".as_ptr(), 2, headers, out) }
 }
 
+/// `ghl_webhook_apply_with` of an empty object.
+unsafe extern "C" fn apply_with(
+    client: *mut ghl_client,
+    headers: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: guaranteed by the caller.
+    unsafe { ghl_webhook_apply_with(client, b"{}".as_ptr(), 2, headers, c"{}".as_ptr(), out) }
+}
+
 /// Every function that takes a client and a string, with the name of the parameter.
 const TAKING_TEXT: [(&str, Call, &str); 20] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
@@ -107,6 +117,7 @@ const TAKING_TEXT: [(&str, Call, &str); 20] = [
     ("ghl_tokens_mint", mint, "params_json"),
     ("ghl_webhook_verify", verify, "headers_json"),
     ("ghl_webhook_apply", apply, "headers_json"),
+    ("ghl_webhook_apply_with", apply_with, "headers_json"),
     ("ghl_access_token", access, "resource_id"),
     ("ghl_access_token_into", access_into, "resource_id"),
     ("ghl_token_refresh", ghl_token_refresh, "resource_id"),
@@ -130,7 +141,7 @@ fn good(name: &str, emulator: &Emulator) -> String {
         "ghl_tokens_mint" => {
             json!({"companyId": emulator.company_id(), "locationIds": []}).to_string()
         }
-        "ghl_webhook_verify" | "ghl_webhook_apply" => {
+        "ghl_webhook_verify" | "ghl_webhook_apply" | "ghl_webhook_apply_with" => {
             signed(emulator, b"{}", Signature::Ed25519).to_string()
         }
         "ghl_access_token" | "ghl_access_token_into" | "ghl_token_refresh" | "ghl_token_delete" => {

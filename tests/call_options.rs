@@ -46,6 +46,7 @@ const CALLS: [Call; 15] = [
     ("tokens_export", |abi, params| abi.tokens_export(params)),
     ("tokens_maintain", |abi, params| abi.tokens_maintain(params, |_| true)),
     ("tokens_mint", |abi, params| abi.tokens_mint(params, |_| true)),
+    ("webhook_apply_with", |abi, params| abi.webhook_apply_with(b"{}", &json!({}), params)),
 ];
 
 /// Calls without waits that succeed with these parameters.

@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ghl_oauth_emulator::{Certificate, Emulator, Options};
+
 /// Every page of the repository that users read.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(built::ROOT);
@@ -65,11 +67,22 @@ fn the_blocks_compile(language: &str, standard: &str, at_least: usize) {
     let blocks = blocks(language);
     assert!(blocks.len() >= at_least, "only {} blocks of {language} were found", blocks.len());
     built::library();
+    // Most of the time goes into the header of C++, which is therefore compiled only once.
+    let precompiled = tempfile::tempdir().unwrap();
+    if language == "cpp" {
+        let mut compile = built::compiler(standard);
+        compile.args(["-x", "c++-header", "bindings/cpp/ghl_oauth.hpp", "-o"]);
+        let header = precompiled.path().join("ghl_oauth.hpp.gch");
+        assert!(compile.arg(header).status().unwrap().success(), "the header does not compile");
+    }
     for (place, block) in blocks {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join(format!("block.{language}"));
         fs::write(&source, whole(&block, language)).unwrap();
         let mut compile = built::compiler(standard);
+        if language == "cpp" {
+            compile.arg("-include").arg(precompiled.path().join("ghl_oauth.hpp"));
+        }
         compile.arg("-Wno-unused-variable").arg(&source);
         let program = folder.path().join("block");
         let is_program = block.contains("int main(");
@@ -141,6 +154,57 @@ fn c_code_in_the_documentation_compiles_and_runs() {
 #[test]
 fn cpp_code_in_the_documentation_compiles_and_runs() {
     the_blocks_compile("cpp", "-std=c++17", 9);
+}
+
+/// The configuration that the emulator's dashboard copies, in each language.
+#[test]
+fn configuration_copied_from_the_emulator_creates_a_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    for (tls, ca_file) in [(None, None), (Some(Certificate::Good), Some(ca_file.clone()))] {
+        let emulator = Emulator::start(Options { tls, ca_file, ..Options::default() }).unwrap();
+        let copied = |language| emulator.configuration_for(language).unwrap();
+        let c = format!(
+            "#include \"ghl_oauth.h\"\nint main(void) {{\n{}ghl_client *client;\n\
+             int32_t status = ghl_client_new(config, &client, NULL);\n\
+             ghl_client_free(client);\nreturn status;\n}}\n",
+            copied("c")
+        );
+        let cpp = format!(
+            "#include \"ghl_oauth.hpp\"\nint main() {{\n{}ghl::client client(config);\n}}\n",
+            copied("cpp")
+        );
+        for (name, text) in [("copied.c", c), ("copied.cpp", cpp)] {
+            let source = folder.path().join(name);
+            fs::write(&source, text).unwrap();
+            let program = built::program(source.to_str().unwrap(), folder.path());
+            let status = Command::new(program).status().unwrap();
+            assert!(status.success(), "{name}: {status}");
+        }
+        let python = std::env::var_os("GHL_PYTHON").unwrap_or_else(|| "python3".into());
+        let mut run = Command::new(python);
+        run.args(["-c", &format!("import ghl_oauth\n{}client.close()\n", copied("python"))])
+            .env("PYTHONPATH", Path::new(built::ROOT).join("bindings/python/src"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("GHL_OAUTH_LIBRARY", built::library());
+        assert!(run.status().unwrap().success(), "{}", copied("python"));
+
+        let shell = format!(
+            "{}echo \"$GHL_OAUTH_CLIENT_SECRET\"; cat \"$GHL_OAUTH_CONFIG\"",
+            copied("environment")
+        );
+        let run =
+            Command::new("sh").args(["-euc", &shell]).current_dir(folder.path()).output().unwrap();
+        let said = String::from_utf8(run.stdout).unwrap();
+        let (secret, file) = said.split_once('\n').unwrap();
+        assert_eq!(secret, emulator.client_secret());
+        let mut document: serde_json::Value = serde_json::from_str(file).unwrap();
+        document["clientSecret"] = secret.into();
+        assert_eq!(
+            document.to_string(),
+            emulator.configuration().parse::<serde_json::Value>().unwrap().to_string()
+        );
+    }
 }
 
 #[test]

@@ -37,6 +37,39 @@ fn with_parameter(url: &str, name: &str, value: Option<&str>) -> String {
 }
 
 #[test]
+fn redirect_to_another_address_is_refused_with_both_addresses_and_the_cause() {
+    let (emulator, abi) = with_client(1);
+    let redirect = consented(&abi, &emulator);
+    let (expected, query) = redirect.split_once('?').unwrap();
+    let path = expected.splitn(4, '/').nth(3).unwrap();
+    for (given, shown, cause) in [
+        (
+            format!("http://internal:8000/{path}"),
+            format!("http://internal:8000/{path}"),
+            "behind a proxy",
+        ),
+        (
+            format!("https://user:hidden@internal/{path}"),
+            format!("https://internal/{path}"),
+            "behind a proxy",
+        ),
+        (format!("{expected}/"), format!("{expected}/"), "developer portal"),
+        (format!("{expected}/other"), format!("{expected}/other"), "full URL"),
+    ] {
+        let refused =
+            abi.authorization_complete(json!({"redirectUrl": format!("{given}?{query}")}));
+        let error = refused.refuses("redirectUrl");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(&format!("it is {shown}, not {expected}")), "{message}");
+        assert!(error["help"].as_str().unwrap().contains(cause), "{error}");
+        for secret in ["code=", "state=", "hidden"] {
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+    }
+    abi.authorization_complete(json!({"redirectUrl": redirect})).ok();
+}
+
+#[test]
 fn redirect_without_the_right_state_is_refused_and_its_code_not_sent() {
     let (emulator, abi) = with_client(1);
     let (one, two) = (consented(&abi, &emulator), consented(&abi, &emulator));

@@ -50,11 +50,12 @@ fn fetched(port: u16, url: &str) -> String {
     page.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
-/// What a person sees, and the language and colour of the page.
+/// The language of the page, its title, its text, its colour, and whether its style applies.
 fn seen(browser: &Browser) -> Value {
     browser.run(
         "return [document.documentElement.lang, document.title, document.body.innerText, \
-         getComputedStyle(document.body).borderTopColor]",
+         getComputedStyle(document.querySelector('hr')).borderTopColor, \
+         getComputedStyle(document.body).maxWidth !== 'none']",
     )
 }
 
@@ -70,7 +71,10 @@ fn page_shows_the_configured_words_and_colour_in_a_browser() {
     let (outcome, ()) = listening(&abi, port, || browser.go(&redirect_url));
     outcome.ok();
     let shown = "Acme está conectado\n\nVuelva a Acme.";
-    assert_eq!(seen(&browser), json!(["es", "Acme está conectado", shown, "rgb(10, 124, 255)"]));
+    assert_eq!(
+        seen(&browser),
+        json!(["es", "Acme está conectado", shown, "rgb(10, 124, 255)", true])
+    );
     assert_eq!(browser.complaints().iter().filter(|text| !text.contains("favicon")).count(), 0);
 }
 
@@ -84,7 +88,7 @@ fn hostile_words_are_text_in_a_browser() {
     assert_eq!(browser.run("return document.title"), HOSTILE[..90]);
     assert_eq!(browser.run("return document.querySelector('p').textContent"), HOSTILE);
     let elements = "return [...document.querySelectorAll('*')].map((it) => it.localName).join(' ')";
-    assert_eq!(browser.run(elements), "html head meta meta title style body h1 p");
+    assert_eq!(browser.run(elements), "html head meta meta title style body hr h1 p");
 }
 
 #[test]

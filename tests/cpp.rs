@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use support::{Abi, emulator, person, with_company};
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "tests/abi/cpp_json.cpp",
     "tests/abi/cpp_client.cpp",
     "tests/abi/cpp_odd_locations.cpp",
@@ -23,6 +23,7 @@ const SOURCES: [&str; 10] = [
     "tests/abi/cpp_cyclic_pages.cpp",
     "tests/abi/cpp_exit.cpp",
     "examples/cpp/quickstart.cpp",
+    "examples/cpp/desktop.cpp",
     "tests/abi/cpp_unthrown.cpp",
     "tests/abi/cpp_memory.cpp",
 ];

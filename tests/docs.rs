@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ghl_oauth::config::{
-    HttpConfig, Limits, RateLimit, Refresh, Retry, StoreConfig, Timeouts, Webhook,
+    ConsentPage, HttpConfig, Limits, RateLimit, Refresh, Retry, StoreConfig, Timeouts, Webhook,
 };
 use ghl_oauth::{Config, Status};
 use serde::de::DeserializeOwned;
@@ -99,6 +99,7 @@ fn every_key_of_the_configuration_is_documented_and_known_to_the_bindings() {
         ("limits", accepted_keys::<Limits>()),
         ("http", accepted_keys::<HttpConfig>()),
         ("webhook", accepted_keys::<Webhook>()),
+        ("consentPage", accepted_keys::<ConsentPage>()),
     ];
     let mut accepted = accepted_keys::<Config>();
     for (section, keys) in &sections {

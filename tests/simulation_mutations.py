@@ -90,6 +90,20 @@ MUTATIONS = {
             "Some(known) => if ON { left } else { known.min(left) },",
         ),
     ],
+    "new token keeps the failure of the old one": [
+        (
+            "tokens/refresh.rs",
+            "record.last_failure = None;",
+            "if !ON {\n        record.last_failure = None;\n    }",
+        ),
+    ],
+    "failed refresh is forgotten": [
+        (
+            "tokens/failures.rs",
+            "let earlier = self.writer.records.last_failure(record);",
+            "if ON {\n            return;\n        }\n        let earlier = self.writer.records.last_failure(record);",
+        ),
+    ],
     "refresh is sent without the lock": [
         (
             "tokens/refresh.rs",

@@ -664,7 +664,7 @@ fn events_report_the_life_of_a_token_in_order_and_contain_no_secret() {
     for event in &events {
         let failed = ["token.refreshFailed", "token.reauthorizationRequired"].map(Value::from);
         let expected: &[&str] = if failed.contains(&event["type"]) {
-            &["at", "error", "expiresAt", "resourceId", "type"]
+            &["at", "error", "expiresAt", "lastFailure", "resourceId", "type"]
         } else {
             &["at", "expiresAt", "resourceId", "type"]
         };

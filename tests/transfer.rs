@@ -116,6 +116,15 @@ fn list_contains_no_secret_and_export_contains_all_of_them() {
     }
 }
 
+/// The listed tokens, without the time of the last grant: an export does not say it.
+fn listed(abi: &Abi) -> Value {
+    let mut items = abi.tokens_list(json!({})).ok()["items"].take();
+    for item in items.as_array_mut().unwrap() {
+        item.as_object_mut().unwrap().remove("lastSuccessAt").expect("each item has the key");
+    }
+    items
+}
+
 #[test]
 fn exported_tokens_are_imported_unchanged() {
     let emulator = emulator(3);
@@ -135,7 +144,7 @@ fn exported_tokens_are_imported_unchanged() {
             next => params["pageToken"] = next,
         }
     }
-    assert_eq!(new.tokens_list(json!({})).ok(), old.tokens_list(json!({})).ok());
+    assert_eq!(listed(&new), listed(&old));
 }
 
 #[test]
@@ -159,7 +168,7 @@ fn export_followed_by_import_loses_no_field() {
     assert!(
         lasting(new.tokens_export(json!({})).ok()["tokens"].clone()) == lasting(exported.clone())
     );
-    assert_eq!(new.tokens_list(json!({})).ok(), old.tokens_list(json!({})).ok());
+    assert_eq!(listed(&new), listed(&old));
     let of_company =
         exported.as_array().unwrap().iter().find(|token| token["userType"] == "Company").unwrap();
     for field in ["refreshTokenId", "userId", "traceId", "isBulkInstallation", "scope", "tokenType"]

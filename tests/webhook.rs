@@ -365,6 +365,86 @@ fn install_mints_at_once_if_the_company_token_is_stored() {
     assert_eq!(sent(&emulator), ["mint 200"]);
 }
 
+/// Applies a notice with the current time, without a mint.
+#[track_caller]
+fn tell_only(abi: &Abi, emulator: &Emulator, notice: &Notice) -> Value {
+    let body = emulator.webhook(notice);
+    let headers = signed(emulator, body.as_bytes(), Signature::Ed25519);
+    abi.webhook_apply_with(body.as_bytes(), &headers, json!({"mint": false})).ok()
+}
+
+#[test]
+fn installs_without_a_mint_send_nothing_and_are_minted_by_use_and_by_maintenance() {
+    let (emulator, abi, company) = with_company(30);
+    let locations = emulator.location_ids();
+    sent(&emulator);
+    for location in &locations {
+        let applied = tell_only(&abi, &emulator, &install(location));
+        assert_eq!(applied["applied"], true, "{applied}");
+        assert!(applied["reason"].as_str().unwrap().starts_with("remembered"), "{applied}");
+    }
+    assert_eq!(sent(&emulator), [""; 0]);
+    assert_eq!(held(&abi), [company.as_str()]);
+    abi.live_token(&emulator, &locations[7]);
+    assert_eq!(sent(&emulator), ["mint 200"]);
+    let report = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!(report["refreshed"], 29, "{report}");
+    assert_eq!(held(&abi).len(), 31);
+}
+
+#[test]
+fn uninstall_ends_an_install_that_was_applied_without_a_mint() {
+    let (emulator, abi, company) = with_company(2);
+    let location = &emulator.location_ids()[0];
+    tell_only(&abi, &emulator, &install(location));
+    pass(&emulator, 1);
+    tell_only(&abi, &emulator, &uninstall(location));
+    let report = abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!(report["refreshed"], 0, "{report}");
+    assert_eq!(held(&abi), [company]);
+}
+
+#[test]
+fn reinstalled_location_keeps_its_token_until_maintenance_mints_a_new_one() {
+    let (emulator, abi, _) = with_company(1);
+    let location = &emulator.location_ids()[0];
+    tell(&abi, &emulator, &install(location));
+    let before = abi.access_token(location).ok();
+    pass(&emulator, 60);
+    sent(&emulator);
+    assert_eq!(tell_only(&abi, &emulator, &install(location))["applied"], true);
+    assert_eq!(abi.access_token(location).ok(), before);
+    assert_eq!(sent(&emulator), [""; 0]);
+    abi.tokens_maintain(json!({}), |_| true).ok();
+    assert_eq!(sent(&emulator), ["mint 200"]);
+    assert_ne!(abi.access_token(location).ok(), before);
+}
+
+#[test]
+fn parameters_of_a_delivery_are_optional_and_checked() {
+    let (emulator, abi, _) = with_company(3);
+    let locations = emulator.location_ids();
+    let deliver = |location: &str, params: Value| {
+        let body = emulator.webhook(&install(location));
+        let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
+        abi.webhook_apply_with(body.as_bytes(), &headers, params)
+    };
+    sent(&emulator);
+    for (location, params) in locations.iter().zip([
+        json!({}),
+        json!({"mint": true, "callId": "x"}),
+        json!({"mint": null}),
+    ]) {
+        deliver(location, params).ok();
+        assert_eq!(sent(&emulator), ["mint 200"]);
+    }
+    deliver(&locations[0], json!({"mint": 1})).refuses("mint");
+    deliver(&locations[0], json!({"mints": false})).refuses("mints");
+    deliver(&locations[0], json!({"timeoutMs": 0})).refuses("timeoutMs");
+    let headers = json!({"content-type": "application/json"});
+    abi.webhook_apply_with(b"{}", &headers, json!({"mint": false})).fails(Status::SignatureInvalid);
+}
+
 #[test]
 fn install_before_the_company_token_is_minted_when_that_arrives() {
     let emulator = emulator(15);

@@ -1260,19 +1260,37 @@ int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, gh
 int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length,
                                 const ghl_header *headers, size_t header_count,
                                 ghl_webhook_outcome *out, ghl_error *error) {
-    writer given = {NULL, 0, 0, false};
+    return ghl_typed_webhook_apply_with(client, body, body_length, headers, header_count, NULL, out,
+                                        error);
+}
+
+int32_t ghl_typed_webhook_apply_with(ghl_client *client, const void *body, size_t body_length,
+                                     const ghl_header *headers, size_t header_count,
+                                     const ghl_webhook_options *options, ghl_webhook_outcome *out,
+                                     ghl_error *error) {
+    writer given = {NULL, 0, 0, false}, params = {NULL, 0, 0, false};
     begin(out, sizeof *out, error);
     put(&given, "{", header_count > 0 ? 1 : 0);
     put_headers(&given, headers, header_count);
+    if (options != NULL) {
+        if (options->no_mint) {
+            put_name(&params, "mint");
+            put(&params, "false", 5);
+        }
+        put_options(&params, &options->call);
+    }
     int32_t status;
-    if (end(&given)) {
+    bool is_whole = end(&given);
+    if (end(&params) && is_whole) {
         char *document;
-        status = ghl_webhook_apply(client, body, body_length, given.text, &document);
+        status = ghl_webhook_apply_with(client, body, body_length, given.text, params.text,
+                                        &document);
         status = settle(status, document, INTO(WEBHOOK_OUTCOME_DOCUMENT, out), error);
     } else {
         status = out_of_memory(error);
     }
     discard(&given);
+    discard(&params);
     return status;
 }
 

@@ -425,6 +425,12 @@ typedef struct ghl_api_request {
     ghl_call_options call;
 } ghl_api_request;
 
+/* How a webhook is applied. Zero-initialize it, then set fields as needed. */
+typedef struct ghl_webhook_options {
+    bool no_mint; /* an INSTALL is only remembered, and no request is sent */
+    ghl_call_options call;
+} ghl_webhook_options;
+
 /*
  * Parses the error document of a function of ghl_oauth.h and takes ownership of it. status: the
  * function's return value.
@@ -547,12 +553,16 @@ int32_t ghl_typed_request(ghl_client *client, const ghl_api_request *request, gh
                           ghl_error *error);
 
 /*
- * ghl_webhook_apply. body: the raw bytes; may be NULL if body_length is 0. headers: all headers as
- * received.
+ * ghl_webhook_apply and ghl_webhook_apply_with. body: the raw bytes; may be NULL if body_length is
+ * 0. headers: all headers as received. options may be NULL.
  */
 int32_t ghl_typed_webhook_apply(ghl_client *client, const void *body, size_t body_length,
                                 const ghl_header *headers, size_t header_count,
                                 ghl_webhook_outcome *out, ghl_error *error);
+int32_t ghl_typed_webhook_apply_with(ghl_client *client, const void *body, size_t body_length,
+                                     const ghl_header *headers, size_t header_count,
+                                     const ghl_webhook_options *options, ghl_webhook_outcome *out,
+                                     ghl_error *error);
 
 /* ghl_client_stats. */
 int32_t ghl_typed_client_stats(ghl_client *client, ghl_statistics *out, ghl_error *error);

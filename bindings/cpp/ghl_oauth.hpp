@@ -1063,6 +1063,11 @@ struct token_request {
     secret client_secret;
 };
 
+// Options of webhook_apply.
+struct webhook_options {
+    bool mint = true; // false: an INSTALL is only remembered, and no request is sent
+};
+
 // Options of tokens_maintain.
 struct maintenance_options {
     std::optional<int> concurrency; // concurrent refreshes
@@ -2434,8 +2439,8 @@ public:
     }
 
     // The same calls with these options: client.with({std::chrono::seconds(2)}).request(…). A
-    // refresh that was sent is completed even after the timeout or a cancellation. token_delete and
-    // webhook_apply ignore them.
+    // refresh that was sent is completed even after the timeout or a cancellation. token_delete
+    // ignores them.
     basic_calls with(call_options options) const {
         return basic_calls(state_, std::make_shared<const call_options>(std::move(options)));
     }
@@ -2652,8 +2657,20 @@ public:
     returns<webhook> webhook_verify(std::string_view body, const headers &headers) const {
         return delivered<webhook>(ghl_webhook_verify, body, headers);
     }
-    returns<webhook_outcome> webhook_apply(std::string_view body, const headers &headers) const {
-        return delivered<webhook_outcome>(ghl_webhook_apply, body, headers);
+    returns<webhook_outcome> webhook_apply(std::string_view body, const headers &headers,
+                                           const webhook_options &options = {}) const {
+        detail::writer params, all;
+        params.open('{');
+        if (!options.mint) {
+            params.member("mint", false);
+        }
+        params.close('}');
+        all.raw(options_ ? optioned(options_.get(), params).view() : params.view());
+        const auto apply = [&](ghl_client *client, const std::uint8_t *bytes, std::size_t size,
+                               const char *given, char **out) {
+            return ghl_webhook_apply_with(client, bytes, size, given, all.c_str(), out);
+        };
+        return delivered<webhook_outcome>(apply, body, headers);
     }
 
     // The OAuth endpoints, without token management.
@@ -2765,8 +2782,6 @@ private:
     using with_params = std::int32_t (*)(ghl_client *, const char *, char **);
     using with_progress = std::int32_t (*)(ghl_client *, const char *, ghl_progress_callback,
                                            void *, char **);
-    using with_body = std::int32_t (*)(ghl_client *, const std::uint8_t *, std::size_t,
-                                       const char *, char **);
 
     // Null if the client was moved from; the library refuses a null handle.
     static ghl_client *handle(detail::state *state) noexcept {
@@ -2914,8 +2929,9 @@ private:
         return Mode::give(std::move(report));
     }
 
-    template <class T>
-    returns<T> delivered(with_body function, std::string_view body, const headers &all) const {
+    template <class T, class Function>
+    returns<T> delivered(const Function &function, std::string_view body,
+                         const headers &all) const {
         detail::writer given;
         given.grouped(all,
                       [](std::string_view a, std::string_view b) { return headers::same(a, b); });

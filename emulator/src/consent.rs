@@ -202,13 +202,8 @@ impl AuthorizationRequest {
     }
 }
 
-/// Parses an authorization URL and carries out the decision; implements
-/// [`Emulator::consent`](crate::Emulator::consent).
-pub(crate) fn decide_on_url(
-    state: &mut State,
-    url: &str,
-    decision: Decision,
-) -> Result<String, String> {
+/// Parses an authorization URL of this emulator.
+pub(crate) fn requested(state: &State, url: &str) -> Result<AuthorizationRequest, String> {
     let (page, query) = url.split_once('?').unwrap_or((url, ""));
     let served = CONSENT_PATHS.iter().any(|path| {
         page.strip_suffix(path).is_some_and(|base| {
@@ -220,7 +215,7 @@ pub(crate) fn decide_on_url(
     if !served {
         return Err(format!("{page} is not this emulator's consent page."));
     }
-    AuthorizationRequest::read(query, &state.directory.app)?.decide(state, decision)
+    AuthorizationRequest::read(query, &state.directory.app)
 }
 
 fn is_loopback(uri: &str) -> bool {

@@ -7,7 +7,7 @@ use crate::dashboard::PATH;
 use crate::directory::Directory;
 use crate::fields::Fields;
 use crate::origin::foreign;
-use crate::page::{Escaped, Page, put};
+use crate::page::{Escaped, Page, breakable, put};
 use crate::state::{Shared, State};
 use axum::extract::{Request, State as Extract};
 use axum::response::{IntoResponse, Response};
@@ -96,7 +96,7 @@ fn choose(request: &AuthorizationRequest, directory: &Directory) -> Page<'static
          <h2 id=\"asks\">Requested scopes</h2>\n<ul class=\"scopes\" aria-labelledby=\"asks\">\n",
     );
     for scope in request.scope.split(' ') {
-        put!(&mut main, "<li><code>{}</code></li>\n", Escaped(scope));
+        put!(&mut main, "<li><code>{}</code></li>\n", breakable(scope));
     }
     main.push_str(
         "</ul>\n<form method=\"post\">\n\
@@ -128,7 +128,7 @@ fn choose(request: &AuthorizationRequest, directory: &Directory) -> Page<'static
          <p class=\"choice\"><button name=\"decision\" value=\"allow\">Allow</button>\
          <button name=\"decision\" value=\"deny\">Deny</button></p>\n\
          </form>\n",
-        Escaped(&request.redirect_uri)
+        breakable(&request.redirect_uri)
     );
     page("Connect an app", &main)
 }
@@ -144,13 +144,16 @@ fn refuse(complaint: &str) -> Page<'static> {
 }
 
 fn page(title: &'static str, main: &str) -> Page<'static> {
-    let body = format!(
-        "<main>\n<div class=\"sheet\">\n{main}</div>\n\
+    Page { title, class: "consent", style: STYLE, script: "", body: frame(main) }
+}
+
+/// The body of a page with one sheet.
+pub(crate) fn frame(main: &str) -> String {
+    format!(
+        "<main>\n<div class=\"sheet\">\n{main}</div>\n</main>\n\
          <footer><span>GHL OAuth emulator, not the real service</span>\
-         <a href=\"{PATH}\">Dashboard</a></footer>\n\
-         </main>\n"
-    );
-    Page { title, class: "consent", style: STYLE, script: "", body }
+         <a href=\"{PATH}\">Dashboard</a></footer>\n"
+    )
 }
 
 #[cfg(test)]

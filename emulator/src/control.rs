@@ -2,8 +2,9 @@
 //! other languages.
 
 use crate::clock::iso8601;
-use crate::consent::{Decision, decide_on_url};
-use crate::control_reply::{refuse, reply};
+use crate::complaint::{self, Complaint};
+use crate::consent::{Decision, requested};
+use crate::control_reply::{plain, refuse, refuse_for, reply};
 use crate::fault::{self, FaultId};
 use crate::fault_catalogue::FAULT_KINDS;
 use crate::installations::installations;
@@ -11,8 +12,10 @@ use crate::options::SettingsChange;
 use crate::origin::from_this_machine;
 use crate::refusal::Refusal;
 use crate::scenario_run::Scenario;
+use crate::snippets::{LANGUAGES, snippet};
 use crate::state::{Shared, State as Emulated};
 use crate::webhook::{self, Notice};
+use crate::webhook_delivery::parts_of;
 use crate::webhook_signing::Signature;
 use axum::Router;
 use axum::body::Bytes;
@@ -31,6 +34,7 @@ use std::time::Duration;
 pub(crate) fn router() -> Router<Shared> {
     Router::new()
         .route("/", get(overview))
+        .route("/configuration/{language}", get(configuration))
         .route("/clock", post(set_clock))
         .route("/requests", get(requests).delete(clear_requests))
         .route("/tokens", get(tokens))
@@ -59,8 +63,12 @@ pub(crate) fn router() -> Router<Shared> {
 }
 
 /// The endpoints of the control API, for its overview and the program's start-up text.
-pub const CONTROL_ENDPOINTS: [(&str, &str); 27] = [
+pub const CONTROL_ENDPOINTS: [(&str, &str); 28] = [
     ("GET /_emulator", "IDs, credentials, URLs, the clock, and the number of connections so far"),
+    (
+        "GET /_emulator/configuration/{language}",
+        "the configuration as text to paste: json, c, cpp, python or environment",
+    ),
     (
         "POST /_emulator/clock",
         r#"{"advanceSeconds": n}, {"setMs": n}, {"toNextExpiry": true} or {"reset": true}"#,
@@ -162,7 +170,24 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Response> {
     if !text.trim_ascii_start().starts_with(b"{") {
         return Err(refuse(StatusCode::BAD_REQUEST, "the body must be a JSON object"));
     }
-    serde_json::from_slice(text).map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))
+    let mut source = serde_json::Deserializer::from_slice(text);
+    complaint::deserialize(&mut source)
+        .and_then(|value| match source.end() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(Complaint::whole(format!("the body is not JSON: {error}"))),
+        })
+        .map_err(|complaint| refuse_for(StatusCode::BAD_REQUEST, &complaint))
+}
+
+/// Refuses a field.
+fn wrong(field: &str, what: impl Into<String>) -> Response {
+    refuse_for(StatusCode::BAD_REQUEST, &Complaint::field(field, what))
+}
+
+/// Refuses a field that names a company, location or webhook that does not exist.
+fn unknown(field: &str, what: &str, id: &str) -> Response {
+    let complaint = Complaint::field(field, format!("there is no {what} {id}"));
+    refuse_for(StatusCode::NOT_FOUND, &complaint)
 }
 
 async fn overview(State(shared): State<Shared>) -> Response {
@@ -207,6 +232,16 @@ fn describe(state: &Emulated) -> Value {
     })
 }
 
+async fn configuration(State(shared): State<Shared>, Path(language): Path<String>) -> Response {
+    match snippet(&shared.lock(), &language) {
+        Some(text) => plain(text),
+        None => {
+            let known = LANGUAGES.map(|(name, _)| name).join(", ");
+            refuse(StatusCode::NOT_FOUND, format!("there is only {known}"))
+        }
+    }
+}
+
 fn clock(state: &Emulated) -> Value {
     let now_ms = state.clock.now_ms();
     json!({"nowMs": now_ms, "now": iso8601(now_ms), "offsetMs": state.clock.offset_ms()})
@@ -233,9 +268,9 @@ async fn set_clock(State(shared): State<Shared>, body: Bytes) -> Response {
     match (by, change.set_ms, change.to_next_expiry, change.reset) {
         (Some(Ok(by)), None, false, false) => state.clock.advance(by),
         (Some(Err(_)), None, false, false) => {
-            return refuse(
-                StatusCode::BAD_REQUEST,
-                "advanceSeconds must not be negative; use setMs to move the clock back",
+            return wrong(
+                "advanceSeconds",
+                "it must not be negative; use setMs to move the clock back",
             );
         }
         (None, Some(now_ms), false, false) => state.clock.set_ms(now_ms),
@@ -357,9 +392,23 @@ async fn consent(State(shared): State<Shared>, body: Bytes) -> Response {
             r#"give exactly one of companyId (with locationIds or without), locationId and "deny": true"#,
         );
     };
-    match decide_on_url(&mut shared.lock(), &url, decision) {
+    let mut state = shared.lock();
+    let field = match &decision {
+        Decision::CompanyWithLocations { company, .. }
+            if state.directory.company(company).is_some() =>
+        {
+            "locationIds"
+        }
+        Decision::Location(_) => "locationId",
+        _ => "companyId",
+    };
+    let asked = requested(&state, &url).map_err(|complaint| wrong("url", complaint));
+    let decided = asked.and_then(|asked| {
+        asked.decide(&mut state, decision).map_err(|complaint| wrong(field, complaint))
+    });
+    match decided {
         Ok(redirect_url) => reply(&json!({ "redirectUrl": redirect_url })),
-        Err(complaint) => refuse(StatusCode::BAD_REQUEST, complaint),
+        Err(refusal) => refusal,
     }
 }
 
@@ -375,7 +424,7 @@ async fn change_settings(State(shared): State<Shared>, body: Bytes) -> Response 
     let mut state = shared.lock();
     match state.settings.apply(change) {
         Ok(()) => reply(&json!(state.settings)),
-        Err(complaint) => refuse(StatusCode::BAD_REQUEST, complaint),
+        Err(complaint) => refuse_for(StatusCode::BAD_REQUEST, &complaint),
     }
 }
 
@@ -404,7 +453,7 @@ async fn change_location(
     if let Some(company_id) = &change.company_id
         && !state.move_location(&id, company_id)
     {
-        return not_found("company", company_id);
+        return unknown("companyId", "company", company_id);
     }
     if let Some(active) = change.active {
         state.set_location_active(&id, active);
@@ -446,7 +495,7 @@ async fn change_company(
         return not_found("company", &id);
     }
     if change.installed {
-        return refuse(StatusCode::BAD_REQUEST, "only consent installs the app on a company");
+        return wrong("installed", "only consent installs the app on a company");
     }
     state.uninstall(&id);
     reply(&json!({"id": id, "installed": false}))
@@ -473,7 +522,7 @@ async fn spend_quota(State(shared): State<Shared>, body: Bytes) -> Response {
     };
     let mut state = shared.lock();
     if state.settings.rate_limit.is_none() {
-        return refuse(StatusCode::CONFLICT, "there is no rate limit in the settings");
+        return refuse(StatusCode::CONFLICT, "there is no rateLimit in the settings");
     }
     state.spend_daily_quota(&resource_id);
     reply(&json!({}))
@@ -486,7 +535,7 @@ async fn private_token(State(shared): State<Shared>, body: Bytes) -> Response {
     };
     match shared.lock().private_token(&resource_id) {
         Some(token) => reply(&json!({ "token": token })),
-        None => not_found("company or location", &resource_id),
+        None => unknown("resourceId", "company or location", &resource_id),
     }
 }
 
@@ -529,6 +578,14 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
             Ok(request) => request,
             Err(refusal) => return refusal,
         };
+    if url.as_deref().is_some_and(|url| parts_of(url).is_none()) {
+        return wrong("url", "it must be http://HOST:PORT/PATH");
+    }
+    let named = match (&install, &uninstall, id) {
+        (Some(place), ..) => ("install", "company or location", place.clone()),
+        (_, Some(place), _) => ("uninstall", "company or location", place.clone()),
+        (.., id) => ("id", "webhook", id.unwrap_or_default().to_string()),
+    };
     let (keys, deliveries, url, body) = {
         let state = shared.lock();
         let told = |notice: Notice| webhook::body(&state.directory, &notice, state.clock.now_ms());
@@ -538,7 +595,7 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
                 Some(location_ids) => Notice::BulkInstall { company_id: place, location_ids },
             }),
             _ if location_ids.is_some() => {
-                return refuse(StatusCode::BAD_REQUEST, "locationIds requires install");
+                return wrong("locationIds", "it requires install");
             }
             (None, Some(place), None, None) => told(Notice::Uninstall(place)),
             (None, None, Some(id), None) => state
@@ -555,7 +612,8 @@ async fn webhook(State(shared): State<Shared>, body: Bytes) -> Response {
             }
         };
         let Some(body) = body else {
-            return refuse(StatusCode::NOT_FOUND, "there is no such company, location or webhook");
+            let (field, what, id) = &named;
+            return unknown(field, what, id);
         };
         let url = match (url, deliver) {
             (url, false) => url,
@@ -610,6 +668,9 @@ async fn start_scenario(State(shared): State<Shared>, body: Bytes) -> Response {
         Ok(start) => start,
         Err(refusal) => return refusal,
     };
+    if day_seconds == Some(0) {
+        return wrong("daySeconds", "the day must be longer than zero");
+    }
     match shared.lock().start_scenario(name, day_seconds.map(Duration::from_secs)) {
         Ok(()) => reply(&json!({"name": name})),
         Err(complaint) => refuse(StatusCode::CONFLICT, complaint),
@@ -653,7 +714,7 @@ async fn inject(State(shared): State<Shared>, body: Bytes) -> Response {
             let (id, _) = shared.lock().faults.inject(rule, kind);
             reply(&json!({ "id": id }))
         }
-        Err(complaint) => refuse(StatusCode::BAD_REQUEST, complaint),
+        Err(complaint) => refuse_for(StatusCode::BAD_REQUEST, &complaint),
     }
 }
 

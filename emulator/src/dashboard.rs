@@ -13,10 +13,11 @@ use crate::fault_catalogue::{FAULT_KINDS, FaultParameter, ParameterForm};
 use crate::installations::{InstallationState, installations};
 use crate::ledger::{Ended, Entry, EntryState, Kind};
 use crate::origin::stranger;
-use crate::page::{Escaped, Page, put};
+use crate::page::{Escaped, Page, breakable, put};
 use crate::refusal::Refusal;
 use crate::request_log::RecordedRequest;
 use crate::scenario_run::ScenarioPhase;
+use crate::snippets::LANGUAGES;
 use crate::state::{Shared, State};
 use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -203,7 +204,7 @@ fn app(page: &mut String, state: &State) {
     for (name, value) in
         [("Client ID", app.client_id.as_str()), ("Authorize URL", &state.authorize_url())]
     {
-        put!(page, "<dt>{name}</dt><dd><code>{}</code></dd>\n", Escaped(value));
+        put!(page, "<dt>{name}</dt><dd><code>{}</code></dd>\n", breakable(value));
     }
     put!(
         page,
@@ -212,9 +213,21 @@ fn app(page: &mut String, state: &State) {
         Escaped(secret)
     );
     for redirect_uri in &app.redirect_uris {
-        put!(page, "<dt>Redirect URI</dt><dd><code>{}</code></dd>\n", Escaped(redirect_uri));
+        put!(page, "<dt>Redirect URI</dt><dd><code>{}</code></dd>\n", breakable(redirect_uri));
     }
-    page.push_str("</dl>\n<p class=\"start\">");
+    page.push_str(
+        "</dl>\n<div class=\"act copy\" role=\"group\" aria-labelledby=\"copying\">\
+         <span id=\"copying\">Copy configuration for</span>",
+    );
+    for (language, name) in LANGUAGES {
+        put!(
+            page,
+            "<button type=\"button\" data-copy=\"/_emulator/configuration/{language}\" \
+             data-done=\"The configuration for {name} was copied, with the client secret.\">\
+             {name}</button>"
+        );
+    }
+    page.push_str("</div>\n<p class=\"start\">");
     for redirect_uri in &app.redirect_uris {
         // Without the base URL, so that the link works under any name of this machine.
         let link = state.authorization_link(redirect_uri, "from-the-dashboard");

@@ -1,5 +1,6 @@
 //! Fault injection: rules that select requests, and the faults that are applied to them.
 
+use crate::complaint::{self, Complaint};
 use crate::gate::Gate;
 use crate::random::Seeded;
 use crate::refusal::Refusal;
@@ -503,7 +504,7 @@ fn describe(fault: &Injected) -> Value {
 }
 
 /// Parses a fault in the control API's format.
-pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultKind), String> {
+pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultKind), Complaint> {
     const RULE: [&str; 7] =
         ["endpoint", "grantType", "resourceId", "skip", "count", "probability", "inFlight"];
     let mut rule = Map::new();
@@ -512,23 +513,25 @@ pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultK
             rule.insert(name.to_owned(), value);
         }
     }
-    let rule: Rule =
-        serde_json::from_value(Value::Object(rule)).map_err(|error| error.to_string())?;
+    let rule: Rule = complaint::deserialize(Value::Object(rule))?;
     if !(0.0..=1.0).contains(&rule.probability) {
-        return Err("probability must be between 0 and 1".to_owned());
+        return Err(Complaint::field("probability", "it must be between 0 and 1"));
     }
     let Some(Value::String(name)) = members.remove("kind") else {
-        return Err("kind is missing or is not a string".to_owned());
+        return Err(Complaint::field("kind", "it is missing or not a string"));
     };
     // serde reads a kind without parameters from its name, and the others from an object with that
     // name as its only key.
     let bare = serde_json::from_value::<FaultKind>(json!(name));
     let kind = match bare {
-        Ok(kind) if members.is_empty() => kind,
-        Ok(_) => return Err(format!("{name} takes no parameters")),
-        Err(_) => {
-            serde_json::from_value(json!({ name: members })).map_err(|error| error.to_string())?
-        }
+        Ok(kind) => match members.keys().next() {
+            None => kind,
+            Some(extra) => {
+                return Err(Complaint::field(extra, format!("{name} takes no parameters")));
+            }
+        },
+        Err(_) => complaint::deserialize(json!({ &name: members }))
+            .map_err(|complaint| complaint.below(&name).or_field("kind"))?,
     };
     check(&kind)?;
     Ok((rule, kind))
@@ -536,7 +539,7 @@ pub(crate) fn from_json(mut members: Map<String, Value>) -> Result<(Rule, FaultK
 
 /// Rejects statuses and headers that HTTP cannot send when the fault is injected, not when it is
 /// applied.
-pub(crate) fn check(kind: &FaultKind) -> Result<(), String> {
+pub(crate) fn check(kind: &FaultKind) -> Result<(), Complaint> {
     let (status, headers) = match kind {
         FaultKind::Status { status, headers, .. } => (*status, headers.as_slice()),
         FaultKind::ReplaceStatus { status } | FaultKind::Redirect { status, .. } => {
@@ -545,14 +548,16 @@ pub(crate) fn check(kind: &FaultKind) -> Result<(), String> {
         _ => return Ok(()),
     };
     if !(200..=599).contains(&status) {
-        return Err(format!("status {status} is not the status of a final response"));
+        let what = format!("{status} is not the status of a final response");
+        return Err(Complaint::field("status", what));
     }
     for (name, value) in headers {
         if HeaderName::try_from(name).is_err() || HeaderValue::try_from(value).is_err() {
-            return Err(format!("{name} is not a valid header"));
+            return Err(Complaint::field("headers", format!("{name} is not a valid header")));
         }
         if ["content-length", "transfer-encoding"].contains(&name.to_ascii_lowercase().as_str()) {
-            return Err(format!("{name} is set by the emulator; use raw to send other values"));
+            let what = format!("{name} is set by the emulator; use raw to send other values");
+            return Err(Complaint::field("headers", what));
         }
     }
     Ok(())
@@ -647,22 +652,29 @@ mod tests {
         assert_eq!(described["everyMs"], 5);
         assert_eq!(described["grantType"], "refresh_token");
 
-        for wrong in [
-            json!({}),
-            json!({"kind": "nothing"}),
-            json!({"kind": "replyLost", "bytes": 1}),
-            json!({"kind": "stall", "bytes": 1}),
-            json!({"kind": "drip"}),
-            json!({"kind": "replyLost", "probability": 2}),
-            json!({"kind": "replyLost", "endpoint": "tokens"}),
-            json!({"kind": "refusal"}),
-            json!({"kind": "refusal", "refusal": "no"}),
-            json!({"kind": "status", "status": 99}),
-            json!({"kind": "status", "status": 200, "headers": [["a b", "c"]]}),
-            json!({"kind": "status", "status": 200, "headers": [["Content-Length", "1"]]}),
-            json!({"kind": "status", "status": 200, "headers": [["a", "b\r\nc: d"]]}),
+        for (wrong, field) in [
+            (json!({}), "kind"),
+            (json!({"kind": 1}), "kind"),
+            (json!({"kind": "nothing"}), "kind"),
+            (json!({"kind": "replyLost", "bytes": 1}), "bytes"),
+            (json!({"kind": "stall", "bytes": 1}), "bytes"),
+            (json!({"kind": "drip"}), "everyMs"),
+            (json!({"kind": "drip", "everyMs": "5"}), "everyMs"),
+            (json!({"kind": "replyLost", "probability": 2}), "probability"),
+            (json!({"kind": "replyLost", "count": -1}), "count"),
+            (json!({"kind": "replyLost", "endpoint": "tokens"}), "endpoint"),
+            (json!({"kind": "refusal"}), "refusal"),
+            (json!({"kind": "refusal", "refusal": "no"}), "refusal"),
+            (json!({"kind": "status", "status": 99}), "status"),
+            (json!({"kind": "status", "status": 200, "headers": [["a b", "c"]]}), "headers"),
+            (
+                json!({"kind": "status", "status": 200, "headers": [["Content-Length", "1"]]}),
+                "headers",
+            ),
+            (json!({"kind": "status", "status": 200, "headers": [["a", "b\r\nc: d"]]}), "headers"),
         ] {
-            assert!(read(wrong.clone()).is_err(), "{wrong}");
+            let complaint = read(wrong.clone()).unwrap_err();
+            assert_eq!(complaint.field.as_deref(), Some(field), "{wrong}: {complaint}");
         }
     }
 }

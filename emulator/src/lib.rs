@@ -28,6 +28,7 @@ mod behaviour;
 mod call;
 mod certificate;
 mod clock;
+mod complaint;
 mod connections;
 mod consent;
 mod consent_page;
@@ -47,6 +48,7 @@ mod hold;
 mod installations;
 mod installed_locations;
 mod jwt;
+mod landing_page;
 mod ledger;
 mod location;
 mod location_token;
@@ -62,6 +64,7 @@ mod retry;
 mod scenario;
 mod scenario_run;
 mod server;
+mod snippets;
 mod socket;
 mod state;
 mod token;
@@ -210,6 +213,12 @@ impl Emulator {
         format!("{:#}", self.shared.lock().configuration())
     }
 
+    /// The configuration as code to paste: `json`, `c`, `cpp`, `python` or `environment`; `None`
+    /// for another name.
+    pub fn configuration_for(&self, language: &str) -> Option<String> {
+        snippets::snippet(&self.shared.lock(), language)
+    }
+
     /// The ID of the first company.
     pub fn company_id(&self) -> String {
         self.shared.lock().directory.companies[0].id.clone()
@@ -284,7 +293,8 @@ impl Emulator {
     ///
     /// A sentence that says what is wrong with the URL or the decision.
     pub fn consent(&self, authorization_url: &str, decision: Decision) -> Result<String, String> {
-        consent::decide_on_url(&mut self.shared.lock(), authorization_url, decision)
+        let mut state = self.shared.lock();
+        consent::requested(&state, authorization_url)?.decide(&mut state, decision)
     }
 
     /// All requests so far, except those to the control API; at most the latest 50,000.

@@ -30,7 +30,7 @@ Options:
       --rate-limit N|off          Requests per company or location in 10 seconds [default: 100]
       --daily-limit N             Requests per company or location in a day [default: 200000]
       --redirect-uri URL          A redirect URI registered for the app; may be repeated
-                                  [default: https://app.example/oauth/callback]
+                                  [default: /landing, the emulator's page that shows the URL]
       --allow-loopback-redirects  Accept http://localhost and http://127.0.0.1 unregistered
       --portal-redirect-rules     Refuse redirect URIs that contain ghl or highlevel, as in the
                                   portal
@@ -233,9 +233,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
         (None, Some(_)) => return Err("--daily-limit needs a rate limit".to_owned()),
         (limit, None) => limit,
     };
-    if !redirect_uris.is_empty() {
-        options.redirect_uris = redirect_uris;
-    }
+    options.redirect_uris = redirect_uris;
     if !scopes.is_empty() {
         options.scopes = scopes;
     }

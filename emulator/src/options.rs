@@ -2,6 +2,7 @@
 
 use crate::behaviour::{Behaviour, DailyReset, FieldNames};
 use crate::certificate::Certificate;
+use crate::complaint::Complaint;
 use crate::retry::RetryRule;
 use crate::webhook_delivery::parts_of;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -35,7 +36,8 @@ pub struct Options {
     /// The rate limit per company or location; `None` removes it.
     pub rate_limit: Option<RateLimit>,
     /// The redirect URIs registered for the app. The first is
-    /// [`Emulator::redirect_uri`](crate::Emulator::redirect_uri).
+    /// [`Emulator::redirect_uri`](crate::Emulator::redirect_uri). An empty list selects the
+    /// emulator's landing page, which shows the URL for the app.
     pub redirect_uris: Vec<String>,
     /// Whether loopback `http://` redirect URIs are accepted without registration. The real portal
     /// refuses them.
@@ -105,8 +107,6 @@ impl Options {
             "there must be at least one company"
         } else if self.ca_file.is_some() && self.tls.is_none() {
             "without TLS there is no CA to write to a file"
-        } else if self.redirect_uris.is_empty() {
-            "there must be at least one redirect URI"
         } else if self.scopes.is_empty() {
             "there must be at least one scope"
         } else if self.rate_limit.is_some_and(|limit| limit.per_ms == 0) {
@@ -212,12 +212,12 @@ impl Settings {
         Duration::from_millis(self.accept_delay_ms)
     }
 
-    pub(crate) fn apply(&mut self, change: SettingsChange) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, change: SettingsChange) -> Result<(), Complaint> {
         if change.rate_limit.flatten().is_some_and(|limit| limit.per_ms == 0) {
-            return Err("rateLimit.perMs must not be zero".to_owned());
+            return Err(Complaint::field("rateLimit.perMs", "it must not be zero"));
         }
         if !is_receiver(change.webhook_url.as_ref().and_then(Option::as_deref)) {
-            return Err("webhookUrl must be http://HOST:PORT/PATH".to_owned());
+            return Err(Complaint::field("webhookUrl", "it must be http://HOST:PORT/PATH"));
         }
         let SettingsChange {
             access_token_seconds,
@@ -246,7 +246,7 @@ impl Settings {
         replace(&mut behaviour.webhook_retries, webhook_retries);
         replace(&mut behaviour.daily_reset, daily_reset);
         replace(&mut behaviour.field_names, field_names);
-        behaviour.check()?;
+        behaviour.check().map_err(|what| Complaint::field("inactiveStatus", what))?;
         self.behaviour = behaviour;
         replace(&mut self.access_token_seconds, access_token_seconds);
         replace(&mut self.expires_in, expires_in);
@@ -303,12 +303,13 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::complaint;
     use serde_json::json;
 
     fn change(value: Value) -> Result<Settings, String> {
         let mut settings = Settings::new(&Options::default());
-        let change = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        settings.apply(change)?;
+        let change = complaint::deserialize(value).map_err(|error| error.to_string())?;
+        settings.apply(change).map_err(|error| error.to_string())?;
         Ok(settings)
     }
 

@@ -114,6 +114,11 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
+/// An escaped name that a narrow page wraps after its dots and slashes instead of inside a word.
+pub(crate) fn breakable(name: &str) -> String {
+    Escaped(name).to_string().replace('.', ".<wbr>").replace('/', "/<wbr>")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

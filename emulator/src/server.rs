@@ -4,8 +4,8 @@ use crate::certificate::Tls;
 use crate::delivery::Script;
 use crate::fault::Ending;
 use crate::socket::Socket;
-use crate::state::{CONSENT_PATHS, Shared};
-use crate::{api, consent_page, control, dashboard, scenario};
+use crate::state::{CONSENT_PATHS, LANDING_PATH, Shared};
+use crate::{api, consent_page, control, dashboard, landing_page, scenario};
 use axum::Router;
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -170,6 +170,7 @@ fn router(shared: &Shared) -> Router {
     }
     router
         .route(dashboard::PATH, get(dashboard::show))
+        .route(LANDING_PATH, get(landing_page::show))
         .route("/", get(dashboard::lead).fallback(api::serve))
         .nest("/_emulator", control::router())
         .fallback(api::serve)

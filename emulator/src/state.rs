@@ -21,6 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
+/// The path of the landing page, the redirect URI of an app without its own.
+pub(crate) const LANDING_PATH: &str = "/landing";
+
 /// The paths at which the consent page is served.
 pub(crate) const CONSENT_PATHS: [&str; 2] = ["/v2/oauth/chooselocation", "/oauth/chooselocation"];
 
@@ -50,13 +53,17 @@ impl State {
     pub(crate) fn new(options: &Options, base_url: String) -> Self {
         let clock = Clock::default();
         let webhooks = Webhooks::new(options.seed, clock.clone());
+        let mut directory = Directory::new(options);
+        if directory.app.redirect_uris.is_empty() {
+            directory.app.redirect_uris.push(format!("{base_url}{LANDING_PATH}"));
+        }
         Self {
             base_url,
             ca_file: options.ca_file.clone(),
             connections: Connections::default(),
             clock,
             settings: Settings::new(options),
-            directory: Directory::new(options),
+            directory,
             tokens: Tokens::default(),
             limiter: RateLimiter::default(),
             log: RequestLog::default(),

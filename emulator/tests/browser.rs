@@ -141,7 +141,7 @@ fn enabled_fault_affects_the_next_request_and_is_shown_next_to_it() {
     // A value that the form accepts may still be refused by the server, with a reason.
     browser.fill("//input[@id = 'status-status']", "99");
     browser.click("//button[. = 'Add fault']");
-    browser.wait_for("the refusal", &status_says("Not done: status 99"));
+    browser.wait_for("the refusal", &status_says("Not done: status: 99"));
     let complaints = browser.complaints();
     assert!(complaints.len() == 1 && complaints[0].contains("400 (Bad Request)"), "{complaints:?}");
 }
@@ -309,16 +309,55 @@ const FLAWS: &str = r#"
     return flaws;
 "#;
 
+/// The violations that axe-core finds, each with its elements.
+const AXE: &str = "
+    const done = arguments[0];
+    axe.run(document, {resultTypes: ['violations']}).then(
+        (found) => done(found.violations.map(
+            (one) => `${one.id}: ${one.nodes.map((node) => node.html).join(' | ')}`)),
+        (error) => done([String(error)]));
+";
+
+/// The source of axe-core: from `GHL_NODE_MODULES`, or from a `node_modules` of the repository.
+fn axe() -> Option<String> {
+    let folder = std::env::var_os("GHL_NODE_MODULES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../node_modules"),
+        std::path::PathBuf::from,
+    );
+    let source = std::fs::read_to_string(folder.join("axe-core/axe.min.js")).ok();
+    if source.is_none() {
+        println!("skipped: the rules of axe-core (npm install axe-core@4.14.1)");
+    }
+    source
+}
+
+/// Text between two places where a name may wrap that is on several lines.
+const BROKEN_WORDS: &str = r#"
+    const broken = [];
+    for (const element of document.querySelectorAll(".scopes code"))
+        for (const part of element.childNodes) {
+            const range = document.createRange();
+            range.selectNodeContents(part);
+            if (part.nodeType === 3 && range.getClientRects().length > 1) broken.push(part.data);
+        }
+    return broken;
+"#;
+
 #[test]
 fn pages_are_accessible() {
     let Some(browser) = Browser::start() else { return };
-    let emulator = Emulator::start(Options { companies: 2, ..Options::default() }).unwrap();
+    let axe = axe();
+    let options = Options { companies: 2, redirect_uris: Vec::new(), ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
     scene(&emulator);
-    let query = consent_query(&emulator, SCOPE);
+    let query = consent_query(&emulator, &Options::default().scopes.join(" "));
     for page in [
         dashboard(&emulator),
         format!("{}?{query}", emulator.authorize_url()),
         format!("{}?{query}&prompt=login", emulator.authorize_url()),
+        format!("{}?code=5f1c&state=some+state", emulator.redirect_uri()),
+        format!("{}?error=access_denied", emulator.redirect_uri()),
+        emulator.redirect_uri().to_owned(),
     ] {
         for (width, scheme) in
             [(360, "light"), (800, "dark"), (1280, "light"), (1280, "dark"), (360, "dark")]
@@ -328,6 +367,12 @@ fn pages_are_accessible() {
             browser.go(&page);
             browser.run("for (const it of document.querySelectorAll('details')) it.open = true");
             assert_eq!(browser.run(FLAWS), json!([]), "{page}, {width} px, {scheme}");
+            assert_eq!(browser.run(BROKEN_WORDS), json!([]), "{page}, {width} px");
+            // The rules do not depend on the size.
+            if let Some(axe) = axe.as_ref().filter(|_| width != 360) {
+                browser.run(axe);
+                assert_eq!(browser.run_async(AXE), json!([]), "{page}, {width} px, {scheme}");
+            }
         }
     }
     let complaints = browser.complaints();
@@ -335,6 +380,50 @@ fn pages_are_accessible() {
         complaints.iter().all(|complaint| complaint.contains("400 (Bad Request)")),
         "{complaints:?}"
     );
+}
+
+#[test]
+fn url_for_the_app_and_its_configuration_are_copied_by_keyboard() {
+    let Some(browser) = Browser::start() else { return };
+    let emulator =
+        Emulator::start(Options { redirect_uris: Vec::new(), ..Options::default() }).unwrap();
+    browser.devtools(
+        "Browser.grantPermissions",
+        json!({
+            "origin": emulator.base_url(),
+            "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"],
+        }),
+    );
+    let copied = || {
+        let read = "navigator.clipboard.readText().then(arguments[0], arguments[0])";
+        browser.run_async(read).as_str().unwrap_or_default().to_owned()
+    };
+
+    browser.go(&dashboard(&emulator));
+    browser.tab_to("Python");
+    browser.press(ENTER);
+    browser.wait_for("the copy", &status_says("The configuration for Python was copied"));
+    let configuration = copied();
+    assert!(configuration.starts_with("client = ghl_oauth.Client("), "{configuration}");
+    assert!(configuration.contains(emulator.client_secret()), "{configuration}");
+
+    browser.tab_to("Start a consent");
+    browser.press(ENTER);
+    browser.wait_for("the consent page", "return document.title.startsWith('Connect an app')");
+    browser.tab_to("Allow");
+    browser.press(ENTER);
+    browser.wait_for("the landing page", "return document.title.startsWith('Consent given')");
+    browser.tab_to("Copy URL");
+    browser.press(ENTER);
+    browser.wait_for("the copy", &status_says("Copied"));
+    let url = copied();
+    assert_eq!(browser.run("return location.href"), url);
+    let (page, query) = url.split_once('?').unwrap();
+    assert_eq!(page, emulator.redirect_uri());
+    assert_eq!(member(query, "state"), "from-the-dashboard");
+    let code = member(query, "code");
+    token(&emulator, &[("grantType", "authorization_code"), ("code", &code)]).expect(200);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 /// An emulator with some activity.
@@ -383,7 +472,8 @@ fn documentation_screenshots_are_created() {
     let browser = Browser::start().expect("a browser");
     let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images");
     std::fs::create_dir_all(&images).unwrap();
-    let emulator = Emulator::start(Options { port: 8080, ..Options::default() }).unwrap();
+    let options = Options { port: 8080, redirect_uris: Vec::new(), ..Options::default() };
+    let emulator = Emulator::start(options).unwrap();
     scene(&emulator);
     let (receiver, _queries) = app();
     emulator.set_webhook_url(Some(receiver));
@@ -391,12 +481,15 @@ fn documentation_screenshots_are_created() {
     emulator.install_location(location);
     let query = consent_query(&emulator, SCOPE);
     let consent = format!("{}?{query}", emulator.authorize_url());
+    let landing =
+        format!("{}?code=5f1c08d9e2b74a36&state=kq7Yb2sVtWmLw0Zr4nXc8A", emulator.redirect_uri());
     let dashboard = dashboard(&emulator);
     for (name, url, scheme, width, height) in [
         ("dashboard-light", &dashboard, "light", 1200, 1080),
         ("dashboard-dark", &dashboard, "dark", 1200, 1080),
         ("dashboard-narrow", &dashboard, "light", 360, 800),
         ("consent", &consent, "light", 720, 560),
+        ("landing", &landing, "light", 720, 500),
     ] {
         browser.size(width, height);
         browser.prefer(scheme);

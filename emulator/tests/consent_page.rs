@@ -143,3 +143,25 @@ fn loopback_redirects_are_accepted_if_allowed() {
     assert!(redirect.starts_with(uri));
     assert!(!redirect.contains("state"), "no state was given, none is returned");
 }
+
+#[test]
+fn app_without_a_redirect_uri_gets_the_landing_page_with_the_url() {
+    let emulator =
+        Emulator::start(Options { redirect_uris: Vec::new(), ..Options::default() }).unwrap();
+    assert_eq!(emulator.redirect_uri(), format!("{}/landing", emulator.base_url()));
+    let place = format!("company:{}", emulator.company_id());
+    for (decision, title) in [("allow", "Consent given"), ("deny", "Consent denied")] {
+        let redirect = post(&emulator, &[("place", &place), ("decision", decision)]);
+        let location = redirect.header("location").unwrap();
+        let target = location.strip_prefix(&emulator.base_url()).unwrap();
+        let page = send(&emulator, "GET", target, &[], "");
+        assert_eq!(page.status, 200);
+        assert!(page.text().contains(title), "{}", page.text());
+        let shown = location.replace('&', "&amp;");
+        assert!(page.text().contains(&format!(">{shown}</textarea>")), "{}", page.text());
+    }
+    let requests = emulator.requests();
+    assert!(requests.iter().all(|request| request.path != "/landing"), "the app's, not the API's");
+    let empty = send(&emulator, "GET", "/landing", &[], "").text();
+    assert!(empty.contains("Nothing to copy yet") && !empty.contains("textarea id"), "{empty}");
+}

@@ -242,7 +242,8 @@ fn webhooks_are_built_signed_and_repeated_on_request() {
         (400, json!({"install": location, "when": 1})),
         (404, json!({"uninstall": "nowhere"})),
         (404, json!({"id": 3})),
-        (502, json!({"id": 1, "url": "https://127.0.0.1:1/"})),
+        (400, json!({"id": 1, "url": "https://127.0.0.1:1/"})),
+        (502, json!({"id": 1, "url": "http://127.0.0.1:1/"})),
     ] {
         assert_eq!(post(&emulator, "/webhooks", wrong.clone()).status, status, "{wrong}");
     }
@@ -400,4 +401,80 @@ fn browser_is_redirected_to_the_dashboard_and_an_api_client_is_not() {
         "{policy}"
     );
     assert!(!page.text().contains(emulator.client_secret()));
+}
+
+#[test]
+fn error_names_the_field_that_is_wrong() {
+    let emulator = start();
+    let url = format!("{}?{}", emulator.authorize_url(), consent_query(&emulator, SCOPE));
+    let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());
+    let of_company = format!("/companies/{company}");
+    let of_location = format!("/locations/{location}");
+    for (path, body, field) in [
+        ("/clock", json!({"advanceSeconds": "1"}), "advanceSeconds"),
+        ("/clock", json!({"advanceSeconds": -1}), "advanceSeconds"),
+        ("/clock", json!({"seconds": 1}), "seconds"),
+        ("/tokens/expire", json!({"all": true}), "all"),
+        ("/tokens/revoke", json!({}), "resourceId"),
+        ("/tokens/private", json!({"resourceId": "x"}), "resourceId"),
+        ("/consent", json!({"companyId": company}), "url"),
+        ("/consent", json!({"url": "x", "companyId": company}), "url"),
+        ("/consent", json!({"url": url, "companyId": "x"}), "companyId"),
+        ("/consent", json!({"url": url, "locationId": "x"}), "locationId"),
+        ("/consent", json!({"url": url, "companyId": company, "locationIds": []}), "locationIds"),
+        ("/settings", json!({"latency": 1}), "latency"),
+        ("/settings", json!({"latencyMs": -1}), "latencyMs"),
+        ("/settings", json!({"rateLimit": {"perMs": 0}}), "rateLimit.perMs"),
+        ("/settings", json!({"rateLimit": {"requests": "1"}}), "rateLimit.requests"),
+        ("/settings", json!({"webhookUrl": "x"}), "webhookUrl"),
+        ("/settings", json!({"inactiveStatus": 403}), "inactiveStatus"),
+        ("/settings", json!({"fieldNames": "kebab-case"}), "fieldNames"),
+        (&of_location, json!({"active": "no"}), "active"),
+        (&of_location, json!({"companyId": "x"}), "companyId"),
+        (&of_company, json!({"installed": true}), "installed"),
+        ("/quota/spend", json!({"resourceId": 1}), "resourceId"),
+        ("/webhooks", json!({"install": "x"}), "install"),
+        ("/webhooks", json!({"id": 7}), "id"),
+        ("/webhooks", json!({"body": "{}", "url": "x"}), "url"),
+        ("/webhooks", json!({"body": "{}", "signature": "none"}), "signature"),
+        ("/webhooks", json!({"uninstall": company, "locationIds": []}), "locationIds"),
+        ("/scenario", json!({"name": "night"}), "name"),
+        ("/scenario", json!({"name": "agency-day", "daySeconds": 0}), "daySeconds"),
+        ("/scenario/step", json!({"count": -1}), "count"),
+        ("/faults", json!({"kind": "drip"}), "everyMs"),
+        ("/faults", json!({"kind": "replyLost", "endpoint": "tokens"}), "endpoint"),
+    ] {
+        let refused = post(&emulator, path, body.clone());
+        assert!([400, 404].contains(&refused.status), "{path} {body}: {}", refused.status);
+        let told: Value = serde_json::from_str(&refused.text()).unwrap();
+        assert_eq!(told["field"], field, "{path} {body}: {told}");
+        assert!(text(&told, "error").starts_with(&format!("{field}: ")), "{path} {body}: {told}");
+    }
+    for body in ["[]", "{", "{} {}", "\"x\""] {
+        let refused = control(&emulator, "POST", "/clock", body);
+        assert_eq!(refused.status, 400, "{body}");
+        let told: Value = serde_json::from_str(&refused.text()).unwrap();
+        assert_eq!(told["field"], Value::Null, "{told}");
+    }
+}
+
+#[test]
+fn configuration_is_available_in_each_language() {
+    let emulator = start();
+    let of = |language: &str| control(&emulator, "GET", &format!("/configuration/{language}"), "");
+    let json: Value = serde_json::from_str(&of("json").text()).unwrap();
+    assert_eq!(json, serde_json::from_str::<Value>(&emulator.configuration()).unwrap());
+    for language in ["c", "cpp", "python", "environment"] {
+        let text = of(language);
+        assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));
+        for value in [emulator.client_secret(), emulator.redirect_uri(), &emulator.base_url()] {
+            assert!(text.text().contains(value), "{language} lacks {value}: {}", text.text());
+        }
+    }
+    let unknown = of("cobol");
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.text().contains("json, c, cpp, python, environment"), "{}", unknown.text());
+    let foreign = [("host", "rebound.example")];
+    let refused = send(&emulator, "GET", "/_emulator/configuration/json", &foreign, "");
+    assert_eq!(refused.status, 403);
 }

@@ -7,7 +7,6 @@ A program that has a web server adds a route instead: docs/monitoring.md.
 
 from __future__ import annotations
 
-import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -37,5 +36,4 @@ def serve(client: ghl_oauth.Client, port: int) -> ThreadingHTTPServer:
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as file:
-        serve(ghl_oauth.Client.from_config(json.load(file)), int(sys.argv[2])).serve_forever()
+    serve(ghl_oauth.Client.from_config(sys.argv[1]), int(sys.argv[2])).serve_forever()

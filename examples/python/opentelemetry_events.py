@@ -9,7 +9,6 @@ up its exporter (OTLP, for example) where this one sets up the console, and call
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 
@@ -67,8 +66,7 @@ def main() -> None:
     tracers = TracerProvider()
     tracers.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
     trace.set_tracer_provider(tracers)
-    with open(sys.argv[1], encoding="utf-8") as file:
-        client = ghl_oauth.Client.from_config(json.load(file))
+    client = ghl_oauth.Client.from_config(sys.argv[1])
     observe(client)
     done = client.tokens_maintain()
     print(f"{done.refreshed} refreshed, {len(done.failed)} failed")

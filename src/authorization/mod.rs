@@ -7,6 +7,7 @@ mod redirect;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use ureq::http::Uri;
 
 use crate::api::{Api, NO_VERSION, Outcome, TokenParams, TokenRetry, without_secrets};
 use crate::clock::Clock;
-use crate::config::{Config, ConsentPage, absolute_url};
+use crate::config::{Config, ConsentPage, StoreKind, absolute_url};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status, exhaustion};
 use crate::random;
@@ -113,6 +114,8 @@ pub struct Authorization {
     scopes: Vec<String>,
     page: ConsentPage,
     pending: Pending,
+    /// Whether a consent will be the first one in a store that is lost with the client.
+    warns_of_memory: AtomicBool,
 }
 
 /// The caller's requirements for a redirect.
@@ -150,6 +153,7 @@ impl Authorization {
             scopes: config.scopes.clone(),
             page: config.consent_page.clone(),
             pending: Pending::new()?,
+            warns_of_memory: AtomicBool::new(config.store.kind == StoreKind::Memory),
         })
     }
 
@@ -303,9 +307,17 @@ impl Authorization {
             self.pending.restore(state);
         }
         // From here on the code is used up.
-        self.tokens
+        let saved = self
+            .tokens
             .save_consented(token?, deadline)
-            .map_err(|error| error.with_sent(true).with_retryable(false))
+            .map_err(|error| error.with_sent(true).with_retryable(false))?;
+        if self.warns_of_memory.swap(false, Ordering::Relaxed) {
+            log::warn!(
+                "a consent was stored in the memory store: its token is lost when the client ends, \
+                 and the user must consent again; set store to keep it"
+            );
+        }
+        Ok(saved)
     }
 
     /// The redirect URI: the given one, or by default the configured one.
@@ -364,17 +376,21 @@ fn not_blank(state: Option<&Secret>) -> Result<()> {
 /// The content of a redirect, if its target is `redirect_uri`.
 fn consented(redirect: &Redirect, redirect_uri: String) -> Result<Consented> {
     if !redirect.is_to(&redirect_uri) {
-        let message = "redirectUrl does not match the redirect URI of this app";
+        let message = format!(
+            "redirectUrl does not match the redirect URI of this app: it is {}, not {redirect_uri}",
+            redirect.shown_target()
+        );
         return Err(match redirect.slight_difference(&redirect_uri) {
             None => Error::invalid_argument("redirectUrl", message)
                 .with_help("pass the full URL to which the browser was redirected"),
             Some(difference) => Error::invalid_argument(
                 "redirectUrl",
-                format!("{message}: they differ in {difference}"),
+                format!("{message}; they differ in {difference}"),
             )
             .with_help(
-                "configure redirectUri exactly as in the developer portal, and pass the URL that \
-                 the browser shows: behind a proxy that terminates TLS the server sees http",
+                "pass the URL that the browser shows: behind a proxy, the server sees another \
+                 scheme, host or port; and configure redirectUri exactly as in the developer \
+                 portal",
             ),
         });
     }

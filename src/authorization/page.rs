@@ -18,6 +18,15 @@ pub struct Page<'a> {
 /// The colour of the line above the text: visible on white and on black.
 const GREY: &str = "#808080";
 
+const STYLE: &str = "\
+    :root{color-scheme:light dark}\
+    body{font:1.1em/1.5 system-ui,sans-serif;max-width:34em;margin:4em auto;padding:0 1em}\
+    hr{border-width:.5em 0 0}";
+
+/// The SHA-256 of the style in base64: the only style that the browser applies. A colour in it
+/// would change it, so the line has its colour in an attribute.
+const STYLE_DIGEST: &str = "dL4dZWb0u/4FJQbUg33sn0h7irJpFjzCaDrr8+aHJNQ=";
+
 const fn page(status: &'static str, title: &'static str, text: &'static str) -> Page<'static> {
     Page { status, header: "", language: "en", color: GREY, title, text }
 }
@@ -119,17 +128,16 @@ impl Page<'_> {
         let body = format!(
             "<!DOCTYPE html>\n<html lang=\"{language}\">\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
-             <style>:root{{color-scheme:light dark}}body{{font:1.1em/1.5 system-ui,sans-serif;\
-             max-width:34em;margin:4em auto;padding:1em;border-top:.5em solid {color}}}</style>\n\
+             <style>{STYLE}</style>\n<hr color=\"{color}\">\n\
              <h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
         );
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: \
              {}\r\n{header}\
              Connection: close\r\nCache-Control: no-store\r\nReferrer-Policy: no-referrer\r\n\
-             Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; base-uri \
-             'none'; form-action 'none'; frame-ancestors 'none'\r\nX-Content-Type-Options: \
-             nosniff\r\n\r\n{body}",
+             Content-Security-Policy: default-src 'none'; style-src 'sha256-{STYLE_DIGEST}'; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
+             X-Content-Type-Options: nosniff\r\n\r\n{body}",
             body.len()
         )
     }

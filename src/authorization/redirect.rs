@@ -56,25 +56,31 @@ impl Redirect {
             && self.target.path() == expected.path()
     }
 
+    /// The target without a user name or password, for messages.
+    pub fn shown_target(&self) -> String {
+        let authority = self.target.authority().map_or("", |authority| authority.as_str());
+        let address = authority.rsplit('@').next().unwrap_or_default();
+        format!(
+            "{}://{address}{}",
+            self.target.scheme_str().unwrap_or_default(),
+            self.target.path()
+        )
+    }
+
     /// The only difference from that redirect URI, if it is one that a proxy or a typing error
     /// causes.
     pub fn slight_difference(&self, redirect_uri: &str) -> Option<&'static str> {
         let expected = absolute_url(redirect_uri)?;
         let bare = |uri: &Uri| uri.path().trim_end_matches('/').to_owned();
-        if host(&self.target) != host(&expected) || bare(&self.target) != bare(&expected) {
-            return None;
+        let scheme = self.target.scheme() != expected.scheme();
+        let host = host(&self.target) != host(&expected);
+        if self.target.path() == expected.path() {
+            let port = self.target.port_u16() != expected.port_u16();
+            return Some(if host || port { "scheme, host or port" } else { "http and https" });
         }
-        let (scheme, path) =
-            (self.target.scheme() != expected.scheme(), self.target.path() != expected.path());
-        match (scheme, path) {
-            (true, false) if self.target.port_u16() == expected.port_u16() => {
-                Some("http and https")
-            }
-            (false, true) if port(&self.target) == port(&expected) => {
-                Some("a trailing slash in the path")
-            }
-            _ => None,
-        }
+        let same_origin = !scheme && !host && port(&self.target) == port(&expected);
+        (same_origin && bare(&self.target) == bare(&expected))
+            .then_some("a trailing slash in the path")
     }
 }
 
@@ -140,9 +146,15 @@ mod tests {
             differs("https://app.example/oauth/callback/?code=1"),
             Some("a trailing slash in the path")
         );
+        for internal in [
+            "http://internal/oauth/callback",
+            "http://127.0.0.1:8000/oauth/callback?code=1",
+            "https://app.example:8443/oauth/callback",
+        ] {
+            assert_eq!(differs(internal), Some("scheme, host or port"), "{internal}");
+        }
         for other in [
             "http://app.example/oauth/callback/",
-            "http://app.example:8080/oauth/callback",
             "https://app.example/oauth/callback/more",
             "https://other.example/oauth/callback/",
         ] {

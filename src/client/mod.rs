@@ -28,7 +28,7 @@ use crate::tokens::{
     AccessTokenParams, AdoptParams, Adoption, BulkMint, ImportParams, ListParams, MaintainParams,
     Maintenance, MintParams, Progress, RefreshParams, Tokens, Transfer,
 };
-use crate::webhook::{Headers, Verifier, Webhooks};
+use crate::webhook::{Headers, Verifier, WebhookParams, Webhooks};
 use crate::worker_pool;
 
 pub use metrics::MetricsParams;
@@ -358,9 +358,14 @@ impl Client {
         self.components()?.webhooks.verify(body, headers)
     }
 
-    pub fn webhook_apply(&self, body: &[u8], headers: &Headers) -> Result<Value> {
+    pub fn webhook_apply(
+        &self,
+        body: &[u8],
+        headers: &Headers,
+        params: &WebhookParams,
+    ) -> Result<Value> {
         let call = self.call()?;
-        call.webhooks.apply(body, headers, &call.deadline())
+        call.webhooks.apply(body, headers, params, &call.deadline())
     }
 }
 

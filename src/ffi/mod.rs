@@ -58,4 +58,4 @@ pub use tokens::{
     ghl_tokens_adopt, ghl_tokens_export, ghl_tokens_import, ghl_tokens_list, ghl_tokens_maintain,
     ghl_tokens_mint,
 };
-pub use webhook::{ghl_webhook_apply, ghl_webhook_verify};
+pub use webhook::{ghl_webhook_apply, ghl_webhook_apply_with, ghl_webhook_verify};

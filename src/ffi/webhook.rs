@@ -5,7 +5,9 @@ use std::slice;
 
 use super::boundary::{self, render};
 use super::client::{self, ghl_client};
+use crate::client::OPTION_KEYS;
 use crate::error::{Error, Result};
+use crate::webhook::WebhookParams;
 
 /// Verifies the signature of a webhook and parses it. Changes nothing.
 ///
@@ -93,7 +95,45 @@ pub unsafe extern "C" fn ghl_webhook_apply(
         boundary::call(out_json, || {
             let client = client::core(client)?;
             let body = bytes(body, body_len)?;
-            render(client.webhook_apply(body, &boundary::params("headers_json", headers_json)?)?)
+            let headers = boundary::params("headers_json", headers_json)?;
+            render(client.webhook_apply(body, &headers, &WebhookParams::default())?)
+        })
+    }
+}
+
+/// Like ghl_webhook_apply, with parameters. With "mint": false it sends no request to the API, so a
+/// handler of webhooks never waits for the API's rate limit.
+///
+/// An INSTALL is then only remembered. Its location's token is minted at its first use, for
+/// instance by ghl_access_token in a queue's worker, or by ghl_tokens_maintain. A token that is
+/// stored from an earlier installation is handed out until ghl_tokens_maintain replaces it. Any
+/// thread; waits at most "timeoutMs" or timeouts.totalMs.
+///
+/// @param client        a client
+/// @param body          the raw body; may be NULL if body_len is 0
+/// @param body_len      its length in bytes
+/// @param headers_json  as for ghl_webhook_verify
+/// @param params_json   {"mint"?, "timeoutMs"?, "callId"?}: whether an INSTALL mints tokens in this
+///                      call (default true); the call options
+/// @param out_json      as for ghl_webhook_apply
+/// @return the results of ghl_webhook_apply
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ghl_webhook_apply_with(
+    client: *mut ghl_client,
+    body: *const u8,
+    body_len: usize,
+    headers_json: *const c_char,
+    params_json: *const c_char,
+    out_json: *mut *mut c_char,
+) -> i32 {
+    // SAFETY: the header requires a valid client and valid pointers, or NULL.
+    unsafe {
+        boundary::call(out_json, || {
+            let params = ("params_json", params_json);
+            let (client, params) = client::with_options(client, params, &OPTION_KEYS)?;
+            let body = bytes(body, body_len)?;
+            let headers = boundary::params("headers_json", headers_json)?;
+            render(client.webhook_apply(body, &headers, &params)?)
         })
     }
 }

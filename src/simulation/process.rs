@@ -1,7 +1,7 @@
 //! One simulated process: the real parts of a client on the simulated store, network and clock, and
 //! the calls of its host.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -25,7 +25,7 @@ use crate::tokens::{
     BulkMint, ImportParams, InstallationEvents, ListParams, MaintainParams, Maintenance,
     MintParams, Tokens, Transfer, WebhookOutcome,
 };
-use crate::webhook::{Verifier, Webhooks};
+use crate::webhook::{Verifier, WebhookParams, Webhooks};
 
 const REDIRECT: &str = "https://app.example/back";
 
@@ -52,6 +52,13 @@ pub struct Delivery {
     /// When the event happened, in milliseconds since the epoch.
     pub at_ms: Option<i64>,
     pub number: u64,
+}
+
+impl Delivery {
+    /// Whether the host lets an INSTALL mint its token.
+    fn mints(&self) -> bool {
+        !self.number.is_multiple_of(4)
+    }
 }
 
 /// The form in which a host imports a saved response.
@@ -103,6 +110,15 @@ impl Process {
         let network = Network { world: Arc::clone(world), process: index };
         let api = Arc::new(Api::over(&config, &clock, Box::new(network)).unwrap());
         let events = Arc::new(Events::default());
+        let observer = Arc::new(OnceLock::<Weak<Tokens>>::new());
+        let observed = (Arc::clone(world), Arc::clone(&observer));
+        events.listen(Some(Arc::new(move |event| {
+            if let Some(tokens) = observed.1.get().and_then(Weak::upgrade) {
+                observed.0.with(|state| {
+                    state.check_event(index, event, |record| tokens.knows_failure(record));
+                });
+            }
+        })));
         let tokens = Arc::new(Tokens::new(
             Arc::clone(&api),
             Arc::clone(&store),
@@ -110,6 +126,7 @@ impl Process {
             events,
             config.refresh.clone(),
         ));
+        let _ = observer.set(Arc::downgrade(&tokens));
         let verifier = Verifier::new(&config.webhook).unwrap();
         let of_webhooks = (Arc::clone(&tokens), Arc::clone(&clock));
         Arc::new(Process {
@@ -462,20 +479,15 @@ impl Process {
     fn apply(&self, delivery: &Delivery) -> Result<Value> {
         let deadline = self.deadline();
         let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
-        let id = delivery.resource_id;
-        let WebhookOutcome { applied, reason } =
-            match (delivery.install, id == COMPANY) {
-                (true, _) => InstallationEvents::of(&self.tokens).location_installed(
-                    id,
-                    delivery.company_id,
-                    at_ms,
-                    &deadline,
-                )?,
-                (false, false) => InstallationEvents::of(&self.tokens)
-                    .location_uninstalled(id, at_ms, &deadline)?,
-                (false, true) => InstallationEvents::of(&self.tokens)
-                    .company_uninstalled(id, at_ms, &deadline)?,
-            };
+        let (id, mints) = (delivery.resource_id, delivery.mints());
+        let events = InstallationEvents::of(&self.tokens);
+        let WebhookOutcome { applied, reason } = match (delivery.install, id == COMPANY) {
+            (true, _) => {
+                events.location_installed(id, delivery.company_id, at_ms, mints, &deadline)?
+            }
+            (false, false) => events.location_uninstalled(id, at_ms, mints, &deadline)?,
+            (false, true) => events.company_uninstalled(id, at_ms, &deadline)?,
+        };
         Ok(json!({"applied": applied, "reason": reason}))
     }
 
@@ -503,6 +515,7 @@ impl Process {
         let headers = json!({"x-ghl-signature": signature}).to_string();
         let headers = serde_json::from_str(&headers)
             .map_err(|_| Error::new(Status::Internal, "the headers of the webhooks"))?;
-        self.webhooks.apply(body.as_bytes(), &headers, &self.deadline())
+        let params = WebhookParams { mint: Some(delivery.mints()) };
+        self.webhooks.apply(body.as_bytes(), &headers, &params, &self.deadline())
     }
 }

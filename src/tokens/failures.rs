@@ -1,7 +1,7 @@
 //! The last failure of each token: kept in its record, or in memory if the store fails.
 //!
 //! A refresh that fails is saved anyway, with its outcome; the failure is part of that save, under
-//! the resource's lock. Other failures, such as that of a mint, are saved rarely. A saved failure
+//! the resource's lock. Other failures, such as a failed mint, are saved rarely. A saved failure
 //! is a compare-and-swap of the loaded record like any other: it never replaces a newer token and
 //! never restores a deleted record.
 
@@ -56,7 +56,7 @@ impl LastFailures {
         }
     }
 
-    /// Notes a failure that no save of its flight has recorded, such as that of a mint. `stored` is
+    /// Notes a failure that no save of its flight has recorded, such as a failed mint. `stored` is
     /// the record after the flight, if it could be read.
     pub fn note(
         &self,
@@ -90,8 +90,8 @@ impl LastFailures {
         record.last_failure
     }
 
-    /// Notes the failed mint of a location that has a token. Without one there is nothing to note it
-    /// in: the call reports it.
+    /// Notes the failed mint of a location that has a token. A location without one has no record;
+    /// the call reports its failure.
     pub fn note_mint(&self, resource_id: &str, error: &Error, deadline: &Deadline) {
         let _deferred = deferred_callbacks::defer();
         if let Ok(Some(record)) = self.writer.records.load(resource_id, &deadline.within(LOCK_WAIT))

@@ -66,14 +66,15 @@ impl<'a> InstallationEvents<'a> {
         }
     }
 
-    /// Handles the INSTALL of a location. Mints its token if the company's token is available;
-    /// otherwise, or if the mint fails, the INSTALL stays pending. Replaces a token of an earlier
-    /// installation or of another company.
+    /// Handles the INSTALL of a location. If `mints`, mints its token with the company's token;
+    /// without that token, or if the mint fails, the INSTALL stays pending. A mint replaces a token
+    /// of an earlier installation or of another company.
     pub fn location_installed(
         &self,
         location_id: &str,
         company_id: Option<&str>,
         at_ms: i64,
+        mints: bool,
         deadline: &Deadline,
     ) -> Result<WebhookOutcome> {
         let company_id = company_id.map(str::to_owned);
@@ -95,7 +96,7 @@ impl<'a> InstallationEvents<'a> {
         }
         Ok(WebhookOutcome {
             applied: true,
-            reason: self.mint_installed(location_id, &last, deadline)?,
+            reason: self.mint_installed(location_id, &last, mints, deadline)?,
         })
     }
 
@@ -105,6 +106,7 @@ impl<'a> InstallationEvents<'a> {
         &self,
         location_id: &str,
         at_ms: i64,
+        mints: bool,
         deadline: &Deadline,
     ) -> Result<WebhookOutcome> {
         let state = InstallationState { at_ms, installed: false, company_id: None };
@@ -120,8 +122,10 @@ impl<'a> InstallationEvents<'a> {
             |record| self.ends_by(record, at_ms),
             deadline,
         )?;
-        let pending =
-            if last.installed { self.mint_installed(location_id, &last, deadline)? } else { None };
+        let pending = match last.installed {
+            true => self.mint_installed(location_id, &last, mints, deadline)?,
+            false => None,
+        };
         Ok(match end {
             Deletion::Deleted => WebhookOutcome { applied: true, reason: pending },
             Deletion::Kept => WebhookOutcome::ignored("the token is newer"),
@@ -304,12 +308,13 @@ impl<'a> InstallationEvents<'a> {
             || installed.is_some_and(|state| state.at_ms > at_ms))
     }
 
-    /// Mints for a location that was just installed. Returns the reason if no token is available
-    /// yet.
+    /// Mints for a location that was just installed, if `mints`. Returns the reason if no token is
+    /// available yet.
     fn mint_installed(
         &self,
         location_id: &str,
         installed: &InstallationState,
+        mints: bool,
         deadline: &Deadline,
     ) -> Result<Option<&'static str>> {
         let LoadedRecord { record, is_unreadable } =
@@ -318,6 +323,11 @@ impl<'a> InstallationEvents<'a> {
         {
             self.installations.set_list(location_id, "", deadline)?;
             return Ok(None);
+        }
+        if !mints {
+            // Another process may have deleted a token that is cached here.
+            self.cache.forget(location_id);
+            return Ok(Some("remembered; its first use or maintenance mints the token"));
         }
         if self.tokens.minting_company(location_id, record.as_ref(), deadline)?.is_none() {
             return Ok(Some("remembered until its company's token is available"));

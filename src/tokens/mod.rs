@@ -262,6 +262,12 @@ impl Tokens {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
+    /// Whether a list by this process shows a failure for a stored record.
+    #[cfg(test)]
+    pub fn knows_failure(&self, record: &crate::store::Record) -> bool {
+        self.records.last_failure(record).is_some()
+    }
+
     #[cfg(test)]
     pub fn holds_valid(&self, resource_id: &str) -> bool {
         self.cache.unexpired(resource_id, self.clock.uptime()).is_some()

@@ -23,7 +23,7 @@ use crate::store::Host;
 use crate::tokens::{
     AccessTokenParams, AdoptParams, ImportParams, ListParams, MaintainParams, MintParams,
 };
-use crate::webhook::Headers;
+use crate::webhook::{Headers, WebhookParams};
 
 pub use results::{
     AdoptReport, AuthorizationUrl, Body, BusyResource, ClientTokens, Event, Exported, FailedToken,
@@ -409,7 +409,32 @@ impl Client {
         body: &[u8],
         headers: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<WebhookOutcome> {
-        typed(self.core.webhook_apply(body, &read_headers(headers)?)?)
+        self.webhook_apply_with(body, headers, &WebhookParams::default())
+    }
+
+    /// Like [`Client::webhook_apply`], with parameters. Without `mint`, no request is sent to the
+    /// API: a location's token is minted at its first use or by [`Client::tokens_maintain`].
+    ///
+    /// # Errors
+    /// As [`Client::webhook_apply`].
+    ///
+    /// ```
+    /// use ghl_oauth::{Client, Config, Status, params::WebhookParams};
+    ///
+    /// let client = Client::new(&Config::new("app-1", "secret"))?;
+    /// let (body, headers) = (br#"{"type": "INSTALL"}"#, [("content-type", "application/json")]);
+    /// let later = WebhookParams { mint: Some(false) };
+    /// let refused = client.webhook_apply_with(body, headers, &later).unwrap_err();
+    /// assert_eq!(refused.status(), Status::SignatureInvalid);
+    /// # Ok::<(), ghl_oauth::Error>(())
+    /// ```
+    pub fn webhook_apply_with<'a>(
+        &self,
+        body: &[u8],
+        headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+        params: &WebhookParams,
+    ) -> Result<WebhookOutcome> {
+        typed(self.core.webhook_apply(body, &read_headers(headers)?, params)?)
     }
 
     /// Ends every waiting call with [`Status::Cancelled`]; later calls are not affected.

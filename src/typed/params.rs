@@ -5,6 +5,7 @@ pub use crate::api::InstalledLocationsParams;
 pub use crate::authorization::{CompleteParams, ListenParams, UrlParams};
 pub use crate::request::RequestParams;
 pub use crate::tokens::{ListParams, ListedState, MaintainParams, MintParams};
+pub use crate::webhook::WebhookParams;
 
 impl CompleteParams {
     /// Completes a consent that this client began and that was redirected to this URL.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
@@ -36,6 +37,16 @@ pub struct Webhooks {
     store: Arc<dyn Store>,
     tokens: Arc<Tokens>,
     clock: Arc<dyn Clock>,
+}
+
+/// How a delivery is applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[deny(missing_docs)]
+pub struct WebhookParams {
+    /// Whether an INSTALL mints its tokens in this call. Otherwise no request is sent, and each
+    /// token is minted at its first use or by maintenance. Default: true.
+    pub mint: Option<bool>,
 }
 
 /// A delivery with a valid signature.
@@ -81,16 +92,29 @@ impl Webhooks {
     }
 
     /// Applies an INSTALL or UNINSTALL of this app to the tokens; ignores other deliveries.
-    pub fn apply(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
+    pub fn apply(
+        &self,
+        body: &[u8],
+        headers: &Headers,
+        params: &WebhookParams,
+        deadline: &Deadline,
+    ) -> Result<Value> {
         // A delivery that is not repeated is lost, and the store may be repaired until then.
-        self.apply_once(body, headers, deadline).map_err(|error| {
+        self.apply_once(body, headers, params, deadline).map_err(|error| {
             let is_of_store = error.status() == Status::Store && !error.is_unreadable();
             let retryable = is_of_store || error.retryable();
             error.with_retryable(retryable)
         })
     }
 
-    fn apply_once(&self, body: &[u8], headers: &Headers, deadline: &Deadline) -> Result<Value> {
+    fn apply_once(
+        &self,
+        body: &[u8],
+        headers: &Headers,
+        params: &WebhookParams,
+        deadline: &Deadline,
+    ) -> Result<Value> {
+        let mints = params.mint != Some(false);
         let delivery = self.open(body, headers)?;
         let (location_id, company_id) = (delivery.id("locationId"), delivery.id("companyId"));
         let location_ids = delivery.location_ids();
@@ -116,10 +140,14 @@ impl Webhooks {
                     let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
                     let events = InstallationEvents::of(&self.tokens);
                     let each = |location_id: &&str| match kind {
-                        "INSTALL" => {
-                            events.location_installed(location_id, company_id, at_ms, deadline)
-                        }
-                        _ => events.location_uninstalled(location_id, at_ms, deadline),
+                        "INSTALL" => events.location_installed(
+                            location_id,
+                            company_id,
+                            at_ms,
+                            mints,
+                            deadline,
+                        ),
+                        _ => events.location_uninstalled(location_id, at_ms, mints, deadline),
                     };
                     let outcome = match (kind, company_id) {
                         _ if !location_ids.is_empty() => WebhookOutcome::of_all(

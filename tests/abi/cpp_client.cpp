@@ -186,7 +186,29 @@ void tokens_are_exported_and_imported(const ghl::client &client, const ghl::conf
     locations.user_type = "Location";
     for (const ghl::token_info &info : client.tokens_list(locations)) {
         CHECK(info.user_type == "Location" && info.company_id == company_id);
+        CHECK(info.last_success_at && !info.last_failure);
     }
+    ghl::token dead;
+    dead.access_token = ghl::secret("access");
+    dead.refresh_token = ghl::secret("dead");
+    dead.location_id = "dead";
+    dead.user_type = "Location";
+    dead.expires_at = ghl::time_point(std::chrono::milliseconds(4000000000000));
+    CHECK(client.tokens_import({dead}).imported == 1);
+    thrown<ghl::reauthorization_required>([&] { client.token_refresh("dead"); });
+    ghl::token_filter failing;
+    failing.failing = true;
+    failing.state = "reauthorizationRequired";
+    failing.expires_before = *dead.expires_at + std::chrono::milliseconds(1);
+    const std::vector<ghl::token_info> failed = client.tokens_list(failing).to_vector();
+    CHECK(failed.size() == 1 && !failed[0].last_success_at && failed[0].last_failure);
+    CHECK(failed[0].last_failure->status == ghl::status::reauthorization_required);
+    CHECK(failed[0].last_failure->attempts == 1 && failed[0].last_failure->at);
+    CHECK(!failed[0].last_failure->message.empty() && failed[0].last_failure->http_status >= 400);
+    CHECK(!failed[0].last_failure->next_attempt_at);
+    failing.expires_before = dead.expires_at;
+    CHECK(client.tokens_list(failing).to_vector().empty());
+    client.token_delete("dead");
     std::vector<ghl::token> exported = client.tokens_export().to_vector();
     CHECK(exported.size() == 2 && exported[0].refresh_token && !exported[0].access_token.empty());
     CHECK(exported[0].raw.view().find(exported[0].refresh_token->view()) != std::string_view::npos);
@@ -322,6 +344,13 @@ void webhooks_are_checked_and_applied(const ghl::client &client, const std::stri
     const ghl::webhook_outcome outcome = client.webhook_apply(
         body, std::multimap<std::string, std::string>{{"x-ghl-signature", signature}});
     CHECK(outcome.type == "INSTALL" && outcome.resource_id && (outcome.applied || outcome.reason));
+    ghl::webhook_options remembered;
+    remembered.mint = false;
+    CHECK(client.webhook_apply(body, sent, remembered).type == "INSTALL");
+    ghl::call_options hurried;
+    hurried.timeout = std::chrono::milliseconds(0);
+    thrown<ghl::invalid_argument>(
+        [&] { client.with(hurried).webhook_apply(body, sent, remembered); });
     thrown<ghl::signature_invalid>([&] { client.webhook_apply(body + " ", sent); });
     thrown<ghl::signature_invalid>([&] { client.webhook_verify("", {}); });
 }

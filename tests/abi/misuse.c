@@ -108,6 +108,14 @@ static void null_for_every_parameter(const char *config) {
         CHECK(BODY_FUNCTIONS[i](NULL, NULL, 1, NULL, NULL) == GHL_ERR_INVALID_ARGUMENT);
     }
 
+    refused(ghl_webhook_apply_with(NULL, body, 2, "{}", "{}", &document), &document, "client");
+    refused(ghl_webhook_apply_with(client, NULL, 2, "{}", "{}", &document), &document, "body");
+    refused(ghl_webhook_apply_with(client, body, 2, NULL, "{}", &document), &document,
+            "headers_json");
+    refused(ghl_webhook_apply_with(client, body, 2, "{}", NULL, &document), &document,
+            "params_json");
+    CHECK(ghl_webhook_apply_with(client, NULL, 0, "{}", "{}", NULL) == GHL_ERR_SIGNATURE_INVALID);
+
     token = UNSET;
     refused(ghl_access_token(NULL, "a", &token, &document), &document, "client");
     CHECK(token == NULL);

@@ -441,6 +441,19 @@ int main(int argc, char **argv) {
     CHECK(strcmp(outcome.type, "INSTALL") == 0 && outcome.resource_id != NULL);
     CHECK(outcome.applied || outcome.reason != NULL);
     ghl_typed_webhook_outcome_clear(&outcome);
+    ghl_webhook_options remembered = {.no_mint = true, .call = {.timeout_ms = 60000}};
+    OK(ghl_typed_webhook_apply_with(client, argv[4], strlen(argv[4]), delivered, 3, &remembered,
+                                    &outcome, &error));
+    CHECK(strcmp(outcome.type, "INSTALL") == 0);
+    ghl_typed_webhook_outcome_clear(&outcome);
+    OK(ghl_typed_webhook_apply_with(client, argv[4], strlen(argv[4]), delivered, 3, NULL, &outcome,
+                                    &error));
+    ghl_typed_webhook_outcome_clear(&outcome);
+    remembered.call.timeout_ms = -1;
+    CHECK(ghl_typed_webhook_apply_with(client, argv[4], strlen(argv[4]), delivered, 3, &remembered,
+                                       &outcome, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "timeoutMs") == 0);
+    ghl_typed_error_clear(&error);
     CHECK(ghl_typed_webhook_apply(client, argv[4], strlen(argv[4]) - 1, delivered, 3, &outcome,
                                   &error) == GHL_ERR_SIGNATURE_INVALID);
     CHECK(outcome.type == NULL && !outcome.applied);
@@ -457,7 +470,30 @@ int main(int argc, char **argv) {
     ghl_typed_token_info_page_clear(&held);
     OK(ghl_typed_token_refresh(client, company.resource_id, &info, &error));
     CHECK(strcmp(info.resource_id, company.resource_id) == 0);
+    CHECK(info.last_success_at > 0 && info.last_failure.at == 0);
     ghl_typed_token_info_clear(&info);
+
+    /* The last failure of a token, and the filters. */
+    ghl_token dead = {.access_token = "access", .refresh_token = "dead", .location_id = "dead",
+                      .user_type = "Location", .expires_at = 4000000000000};
+    OK(ghl_typed_tokens_import(client, &dead, 1, false, &imported, &error));
+    ghl_typed_import_report_clear(&imported);
+    CHECK(ghl_typed_token_refresh(client, "dead", &info, &error) != GHL_OK);
+    ghl_typed_error_clear(&error);
+    ghl_token_query failing = {.failing = true, .state = "reauthorizationRequired",
+                               .expires_before = 4000000000001};
+    OK(ghl_typed_tokens_list(client, &failing, &held, &error));
+    CHECK(held.count == 1 && held.items[0].last_success_at == 0);
+    const ghl_last_failure *failure = &held.items[0].last_failure;
+    CHECK(strcmp(failure->status, "GHL_ERR_REAUTHORIZATION_REQUIRED") == 0);
+    CHECK(failure->first_at > 0 && failure->at == failure->first_at && failure->attempts == 1);
+    CHECK(failure->message[0] != 0 && failure->http_status >= 400);
+    CHECK(failure->next_attempt_at == 0);
+    ghl_typed_token_info_page_clear(&held);
+    failing.expires_before = 4000000000000;
+    OK(ghl_typed_tokens_list(client, &failing, &held, &error));
+    CHECK(held.count == 0);
+    ghl_typed_token_info_page_clear(&held);
     OK(ghl_typed_token_delete(client, company.resource_id, &info, &error));
     ghl_typed_token_info_clear(&info);
     CHECK(ghl_typed_token_delete(client, company.resource_id, &info, &error) == GHL_ERR_NOT_FOUND);

@@ -308,6 +308,24 @@ impl Abi {
         self.webhook(ghl_webhook_apply, body, headers)
     }
 
+    pub fn webhook_apply_with(&self, body: &[u8], headers: &Value, params: Value) -> Outcome {
+        let headers = CString::new(headers.to_string()).unwrap();
+        let params = CString::new(params.to_string()).unwrap();
+        let mut document = ptr::dangling_mut();
+        // SAFETY: a valid client, valid pointers, and a body of the given length.
+        let code = unsafe {
+            ghl_webhook_apply_with(
+                self.client,
+                body.as_ptr(),
+                body.len(),
+                headers.as_ptr(),
+                params.as_ptr(),
+                &mut document,
+            )
+        };
+        Outcome::read(code, document)
+    }
+
     fn webhook(&self, function: WebhookCall, body: &[u8], headers: &Value) -> Outcome {
         let headers = CString::new(headers.to_string()).unwrap();
         let mut document = ptr::dangling_mut();

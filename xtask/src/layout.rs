@@ -6,7 +6,7 @@ use crate::options::Options;
 
 #[derive(Debug)]
 pub struct Layout {
-    /// The prefix, absolute: where the files are used.
+    /// The absolute prefix of the installed files.
     pub prefix: PathBuf,
     /// The folder of the libraries, absolute.
     pub libraries: PathBuf,
@@ -27,7 +27,7 @@ impl Layout {
         })
     }
 
-    /// Where a file is copied to.
+    /// The path to which a file is copied.
     pub fn staged(&self, path: &Path) -> PathBuf {
         let Some(destdir) = &self.destdir else { return path.to_owned() };
         let below_root = path.components().filter(|part| matches!(part, Component::Normal(_)));

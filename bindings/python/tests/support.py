@@ -25,6 +25,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 PAST = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=1)
 
+REDIRECT_URI = "https://app.example/oauth/callback"
+
 DEAD_TOKEN = json.dumps({"statusCode": 401, "message": "Invalid JWT"})
 
 
@@ -36,7 +38,9 @@ class Emulator:
         if not program:
             raise RuntimeError("GHL_OAUTH_EMULATOR must name the program ghl-oauth-emulator")
         self._process = subprocess.Popen(
-            [program, "--port", "0", *options], stdout=subprocess.PIPE, text=True
+            [program, "--port", "0", "--redirect-uri", REDIRECT_URI, *options],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout
         greeting = self._process.stdout.readline()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ghl_oauth
-from ghl_oauth.cli import configuration
+from ghl_oauth import _configuration
 
 from .support import REPOSITORY, EmulatorTest, damage, environment, free_port
 
@@ -364,6 +364,57 @@ class TokenTest(CliTest):
         self.assertEqual(process.wait(timeout=60), 1)
 
 
+class StatusCommandTest(CliTest):
+    def test_status_sums_up_the_tokens(self) -> None:
+        self.login()
+        self.ok("token", self.emulator.location_ids[0])
+        found = json.loads(self.ok("status", "--json"))
+        self.assertEqual(
+            found["tokens"],
+            {
+                "total": 2,
+                "company": 1,
+                "location": 1,
+                "ok": 2,
+                "inactive": 0,
+                "reauthorizationRequired": 0,
+                "unsaved": 0,
+                "expired": 0,
+                "failing": 0,
+                "unreadable": 0,
+            },
+        )
+        self.assertEqual(found["store"], {"kind": "sqlite", "path": str(self.folder / "tokens.db")})
+        self.assertGreater(found["nextExpiry"]["at"], found["at"])
+        self.assertEqual((found["failing"], found["unreadable"]), ([], []))
+        text = self.ok("status")
+        self.assertIn("2: 1 of companies, 1 of locations", text)
+        self.assertIn("next expiry", text)
+
+    def test_status_names_lost_and_unreadable_tokens_in_text_and_exit_status(self) -> None:
+        self.login()
+        company_id = self.emulator.company_id
+        self.emulator.control("POST", "/tokens/revoke", {"resourceId": company_id})
+        self.assertEqual(self.run_cli("refresh", company_id).returncode, 3)
+        ended = self.run_cli("status", "--json")
+        (failing,) = json.loads(ended.stdout)["failing"]
+        self.assertEqual(
+            (ended.returncode, failing["resourceId"], failing["state"]),
+            (3, company_id, "reauthorizationRequired"),
+        )
+        self.assertIn("1 need consent", self.run_cli("status").stdout)
+        damage(self.folder / "tokens.db", company_id)
+        ended = self.run_cli("status")
+        self.assertEqual(ended.returncode, 6)
+        self.assertIn(f"cannot be read: {company_id}", ended.stdout)
+
+    def test_documentation_describes_every_key_of_the_summary(self) -> None:
+        page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
+        found = json.loads(self.ok("status", "--json"))
+        for key in (*found, *found["tokens"], *found["store"]):
+            self.assertTrue(f"`{key}`" in page, key)
+
+
 class AdoptTest(CliTest):
     OLD_ID = "6600aabbccddeeff00112233-oldkey"
 
@@ -553,12 +604,14 @@ class DocumentationTest(unittest.TestCase):
         from ghl_oauth.cli import program, status
 
         page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
+        page = page[page.index("## Command line") : page.index("### Doctor")]
         documented = re.findall(r"^\| `([a-z]+)[ `]", page, flags=re.MULTILINE)
         documented += re.findall(r"^\| `import FILE` / `(export) ", page, flags=re.MULTILINE)
         usage = program.make_parser().format_help()
         commands = re.findall(r"^    ([a-z]+) (?!FILE)", usage, flags=re.MULTILINE)
         self.assertEqual(sorted(documented), sorted(commands))
-        for number in (status.OK, status.ERROR, status.USAGE, status.CONSENT, status.LATER):
+        for number in (status.OK, status.ERROR, status.USAGE, status.CONSENT, status.LATER,
+                       status.UNSAVED, status.UNREADABLE):  # fmt: skip
             self.assertRegex(page, rf"(?m)^\| {number} \|")
             self.assertRegex(usage, rf"(?m)^  {number}  ")
 
@@ -600,7 +653,7 @@ class ConfigurationTest(CliTest):
         self.configure(
             store={"kind": "postgres", "url": "postgres://localhost/x", "caBundlePath": "roots.pem"}
         )
-        read = configuration.read(str(self.config)).document
+        read = _configuration.read(str(self.config)).document
         self.assertEqual(read["store"]["caBundlePath"], str(self.folder.resolve() / "roots.pem"))
 
     def test_configuration_file_is_found_in_the_usual_places(self) -> None:

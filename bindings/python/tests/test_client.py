@@ -175,6 +175,28 @@ class StoreChoiceTest(unittest.TestCase):
         ghl_oauth.Client.from_config({"clientId": "app-1", "clientSecret": "s"}).close()
 
 
+class MemoryTest(EmulatorTest):
+    def test_consent_in_the_memory_store_is_a_warning_once_per_client(self) -> None:
+        with self.assertLogs("ghl_oauth", "WARNING") as logged:
+            self.install()
+            self.install()
+        warnings = [record for record in logged.records if "memory store" in record.getMessage()]
+        self.assertEqual(len(warnings), 1)
+        self.assertEqual(warnings[0].levelname, "WARNING")
+        other = self.make_client()
+        with self.assertLogs("ghl_oauth", "WARNING") as logged:
+            self.install(other)
+        self.assertIn("consent again", logged.output[0])
+
+    def test_consent_in_a_lasting_store_causes_no_warning(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            client = self.make_client(store=Path(folder, "tokens.db"))
+            with self.assertLogs("ghl_oauth", "INFO") as logged:
+                self.install(client)
+            self.assertEqual({record.levelname for record in logged.records}, {"INFO"})
+            client.close()
+
+
 class UnreadableTest(EmulatorTest):
     """Three tokens, one of them unreadable."""
 
@@ -316,6 +338,39 @@ class HeldTokensTest(EmulatorTest):
         beginning = [next(first).resource_id for _ in range(3)]
         rest = self.client.tokens_list(company_id="company", page_token=first.next_page_token)
         self.assertEqual(sorted(beginning + [info.resource_id for info in rest]), ids)
+
+    def test_list_names_the_last_failure_and_is_filtered_by_it(self) -> None:
+        company = self.install().resource_id
+        self.hold(3)
+        fine = self.client.token_refresh(company)
+        self.assertIsNone(fine.last_failure)
+        self.assertIsNotNone(fine.last_success_at)
+        self.emulator.fault("status", status=500, body='{"message": "the ledger is closed"}')
+        events: list[ghl_oauth.Event] = []
+        self.client.on_event(events.append)
+        with self.assertRaises(ghl_oauth.ServerError):
+            self.client.token_refresh(company)
+        (info,) = self.client.tokens_list(failing=True)
+        failure = info.last_failure
+        assert failure is not None and failure.at is not None
+        self.assertEqual((info.resource_id, info.state), (company, ghl_oauth.TokenState.OK))
+        self.assertEqual((failure.status, failure.attempts), ("GHL_ERR_SERVER", 1))
+        self.assertEqual((failure.message, failure.http_status), ("the ledger is closed", 500))
+        self.assertEqual(failure.first_at, failure.at)
+        assert failure.next_attempt_at is not None
+        self.assertGreater(failure.next_attempt_at, failure.at)
+        self.assertEqual([event.last_failure for event in events], [failure])
+        expiry = info.expires_at
+        assert expiry is not None
+
+        def ids(**filters: Any) -> set[str]:
+            return {info.resource_id for info in self.client.tokens_list(**filters)}
+
+        self.assertEqual(len(ids(expires_before=expiry)), 3)
+        self.assertEqual(len(ids(state=ghl_oauth.TokenState.OK)), 4)
+        self.assertEqual(ids(state="inactive"), set())
+        failing = self.client.tokens_export(failing=True, expires_before=expiry + timedelta(days=1))
+        self.assertEqual(len(list(failing)), 1)
 
     def test_export_can_be_imported(self) -> None:
         self.hold(25, companyId="company", somethingNew={"deep": [1, 2]})
@@ -825,7 +880,7 @@ class StoreTest(EmulatorTest):
         with self.assertRaises(ghl_oauth.GhlError) as caught:
             self.make_client(store="postgres://app:hunter2@127.0.0.1:1/tokens")
         # The port is closed, or the library was built without PostgreSQL.
-        self.assertIn(caught.exception.parameter, ("store.url", "store.kind"))
+        self.assertEqual(caught.exception.parameter, "store")
         self.assertNotIn("hunter2", str(caught.exception))
 
     def test_url_of_another_driver_is_refused_without_its_password(self) -> None:
@@ -835,7 +890,7 @@ class StoreTest(EmulatorTest):
         ):
             with self.assertRaises(ghl_oauth.ConfigError) as caught:
                 self.make_client(store=store)
-            self.assertEqual(caught.exception.parameter, "store.path")
+            self.assertEqual(caught.exception.parameter, "store")
             self.assertNotIn("hunter2", f"{caught.exception!r} {caught.exception}")
 
     def test_store_that_cannot_be_opened_is_an_error(self) -> None:

@@ -363,8 +363,8 @@ class WebhookKeysTest(DoctorCase):
         self.finds("webhooks", "warning", "every delivery is refused", status=0)
 
     def test_key_that_is_not_the_vendors_is_reported(self) -> None:
+        from ghl_oauth._configuration import Configuration
         from ghl_oauth.cli.checks import setup
-        from ghl_oauth.cli.configuration import Configuration
 
         vendors = "MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg="
         pem = f"-----BEGIN PUBLIC KEY-----\n{vendors}\n-----END PUBLIC KEY-----\n"

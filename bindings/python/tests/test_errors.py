@@ -84,17 +84,25 @@ class RaisedErrorsTest(EmulatorTest):
     def test_parameter_out_of_range_is_named(self) -> None:
         with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
             next(self.client.installed_locations(self.emulator.company_id, page_size=101))
-        self.assertEqual(raised.exception.parameter, "pageSize")
+        self.assertEqual(raised.exception.parameter, "page_size")
         self.assertFalse(raised.exception.retryable)
 
     def test_configuration_is_refused_by_key(self) -> None:
         refused: tuple[tuple[dict[str, Any], type[ghl_oauth.GhlError], str], ...] = (
             ({"timeouts": {"connect": 1}}, ghl_oauth.InvalidArgument, "timeouts.connect"),
-            ({"timeouts": {"total_seconds": "3"}}, ghl_oauth.InvalidArgument, "timeouts.totalMs"),
-            ({"timeouts": {"total_seconds": 601}}, ghl_oauth.ConfigError, "timeouts.totalMs"),
-            ({"retry": {"base_delay_seconds": []}}, ghl_oauth.InvalidArgument, "retry.baseDelayMs"),
-            ({"retry": {"max_attempts": "three"}}, ghl_oauth.InvalidArgument, "retry.maxAttempts"),
-            ({"base_url": "http://example.com"}, ghl_oauth.ConfigError, "baseUrl"),
+            (
+                {"timeouts": {"total_seconds": "3"}},
+                ghl_oauth.InvalidArgument,
+                "timeouts.total_seconds",
+            ),
+            ({"timeouts": {"total_seconds": 601}}, ghl_oauth.ConfigError, "timeouts.total_seconds"),
+            (
+                {"retry": {"base_delay_seconds": []}},
+                ghl_oauth.InvalidArgument,
+                "retry.base_delay_seconds",
+            ),
+            ({"retry": {"max_attempts": "three"}}, ghl_oauth.InvalidArgument, "retry.max_attempts"),
+            ({"base_url": "http://example.com"}, ghl_oauth.ConfigError, "base_url"),
             ({"store": {"kind": "floppy"}}, ghl_oauth.ConfigError, "store.kind"),
         )
         for settings, error, parameter in refused:

@@ -155,6 +155,7 @@ class NamesTest(unittest.TestCase):
             "call_cancel": "Client.cancel",
             "library_info": "library_info()",
             "token_refresh_with": "Client.token_refresh",
+            "webhook_apply_with": "Client.webhook_apply",
         }
         for name in _library.SIGNATURES:
             method = name.replace("ghl_", "", 1)

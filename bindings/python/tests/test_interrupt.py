@@ -25,6 +25,7 @@ from unittest import mock
 import ghl_oauth
 from ghl_oauth import _boundary, _callback, _companion, _handle, _interrupt
 from ghl_oauth._library import library
+from ghl_oauth._names import Names
 
 from .support import EmulatorTest, environment, free_port
 from .test_store import DictStore
@@ -516,7 +517,7 @@ class CreationTest(unittest.TestCase):
         created, freed = itertools.count(1), []
         made = lines = 0
 
-        def create(_function: object, _config: object, out: Any) -> None:
+        def create(_function: object, _config: object, out: Any, names: Names) -> None:
             nonlocal made
             made = out._obj.value = next(created)
 
@@ -538,7 +539,7 @@ class CreationTest(unittest.TestCase):
             before = sys.gettrace()
             sys.settrace(interrupt)  # of this thread only
             try:
-                _handle.Handle(b"{}")
+                _handle.Handle(b"{}", Names(None))
             except KeyboardInterrupt:
                 return False
             finally:
@@ -572,7 +573,7 @@ class CreationTest(unittest.TestCase):
 
         go_on, freed = threading.Event(), threading.Event()
 
-        def create(out: Any) -> None:
+        def create(out: Any, names: Names) -> None:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
             go_on.wait()
             out._obj.value = 7
@@ -585,7 +586,9 @@ class CreationTest(unittest.TestCase):
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
         with mock.patch.object(library, "ghl_client_free", free):
             with self.assertRaises(Stopped):
-                _handle.Handle.__new__(_handle.Handle)._create(None, create)
+                handle = _handle.Handle.__new__(_handle.Handle)
+                handle.names = Names(None)
+                handle._create(None, create)
             self.assertFalse(freed.is_set())
             go_on.set()
             self.assertTrue(freed.wait(60))

@@ -21,13 +21,15 @@ import unittest
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from .support import environment
+from .support import REPOSITORY, environment
 from .test_cli import CliTest
+
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 VENDOR = Path(__file__).parent / "vendor"
 
@@ -39,18 +41,24 @@ PHP = shutil.which("php") is not None
 GO_DRIVER = Path("/usr/share/gocode/src/go.mongodb.org/mongo-driver/bson")
 GO = bool(shutil.which("go")) and GO_DRIVER.is_dir()
 
-needs_node = unittest.skipUnless(
-    NODE, "needs node, npm install @gohighlevel/api-client@3.1.0, and GHL_NODE_MODULES"
+
+def needs(is_there: bool, part: str, packages: str) -> Callable[[Test], Test]:
+    """Leaves a part out that is not installed, and says so."""
+    if not is_there:
+        print(f"skipped: migration from {part} ({packages})")
+    return unittest.skipUnless(is_there, f"needs {packages}")
+
+
+needs_node = needs(
+    NODE, "the Node SDK", "node, npm install @gohighlevel/api-client@3.1.0, GHL_NODE_MODULES"
 )
-needs_python_sdk = unittest.skipUnless(
-    PYTHON_SDK, "needs pip install gohighlevel-api-client==3.0.0"
-)
-needs_mongo = unittest.skipUnless(
+needs_python_sdk = needs(PYTHON_SDK, "the Python SDK", "pip install gohighlevel-api-client==3.0.0")
+needs_mongo = needs(
     SERVER and GO,
-    "needs pip install secantusdb==0.7.0b3, and Debian's golang-go and "
-    "golang-mongodb-mongo-driver-dev",
+    "MongoDB",
+    "pip install secantusdb==0.7.0b3; apt-get install golang-go golang-mongodb-mongo-driver-dev",
 )
-needs_php = unittest.skipUnless(PHP, "needs Debian's php-cli")
+needs_php = needs(PHP, "PHP sessions", "apt-get install php-cli")
 
 
 def php_has_mongodb() -> bool:
@@ -97,7 +105,7 @@ class OlderApi(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
 
@@ -218,6 +226,17 @@ class MigrationTest(CliTest):
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
         return ended.stdout
 
+    def run_python(self, **more: Any) -> str:
+        task = self.task(baseUrl=self.emulator.base_url, **more)
+        ended = subprocess.run(
+            [sys.executable, "-W", "ignore", str(VENDOR / "sessions.py"), json.dumps(task)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        return ended.stdout
+
     def run_php(self, **task: Any) -> None:
         ended = subprocess.run(
             ["php", str(VENDOR / "sessions.php"), json.dumps({"app": self.app, **task})],
@@ -271,6 +290,10 @@ class MigrationTest(CliTest):
         for owner in owners:
             self.assertRegex(again.stderr, rf"(?m)^  skipped {owner}: .*already spent")
 
+
+class SessionsTest(MigrationTest):
+    """The sessions that each SDK stores."""
+
     @needs_node
     @needs_mongo
     def test_sessions_of_the_node_sdk_in_mongodb_are_imported_from_every_form_of_an_export(
@@ -303,14 +326,15 @@ class MigrationTest(CliTest):
         self,
     ) -> None:
         mongo = self.mongo()
-        task = self.task(baseUrl=self.emulator.base_url, mongo=mongo.url, database="crm")
-        subprocess.run(
-            [sys.executable, "-W", "ignore", str(VENDOR / "sessions.py"), json.dumps(task)],
-            check=True,
-            timeout=120,
-        )
+        self.run_python(mongo=mongo.url, database="crm")
         file = self.folder / "sessions.ndjson"
         file.write_text(Exporter.export(mongo.documents("crm"), "relaxed"))
+        self.imports(file)
+
+    @needs_python_sdk
+    def test_sessions_of_the_python_sdk_in_memory_are_imported_from_a_dict(self) -> None:
+        file = self.folder / "sessions.json"
+        file.write_text(self.run_python())
         self.imports(file)
 
     @needs_php
@@ -338,3 +362,217 @@ class MigrationTest(CliTest):
         file = self.folder / "sessions.ndjson"
         file.write_text(Exporter.export(mongo.documents("crm"), "canonical"))
         self.imports(file)
+
+
+class PageTest(MigrationTest):
+    """The page on migration, and the example."""
+
+    PAGE = REPOSITORY / "docs" / "migration.md"
+
+    def blocks(self, language: str) -> list[str]:
+        text = self.PAGE.read_text(encoding="utf-8")
+        return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+    def column(self, title: str, heading: str) -> list[str]:
+        """The code in a column of the table below a heading."""
+        section = self.PAGE.read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
+        rows = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in section.partition("\n## ")[0].partition("\n### ")[0].splitlines()
+            if line.startswith("|")
+        ]
+        index = rows[0].index(title)
+        names = [name for row in rows[2:] for name in re.findall("`([^`]+)`", row[index])]
+        self.assertGreater(len(names), 5)
+        return names
+
+    def node(self, program: str, **task: Any) -> str:
+        """Runs a program with the SDK's names and the task's members."""
+        names = ", ".join(task)
+        ended = subprocess.run(
+            ["node", "-", json.dumps(task)],
+            input=f"""
+                const fs = require("node:fs");
+                const {{ HighLevel, MemorySessionStorage, ...others }} =
+                  require("@gohighlevel/api-client");
+                const {{ {names} }} = JSON.parse(process.argv[2]);
+                (async () => {{ {program} }})().then(() => process.exit(0));
+            """,
+            cwd=self.folder,
+            env={**environment(), "NODE_PATH": NODE_MODULES},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        return ended.stdout
+
+    @needs_node
+    def test_calls_of_the_node_sdk_on_the_page_exist(self) -> None:
+        calls = self.column("Node.js SDK", "## Call by call")
+        errors = self.column("Node.js SDK", "### Errors")
+        shown = self.node(
+            """
+            const sdk = new HighLevel({ clientId: "app-1", clientSecret: "s" });
+            const storage = sdk.getSessionStorage();
+            const isMissing = (name) =>
+              name !== "new HighLevel" && typeof eval(name) === "undefined";
+            console.log(JSON.stringify(calls.filter(isMissing)));
+            console.log(JSON.stringify(errors.filter((name) => !(name in others))));
+            """,
+            calls=calls,
+            errors=errors,
+        )
+        self.assertEqual(shown, "[]\n[]\n")
+
+    @needs_python_sdk
+    def test_calls_of_the_python_sdk_on_the_page_exist(self) -> None:
+        import highlevel
+
+        sdk = highlevel.HighLevel(client_id="app-1", client_secret="s")
+        for name in self.column("Python SDK", "## Call by call"):
+            if name != "HighLevel":
+                value: Any = {"sdk": sdk, "storage": sdk.get_session_storage()}
+                first, *rest = name.split(".")
+                value = value[first]
+                for part in rest:
+                    value = getattr(value, part)
+
+    def test_calls_of_the_library_on_the_page_exist(self) -> None:
+        import ghl_oauth
+
+        for name in self.column("Python", "## Call by call"):
+            self.assertTrue(
+                name == "Client" or hasattr(ghl_oauth.Client, name.partition(".")[2]), name
+            )
+        header = (REPOSITORY / "include" / "ghl_oauth.h").read_text(encoding="utf-8")
+        for name in self.column("C", "## Call by call"):
+            self.assertIn(f" {name}(", header)
+        for name in self.column("Python", "### Errors"):
+            self.assertTrue(issubclass(getattr(ghl_oauth, name), ghl_oauth.GhlError))
+
+    @needs_node
+    def test_code_of_the_page_moves_sessions_to_the_library_and_back(self) -> None:
+        dump, restore, reuse = self.blocks("js")
+        sessions = self.run_node()
+        # The old program, before it stops, with the sessions that it holds.
+        self.node(
+            f"const storage = {{ sessions: new Map(Object.entries(held)) }}; {dump}",
+            held=json.loads(sessions),
+        )
+        if os.name == "posix":
+            self.assertEqual((self.folder / "sessions.json").stat().st_mode & 0o777, 0o600)
+        self.ok("import", str(self.folder / "sessions.json"))
+        for owner in (self.emulator.company_id, self.location_id):
+            self.ok("refresh", owner)
+
+        token = self.ok("token", self.location_id).strip()
+        shown = self.node(
+            f"{reuse}\nconsole.log(await sdk.getTokenForSecurity(['bearer']));", token=token
+        )
+        self.assertEqual(shown, f"Bearer {token}\n")
+
+        ended = self.run_cli("export", "--output", str(self.folder / "export.json"))
+        self.assertEqual(ended.returncode, 0)
+        configuration = self.emulator.configuration
+        with older_api(self.emulator.base_url) as url:
+            shown = self.node(
+                f"""
+                HighLevel.BASE_URL = url;
+                const storage = new MemorySessionStorage();
+                const sdk = new HighLevel({{ clientId, clientSecret, sessionStorage: storage }});
+                {{ {restore} }}
+                for (const owner of owners) {{
+                  const session = await storage.getSession(owner);
+                  console.log(session.expire_at > Date.now() + 3600 * 1000);
+                  console.log(Boolean(await sdk.refreshTokenIfNeeded(owner, session)));
+                }}
+                """,
+                url=url,
+                clientId=configuration["clientId"],
+                clientSecret=configuration["clientSecret"],
+                owners=[self.emulator.company_id, self.location_id],
+            )
+        self.assertEqual(shown, "true\n" * 4)
+
+    @needs_python_sdk
+    @needs_mongo
+    @unittest.skipUnless(os.name == "posix", "runs a shell script")
+    def test_example_moves_a_program_from_the_python_sdk(self) -> None:
+        example = REPOSITORY / "examples" / "migration"
+        script = (example / "migrate.sh").read_text()
+        (block,) = self.blocks("sh")
+        self.assertIn(block, script)
+        self.configure(store={"kind": "sqlite", "path": str(self.folder / "tokens.db")})
+        url = f"{self.mongo().url}/crm"
+        before = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(example / "before.py"), str(self.config), url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(before.kill)
+        assert before.stdin and before.stdout
+        link = before.stdout.readline().split()[1]
+        redirect_url = self.emulator.consent(link, companyId=self.emulator.company_id)
+        shown, _ = before.communicate(f"{redirect_url}\n", timeout=60)
+        self.assertIn(f"stored the token of {self.emulator.company_id}", shown)
+
+        Exporter.export(b"", "relaxed")
+        programs = self.folder / "bin"
+        programs.mkdir()
+        for name, text in (
+            ("ghl-oauth", f'#!/bin/sh\nexec "{sys.executable}" -m ghl_oauth "$@"\n'),
+            ("mongoexport", MONGOEXPORT.format(python=sys.executable, program=Exporter.program)),
+        ):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        variables = {**self.variables, "PATH": f"{programs}:{os.environ['PATH']}"}
+        moved = subprocess.run(
+            ["sh", str(example / "migrate.sh"), url],
+            cwd=self.folder,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        self.assertEqual((moved.returncode, moved.stderr), (0, ""), moved.stdout)
+        self.assertIn("1 would be imported", moved.stdout)
+        self.assertIn("\n1 imported, 0 skipped\n", moved.stdout)
+        self.assertFalse((self.folder / "sessions.ndjson").exists())
+
+        refreshes = self.emulator.refreshes()
+        after = subprocess.run(
+            [sys.executable, str(example / "after.py"), str(self.config)],
+            cwd=self.folder,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((after.returncode, after.stderr), (0, ""))
+        self.assertIn(f"refreshed the token of {self.emulator.company_id}", after.stdout)
+        for location in self.emulator.location_ids:
+            self.assertIn(f"location {location} has a token: True", after.stdout)
+        self.assertEqual(self.emulator.refreshes(), refreshes + 1)
+
+
+MONGOEXPORT = """\
+#!{python}
+import argparse, subprocess
+from bson import encode
+from pymongo import MongoClient
+
+parser = argparse.ArgumentParser()
+for name in ("uri", "collection", "out"):
+    parser.add_argument("--" + name, required=True)
+options = parser.parse_args()
+with MongoClient(options.uri) as client:
+    found = client.get_default_database()[options.collection].find()
+    documents = b"".join(map(encode, found))
+with open(options.out, "wb") as file:
+    subprocess.run(["{program}", "relaxed"], input=documents, stdout=file, check=True)
+"""

@@ -40,7 +40,7 @@ class TimeoutTest(EmulatorTest):
         for timeout in (0, -1, 86_401):
             with self.assertRaises(InvalidArgument) as raised:
                 self.client.request("GET", "/x", timeout=timeout)
-            self.assertEqual(raised.exception.parameter, "timeoutMs")
+            self.assertEqual(raised.exception.parameter, "timeout")
         with self.assertRaises(InvalidArgument):
             self.client.request("GET", "/x", timeout="5")  # type: ignore[arg-type]
         with self.assertRaises(ValueError):
@@ -68,7 +68,7 @@ class TimeoutTest(EmulatorTest):
         ):
             with self.assertRaises(GhlError) as raised:
                 call()
-            self.assertNotIn(raised.exception.parameter, ("timeoutMs", "callId"))
+            self.assertNotIn(raised.exception.parameter, ("timeout", "call_id"))
 
 
 class CancelTest(EmulatorTest):
@@ -104,7 +104,7 @@ class CancelTest(EmulatorTest):
                 self.client.cancel(call_id)
             with self.assertRaises(InvalidArgument) as raised:
                 self.client.request("GET", "/x", call_id=call_id)
-            self.assertEqual(raised.exception.parameter, "callId")
+            self.assertEqual(raised.exception.parameter, "call_id")
 
 
 class MinValidTest(EmulatorTest):
@@ -119,7 +119,7 @@ class MinValidTest(EmulatorTest):
         self.assertTrue(old.refreshable)
         with self.assertRaises(InvalidArgument) as raised:
             self.client.access_token(company, min_valid=-1)
-        self.assertEqual(raised.exception.parameter, "minValidSeconds")
+        self.assertEqual(raised.exception.parameter, "min_valid")
 
     def test_failed_renewal_is_raised_although_the_old_token_is_valid(self) -> None:
         self.import_old_token()

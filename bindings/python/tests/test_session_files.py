@@ -35,7 +35,7 @@ class FormatsTest(unittest.TestCase):
             ({"resource_id": "c", "user_type": "Company"}, {"companyId": "c"}),
             ({"resourceId": "l", "companyId": "c"}, {"companyId": "c", "locationId": "l"}),
             ({"resourceId": "c", "companyId": "c"}, {"companyId": "c"}),
-            # The token says whose it is, whatever it is stored for.
+            # The owner that the token names takes precedence over its key.
             ({"resourceId": "l", "companyId": "c", "userType": "Company"}, {"companyId": "c"}),
             ({"resourceId": "l", "locationId": "m"}, {"locationId": "m"}),
             ({"resourceId": "l"}, {}),
@@ -44,11 +44,12 @@ class FormatsTest(unittest.TestCase):
             owners = {key: found[key] for key in ("companyId", "locationId") if key in found}
             self.assertEqual(owners, expected, document)
         session = {"access_token": "a", "companyId": "c"}
-        for key in (location_id, "app1:l", f"app1:{location_id}"):
+        for key in (location_id, "app1:l", f"app1:{location_id}", f"ghl:tokens:{location_id}"):
             found = token({"cookie": {"maxAge": 1}, "sessions": {key: session}})
             self.assertEqual(found["locationId"], key.rpartition(":")[2])
-        # A name is no ID.
-        self.assertNotIn("locationId", token({"highLevelOauthSession": session}))
+        # Names, and IDs of visitors and users, are no IDs of the API.
+        for key in ("highLevelOauthTokens", "sess:" + "aB3" * 10, "6b0ceabf6178b4e2b332e51f"):
+            self.assertNotIn("locationId", token({key: session}))
 
     def test_expiry_is_read_in_every_form(self) -> None:
         for expiry in (
@@ -81,14 +82,21 @@ class FormatsTest(unittest.TestCase):
 
     def test_tokens_of_another_app_are_refused_by_name(self) -> None:
         session = {"access_token": SECRET, "companyId": "c"}
+        other = "6b0ceabf6178b4e2b332e51f"
         for document in (
-            {**session, "applicationId": "app2", "resourceId": "c"},
-            {"app2:c": session},
+            {**session, "applicationId": other, "resourceId": "c"},
+            {f"{other}:c": session},
         ):
             (entry,) = entries(json.dumps(document))
             self.assertIsNone(entry.token)
             self.assertEqual(entry.resource_id, "c")
-            self.assertRegex(entry.problem or "", "of the app app2, .* is of app1$")
+            self.assertRegex(entry.problem or "", f"of the app {other}, .* is of app1$")
+        # Other prefixes name no app.
+        self.assertEqual(token({"sess:c": session})["companyId"], "c")
+
+    def test_long_key_is_not_shown_since_it_may_be_a_secret(self) -> None:
+        (entry,) = entries(json.dumps({f"{SECRET * 5}": {"access_token": "a"}}))
+        self.assertNotIn(SECRET, str(entry))
 
     def test_fields_of_the_store_are_dropped_and_fields_of_the_token_kept(self) -> None:
         found = token(
@@ -130,6 +138,19 @@ class FormatsTest(unittest.TestCase):
             f'[{{"id": 1, "resource_id": "c", "data": {json.dumps(text)}}}]'.encode(),
         ):
             self.assertEqual(token(data), {"access_token": "a", "companyId": "c"}, data)
+
+    def test_numbers_of_mongoexport_are_integers_for_the_library(self) -> None:
+        found = token({"access_token": "a", "companyId": "c", "expires_in": 86399.0})
+        self.assertIsInstance(found["expires_in"], int)
+
+    def test_members_of_php_objects_and_variables_without_a_value_are_read(self) -> None:
+        session = (
+            b'O:4:"Sess":2:{s:18:"\0Sess\0access_token";s:1:"a";s:12:"\0*\0companyId";s:1:"c";}'
+        )
+        self.assertEqual(
+            token(b"!unset|session|" + session + b"last|d:1.5;"),
+            {"access_token": "a", "companyId": "c"},
+        )
 
     def test_hostile_data_is_refused_without_an_exception_of_python(self) -> None:
         for data in (
@@ -201,7 +222,7 @@ class ImportTest(CliTest):
             ("c1", "skip", "no expiry"),
             ("l1", "import", ""),
             ("l2", "skip", "two owners cannot share one"),
-            ("c2", "skip", "companyId is missing"),
+            ("c2", "skip", 'companyId is missing; add "userType"'),
             ("c3", "skip", "of the app another"),
             ("-", "skip", "invalid JSON"),
             ("c4", "skip", "accessToken is missing"),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import tempfile
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
 import ghl_oauth
+from ghl_oauth import aio
 
 from .support import REPOSITORY, EmulatorTest
 
@@ -91,7 +96,73 @@ class WebhookTest(EmulatorTest):
         self.assertEqual(client.webhook_verify(*legacy).scheme, "rsa-sha256")
         with self.assertRaises(ghl_oauth.ConfigError) as raised:
             self.make_client(webhook={"ed25519_public_keys": ["nonsense"]})
-        self.assertEqual(raised.exception.parameter, "webhook.ed25519PublicKeys[0]")
+        self.assertEqual(raised.exception.parameter, "webhook.ed25519_public_keys[0]")
+
+
+class AgencyTest(EmulatorTest):
+    """An agency with 500 locations, whose tokens take 40 seconds to mint at the API's rate."""
+
+    OPTIONS = ("--locations", "500")
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.client = self.make_client(store=Path(folder.name, "tokens.db"))
+        self.install()
+        self.deliveries = [
+            self.emulator.webhook(install=location_id) for location_id in self.emulator.location_ids
+        ]
+        self.requests = self.count()
+
+    def count(self) -> int:
+        return len(self.emulator.control("GET", "/requests")["requests"])
+
+    def check(self, outcomes: list[ghl_oauth.WebhookOutcome]) -> None:
+        self.assertEqual(len(outcomes), 500)
+        self.assertEqual({outcome.applied for outcome in outcomes}, {True})
+        self.assertEqual(self.count(), self.requests, "a delivery sent a request")
+        self.assertEqual(len(list(self.client.tokens_list())), 1)
+        token = self.client.access_token(self.emulator.location_ids[499])
+        self.assertEqual(len(self.emulator.requests("/oauth/location-token")), 1)
+        self.assertEqual(self.client.access_token(self.emulator.location_ids[499]), token)
+
+    def test_500_installs_on_16_web_threads_send_nothing_and_are_minted_later(self) -> None:
+        began = time.monotonic()
+        with ThreadPoolExecutor(16) as threads:
+            outcomes = threads.map(
+                lambda delivery: self.client.webhook_apply(*delivery, mint=False), self.deliveries
+            )
+            applied = list(outcomes)
+        self.assertLess(time.monotonic() - began, 30)
+        self.check(applied)
+
+    def test_500_installs_in_an_event_loop_send_nothing_and_are_minted_later(self) -> None:
+        shared = aio.Client.from_client(self.client)
+
+        async def apply_all() -> list[ghl_oauth.WebhookOutcome]:
+            calls = (
+                shared.webhook_apply(*delivery, mint=False, timeout=60)
+                for delivery in self.deliveries
+            )
+            return await asyncio.gather(*calls)
+
+        self.check(asyncio.run(apply_all()))
+
+    def test_call_that_applies_a_delivery_can_be_limited_and_cancelled(self) -> None:
+        delivery = self.deliveries[0]
+        with self.assertRaises(ghl_oauth.InvalidArgument) as raised:
+            self.client.webhook_apply(*delivery, timeout=0)
+        self.assertEqual(raised.exception.parameter, "timeout")
+        self.emulator.fault("stall", endpoint="location-token")
+        with ThreadPoolExecutor(1) as threads:
+            call = threads.submit(self.client.webhook_apply, *delivery, timeout=60, call_id="one")
+            self.emulator.wait_for_stall()
+            began = time.monotonic()
+            self.client.cancel("one")
+            outcome = call.result()
+        self.assertLess(time.monotonic() - began, 30)
+        self.assertIn("remembered", outcome.reason or "")
 
 
 Post = Callable[[bytes, Mapping[str, str]], int]

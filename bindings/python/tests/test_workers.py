@@ -213,11 +213,11 @@ class CeleryTest(ServerTest):
         self.check(sent.stdout.split("\n")[:-1], server, errors)
 
 
-def ask(port: int, server: subprocess.Popen[bytes]) -> str:
+def ask(port: int, server: subprocess.Popen[bytes], path: str = "") -> str:
     """The response of a worker, once the server listens."""
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=60) as answer:
                 text: str = answer.read().decode()
                 return text
         except urllib.error.HTTPError:

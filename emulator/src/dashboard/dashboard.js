@@ -77,6 +77,11 @@
       });
       const result = await answer.json();
       const done = element.dataset.done;
+      const isWrong = (field) => field.name && field.name === result.field;
+      for (const field of element.elements || []) {
+        if (isWrong(field)) field.setAttribute("aria-invalid", "true");
+        else field.removeAttribute("aria-invalid");
+      }
       if (answer.ok) say(done.replace(/\{(\w+)\}/g, (_, name) => result[name] ?? "nowhere"));
       else say("Not done: " + result.error, true);
       await refresh();
@@ -85,7 +90,20 @@
     }
   };
 
+  const copy = async (button) => {
+    try {
+      const answer = await fetch(button.dataset.copy);
+      if (!answer.ok) throw new Error(answer.statusText);
+      await navigator.clipboard.writeText(await answer.text());
+      say(button.dataset.done);
+    } catch {
+      say(`Not copied. Open ${button.dataset.copy} instead.`, true);
+    }
+  };
+
   document.addEventListener("click", (event) => {
+    const copying = event.target.closest("button[data-copy]");
+    if (copying) copy(copying);
     const button = event.target.closest("button[data-path]");
     if (!button) return;
     const body = JSON.parse(button.dataset.body);

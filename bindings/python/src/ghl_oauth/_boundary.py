@@ -12,6 +12,7 @@ from typing import Any, Callable, NoReturn
 
 from ._callback import callback, pending, settle
 from ._library import ProgressCallback, library
+from ._names import Names
 from .errors import from_json
 
 OK = 0
@@ -33,7 +34,10 @@ def encode_id(resource_id: str) -> bytes:
 
 
 def call(
-    function: Callable[..., int], *arguments: Any, read: Callable[[bytes], Any] = json.loads
+    function: Callable[..., int],
+    *arguments: Any,
+    read: Callable[[bytes], Any] = json.loads,
+    names: Names | None = None,
 ) -> Any:
     """Calls a function whose last parameter receives its result, or the error as JSON.
 
@@ -44,18 +48,18 @@ def call(
     document = take(out)
     settle()
     if status != OK:
-        raise_error(status, document)
+        raise_error(status, document, names)
     return read(document) if document else None
 
 
-def call_for_text(function: Callable[..., int], *arguments: Any) -> str:
+def call_for_text(function: Callable[..., int], *arguments: Any, names: Names | None = None) -> str:
     """Calls a function that ends with ``char **out_text, char **out_error``."""
     out, error = c_void_p(), c_void_p()
     status = function(*arguments, byref(out), byref(error))
     text, document = take(out), take(error)
     settle()
     if status != OK:
-        raise_error(status, document)
+        raise_error(status, document, names)
     return (text or b"").decode()
 
 
@@ -70,10 +74,10 @@ def take(out: c_void_p) -> bytes | None:
         out.value = None
 
 
-def raise_error(status: int, document: bytes | None) -> NoReturn:
+def raise_error(status: int, document: bytes | None, names: Names | None = None) -> NoReturn:
     """Raises the exception for a failed status and its error object."""
     details = json.loads(document).get("error") if document else None
-    error = from_json(details or {"status": library.ghl_status_name(status).decode()})
+    error = from_json(details or {"status": library.ghl_status_name(status).decode()}, names)
     if error.code != status:
         error.code = status
     raise error

@@ -20,6 +20,7 @@ from ._callback import callback, free_client, settle
 from ._companion import companion
 from ._interrupt import current_scope, interruptible
 from ._library import EventCallback, ProgressCallback, library
+from ._names import Names
 from .errors import GhlError, InvalidArgument, StoreError
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ class Handle:
     the client is freed when its owner has released it and the last call has returned.
     """
 
-    __slots__ = ("__weakref__", "_event_callback", "_given_ids", "_listener", "_pointer")
+    __slots__ = ("__weakref__", "_event_callback", "_given_ids", "_listener", "_pointer", "names")
 
-    def __init__(self, config: bytes) -> None:
+    def __init__(self, config: bytes, names: Names) -> None:
+        self.names = names
         self._create(None, _boundary.call, library.ghl_client_new, config)
 
     def _create(self, store: object, function: Callable[..., Any], *arguments: Any) -> None:
@@ -59,7 +61,7 @@ class Handle:
 
         def create() -> None:
             client = c_void_p()
-            function(*arguments, byref(client))
+            function(*arguments, byref(client), names=self.names)
             created.append(client)
             if not finalizer.alive:
                 free_client(created, store)
@@ -79,16 +81,22 @@ class Handle:
         read: Callable[[bytes], Any] = json.loads,
     ) -> Any:
         """Calls :func:`_boundary.call` with this client as the first argument."""
-        return _boundary.call(function, self._pointer, *arguments, read=read)
+        return _boundary.call(function, self._pointer, *arguments, read=read, names=self.names)
 
     def call_with(
         self,
         function: Callable[..., int],
         params: Mapping[str, Any],
+        *before: Any,
         read: Callable[[bytes], Any] = json.loads,
     ) -> Any:
-        """Calls a function with parameters. It may wait, and can be interrupted."""
-        return self._wait(params, lambda document: self.call(function, document, read=read))
+        """Calls a function with parameters. It may wait, and can be interrupted.
+
+        ``before`` are the arguments that precede the parameters.
+        """
+        return self._wait(
+            params, lambda document: self.call(function, *before, document, read=read)
+        )
 
     def call_without(self, function: Callable[..., int], *arguments: Any) -> Any:
         """The same for a function without parameters, which cannot be cancelled by an id."""
@@ -156,7 +164,7 @@ class Handle:
             raise InvalidArgument(
                 {
                     "message": "the id of a call is not a string of 1 to 256 bytes without NUL",
-                    "parameter": "callId",
+                    "parameter": "call_id",
                 }
             )
         for own_id, given_id in list(self._given_ids.items()):
@@ -187,7 +195,8 @@ class Handle:
         return token
 
     def _access_token(self, params: bytes) -> str:
-        return _boundary.call_for_text(library.ghl_access_token_with, self._pointer, params)
+        function = library.ghl_access_token_with
+        return _boundary.call_for_text(function, self._pointer, params, names=self.names)
 
     def listen(self, listener: Listener | None) -> None:
         """Sets the receiver of the client's events, or removes it if None."""
@@ -233,9 +242,10 @@ class StoreHandle(Handle):
 
     __slots__ = ("_bridge",)
 
-    def __init__(self, config: bytes, store: Store) -> None:
+    def __init__(self, config: bytes, store: Store, names: Names) -> None:
         from ._store import Bridge
 
+        self.names = names
         self._bridge = Bridge(store)
         new = library.ghl_client_new_with_store
         struct = byref(self._bridge.struct)
@@ -256,12 +266,12 @@ class StoreHandle(Handle):
     def rest(self) -> None:
         self._bridge.forget()
 
-    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if not _begin(self):
             # The interpreter is exiting. The result is not needed: this is a daemon thread.
             raise SystemExit
         try:
-            return function(*arguments)
+            return function(*arguments, **options)
         except StoreError as error:
             error.__cause__ = self._bridge.cause_of(error)
             raise

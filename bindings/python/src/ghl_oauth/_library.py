@@ -98,6 +98,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_tokens_mint": (c_int32, (_Client, c_char_p, ProgressCallback, c_void_p, _Out)),
     "ghl_webhook_verify": (c_int32, (_Client, c_char_p, c_size_t, c_char_p, _Out)),
     "ghl_webhook_apply": (c_int32, (_Client, c_char_p, c_size_t, c_char_p, _Out)),
+    "ghl_webhook_apply_with": (c_int32, (_Client, c_char_p, c_size_t, c_char_p, c_char_p, _Out)),
 }
 
 

@@ -153,8 +153,10 @@ class Client:
         self._own(_client.Client(*args, **kwargs))
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], store: Store | None = None) -> Client:
-        """Creates a client from the library's configuration document.
+    def from_config(
+        cls, config: Mapping[str, Any] | str | os.PathLike[str], store: Store | None = None
+    ) -> Client:
+        """Creates a client from the library's configuration document, or from a file with it.
 
         Args:
             config: As for :meth:`ghl_oauth.Client.from_config`.

@@ -13,6 +13,7 @@ from typing import Any, Callable, Protocol, TypeVar
 from ._boundary import encode, encode_id
 from ._handle import Handle, StoreHandle
 from ._library import library
+from ._names import Names
 from .errors import InvalidArgument
 from .models import (
     Adoption,
@@ -30,9 +31,9 @@ from .models import (
     Token,
     TokenInfo,
     TokenState,
-    epoch_ms,
     Webhook,
     WebhookOutcome,
+    epoch_ms,
     flag,
 )
 from .pages import Pages
@@ -153,39 +154,46 @@ class Client:
         """
         self._client_id = client_id
         self._handle: Handle | None = None
+        written: dict[str, str] = {}
         config = {
             "clientId": client_id,
             "clientSecret": client_secret,
             "redirectUri": redirect_uri,
             "scopes": _words(scopes),
-            "store": None if isinstance(store, Store) else _store(store),
+            "store": None if isinstance(store, Store) else _store(store, written),
             "baseUrl": base_url,
             "authorizeUrl": authorize_url,
             "apiVersion": api_version,
             "tokenRequestEncoding": token_request_encoding,
-            "timeouts": _in_camel_case(timeouts),
-            "retry": _in_camel_case(retry),
-            "rateLimit": _in_camel_case(rate_limit),
-            "refresh": _in_camel_case(refresh),
-            "limits": _in_camel_case(limits),
-            "http": _in_camel_case(http),
-            "webhook": _in_camel_case(webhook),
-            "consentPage": _in_camel_case(consent_page),
+            "timeouts": _in_camel_case("timeouts", timeouts, written),
+            "retry": _in_camel_case("retry", retry, written),
+            "rateLimit": _in_camel_case("rate_limit", rate_limit, written),
+            "refresh": _in_camel_case("refresh", refresh, written),
+            "limits": _in_camel_case("limits", limits, written),
+            "http": _in_camel_case("http", http, written),
+            "webhook": _in_camel_case("webhook", webhook, written),
+            "consentPage": _in_camel_case("consent_page", consent_page, written),
         }
-        self._begin(config, store if isinstance(store, Store) else None)
+        self._begin(config, store if isinstance(store, Store) else None, Names(written))
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], store: Store | None = None) -> Client:
-        """Creates a client from the library's configuration document.
+    def from_config(
+        cls, config: Mapping[str, Any] | str | os.PathLike[str], store: Store | None = None
+    ) -> Client:
+        """Creates a client from the library's configuration document, or from a file with it.
 
         ::
 
-            with open("config.json") as file:
-                client = Client.from_config(json.load(file))
+            client = Client.from_config("config.json")
+
+        A file is read as by the command line: ``clientSecretFile`` may name a file with the client
+        secret, the environment variable ``GHL_OAUTH_CLIENT_SECRET`` replaces both, relative paths
+        start at the file's folder, and without ``store`` tokens are kept in ``tokens.db`` there. A
+        secret that other users can read is reported as a warning in the log.
 
         Args:
-            config: The keys and defaults of docs/configuration.md, in camelCase; ``clientId`` and
-                ``clientSecret`` are required.
+            config: The path of a JSON file, or the document: the keys and defaults of
+                docs/configuration.md, in camelCase. ``clientId`` and ``clientSecret`` are required.
             store: A store written in Python, used instead of the configured one. Of the configured
                 store only ``sealedOnly`` applies, and ``encryptionKeys`` or ``encryptionKeysPath``
                 if this store has no ``encryption_keys``. Default: none.
@@ -193,24 +201,34 @@ class Client:
         Raises:
             InvalidArgument: A key is unknown, missing or mistyped, or ``"store"`` is ``None``;
                 ``parameter`` names it.
-            ConfigError: A value cannot be used; ``parameter`` names its key.
+            ConfigError: A value cannot be used; ``parameter`` names its key. Or the file cannot be
+                read.
             StoreError: The store cannot be opened.
         """
+        if isinstance(config, (str, os.PathLike)):
+            # Imported here because only few programs need it.
+            from . import _log
+            from ._configuration import read
+
+            configuration = read(config)
+            for warning in configuration.warnings:
+                _log.warn(warning)
+            config = configuration.document
         if store is None and "store" in config and config["store"] is None:
             raise _no_store()
         client = cls.__new__(cls)
         client._client_id = str(config.get("clientId", ""))
         client._handle = None
-        client._begin(config, store)
+        client._begin(config, store, Names(None))
         return client
 
-    def _begin(self, config: Mapping[str, Any], store: Store | None) -> None:
+    def _begin(self, config: Mapping[str, Any], store: Store | None, names: Names) -> None:
         # Imported here because logging takes a large part of the package's import time.
         from . import _log
 
         _log.connect()
         if store is None:
-            self._handle = Handle(encode(config))
+            self._handle = Handle(encode(config), names)
         else:
             configured = config.get("store") or {}
             sealing = ("encryptionKeys", "encryptionKeysPath", "sealedOnly")
@@ -219,7 +237,7 @@ class Client:
                 kept.pop("encryptionKeysPath", None)
                 kept["encryptionKeys"] = list(store.encryption_keys)
             kept["kind"] = "callbacks"
-            self._handle = StoreHandle(encode({**config, "store": kept}), store)
+            self._handle = StoreHandle(encode({**config, "store": kept}), store, names)
 
     def __repr__(self) -> str:
         closed = ", closed" if self._handle is None else ""
@@ -302,7 +320,10 @@ class Client:
                 normally.
         """
         handle = self._open()
-        handle.listen(None if listener is None else lambda event: listener(Event.from_json(event)))
+        names = handle.names
+        handle.listen(
+            None if listener is None else lambda event: listener(Event.from_json(event, names))
+        )
 
     # Authorization code flow.
 
@@ -694,7 +715,8 @@ class Client:
                 dryRun=dry_run,
                 timeoutMs=milliseconds(timeout),
                 callId=call_id,
-            )
+            ),
+            self._open().names,
         )
 
     def tokens_maintain(
@@ -742,7 +764,8 @@ class Client:
             hear = (
                 None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
             )
-            return Maintenance.from_json(handle.work(library.ghl_tokens_maintain, wanted, hear))
+            done = handle.work(library.ghl_tokens_maintain, wanted, hear)
+            return Maintenance.from_json(done, handle.names)
 
         if progress is None or callable(progress):
             return maintain(progress)
@@ -807,7 +830,9 @@ class Client:
 
         def mint(tell: Callable[[MintProgress], object] | None) -> Minting:
             hear = None if tell is None else lambda so_far: tell(MintProgress.from_json(so_far))
-            return Minting.from_json(handle.work(library.ghl_tokens_mint, wanted, hear))
+            return Minting.from_json(
+                handle.work(library.ghl_tokens_mint, wanted, hear), handle.names
+            )
 
         if progress is None or callable(progress):
             return mint(progress)
@@ -900,7 +925,15 @@ class Client:
         delivery = self._delivery(body, headers)
         return Webhook.from_json(self._call(library.ghl_webhook_verify, *delivery))
 
-    def webhook_apply(self, body: bytes, headers: Headers) -> WebhookOutcome:
+    def webhook_apply(
+        self,
+        body: bytes,
+        headers: Headers,
+        *,
+        mint: bool = True,
+        timeout: float | None = None,
+        call_id: str | None = None,
+    ) -> WebhookOutcome:
         """Verifies a webhook like :meth:`webhook_verify` and applies it to the stored tokens.
 
         INSTALL mints the location's token, or is remembered until its company's token arrives.
@@ -912,6 +945,14 @@ class Client:
         Args:
             body: As for :meth:`webhook_verify`.
             headers: As for :meth:`webhook_verify`.
+            mint: False sends no request to the API, so that many deliveries do not occupy the
+                threads of a web server: an INSTALL is only remembered. Its token is minted by
+                :meth:`access_token`, for instance in a queue's worker, or by
+                :meth:`tokens_maintain`. A token from an earlier installation is handed out until
+                :meth:`tokens_maintain` replaces it.
+            timeout: As for :meth:`request`.
+            call_id: As for :meth:`request`. Without it, a signal or the cancellation of a task does
+                not end the call: it is finished in the background.
 
         Raises:
             SignatureInvalid: No configured key made the signature, or the delivery is too old.
@@ -919,7 +960,12 @@ class Client:
             StoreError, Timeout, Cancelled: Not applied; a repeated delivery is applied.
         """
         delivery = self._delivery(body, headers)
-        outcome = self._open().call_without(library.ghl_webhook_apply, *delivery)
+        params = {"mint": mint, "timeoutMs": milliseconds(timeout), "callId": call_id}
+        handle, function = self._open(), library.ghl_webhook_apply_with
+        if call_id is None:
+            outcome = handle.call_without(function, *delivery, encode(params))
+        else:
+            outcome = handle.call_with(function, params, *delivery)
         return WebhookOutcome.from_json(outcome)
 
     # The OAuth endpoints, without token management.
@@ -1115,7 +1161,9 @@ class Client:
         def fetch(token: str | None) -> tuple[list[Item], str | None]:
             page = self._call_with(function, **params, pageToken=token)
             items = [read(item) for item in page[key]]
-            unreadable = [FailedToken.from_json(failure) for failure in page.get("failed") or ()]
+            names = self._open().names
+            failures = page.get("failed") or ()
+            unreadable = [FailedToken.from_json(failure, names) for failure in failures]
             if unreadable:
                 from . import _log
 
@@ -1138,13 +1186,17 @@ def _words(scopes: Sequence[str] | str | None) -> list[str] | None:
     return scopes.split() if isinstance(scopes, str) else list(scopes)
 
 
-def _store(store: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _store(
+    store: str | os.PathLike[str] | Mapping[str, Any] | None, written: dict[str, str]
+) -> dict[str, Any] | None:
     if store is None:
         # Static types forbid this, but not every caller checks them, and an environment variable
         # may be unset.
         raise _no_store()
     if isinstance(store, Mapping):
-        return _in_camel_case(store)
+        return _in_camel_case("store", store, written)
+    # The program wrote one word for all of these.
+    written |= dict.fromkeys(("store.kind", "store.path", "store.url"), "store")
     if store == "memory":
         return {"kind": "memory"}
     if isinstance(store, str) and store.startswith(("postgres://", "postgresql://")):
@@ -1163,15 +1215,24 @@ def _no_store() -> InvalidArgument:
     )
 
 
-def _in_camel_case(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _in_camel_case(
+    section: str, settings: Mapping[str, Any] | None, written: dict[str, str]
+) -> dict[str, Any] | None:
+    """A section of the configuration with the library's keys.
+
+    Adds to ``written`` how the program wrote each key, by the library's name.
+    """
     if settings is None:
         return None
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"{section} must be a mapping, not {type(settings).__name__}")
     translated: dict[str, Any] = {}
     for key, value in settings.items():
         milliseconds_key = _IN_MILLISECONDS.get(key)
         name = milliseconds_key or _camel(key)
         if name in translated:
-            raise TypeError(f"{name} is given twice, as {key} and under another name")
+            raise TypeError(f"{section}: {key} is given twice, under two names")
+        written[f"{_camel(section)}.{name}"] = f"{section}.{key}"
         translated[name] = milliseconds(value) if milliseconds_key else value
     return translated
 

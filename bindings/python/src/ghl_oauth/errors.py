@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from ._names import Names
+
 
 class Status(enum.IntEnum):
     """The numbers of the statuses, as in the C header; each equals its number."""
@@ -51,7 +53,8 @@ class GhlError(Exception):
         status: The status as in the C header and the logs, for instance ``"GHL_ERR_RATE_LIMITED"``.
         message: The cause, in one sentence.
         help: What to do about it, or None.
-        parameter: The offending parameter or configuration key (``"store.kind"``), or None.
+        parameter: The offending parameter or setting as the program writes it, a setting with its
+            section (``"retry.max_attempts"``), or None.
         retryable: Whether the same call, unchanged, may succeed later, and may be repeated without
             harm.
         sent: Whether the server may have acted on the call's request. False if it certainly did
@@ -62,7 +65,7 @@ class GhlError(Exception):
         http_status: The HTTP status of the API's response; None if there was no response.
         trace_id: The API's id of the request, to quote to the vendor's support, or None.
         api: The API's error: ``{"code", "message", "details", "resolution"}``, or None.
-        raw: The library's whole error object.
+        raw: The library's whole error object, with the library's names.
     """
 
     code: int = -1
@@ -247,6 +250,9 @@ class Conflict(GhlError):
 _BY_STATUS = {error.status: error for error in GhlError.__subclasses__()}
 
 
-def from_json(error: Mapping[str, Any]) -> GhlError:
-    """The exception for an error object of the library."""
-    return _BY_STATUS.get(error.get("status", ""), GhlError)(error)
+def from_json(error: Mapping[str, Any], names: Names | None = None) -> GhlError:
+    """The exception for an error object of the library, in the words of a Python program."""
+    made = _BY_STATUS.get(error.get("status", ""), GhlError)(error)
+    if names is not None:
+        names.explain(made)
+    return made

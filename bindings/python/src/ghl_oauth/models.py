@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from ._names import Names
 from .errors import (
     Forbidden,
     GhlError,
@@ -500,9 +501,9 @@ class FailedToken:
     error: GhlError
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> FailedToken:
+    def from_json(cls, raw: Mapping[str, Any], names: Names | None = None) -> FailedToken:
         """Reads the library's form."""
-        return cls(resource_id=raw.get("resourceId"), error=from_json(raw["error"]))
+        return cls(resource_id=raw.get("resourceId"), error=from_json(raw["error"], names))
 
 
 @dataclass(frozen=True)
@@ -536,14 +537,14 @@ class Adoption:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Adoption:
+    def from_json(cls, raw: Mapping[str, Any], names: Names | None = None) -> Adoption:
         """Reads the library's form."""
         return cls(
             adopted=raw["adopted"],
             skipped=tuple(
                 UnadoptedToken(skip["resourceId"], skip["reason"]) for skip in raw["skipped"]
             ),
-            failed=tuple(FailedToken.from_json(failure) for failure in raw["failed"]),
+            failed=tuple(FailedToken.from_json(failure, names) for failure in raw["failed"]),
             clients=tuple(
                 OtherClient(client["clientId"], client["tokens"]) for client in raw["clients"]
             ),
@@ -570,9 +571,9 @@ class Maintenance:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Maintenance:
+    def from_json(cls, raw: Mapping[str, Any], names: Names | None = None) -> Maintenance:
         """Reads the library's form."""
-        failed = (FailedToken.from_json(failure) for failure in raw["failed"])
+        failed = (FailedToken.from_json(failure, names) for failure in raw["failed"])
         return cls(
             checked=raw["checked"],
             refreshed=raw["refreshed"],
@@ -626,10 +627,10 @@ class Minting:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Minting:
+    def from_json(cls, raw: Mapping[str, Any], names: Names | None = None) -> Minting:
         """Reads the library's form."""
         failed = (
-            FailedToken(failure["locationId"], from_json(failure["error"]))
+            FailedToken(failure["locationId"], from_json(failure["error"], names))
             for failure in raw["failed"]
         )
         return cls(
@@ -859,7 +860,7 @@ class Event:
     list of tokens shows it."""
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Event:
+    def from_json(cls, raw: Mapping[str, Any], names: Names | None = None) -> Event:
         """Reads the library's form."""
         error = raw.get("error")
         return cls(
@@ -867,7 +868,7 @@ class Event:
             resource_id=raw["resourceId"],
             at=_moment(raw.get("at")),
             expires_at=_moment(raw.get("expiresAt")),
-            error=None if error is None else from_json(error),
+            error=None if error is None else from_json(error, names),
             raw=raw,
             last_failure=LastFailure.or_none(raw.get("lastFailure")),
         )

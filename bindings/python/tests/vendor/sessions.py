@@ -12,12 +12,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from highlevel import HighLevel
-from highlevel.storage import MongoDBSessionStorage
+from highlevel.storage import MemorySessionStorage, MongoDBSessionStorage
 
 
 async def main(task: dict[str, Any]) -> None:
     HighLevel.BASE_URL = task["baseUrl"]
-    storage = MongoDBSessionStorage(task["mongo"], task["database"])
+    storage: Any = MemorySessionStorage()
+    if "mongo" in task:
+        storage = MongoDBSessionStorage(task["mongo"], task["database"])
     company_id, location_id = task["companyId"], task["locationId"]
     sdk = HighLevel(
         client_id=task["clientId"], client_secret=task["clientSecret"], session_storage=storage
@@ -38,11 +40,13 @@ async def main(task: dict[str, Any]) -> None:
         {"companyId": company_id, "locationId": location_id}
     )
     await storage.set_session(location_id, location)
-    # The SDK's own refresh leaves the spent refresh token beside the new one.
+    # The SDK's own refresh keeps the spent refresh token in the session, next to the new one.
     session = await storage.get_session(company_id)
     await sdk._refresh_token_if_needed(company_id, session)
     session = await storage.get_session(company_id)
     assert session["refresh_token"] != session["refreshToken"]
+    if "mongo" not in task:
+        print(json.dumps(storage.sessions, default=str))
     await storage.disconnect()
 
 

@@ -37,7 +37,8 @@ class Unsaved(Exception):
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1}
 
-_STATES = {"ok": "green", "inactive": "yellow", "reauthorizationRequired": "red", "unsaved": "red"}
+STATES = {"ok": "green", "inactive": "yellow", "reauthorizationRequired": "red", "unsaved": "red"}
+"""The colours of the states of tokens."""
 
 
 def prepare() -> None:
@@ -168,7 +169,7 @@ def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
             )
             for token in tokens
         ),
-        _STATES,
+        STATES,
     )
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from .._configuration import PATH_VARIABLE, SECRET_VARIABLE
 from .._library import abi_version, library_version
 from ..errors import GhlError
 from . import output, status
 from .commands import COMMANDS
-from .configuration import PATH_VARIABLE, SECRET_VARIABLE
 from .session import Terminated, terminable
 
 _DESCRIPTION = "OAuth 2.0 client for the GoHighLevel API that keeps tokens valid."
@@ -41,7 +40,7 @@ exit status:
 """
 
 
-_WITH_VALUE = ("--config",)
+_WITH_VALUE = ("--config", "--log-format")
 """The general options that have a value."""
 
 _WIDTH = 78
@@ -60,22 +59,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The arguments are wrong, or request the help or the version.
     """
+    output.prepare()
     arguments = sys.argv[1:] if arguments is None else arguments
-    named = _named_command(arguments)
-    known = [each.name for each in COMMANDS if named in (each.name, *each.aliases)]
-    options = make_parser(known or None).parse_args(
-        arguments, argparse.Namespace(config=None, json=False, verbose=0)
-    )
-    if options.verbose:
-        logging.basicConfig(
-            stream=sys.stderr,
-            level=logging.INFO if options.verbose == 1 else logging.DEBUG,
-            format="%(asctime)s %(levelname)s %(message)s",
-        )
+    try:
+        options = _parse(arguments)
+    except output.Refusal as error:  # the help goes to a full disk
+        output.show_error(error, as_json=False)
+        output.discard_stdout()
+        return error.exit_status
+    except BrokenPipeError:
+        output.discard_stdout()
+        return status.ERROR
+    if options.verbose or options.log_format:
+        from . import logs
+
+        logs.begin(sys.stderr, options.verbose, options.log_format == "json")
+    exit_status = _run(options)
+    unwritten = _flush()
+    return exit_status if unwritten is None else unwritten
+
+
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # The base class ignores a stream that cannot be written.
+        if message and file is sys.stdout:
+            output.put(message, end="")
+        elif message:
+            output.say(message.rstrip())
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         with terminable():
             exit_status: int = options.command(options)
-            sys.stdout.flush()
         return exit_status
     except GhlError as error:
         output.show_error(error, options.json)
@@ -94,9 +110,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Terminated:
         return 143
     except BrokenPipeError:
-        # The reader closed the pipe; redirect stdout, so that Python's final flush does not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.discard_stdout()
         return status.ERROR
+
+
+def _flush() -> int | None:
+    """Writes what is left in stdout. Returns the exit status if that fails."""
+    if sys.stdout is None:
+        return None
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        output.say(f"ghl-oauth: stdout cannot be written: {error.strerror}")
+    else:
+        return None
+    output.discard_stdout()
+    return status.ERROR
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    named = _named_command(arguments)
+    known = [each.name for each in COMMANDS if named in (each.name, *each.aliases)]
+    if named is not None and not known:
+        every = [name for each in COMMANDS for name in (each.name, *each.aliases)]
+        _refuse(f"unknown command {named!r}", named, every, "ghl-oauth --help")
+    parser = make_parser(known or None)
+    options, unknown = parser.parse_known_args(
+        arguments, argparse.Namespace(config=None, json=False, verbose=0, log_format=None)
+    )
+    if unknown:
+        kind = "option" if unknown[0].startswith("-") else "argument"
+        every = [
+            option
+            for action in (*parser._actions, *options.parser._actions)
+            for option in action.option_strings
+        ]
+        _refuse(
+            f"unknown {kind} {unknown[0]!r}",
+            unknown[0].partition("=")[0],
+            every,
+            f"{options.parser.prog} --help",
+        )
+    return options
+
+
+def _refuse(message: str, word: str, every: Sequence[str], help_command: str) -> NoReturn:
+    """Ends with the status of a wrong command line, and suggests what may have been meant."""
+    from difflib import get_close_matches  # imported here because it is slow
+
+    close = get_close_matches(word, sorted(set(every)), n=2)
+    suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
+    output.say(f"ghl-oauth: {output.plain(message)}{suggestion}\n  help: {help_command}")
+    raise SystemExit(status.USAGE)
 
 
 def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -107,17 +174,23 @@ def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
             Default: every command.
     """
     # Accepted before and after the command; a default after it must not override an earlier value.
-    general = argparse.ArgumentParser(add_help=False)
+    general = _Parser(add_help=False)
     absent = argparse.SUPPRESS
     general.add_argument("--config", metavar="FILE", default=absent, help="the configuration file")
     general.add_argument(
         "--json", action="store_true", default=absent, help="print results and errors as JSON"
     )
     general.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default=absent,
+        help="log to stderr as text or as JSON lines; without -v only warnings and errors",
+    )
+    general.add_argument(
         "-v", "--verbose", action="count", default=absent, help="log to stderr; -vv: also requests"
     )
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ghl-oauth",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -143,7 +216,7 @@ def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
             one.description = textwrap.fill(module.DESCRIPTION, _WIDTH)
             one.epilog = _examples(module.EXAMPLES)
             module.arguments(one)
-            one.set_defaults(command=module.run)
+            one.set_defaults(command=module.run, parser=one)
     return parser
 
 

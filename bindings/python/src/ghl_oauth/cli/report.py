@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import GhlError
 from ..models import FailedToken, TokenInfo
@@ -30,3 +31,30 @@ def unreadable(failed: Sequence[FailedToken], options: argparse.Namespace) -> in
     """Names the stored tokens that cannot be read. Returns the exit status."""
     output.show_failed(failed, options.json)
     return status.UNREADABLE if failed else status.OK
+
+
+def last_failure(token: TokenInfo) -> dict[str, Any] | None:
+    """A token's last failure, if it has not been refreshed since."""
+    found = token.raw.get("lastFailure")
+    return found if isinstance(found, dict) else None
+
+
+def failing(tokens: Sequence[TokenInfo]) -> int:
+    """The exit status for tokens whose last refresh failed, or whose connection is lost."""
+    statuses = set()
+    for token in tokens:
+        last = last_failure(token)
+        if token.state == "reauthorizationRequired":
+            statuses.add(status.CONSENT)
+        elif token.state == "unsaved":
+            statuses.add(status.UNSAVED)
+        elif last is not None:
+            statuses.add(status.LATER if last.get("status") in TEMPORARY else status.ERROR)
+    for each in (status.UNSAVED, status.CONSENT, status.ERROR, status.LATER):
+        if each in statuses:
+            return each
+    return status.OK
+
+
+TEMPORARY = ("GHL_ERR_NETWORK", "GHL_ERR_TIMEOUT", "GHL_ERR_SERVER", "GHL_ERR_RATE_LIMITED")
+"""The statuses of failures that pass."""

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Callable, TypeVar
 
+from .._configuration import Configuration, read
 from ..client import Client
 from ..errors import Cancelled, GhlError
 from ..models import Event
-from .configuration import Configuration, read
+from .explain import explain
 from .output import Refusal, Unsaved, say, show_error, warn
 
 Result = TypeVar("Result")
@@ -58,7 +59,11 @@ class Session:
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self.client = Client.from_config(self.configuration.document)
+        try:
+            self.client = Client.from_config(self.configuration.document)
+        except GhlError as error:
+            explain(error, configuration)
+            raise
         self._refused: dict[str, GhlError] = {}
         self._interrupted = False
         self.client.on_event(self._hear)
@@ -169,8 +174,10 @@ class Session:
                 self.client.cancel()
                 awaited.acquire(timeout=0.1)
             raise
-        if errors:
-            raise errors[0]
+        for error in errors:
+            if isinstance(error, GhlError):
+                explain(error, self.configuration)
+            raise error
         return results[0]
 
 

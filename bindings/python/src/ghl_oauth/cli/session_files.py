@@ -24,8 +24,7 @@ _EXPIRY_KEYS = ("expiresAt", "expires_at", "expireAt", "expire_at")
 _TIME_KEYS = ("updatedAt", "updated_at", "createdAt", "created_at")
 _STORE_KEYS = ("_id", "__v", "applicationId", "application_id", "resourceId", "resource_id")
 
-_ID = re.compile(r"(?=\D*\d)[A-Za-z0-9]{20,32}", re.ASCII)
-"""The form of the API's IDs. Other keys around a session, such as "oauth", are names."""
+_APP_ID = re.compile(r"[0-9a-f]{24}")
 _SHELL = re.compile(r"\b(?:ObjectId|ISODate|NumberLong|Long)\(")
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII
@@ -47,7 +46,7 @@ class Entry:
     source: str
     """The file and the place in it."""
     token: dict[str, Any] | None
-    """The token in the form that the library imports; None if there is none."""
+    """The token in the form that the library imports, or None."""
     resource_id: str | None = None
     """The company or location under which the file stores the token, if it says so."""
     problem: str | None = None
@@ -194,7 +193,7 @@ def _decoded(data: bytes) -> str:
 
 
 class _Finder:
-    """Finds the tokens in a value, and completes them by what their surroundings say."""
+    """Finds the tokens in a value. Takes missing owners and apps from the enclosing objects."""
 
     def __init__(self, app: str) -> None:
         self._app = app
@@ -234,14 +233,19 @@ class _Finder:
             named = _text(value, "resourceId", "resource_id")
             app = _text(value, "applicationId", "application_id") or app
             for key, item in value.items():
-                # The SDKs' key of a session in memory is APP:RESOURCE.
-                key_app, _, key_owner = key.rpartition(":")
-                if key_app or _ID.fullmatch(key):
-                    inner_owner: str | None = named or key_owner
-                else:
-                    inner_owner = named or owner
-                inner = f"{place}, {key}" if isinstance(item, (dict, list)) else place
-                yield from self.find(item, inner, inner_owner, key_app or app, depth + 1)
+                key_app, key_owner = self._key(key)
+                inner = f"{place}, {_shown(key)}" if isinstance(item, (dict, list)) else place
+                yield from self.find(
+                    item, inner, named or key_owner or owner, key_app or app, depth + 1
+                )
+
+    def _key(self, key: str) -> tuple[str | None, str | None]:
+        """The app and the owner that a key names."""
+        first, _, last = key.rpartition(":")
+        # The key of the SDKs in memory is APP:RESOURCE.
+        if first and (first == self._app or _APP_ID.fullmatch(first)):
+            return first, last
+        return None, last if _is_id(last) else None
 
     def _entry(
         self, value: Mapping[str, Any], place: str, owner: str | None, app: str | None
@@ -262,6 +266,21 @@ class _Finder:
         _complete_owner(token, owner)
         _complete_expiry(token, value, is_stored)
         return Entry(place, token, owner)
+
+
+def _is_id(text: str) -> bool:
+    """Whether a key is an ID of the API: 20 letters and digits, unlike a name in camelCase."""
+    return (
+        len(text) == 20
+        and text.isascii()
+        and text.isalnum()
+        and sum(not character.islower() for character in text) >= 5
+    )
+
+
+def _shown(key: str) -> str:
+    """A key for a message: not a long one, since that may be a secret."""
+    return key if len(key) <= 64 else "…"
 
 
 def _is_token(value: Any) -> bool:
@@ -291,7 +310,7 @@ def _complete_owner(token: dict[str, Any], owner: str | None) -> None:
 
 
 def _complete_expiry(token: dict[str, Any], value: Mapping[str, Any], is_stored: bool) -> None:
-    """Replaces the expiry by ``expiresAt`` in milliseconds, whatever the form in the file."""
+    """Replaces every form of the expiry by ``expiresAt`` in milliseconds."""
     known = next((value[key] for key in _EXPIRY_KEYS if value.get(key) is not None), None)
     if known is not None:
         moment = _milliseconds(known)

@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Iterator
 
+from ..._configuration import Configuration
 from ...client import Client
 from ...errors import GhlError, NetworkError, ReauthorizationRequired, Timeout, Unauthorized
 from ...models import Response
-from ..configuration import Configuration
 from ..output import duration
 from . import Check, Stage, certificate, failed, short
 from .setup import VENDOR

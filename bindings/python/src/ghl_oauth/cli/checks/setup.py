@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from ... import _library
-from ..configuration import Configuration
+from ..._configuration import Configuration
 from . import Check
 
 VENDOR = "https://services.leadconnectorhq.com"

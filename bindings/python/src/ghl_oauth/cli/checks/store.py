@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..._configuration import Configuration
 from ...client import Client
 from ...errors import GhlError, NotFound, StoreError, Timeout
 from ...models import FailedToken, OtherClient, TokenInfo
 from .. import status
-from ..configuration import Configuration
+from ..explain import DAMAGED_HELP, DISK_HELP, is_damaged
 from ..output import size
 from . import Check, Stage, failed, locks, names, short
 
@@ -32,17 +33,6 @@ _SCARCE = 64 * 1024 * 1024
 _PROBE_SIZE = 64 * 1024
 
 _TABLES = frozenset(("token", "note"))
-
-_FULL_HELP = (
-    "free disk space, or move the store to another disk; until then a new token is kept only in "
-    "the memory of the process that got it: do not restart that process"
-)
-
-_DAMAGED_HELP = (
-    "stop all programs that use it, then restore a backup, or move the file away and let the users "
-    "consent again. A backup holds the refresh tokens of its time: those used since then are "
-    "refused, so their companies must consent again, and deletions since then are undone"
-)
 
 # Run by a separate program, since a second SQLite in the process of a client would drop its locks.
 _INSPECTION = """
@@ -168,7 +158,7 @@ def _disk(path: Path) -> Iterator[Check]:
             "problem",
             f"{folder} cannot be written: {error.strerror}"
             + (f" ({size(room)} free)" if full and room is not None else ""),
-            _FULL_HELP if full else "check the disk and the permissions of the folder",
+            DISK_HELP if full else "check the disk and the permissions of the folder",
         )
         return
     if room is not None and room < _SCARCE:
@@ -177,11 +167,11 @@ def _disk(path: Path) -> Iterator[Check]:
             "problem" if room < _FULL else "warning",
             f"the disk of {folder} is {'full' if room < _FULL else 'nearly full'}: "
             f"{size(room)} free",
-            _FULL_HELP,
+            DISK_HELP,
         )
     elif entries == 0:
         yield Check(
-            "store", "problem", f"the file system of {folder} has no free inodes", _FULL_HELP
+            "store", "problem", f"the file system of {folder} has no free inodes", DISK_HELP
         )
 
 
@@ -222,7 +212,7 @@ def _contents(path: Path) -> Iterator[Check]:
     damage = str(inspected.get("damage", "ok"))
     if damage != "ok":
         yield Check(
-            "store", "problem", f"the database {path} is damaged: {short(damage)}", _DAMAGED_HELP
+            "store", "problem", f"the database {path} is damaged: {short(damage)}", DAMAGED_HELP
         )
         return
     tables = {str(table) for table in inspected.get("tables", ())}
@@ -240,9 +230,9 @@ def _contents(path: Path) -> Iterator[Check]:
 
 def _store_error(error: StoreError, path: Path | None) -> Check:
     message = short(f"{error.message}", 300)
-    if "malformed" in message or "not a database" in message:
+    if is_damaged(error):
         kind = "is damaged" if "malformed" in message else "is not an SQLite database"
-        return Check("store", "problem", f"the database {path} {kind}: {message}", _DAMAGED_HELP)
+        return Check("store", "problem", f"the database {path} {kind}: {message}", DAMAGED_HELP)
     if "already exists" in message:
         return Check(
             "store",
@@ -252,7 +242,7 @@ def _store_error(error: StoreError, path: Path | None) -> Check:
             status.USAGE,
         )
     if "full" in message:
-        return Check("store", "problem", message, _FULL_HELP)
+        return Check("store", "problem", message, DISK_HELP)
     return _held(error, path)
 
 

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import Any
 
+from ..._configuration import Configuration
 from ...client import Client
 from ...errors import Forbidden, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
 from ...models import TokenInfo
 from .. import status
-from ..configuration import Configuration
 from ..output import moment
+from ..report import TEMPORARY, last_failure
 from ..task import Task
 from . import Check, failed, names, short
 from .network import SECRET_HELP, VERSION_HELP
@@ -24,14 +24,6 @@ _TRIED = 4
 
 _MARGIN = timedelta(minutes=10)
 """A token that expires sooner is not tried, since that could refresh it."""
-
-_LATER = ("GHL_ERR_NETWORK", "GHL_ERR_TIMEOUT", "GHL_ERR_SERVER", "GHL_ERR_RATE_LIMITED")
-
-
-def failure(token: TokenInfo) -> dict[str, Any] | None:
-    """A token's last failure, if it has not been refreshed since."""
-    found = token.raw.get("lastFailure")
-    return found if isinstance(found, dict) else None
 
 
 def states(tokens: Sequence[TokenInfo]) -> Iterator[Check]:
@@ -90,7 +82,7 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
     """Groups the tokens whose last refresh failed by what failed."""
     groups: dict[tuple[str, str], list[TokenInfo]] = {}
     for token in tokens:
-        last = failure(token)
+        last = last_failure(token)
         if last is not None:
             key = (str(last.get("status")), str(last.get("message")))
             groups.setdefault(key, []).append(token)
@@ -100,7 +92,7 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
         help_text = "run `ghl-oauth refresh ID` to see the whole error"
         if credentials:
             help_text = SECRET_HELP
-        elif code in _LATER:
+        elif code in TEMPORARY:
             help_text = "the refresh is repeated at the next use, or by `ghl-oauth maintain`"
         first = expired[0] if expired else found[0]
         yield Check(
@@ -110,12 +102,12 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
             f"the last refresh failed: {names([each.resource_id for each in found])}: "
             f"{short(message)}{_last_words(first, now, with_message=False)}",
             help_text,
-            status.LATER if code in _LATER else status.ERROR,
+            status.LATER if code in TEMPORARY else status.ERROR,
         )
 
 
 def _last_words(token: TokenInfo, now: datetime, with_message: bool = True) -> str:
-    last = failure(token)
+    last = last_failure(token)
     if last is None:
         return ""
     said = [f"{last['message']}"] if with_message and last.get("message") else []

@@ -45,6 +45,7 @@ class Command:
 
 
 COMMANDS = (
+    Command("init", "init", "write a configuration file with explanations"),
     Command("login", "login", "obtain user consent and store the token"),
     Command("token", "token", "print a valid access token and nothing else"),
     Command("list", "list_tokens", "list the stored tokens without their secrets", ("tokens",)),
@@ -58,6 +59,8 @@ COMMANDS = (
         "adopt", "adopt", "move the tokens of another client id in the same database to this one"
     ),
     Command("export", "export_tokens", "export the tokens with their secrets"),
+    Command("status", "status", "sum up the stored tokens; for scripts with --json"),
     Command("metrics", "metrics", "print metrics of the stored tokens for Prometheus"),
     Command("doctor", "doctor", "find problems and say how to fix them"),
+    Command("completion", "completion", "print a completion script for bash, zsh or fish"),
 )

@@ -9,13 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 
+from ..._configuration import Configuration, read
 from ...client import Client
 from ...errors import GhlError
 from .. import output, status
 from ..bar import Line
 from ..checks import Check, Stage, network, setup, store
 from ..checks import tokens as stored
-from ..configuration import Configuration, read
 from ..task import Task
 
 DESCRIPTION = (

@@ -62,6 +62,11 @@ def run(options: argparse.Namespace) -> int:
                 with open(descriptor, "w", encoding="utf-8") as file:
                     text, failed = session.run(fetch)
                     file.write(text)
+            except OSError as error:
+                os.unlink(options.output)
+                raise Refusal(
+                    f"{options.output} cannot be written: {error.strerror}", "free disk space"
+                ) from None
             except BaseException:
                 os.unlink(options.output)
                 raise

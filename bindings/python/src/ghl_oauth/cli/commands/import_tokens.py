@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ... import _configuration
 from ...models import ImportResult
-from .. import configuration, output, session_files, status
+from .. import output, session_files, status
 from ..output import Refusal, say
 from ..session import Session
 from ..session_files import Entry
@@ -49,7 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Imports tokens from files."""
-    client_id = configuration.read(options.config).document.get("clientId", "")
+    client_id = _configuration.read(options.config).document.get("clientId", "")
     app = str(client_id).partition("-")[0]
     entries = [entry for file in options.files for entry in _read(file, app)]
     tokens = [entry.token for entry in entries if entry.token is not None]
@@ -121,6 +122,8 @@ def _outcomes(entries: Sequence[Entry], done: ImportResult) -> Sequence[_Outcome
         index += 1
         if skip is not None:
             reason = skip.reason.replace('"replace": true', "--replace")
+            if entry.resource_id and reason.endswith("Id is missing"):
+                reason += '; add "userType": "Company" or "Location" to the session'
             outcomes.append(
                 _Outcome(entry, skip.resource_id or entry.resource_id, "skipped", reason)
             )

@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from ...errors import InvalidArgument
-from .. import output, report, status
+from ...errors import InvalidArgument, StateMismatch
+from .. import output, pending, report, status
 from ..arguments import number, text
 from ..output import Refusal, say
 from ..session import Session
@@ -74,6 +74,8 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
     link = session.client.authorization_url(
         scopes=options.scopes, redirect_uri=options.redirect_uri, version_id=options.version_id
     )
+    client_id = str(session.configuration.document.get("clientId"))
+    pending.remember(client_id, link.state, options.redirect_uri)
     say(f"Open this link in a browser and give consent:\n\n  {link.url}\n")
     usual: dict[str, Any] = {
         "state": link.state,
@@ -85,9 +87,24 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
         redirect_url = sys.stdin.readline().strip()
         if not redirect_url:
             raise Refusal(
-                "no address was pasted", "run the command again; a link is valid for one hour"
+                "no address was pasted",
+                "run the command again and paste the address; this link is valid for one hour",
             )
-        info = session.run(lambda client: client.authorization_complete(redirect_url, **usual))
+        state = pending.state_of(redirect_url)
+        earlier = None if state in (None, link.state) else pending.find(client_id, str(state))
+        if earlier is not None:
+            say("This is the answer to an earlier link.")
+            usual["state"] = earlier["state"]
+            usual["redirect_uri"] = options.redirect_uri or earlier["redirectUri"]
+        try:
+            info = session.run(lambda client: client.authorization_complete(redirect_url, **usual))
+        except StateMismatch as error:
+            error.help = (
+                "paste the address that followed the link above; a link of an earlier run works "
+                "for one hour, once, for the same user on the same computer"
+            )
+            raise
+        pending.forget(usual["state"])
     else:
         try:
             say(
@@ -105,4 +122,5 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
                     "set --port to a free port that your HTTPS tunnel forwards to, or use --paste"
                 )
             raise
+        pending.forget(link.state)
     report.show_token(info, options)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 PATH_VARIABLE = "GHL_OAUTH_CONFIG"
 SECRET_VARIABLE = "GHL_OAUTH_CLIENT_SECRET"
@@ -76,7 +76,7 @@ class Configuration:
         return str(url).rpartition("@")[2].rpartition("//")[2].rstrip("/") if url else None
 
 
-def place(option: str | None) -> Path:
+def place(option: str | os.PathLike[str] | None) -> Path:
     """The path from the option, the environment variable or the default, in this order."""
     named = option or os.environ.get(PATH_VARIABLE)
     if named:
@@ -85,11 +85,11 @@ def place(option: str | None) -> Path:
     return Path(base, "ghl-oauth", "config.json")
 
 
-def read(option: str | None) -> Configuration:
+def read(option: str | os.PathLike[str] | None) -> Configuration:
     """Reads the configuration.
 
     Args:
-        option: The value of ``--config``, or None.
+        option: A path, such as the value of ``--config``; or None.
 
     Raises:
         ConfigError: The configuration is missing or invalid.
@@ -98,16 +98,17 @@ def read(option: str | None) -> Configuration:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        elsewhere = "" if option else f", or set --config or {PATH_VARIABLE}"
         raise _unusable(
             f"the configuration {path} does not exist",
-            f"create it, for example {_EXAMPLE}, or set --config or {PATH_VARIABLE}",
+            f"create it with `ghl-oauth init`{elsewhere}",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(
             f"the configuration {path} cannot be read: {_reason(error)}", None
         ) from None
     try:
-        document = json.loads(text)
+        document = json.loads(without_comments(text))
     except ValueError as error:
         # Only the position: the decoder's message may quote the secret.
         where = (
@@ -122,6 +123,12 @@ def read(option: str | None) -> Configuration:
             f"write an object, for example {_EXAMPLE}",
         )
 
+    if str(document.get("clientId", "")).startswith("<"):
+        raise _unusable(
+            f"the configuration {path} still has a placeholder",
+            "replace the texts in angle brackets with those of the developer portal",
+            "clientId",
+        )
     folder = path.resolve().parent
     warnings = []
     document.setdefault("store", {"kind": "sqlite", "path": "tokens.db"})
@@ -153,6 +160,12 @@ def read(option: str | None) -> Configuration:
                     "configuration's folder",
                     "clientSecretFile",
                 ) from None
+            if not document["clientSecret"]:
+                raise _unusable(
+                    f"the file {secret_path} is empty",
+                    "put the client secret into it, from the client keys in the developer portal",
+                    "clientSecretFile",
+                )
             warnings += _open_to_others(secret_path)
     if SECRET_VARIABLE in os.environ:
         document["clientSecret"] = os.environ[SECRET_VARIABLE]
@@ -164,6 +177,11 @@ def read(option: str | None) -> Configuration:
             "clientSecret",
         )
     return Configuration(path, document, secret_from, tuple(warnings))
+
+
+def without_comments(text: str) -> str:
+    """Blanks the lines that begin with ``//``; the others keep their numbers."""
+    return "\n".join("" if line.lstrip().startswith("//") else line for line in text.split("\n"))
 
 
 def _complete(part: Any, key: str, folder: Path) -> None:

@@ -1,0 +1,165 @@
+"""``ghl-oauth status``: sums up the stored tokens, for people and for scripts."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from ..._library import library_version
+from ...client import Client
+from ...models import FailedToken, TokenInfo
+from .. import output, report, status
+from ..._configuration import Configuration
+from ..session import Session
+
+DESCRIPTION = (
+    "Sums up the stored tokens: how many there are in each state, which ones fail and why, and "
+    "when the next one expires. It asks only the store, never the API."
+)
+EXAMPLES = (
+    "ghl-oauth status",
+    "ghl-oauth status --json | jq .tokens.reauthorizationRequired",
+)
+
+_STATES = ("ok", "inactive", "reauthorizationRequired", "unsaved")
+
+_WORDS = {
+    "inactive": "paused",
+    "reauthorizationRequired": "need consent",
+    "unsaved": "not saved",
+    "unreadable": "cannot be read",
+    "failing": "failing",
+    "expired": "expired",
+}
+
+
+def arguments(_parser: argparse.ArgumentParser) -> None:
+    """Adds the command's own arguments: none."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the summary. The exit status is that of the worst token."""
+
+    def fetch(client: Client) -> tuple[list[TokenInfo], Sequence[FailedToken]]:
+        pages = client.tokens_list(page_size=1000)
+        return list(pages), pages.failed
+
+    with Session.begin(options.config) as session:
+        tokens, unreadable = session.run(fetch)
+        found = summary(session.configuration, tokens, unreadable, datetime.now(timezone.utc))
+        if options.json:
+            output.show_json(found)
+        else:
+            _show(found)
+    worst = report.failing(tokens)
+    return worst or (status.UNREADABLE if unreadable else status.OK)
+
+
+def summary(
+    configuration: Configuration,
+    tokens: Sequence[TokenInfo],
+    unreadable: Sequence[FailedToken],
+    now: datetime,
+) -> dict[str, Any]:
+    """The document that ``--json`` prints; ``docs/python.md`` describes its keys."""
+    states = Counter(token.state for token in tokens)
+    failing = [
+        token for token in tokens if token.state in _STATES[2:] or report.last_failure(token)
+    ]
+    ahead = [token for token in tokens if token.expires_at is not None and token.expires_at >= now]
+    next_one = min(ahead, key=lambda token: token.expires_at or now, default=None)
+    path = configuration.store_path
+    return {
+        "library": library_version(),
+        "configuration": str(configuration.path),
+        "clientId": configuration.document.get("clientId"),
+        "store": {
+            "kind": configuration.store_kind,
+            "path": None if path is None else str(path),
+        },
+        "at": _milliseconds(now),
+        "tokens": {
+            "total": len(tokens),
+            "company": sum(token.user_type == "Company" for token in tokens),
+            "location": sum(token.user_type == "Location" for token in tokens),
+            **{state: states[state] for state in _STATES},
+            "expired": sum(
+                token.expires_at is not None and token.expires_at < now for token in tokens
+            ),
+            "failing": len(failing),
+            "unreadable": len(unreadable),
+        },
+        "nextExpiry": next_one
+        and {"resourceId": next_one.resource_id, "at": next_one.raw.get("expiresAt")},
+        "failing": [
+            {
+                "resourceId": token.resource_id,
+                "userType": token.raw.get("userType"),
+                "companyId": token.company_id,
+                "state": token.state,
+                "expiresAt": token.raw.get("expiresAt"),
+                "lastFailure": report.last_failure(token),
+            }
+            for token in failing
+        ],
+        "unreadable": [
+            {"resourceId": each.resource_id, "message": each.error.message} for each in unreadable
+        ],
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    now = _time(found["at"])
+    store, tokens, next_one = found["store"], found["tokens"], found["nextExpiry"]
+    place = f", {store['path']}" if store["path"] else ""
+    output.put(f"store        {output.plain(store['kind'] + place)}")
+    output.put(
+        f"tokens       {tokens['total']}: {tokens['company']} of companies, "
+        f"{tokens['location']} of locations"
+    )
+    parts = [output.paint(f"{tokens['ok']} ok", "green" if tokens["ok"] else None)]
+    for key, words in _WORDS.items():
+        if tokens[key]:
+            colour = "yellow" if key in ("inactive", "expired") else "red"
+            parts.append(output.paint(f"{tokens[key]} {words}", colour))
+    output.put(f"states       {', '.join(parts)}")
+    if next_one:
+        at = output.moment(_time(next_one["at"]), now)
+        output.put(f"next expiry  {at}: {output.plain(next_one['resourceId'])}")
+    if found["failing"]:
+        output.put("")
+        output.show_table(
+            ("RESOURCE", "STATE", "OLD TOKEN EXPIRES", "LAST ATTEMPT", "FAILED", "NEXT", "REASON"),
+            [_row(each, now) for each in found["failing"]],
+            output.STATES,
+        )
+    for each in found["unreadable"]:
+        output.put(output.plain(f"cannot be read: {each['resourceId']}: {each['message']}"))
+
+
+def _row(token: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    last = token["lastFailure"] or {}
+    times = [token["expiresAt"], last.get("at"), last.get("nextAttemptAt")]
+    expires, at, next_at = (
+        "-" if each is None else output.moment(_time(each), now) for each in times
+    )
+    return (
+        token["resourceId"],
+        token["state"],
+        expires,
+        at,
+        str(last.get("attempts", "-")),
+        next_at,
+        str(last.get("message") or "-"),
+    )
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

@@ -1,0 +1,44 @@
+"""The library's log on stderr: as text, or as a line of JSON for each record."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime, timezone
+from typing import TextIO
+
+_STANDARD = frozenset(("time", "level", "logger", "message"))
+
+
+class JsonLines(logging.Formatter):
+    """A JSON object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, and fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        at = datetime.fromtimestamp(record.created, timezone.utc)
+        line = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields = getattr(record, "ghl", None)
+        if isinstance(fields, dict):
+            line |= {name if name not in _STANDARD else f"{name}_": fields[name] for name in fields}
+        return json.dumps(line, ensure_ascii=True, default=str)
+
+
+def begin(stream: TextIO | None, verbosity: int, as_json: bool) -> None:
+    """Prints the log on a stream.
+
+    Args:
+        stream: Usually stderr.
+        verbosity: 0: warnings and errors; 1: also changes to tokens; 2: also requests.
+        as_json: Lines of JSON instead of text.
+    """
+    handler: logging.Handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    logging.basicConfig(handlers=[handler], level=levels[min(verbosity, 2)])
