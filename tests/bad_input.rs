@@ -100,7 +100,7 @@ unsafe extern "C" fn apply_with(
 }
 
 /// Every function that takes a client and a string, with the name of the parameter.
-const TAKING_TEXT: [(&str, Call, &str); 20] = [
+const TAKING_TEXT: [(&str, Call, &str); 21] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
     ("ghl_authorization_listen", ghl_authorization_listen, "params_json"),

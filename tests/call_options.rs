@@ -30,7 +30,7 @@ type Function = fn(&Abi, Value) -> Outcome;
 type Call = (&'static str, Function);
 
 /// Every function with parameters that accepts both options.
-const CALLS: [Call; 15] = [
+const CALLS: [Call; 16] = [
     ("authorization_url", |abi, params| abi.authorization_url(params)),
     ("authorization_complete", |abi, params| abi.authorization_complete(params)),
     ("oauth_token", |abi, params| abi.oauth_token(params)),
