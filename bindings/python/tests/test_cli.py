@@ -610,7 +610,7 @@ class ErrorTest(CliTest):
         self.assertIn("exit status", self.ok("--help"))
         self.assertIn(ghl_oauth.library_version(), self.ok("--version"))
         for name in ("login", "token", "list", "locations", "mint", "refresh", "delete", "maintain",
-                     "import", "export", "doctor"):  # fmt: skip
+                     "import", "export", "metrics", "doctor"):  # fmt: skip
             self.assertIn("usage:", self.ok(name, "--help"))
 
 

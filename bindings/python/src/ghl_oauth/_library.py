@@ -73,6 +73,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_client_cancel": (None, (_Client,)),
     "ghl_call_cancel": (c_int32, (_Client, c_char_p)),
     "ghl_client_stats": (c_int32, (_Client, _Out)),
+    "ghl_client_metrics": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_client_on_event": (c_int32, (_Client, EventCallback, c_void_p)),
     "ghl_set_log_callback": (c_int32, (LogCallback, c_void_p, c_int32)),
     "ghl_oauth_token": (c_int32, (_Client, c_char_p, _Out)),
