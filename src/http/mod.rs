@@ -151,6 +151,8 @@ pub struct Counters {
     pub repeated: AtomicU64,
     /// Requests without a response.
     pub unanswered: AtomicU64,
+    /// Responses with status 429.
+    pub rate_limited: AtomicU64,
 }
 
 /// Makes a single attempt at a request.
@@ -270,12 +272,15 @@ impl Http {
         let outcome = self.transport.send(request, deadline);
         match &outcome {
             Ok(response) => {
+                if response.status == 429 {
+                    self.counters.rate_limited.fetch_add(1, Ordering::Relaxed);
+                }
                 log::debug!(
                     "a response arrived method={} path={} http_status={}",
                     request.method,
                     request.uri.path(),
                     response.status
-                )
+                );
             }
             Err(failure) => {
                 self.counters.unanswered.fetch_add(1, Ordering::Relaxed);

@@ -151,7 +151,7 @@ impl Tokens {
             },
         };
         if failure.attempt == Attempt::Failed {
-            count(&self.reports.counters.failed);
+            self.reports.counters.count_failure(failure.error.status());
         }
         self.fall_back(failure, resource_id, want, &deadlines)
     }

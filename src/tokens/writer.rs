@@ -341,8 +341,8 @@ impl TokenWriter {
         if is_due { self.retry_save(resource_id, deadline) } else { Ok(()) }
     }
 
-    /// Like [`TokenWriter::retry_save`], but proceeds without the lock if it is not free: the save is a
-    /// compare-and-swap, and the client is closing.
+    /// Like [`TokenWriter::retry_save`], but proceeds without the lock if it is not free: the save
+    /// is a compare-and-swap, and the client is closing.
     pub fn retry_save_on_close(&self, resource_id: &str, deadline: &Deadline) -> Result<()> {
         let _deferred = deferred_callbacks::defer();
         let _lock = self.records.lock(resource_id, &deadline.within(LOCK_WAIT)).ok();

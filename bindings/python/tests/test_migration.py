@@ -458,8 +458,8 @@ class PageTest(MigrationTest):
         sessions = self.run_node()
         # The old program, before it stops, with the sessions that it holds.
         self.node(
-            f"const storage = {{ sessions: new Map(Object.entries(sessions)) }}; {dump}",
-            sessions=json.loads(sessions),
+            f"const storage = {{ sessions: new Map(Object.entries(held)) }}; {dump}",
+            held=json.loads(sessions),
         )
         if os.name == "posix":
             self.assertEqual((self.folder / "sessions.json").stat().st_mode & 0o777, 0o600)

@@ -139,6 +139,19 @@ class FormatsTest(unittest.TestCase):
         ):
             self.assertEqual(token(data), {"access_token": "a", "companyId": "c"}, data)
 
+    def test_numbers_of_mongoexport_are_integers_for_the_library(self) -> None:
+        found = token({"access_token": "a", "companyId": "c", "expires_in": 86399.0})
+        self.assertIsInstance(found["expires_in"], int)
+
+    def test_members_of_php_objects_and_variables_without_a_value_are_read(self) -> None:
+        session = (
+            b'O:4:"Sess":2:{s:18:"\0Sess\0access_token";s:1:"a";s:12:"\0*\0companyId";s:1:"c";}'
+        )
+        self.assertEqual(
+            token(b"!unset|session|" + session + b"last|d:1.5;"),
+            {"access_token": "a", "companyId": "c"},
+        )
+
     def test_hostile_data_is_refused_without_an_exception_of_python(self) -> None:
         for data in (
             b"[" * 100_000,

@@ -8,7 +8,8 @@ from typing import Any
 _MAX_DEPTH = 64
 
 _VALUE = rb"(?:N;|[abdisOCE]:)"
-_ENTRY = re.compile(rb"[^|\x00-\x1f]{1,200}\|" + _VALUE)
+_NAME = rb"[^|\x00-\x1f]{1,200}\|"
+_ENTRY = re.compile(rb"(?:!" + _NAME + rb")*" + _NAME + _VALUE)
 _SERIALIZED = re.compile(rb"(?:a:\d+:\{|O:\d+:\")")
 
 
