@@ -201,7 +201,8 @@ typedef struct ghl_client ghl_client;
  * meanwhile are dropped. It must not unwind (no C++ exception, no longjmp).
  *
  * @param level    1 error, 2 warning, 3 information, 4 debug, 5 trace
- * @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret
+ * @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret.
+ *                 A sentence with fields at its end: key=value, or key="..." with a JSON string
  * @param context  the context passed to ghl_set_log_callback
  */
 typedef void (*ghl_log_callback)(int32_t level,
@@ -513,8 +514,8 @@ int32_t ghl_call_cancel(struct ghl_client *client,
  *
  * "version" is the library's. All other values are integers, or null where noted:
  *
- * - "requests": "sent" counts attempts, including repetitions; "repeated" the
- *   repetitions among them; "unanswered" attempts without a response; "rateLimited" responses with status 429.
+ * - "requests": "sent" counts attempts, including repetitions; "repeated" the repetitions among
+ *   them; "unanswered" attempts without a response; "rateLimited" responses with status 429.
  * - "tokens": "inMemory" is the number of access tokens in memory; "unsaved" the number of new
  *   tokens that the store has not accepted yet; "refreshed" and "minted" count successes, "failed"
  *   failed refreshes and mints; "failedByStatus" divides "failed" by the name of the status, such
