@@ -13,7 +13,7 @@ use crate::tokens::Summary;
 #[serde(deny_unknown_fields)]
 pub struct MetricsParams {}
 
-/// Writes all metrics. Without `summary`, which the store could not give, writes only those of this
+/// Writes all metrics. Without `summary`, because the store failed, writes only the metrics of this
 /// process.
 pub fn exposition(components: &Components, summary: Option<Summary>) -> String {
     let mut out = Exposition::default();
