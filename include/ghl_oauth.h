@@ -201,7 +201,8 @@ typedef struct ghl_client ghl_client;
  * meanwhile are dropped. It must not unwind (no C++ exception, no longjmp).
  *
  * @param level    1 error, 2 warning, 3 information, 4 debug, 5 trace
- * @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret
+ * @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret.
+ *                 A sentence with fields at its end: key=value, or key="..." with a JSON string
  * @param context  the context passed to ghl_set_log_callback
  */
 typedef void (*ghl_log_callback)(int32_t level,

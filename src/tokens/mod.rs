@@ -343,8 +343,8 @@ impl Tokens {
             if deadline.sleep(BRIEF_WAIT).is_err() {
                 for (resource_id, error) in left {
                     log::error!(
-                        "{resource_id}: the newest token was never saved and is lost when the \
-                         client closes: {error}"
+                        "the newest token was never saved and is lost when the client closes{}",
+                        error.fields(&resource_id)
                     );
                 }
                 return;

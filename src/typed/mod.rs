@@ -482,7 +482,7 @@ impl Client {
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.core.on_event(Some(Arc::new(move |document: &Value| match typed(document.clone()) {
             Ok(event) => listener(&event),
-            Err(error) => log::error!("an event could not be parsed: {error}"),
+            Err(error) => log::error!("an event could not be parsed{}", error.fields("")),
         })));
     }
 

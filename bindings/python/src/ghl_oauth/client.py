@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -1145,10 +1146,10 @@ class Client:
                 from . import _log
 
                 for each in unreadable:
-                    reason = each.error.message
                     _log.warn(
-                        f"{each.resource_id}: the stored token cannot be read, and is left out: "
-                        f"{reason}"
+                        "the stored token cannot be read, and is left out"
+                        f" resource_id={json.dumps(each.resource_id)}"
+                        f" reason={json.dumps(each.error.message, ensure_ascii=False)}"
                     )
                 failed.extend(unreadable)
             return items, page["nextPageToken"]
