@@ -18,7 +18,7 @@ from typing import Any
 import ghl_oauth
 
 CONSENT_SECONDS = 3600
-CODE_SECONDS = 60
+CODE_SECONDS = 300
 ACCESS_SECONDS = 600
 
 SCHEMA = """

@@ -160,6 +160,11 @@ impl SimulatedStore {
         if stored != record.version || is_late {
             return Err(conflict());
         }
+        if let Some(failure) = &record.last_failure
+            && failure.expires_at != record.token.expires_at
+        {
+            state.violation(format!("a new token of {id} is saved with the failure of an old one"));
+        }
         let version = record.next_version();
         let highest = state.disk.highest.entry(id.clone()).or_default();
         // Without an atomic tombstone comparison, a batch for which the tombstone was read before a

@@ -4,10 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::server::{COMPANY, LOCATIONS, RESOURCES};
 use super::world::{ProcessState, State, wall_ms};
 use crate::error::{Error, Status};
 use crate::secret::Secret;
+use crate::store::Record;
 
 /// How long a call may run past its deadline: a save that must be tried has a second of its own,
 /// and waits for locks poll in steps.
@@ -23,6 +26,9 @@ const TOLERANCE: Duration = Duration::from_secs(90);
 
 /// The remaining lifetime from which a token must be served without error.
 const CERTAIN: Duration = Duration::from_secs(60);
+
+/// Longer than a call.
+const RECENTLY: Duration = Duration::from_secs(180);
 
 #[derive(Default)]
 pub struct Ledger {
@@ -292,6 +298,37 @@ impl State {
                 let most = self.processes.iter().map(ahead).max().unwrap_or(0);
                 chain.created + Duration::from_millis(most) < deletion.begin
             }
+        }
+    }
+
+    /// Checks the event of a failed renewal: the failure is in the stored record, or the process
+    /// knows it; unless the token was replaced or deleted meanwhile.
+    pub fn check_event(
+        &mut self,
+        process: usize,
+        event: &Value,
+        is_known: impl FnOnce(&Record) -> bool,
+    ) {
+        let is_failure = event["type"] == "token.refreshFailed"
+            || event["type"] == "token.reauthorizationRequired";
+        let resource_id = event["resourceId"].as_str().unwrap_or_default();
+        // A token that was never stored has no record with a failure.
+        let Some(record) = self.disk.records.get(resource_id).filter(|_| is_failure) else {
+            return;
+        };
+        let is_of_token = event["expiresAt"] == record.token.expires_at;
+        // Another process may have renewed the token, or a consent or an import replaced it, while
+        // the refresh failed: then the failure is over.
+        let is_over = event["lastFailure"].is_null()
+            && (self.ledger.lost_locks.contains(resource_id)
+                || self.server.chains.iter().any(|chain| {
+                    chain.owner == resource_id
+                        && (chain.created + RECENTLY > self.now
+                            || chain.adopted.saturating_add(RECENTLY) > self.now)
+                }));
+        if is_of_token && !is_over && !self.processes[process].crashed && !is_known(record) {
+            let what = format!("the failure of {resource_id} is not listed after {event}");
+            self.violation(what);
         }
     }
 

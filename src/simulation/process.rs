@@ -1,7 +1,7 @@
 //! One simulated process: the real parts of a client on the simulated store, network and clock, and
 //! the calls of its host.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -110,6 +110,15 @@ impl Process {
         let network = Network { world: Arc::clone(world), process: index };
         let api = Arc::new(Api::over(&config, &clock, Box::new(network)).unwrap());
         let events = Arc::new(Events::default());
+        let observer = Arc::new(OnceLock::<Weak<Tokens>>::new());
+        let observed = (Arc::clone(world), Arc::clone(&observer));
+        events.listen(Some(Arc::new(move |event| {
+            if let Some(tokens) = observed.1.get().and_then(Weak::upgrade) {
+                observed.0.with(|state| {
+                    state.check_event(index, event, |record| tokens.knows_failure(record));
+                });
+            }
+        })));
         let tokens = Arc::new(Tokens::new(
             Arc::clone(&api),
             Arc::clone(&store),
@@ -117,6 +126,7 @@ impl Process {
             events,
             config.refresh.clone(),
         ));
+        let _ = observer.set(Arc::downgrade(&tokens));
         let verifier = Verifier::new(&config.webhook).unwrap();
         let of_webhooks = (Arc::clone(&tokens), Arc::clone(&clock));
         Arc::new(Process {

@@ -51,7 +51,7 @@ impl LastFailures {
             Ok(()) => self.writer.records.failures.remove(&record.resource_id),
             Err(error) => {
                 self.keep(record);
-                log::error!("{}: {what} could not be saved: {error}", record.resource_id);
+                log::error!("{what} could not be saved{}", error.fields(&record.resource_id));
             }
         }
     }
@@ -90,8 +90,8 @@ impl LastFailures {
         record.last_failure
     }
 
-    /// Notes the failed mint of a location that has a token. Without one there is nothing to note it
-    /// in: the call reports it.
+    /// Notes the failed mint of a location that has a token. A location without one has no record;
+    /// the call reports its failure.
     pub fn note_mint(&self, resource_id: &str, error: &Error, deadline: &Deadline) {
         let _deferred = deferred_callbacks::defer();
         if let Ok(Some(record)) = self.writer.records.load(resource_id, &deadline.within(LOCK_WAIT))

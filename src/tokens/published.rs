@@ -1,5 +1,5 @@
-//! Publication of tokens into the cache that serves the callers, and the time that a token has left.
-//! A deletion or a newer token that came meanwhile is never undone.
+//! Publication of tokens into the cache that serves the callers, and a token's remaining life. A
+//! deletion or a newer token that came meanwhile is never undone.
 
 use std::sync::Arc;
 use std::time::Duration;
