@@ -22,7 +22,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # is the switch.
 MUTATIONS = {
     "import of an older token replaces a newer one": [
-        ("tokens/transfer.rs", "if !is_dated && !lost {", "if !ON && !is_dated && !lost {"),
+        (
+            "tokens/transfer.rs",
+            "if !entry.is_dated && !lost {",
+            "if !ON && !entry.is_dated && !lost {",
+        ),
         ("tokens/transfer.rs", "&& (self.records.has_spent(", "&& !ON && (self.records.has_spent("),
     ],
     "unsaved token is never offered again": [
@@ -78,9 +82,9 @@ MUTATIONS = {
     "conflict is decided by the wall clock": [
         (
             "tokens/records.rs",
-            "Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),",
+            "Origin::Refresh(spent) => {",
             "Origin::Refresh(_) if ON => ours.token.expires_at >= stored.token.expires_at,\n            "
-            "Origin::Refresh(spent) => is_lost || outlives_mint || same_token(&stored.token, spent),",
+            "Origin::Refresh(spent) => {",
         ),
     ],
     "clock that is set back revives an expired token": [
