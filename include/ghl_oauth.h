@@ -514,8 +514,8 @@ int32_t ghl_call_cancel(struct ghl_client *client,
  *
  * "version" is the library's. All other values are integers, or null where noted:
  *
- * - "requests": "sent" counts attempts, including repetitions; "repeated" the
- *   repetitions among them; "unanswered" attempts without a response; "rateLimited" responses with status 429.
+ * - "requests": "sent" counts attempts, including repetitions; "repeated" the repetitions among
+ *   them; "unanswered" attempts without a response; "rateLimited" responses with status 429.
  * - "tokens": "inMemory" is the number of access tokens in memory; "unsaved" the number of new
  *   tokens that the store has not accepted yet; "refreshed" and "minted" count successes, "failed"
  *   failed refreshes and mints; "failedByStatus" divides "failed" by the name of the status, such

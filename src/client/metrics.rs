@@ -13,8 +13,8 @@ use crate::tokens::Summary;
 #[serde(deny_unknown_fields)]
 pub struct MetricsParams {}
 
-/// Writes all metrics. Without `summary`, which the store could not give, writes only the metrics of
-/// this process.
+/// Writes all metrics. Without `summary`, which the store could not give, writes only those of this
+/// process.
 pub fn exposition(components: &Components, summary: Option<Summary>) -> String {
     let mut out = Exposition::default();
     out.gauge(

@@ -200,7 +200,7 @@ impl Record {
                 )
                 .with_resource(&resource_id)
         })?;
-        // Another expiry means that the token was renewed by a version that does not know the field.
+        // Another expiry means that a version that does not know the field renewed the token.
         let last_failure = read
             .last_failure
             .as_ref()

@@ -1,5 +1,5 @@
-//! Calls of the API with a stored token as bearer token. A token that the API rejects is renewed, and
-//! the call is repeated once.
+//! Calls of the API with a stored token as bearer token. A token that the API rejects is renewed,
+//! and the call is repeated once.
 
 use std::cell::Cell;
 
