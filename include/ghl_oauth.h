@@ -201,7 +201,8 @@ typedef struct ghl_client ghl_client;
  * meanwhile are dropped. It must not unwind (no C++ exception, no longjmp).
  *
  * @param level    1 error, 2 warning, 3 information, 4 debug, 5 trace
- * @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret
+ * @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret.
+ *                 A sentence with fields at its end: key=value, or key="..." with a JSON string
  * @param context  the context passed to ghl_set_log_callback
  */
 typedef void (*ghl_log_callback)(int32_t level,
@@ -506,27 +507,73 @@ int32_t ghl_call_cancel(struct ghl_client *client,
                         const char *call_id);
 
 /**
- * Statistics for monitoring: requests and tokens since the client was created, and the state of
- * the rate limiter for the companies and locations with the most requests. Never contains a
- * secret.
+ * Statistics of this client in this process, for monitoring: counters of requests and tokens since
+ * the client was created, and the state of the rate limiter for the companies and locations with
+ * the most requests. Never contains a secret. For figures about all stored tokens:
+ * ghl_client_metrics.
  *
- * "unanswered" counts requests that got no response, "unsaved" tokens that the store has not
- * accepted yet. In "busiest", "inWindow" of "requests" per "perMs" milliseconds and "today" of
- * "perDay" are used; "heldForMs" is how much longer the server's last 429 blocks requests, or
- * null.
+ * "version" is the library's. All other values are integers, or null where noted:
+ *
+ * - "requests": "sent" counts attempts, including repetitions; "repeated" the
+ *   repetitions among them; "unanswered" attempts without a response; "rateLimited" responses with status 429.
+ * - "tokens": "inMemory" is the number of access tokens in memory; "unsaved" the number of new
+ *   tokens that the store has not accepted yet; "refreshed" and "minted" count successes, "failed"
+ *   failed refreshes and mints; "failedByStatus" divides "failed" by the name of the status, such
+ *   as "GHL_ERR_NETWORK", and omits zeros.
+ * - "pace": "resources" is the number of companies and locations that the rate limiter tracks;
+ *   "waiting" the number of calls that wait for it now; "held" the number of resources that a 429
+ *   blocks now; "busiest" lists up to 20 resources: blocked ones first, then those with the most
+ *   waiting calls, then those with the most requests.
+ * - an item of "busiest": "resourceId"; "inWindow" requests of the "requests" allowed per "perMs"
+ *   milliseconds, and "today" of the "perDay" allowed per day, are used; "waiting" calls wait;
+ *   "heldForMs" is how many milliseconds the last 429 still blocks requests, or null.
  *
  * Any thread; does not wait.
  *
  * @param client    a client
- * @param out_json  {"version", "requests": {"sent", "repeated", "unanswered"}, "tokens":
- *                  {"inMemory", "unsaved", "refreshed", "minted", "failed"}, "pace": {"resources",
- *                  "waiting", "held", "busiest": [{"resourceId", "inWindow", "requests", "perMs",
- *                  "today", "perDay", "waiting", "heldForMs"}, …]}}, or the error; free with
- *                  ghl_string_free; may be NULL
+ * @param out_json  {"version", "requests": {"sent", "repeated", "unanswered", "rateLimited"},
+ *                  "tokens": {"inMemory", "unsaved", "refreshed", "minted", "failed",
+ *                  "failedByStatus": {…}}, "pace": {"resources", "waiting", "held", "busiest":
+ *                  [{"resourceId", "inWindow", "requests", "perMs", "today", "perDay", "waiting",
+ *                  "heldForMs"}, …]}}, or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for a NULL client
  */
 int32_t ghl_client_stats(const struct ghl_client *client,
                          char **out_json);
+
+/**
+ * Metrics in Prometheus' text format (version 0.0.4), for a host's own endpoint: serve the text
+ * with the content type "text/plain; version=0.0.4; charset=utf-8". Never contains a secret or the
+ * ID of a company or location.
+ *
+ * The metrics of stored tokens (their number by state, failures by status, expiry, maintenance)
+ * come from the store and are the same in every process that shares it. The call reads every
+ * record, but writes nothing and sends nothing; 100,000 tokens take about a second. The other
+ * metrics are counters of this client in this process, as for ghl_client_stats. If the store
+ * cannot be read in time, ghl_oauth_store_up is 0 and only the counters follow. docs/monitoring.md
+ * lists the metrics.
+ *
+ * Any thread; waits for the store, at most "timeoutMs" or timeouts.totalMs.
+ *
+ * @param client       a client
+ * @param params_json  the call options; {} for none
+ * @param out_text     the text, which ends with a line feed, or the error as JSON; free with
+ *                     ghl_string_free; may be NULL
+ * @return GHL_OK, even if the store failed; GHL_ERR_INVALID_ARGUMENT, GHL_ERR_CANCELLED
+ *
+ * Example:
+ *
+ * ```c
+ * char *text;
+ * if (ghl_client_metrics(client, "{\"timeoutMs\": 5000}", &text) == GHL_OK) {
+ *     fputs(text, stdout);
+ * }
+ * ghl_string_free(text);
+ * ```
+ */
+int32_t ghl_client_metrics(struct ghl_client *client,
+                           const char *params_json,
+                           char **out_text);
 
 /**
  * Sets the event callback of this client, or removes it if NULL.

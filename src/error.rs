@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 pub(crate) mod exhaustion;
+pub(crate) mod log_fields;
 mod statuses;
 
 pub(crate) use statuses::{c_enum, statuses};

@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use log::Level;
 use serde_json::{Value, json};
 
 use crate::deferred_callbacks;
 use crate::error::Error;
+use crate::error::log_fields::about;
 use crate::fork_safety;
 use crate::token::LastFailure;
 
@@ -38,6 +40,34 @@ impl Event {
             Event::RefreshFailed(..) => "token.refreshFailed",
             Event::Unsaved(_) => "token.unsaved",
         }
+    }
+
+    /// Logs the event: a lost consent as an error, a failed refresh as a warning.
+    fn log(&self, resource_id: &str, at_ms: i64, expires_at: Option<i64>) {
+        let (level, what, error, failure) = match self {
+            Event::ReauthorizationRequired(error, failure) => {
+                (Level::Error, "the user must consent again", error, failure)
+            }
+            Event::RefreshFailed(error, failure) => {
+                (Level::Warn, "the token could not be renewed", error, failure)
+            }
+            _ => return log::info!("{}{}", self.name(), about(resource_id)),
+        };
+        if !log::log_enabled!(level) {
+            return;
+        }
+        let mut times = String::new();
+        let mut add = |key: &str, until: Option<i64>| {
+            if let Some(until) = until {
+                times += &format!(" {key}={}", until.saturating_sub(at_ms).max(0) / 1000);
+            }
+        };
+        add("old_token_seconds", expires_at);
+        add("next_attempt_seconds", failure.as_ref().and_then(|failure| failure.next_attempt_at));
+        if let Some(failure) = failure {
+            times += &format!(" attempts={}", failure.attempts);
+        }
+        log::log!(level, "{what} event={}{times}{}", self.name(), error.fields(resource_id));
     }
 
     fn error(&self) -> Option<&Error> {
@@ -81,7 +111,7 @@ impl Events {
 
     /// Logs the event and passes it to the listener.
     pub fn emit(&self, event: &Event, resource_id: &str, at_ms: i64, expires_at: Option<i64>) {
-        log::info!("{} {resource_id}", event.name());
+        event.log(resource_id, at_ms, expires_at);
         if let Some(listener) = self.with_listener(|listener| listener.clone()) {
             let event = event.to_json(resource_id, at_ms, expires_at);
             deferred_callbacks::run_or_defer(Box::new(move || listener(&event)));

@@ -100,7 +100,7 @@ unsafe extern "C" fn apply_with(
 }
 
 /// Every function that takes a client and a string, with the name of the parameter.
-const TAKING_TEXT: [(&str, Call, &str); 20] = [
+const TAKING_TEXT: [(&str, Call, &str); 21] = [
     ("ghl_authorization_url", ghl_authorization_url, "params_json"),
     ("ghl_authorization_complete", ghl_authorization_complete, "params_json"),
     ("ghl_authorization_listen", ghl_authorization_listen, "params_json"),
@@ -108,6 +108,7 @@ const TAKING_TEXT: [(&str, Call, &str); 20] = [
     ("ghl_oauth_location_token", ghl_oauth_location_token, "params_json"),
     ("ghl_oauth_installed_locations", ghl_oauth_installed_locations, "params_json"),
     ("ghl_request", ghl_request, "request_json"),
+    ("ghl_client_metrics", ghl_client_metrics, "params_json"),
     ("ghl_tokens_list", ghl_tokens_list, "params_json"),
     ("ghl_tokens_import", ghl_tokens_import, "tokens_json"),
     ("ghl_tokens_export", ghl_tokens_export, "params_json"),

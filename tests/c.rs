@@ -6,7 +6,7 @@ mod built;
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -561,6 +561,128 @@ fn signal_ends_the_agency_server_during_its_calls() {
             abi.live_token(emulator, &location);
         }
     });
+}
+
+/// The gateway with its address.
+struct Gateway {
+    child: Child,
+    address: String,
+}
+
+impl Gateway {
+    /// Starts it. A shutdown cancels the requests in progress after `grace`.
+    fn start(mut run: Command, config: &Path, grace: &str) -> Gateway {
+        run.arg(config).args(["0", grace]).env("LD_LIBRARY_PATH", built::folder());
+        let log = fs::File::create(config.with_file_name("log")).unwrap();
+        let mut child = run.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
+        Gateway { child, address }
+    }
+
+    /// The response to a request.
+    fn ask(&self, request: &str, headers: &str, body: &str) -> String {
+        ask(&self.address, request, headers, body)
+    }
+
+    fn token(&self, tenant: &str) -> String {
+        self.ask("GET /token", &format!("x-tenant: {tenant}\r\n"), "")
+    }
+}
+
+fn ask(address: &str, request: &str, headers: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let head = format!("{request} HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n");
+    // In two parts, which the gateway puts together.
+    let (first, second) = head.split_at(head.len() / 2);
+    socket.write_all(first.as_bytes()).unwrap();
+    socket.write_all(format!("{second}{body}").as_bytes()).unwrap();
+    let mut response = String::new();
+    socket.read_to_string(&mut response).unwrap();
+    response
+}
+
+fn bearer(response: &str) -> &str {
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    response.split_once("Authorization: Bearer ").unwrap().1.lines().next().unwrap()
+}
+
+#[test]
+fn gateway_serves_tenants_while_others_wait_and_ends_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program("examples/c/gateway.c", folder.path());
+    let runs = [
+        Some((Command::new(&program), "600")),
+        Some((Command::new(&program), "0")),
+        valgrind(&program).map(|run| (run, "600")),
+    ];
+    for (run, grace) in runs.into_iter().flatten() {
+        let emulator = Emulator::start(Options { locations: 6, ..Options::default() }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = stored(&emulator, folder.path());
+        let company = Abi::open(&config).unwrap().connect_company(&emulator);
+        let file = folder.path().join("config.json");
+        fs::write(&file, config.to_string()).unwrap();
+        let gateway = Gateway::start(run, &file, grace);
+        let locations = emulator.location_ids();
+
+        for tenant in [&company, &locations[0], &company, &locations[0]] {
+            assert!(emulator.access_token_is_live(bearer(&gateway.token(tenant))), "{tenant}");
+        }
+        let unknown = gateway.token("nobody");
+        assert!(unknown.starts_with("HTTP/1.1 403 "), "{unknown}");
+        assert!(unknown.contains("X-Error: GHL_ERR_FORBIDDEN\r\n"), "{unknown}");
+        assert!(gateway.ask("GET /elsewhere", "", "").starts_with("HTTP/1.1 404 "));
+
+        let deliver = |notice: &Notice, signature| {
+            let body = emulator.webhook(notice);
+            let headers = support::signed(&emulator, body.as_bytes(), signature);
+            let signature = headers["x-ghl-signature"].as_str().unwrap();
+            let headers = format!("Host: gateway\r\nX-GHL-Signature: {signature}\r\n");
+            gateway.ask("POST /webhooks", &headers, &body)
+        };
+        emulator.uninstall(&locations[0]);
+        let uninstall = Notice::Uninstall(locations[0].clone());
+        let forged = deliver(&uninstall, Signature::Wrong);
+        assert!(forged.starts_with("HTTP/1.1 401 "), "{forged}");
+        let applied = deliver(&uninstall, Signature::Ed25519);
+        assert!(applied.contains("\r\nX-Applied: yes\r\n"), "{applied}");
+        let gone = gateway.token(&locations[0]);
+        assert!(!gone.starts_with("HTTP/1.1 200 "), "{gone}");
+
+        // While a mint waits for the API, tokens in memory are handed out, and other mints start.
+        let hold = emulator.hold(Rule::on(Endpoint::LocationToken), Stage::BeforeProcessing);
+        let waiting: Vec<_> = locations[1..3]
+            .iter()
+            .map(|tenant| {
+                let (address, tenant) = (gateway.address.clone(), tenant.clone());
+                let headers = format!("X-Tenant: {tenant}\r\n");
+                thread::spawn(move || ask(&address, "GET /token", &headers, ""))
+            })
+            .collect();
+        hold.wait_for(2);
+        bearer(&gateway.token(&company));
+
+        let pid = gateway.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        while TcpStream::connect(&gateway.address).is_ok() {}
+        if grace == "0" {
+            for answer in waiting {
+                let answer = answer.join().unwrap();
+                assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+                assert!(answer.contains("X-Error: GHL_ERR_CANCELLED\r\n"), "{answer}");
+            }
+            hold.release();
+        } else {
+            hold.release();
+            for answer in waiting {
+                assert!(emulator.access_token_is_live(bearer(&answer.join().unwrap())));
+            }
+        }
+        ended_well(gateway.child, folder.path());
+    }
 }
 
 /// Blocking functions of the Rust standard library, by the end of their symbol names.

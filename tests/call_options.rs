@@ -30,7 +30,7 @@ type Function = fn(&Abi, Value) -> Outcome;
 type Call = (&'static str, Function);
 
 /// Every function with parameters that accepts both options.
-const CALLS: [Call; 15] = [
+const CALLS: [Call; 16] = [
     ("authorization_url", |abi, params| abi.authorization_url(params)),
     ("authorization_complete", |abi, params| abi.authorization_complete(params)),
     ("oauth_token", |abi, params| abi.oauth_token(params)),
@@ -39,6 +39,7 @@ const CALLS: [Call; 15] = [
     ("request", |abi, params| abi.request(params)),
     ("access_token_with", |abi, params| abi.access_token_with(params)),
     ("token_refresh_with", |abi, params| abi.token_refresh_with(params)),
+    ("client_metrics", |abi, params| abi.metrics(params)),
     ("tokens_list", |abi, params| abi.tokens_list(params)),
     ("tokens_import", |abi, params| abi.tokens_import(params)),
     ("tokens_adopt", |abi, params| abi.tokens_adopt(params)),
@@ -49,8 +50,9 @@ const CALLS: [Call; 15] = [
 ];
 
 /// Calls without waits that succeed with these parameters.
-fn succeeding() -> [(Function, Value); 5] {
+fn succeeding() -> [(Function, Value); 6] {
     [
+        (|abi, params| abi.metrics(params), json!({})),
         (|abi, params| abi.authorization_url(params), json!({"scopes": ["oauth.readonly"]})),
         (|abi, params| abi.tokens_list(params), json!({"pageSize": 5})),
         (|abi, params| abi.tokens_export(params), json!({})),

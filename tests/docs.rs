@@ -140,7 +140,7 @@ fn every_event_is_documented_for_c_python_and_rust() {
 
 /// Functions of the C ABI without a Rust method of the same name: the name of the method, or the
 /// reason.
-const OTHERWISE_IN_RUST: [(&str, &str); 19] = [
+const OTHERWISE_IN_RUST: [(&str, &str); 20] = [
     ("abi_version", "the ABI is not used"),
     ("version", "CARGO_PKG_VERSION of the dependency"),
     ("status_name", "pub const fn name("),
@@ -151,6 +151,7 @@ const OTHERWISE_IN_RUST: [(&str, &str); 19] = [
     ("client_cancel", "pub fn cancel("),
     ("client_on_event", "pub fn on_event("),
     ("client_stats", "pub fn stats("),
+    ("client_metrics", "pub fn metrics("),
     ("set_log_callback", "the crate log"),
     ("access_token_into", "pub fn access_token("),
     ("access_token_try_into", "pub fn access_token_in_memory("),

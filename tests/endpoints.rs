@@ -980,7 +980,10 @@ fn attempts_stop_at_the_configured_number() {
     let fault = emulator.inject(Rule::default(), answer(429, ""));
     abi.oauth_token(json!({"grantType": "client_credentials"})).fails(Status::RateLimited);
     assert_eq!(emulator.strikes(fault), 5);
-    assert_eq!(abi.stats()["requests"], json!({"sent": 5, "repeated": 4, "unanswered": 0}));
+    assert_eq!(
+        abi.stats()["requests"],
+        json!({"sent": 5, "repeated": 4, "unanswered": 0, "rateLimited": 4})
+    );
 }
 
 #[test]

@@ -226,6 +226,15 @@ fn installation_works_by_hand_and_with_pkg_config_and_cmake() {
     if is_here("pkg-config") {
         assert_eq!(pkg_config(&prefix, &["--modversion"]), [env!("CARGO_PKG_VERSION")]);
         documented_commands_compile_programs("\n## pkg-config\n", 4, &prefix);
+        // As the author of a gateway would.
+        let mut typed = commands("\n## pkg-config\n").into_iter();
+        let typed = typed.find(|command| command.contains("typed_c_dir")).unwrap();
+        let gateway = Path::new(built::ROOT).join("examples/c/gateway.c");
+        fs::copy(gateway, folder.path().join("program.c")).unwrap();
+        let mut compile = Command::new("sh");
+        compile.args(["-euc", &format!("{typed} -lpthread")]).current_dir(folder.path());
+        compile.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        output(compile);
     } else {
         println!("skipped: pkg-config is not installed (apt-get install pkg-config)");
     }
@@ -247,6 +256,22 @@ fn update_replaces_files_and_finished_build_names_its_libraries(folder: &Path, p
     let file = folder.join("opt/first/lib/pkgconfig/ghl_oauth.pc");
     assert_eq!(fs::read_to_string(file).unwrap(), description);
     assert_ne!(loaded.metadata().unwrap().ino(), fs::metadata(&library).unwrap().ino());
+}
+
+#[test]
+fn installation_without_access_fails_before_the_build() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let mut install = Command::new(env!("CARGO"));
+    install.args(["xtask", "install", "--destdir"]).arg(file.join("stage"));
+    install.arg("--target-dir").arg(folder.path().join("target")).current_dir(built::ROOT);
+    let refused = install.output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let expected = format!("error: {}/stage/usr/local/lib: Not a directory", file.display());
+    assert!(said.contains(&expected) && said.contains("choose another --prefix"), "{said}");
+    assert!(!folder.path().join("target").exists(), "it built something");
 }
 
 fn cmake_finds_library(prefix: &Path) {

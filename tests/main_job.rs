@@ -249,8 +249,9 @@ fn statistics_count_the_work_that_was_done() {
     assert_eq!(
         figures(&abi),
         (
-            json!({"sent": 4, "repeated": 0, "unanswered": 0}),
-            json!({"inMemory": 2, "unsaved": 0, "refreshed": 1, "minted": 1, "failed": 1}),
+            json!({"sent": 4, "repeated": 0, "unanswered": 0, "rateLimited": 0}),
+            json!({"inMemory": 2, "unsaved": 0, "refreshed": 1, "minted": 1, "failed": 1,
+                "failedByStatus": {"GHL_ERR_FORBIDDEN": 1}}),
         )
     );
     assert_eq!(sent(&emulator), ["code 200", "mint 200", "refresh 200", "mint 403"]);

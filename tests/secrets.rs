@@ -345,7 +345,7 @@ impl Play {
             }),
             ("", &|| abi.token_delete("imported")),
         ];
-        let mut shown = vec![abi.stats().to_string()];
+        let mut shown = vec![abi.stats().to_string(), abi.metrics(json!({})).1.to_string()];
         for (own, call) in granting {
             before(own);
             let Outcome(code, document) = call();

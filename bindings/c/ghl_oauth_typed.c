@@ -9,13 +9,13 @@
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
-enum kind { TEXT, INTEGER, FLAG, SENT, ANY, OBJECT, LIST, MAP, TEXTS, END };
+enum kind { TEXT, INTEGER, FLAG, SENT, ANY, OBJECT, LIST, MAP, COUNTS, TEXTS, END };
 
 /*
  * Maps a JSON member to a struct field. `size`: the size of a list's items; `count`: the offset of
- * the list's count. A MAP is a list of ghl_header, TEXTS one of strings. ANY is a string, or the
- * JSON of another value; unless 0, `size` is the offset of its length, and `count` that of whether
- * it is a string.
+ * the list's count. A MAP is a list of ghl_header, COUNTS one of ghl_status_count, TEXTS one of
+ * strings. ANY is a string, or the JSON of another value; unless 0, `size` is the offset of its
+ * length, and `count` that of whether it is a string.
  */
 typedef struct json_member {
     const char *name;
@@ -170,6 +170,19 @@ static char *read_header(char *at, ghl_header *header) {
     return at;
 }
 
+/* Reads a name and its number. */
+static char *read_count(char *at, ghl_status_count *count) {
+    char *name;
+    at = read_text(at, &name);
+    if (at == NULL || *(at = skip_space(at)) != ':') {
+        return NULL;
+    }
+    at = skip_space(at + 1);
+    count->status = name;
+    count->count = strtoll(at, NULL, 10);
+    return skip_value(at);
+}
+
 /* Moves JSON one byte to the left, over the preceding colon or space, to make room for a NUL. */
 static char *read_json(char *at, char **text) {
     char *rest = skip_value(at);
@@ -184,7 +197,8 @@ static char *read_json(char *at, char **text) {
 static char *read_list(char *at, const json_member *list, void *target) {
     char *items = NULL;
     size_t count = 0, room = 0;
-    char first = list->kind == LIST ? '{' : '"', end = list->kind == MAP ? '}' : ']';
+    bool is_object = list->kind == MAP || list->kind == COUNTS;
+    char first = list->kind == LIST ? '{' : '"', end = is_object ? '}' : ']';
     at = skip_space(at + 1);
     while (*at != end) {
         bool fits = *at == first;
@@ -203,6 +217,8 @@ static char *read_list(char *at, const json_member *list, void *target) {
                 char *text;
                 at = read_text(at, &text);
                 memcpy(item, &text, sizeof text);
+            } else if (list->kind == COUNTS) {
+                at = read_count(at, (ghl_status_count *)(void *)item);
             } else {
                 at = list->kind == MAP ? read_header(at, (ghl_header *)(void *)item)
                                        : read_object(at, list->inner, item);
@@ -246,7 +262,7 @@ static char *read_value(char *at, const json_member *member, void *target) {
         return read_object(at, member->inner, target);
     }
     if ((*at == '[' && (member->kind == LIST || member->kind == TEXTS)) ||
-        (*at == '{' && member->kind == MAP)) {
+        (*at == '{' && (member->kind == MAP || member->kind == COUNTS))) {
         return read_list(at, member, target);
     }
     if (member->kind == INTEGER && (*at == '-' || (*at >= '0' && *at <= '9'))) {
@@ -516,6 +532,54 @@ static const json_member WEBHOOK_OUTCOME_DOCUMENT[] = {
     LAST,
 };
 
+static const json_member REQUEST_STATISTICS_MEMBERS[] = {
+    FIELD(ghl_statistics, INTEGER, "sent", requests_sent),
+    FIELD(ghl_statistics, INTEGER, "repeated", requests_repeated),
+    FIELD(ghl_statistics, INTEGER, "unanswered", requests_unanswered),
+    FIELD(ghl_statistics, INTEGER, "rateLimited", requests_rate_limited),
+    LAST,
+};
+
+static const json_member TOKEN_STATISTICS_MEMBERS[] = {
+    FIELD(ghl_statistics, INTEGER, "inMemory", tokens_in_memory),
+    FIELD(ghl_statistics, INTEGER, "unsaved", tokens_unsaved),
+    FIELD(ghl_statistics, INTEGER, "refreshed", tokens_refreshed),
+    FIELD(ghl_statistics, INTEGER, "minted", tokens_minted),
+    FIELD(ghl_statistics, INTEGER, "failed", tokens_failed),
+    {"failedByStatus", COUNTS, offsetof(ghl_statistics, failed_by_status), NULL,
+     sizeof(ghl_status_count), offsetof(ghl_statistics, failed_by_status_count)},
+    LAST,
+};
+
+static const json_member BUSY_RESOURCE_MEMBERS[] = {
+    FIELD(ghl_busy_resource, TEXT, "resourceId", resource_id),
+    FIELD(ghl_busy_resource, INTEGER, "inWindow", in_window),
+    FIELD(ghl_busy_resource, INTEGER, "requests", requests),
+    FIELD(ghl_busy_resource, INTEGER, "perMs", per_ms),
+    FIELD(ghl_busy_resource, INTEGER, "today", today),
+    FIELD(ghl_busy_resource, INTEGER, "perDay", per_day),
+    FIELD(ghl_busy_resource, INTEGER, "waiting", waiting),
+    FIELD(ghl_busy_resource, INTEGER, "heldForMs", held_for_ms),
+    LAST,
+};
+
+static const json_member PACE_MEMBERS[] = {
+    FIELD(ghl_statistics, INTEGER, "resources", pace_resources),
+    FIELD(ghl_statistics, INTEGER, "waiting", pace_waiting),
+    FIELD(ghl_statistics, INTEGER, "held", pace_held),
+    {"busiest", LIST, offsetof(ghl_statistics, busiest), BUSY_RESOURCE_MEMBERS,
+     sizeof(ghl_busy_resource), offsetof(ghl_statistics, busiest_count)},
+    LAST,
+};
+
+static const json_member STATISTICS_DOCUMENT[] = {
+    FIELD(ghl_statistics, TEXT, "version", version),
+    {"requests", OBJECT, 0, REQUEST_STATISTICS_MEMBERS, 0, 0},
+    {"tokens", OBJECT, 0, TOKEN_STATISTICS_MEMBERS, 0, 0},
+    {"pace", OBJECT, 0, PACE_MEMBERS, 0, 0},
+    LAST,
+};
+
 /* ---- Writing ------------------------------------------------------------------------------- */
 
 /* A growing string; `text` is NULL after an allocation failed. */
@@ -764,6 +828,20 @@ typedef struct destination {
 
 #define INTO(members, out) ((destination){members, out, sizeof *(out), &(out)->document})
 
+/* Frees the lists of a struct and of the objects that are read into it. */
+static void free_lists(const json_member *members, void *target) {
+    for (const json_member *member = members; member->kind != END; member++) {
+        if (member->kind == OBJECT) {
+            free_lists(member->inner, target);
+        } else if (member->kind == LIST || member->kind == MAP || member->kind == COUNTS ||
+                   member->kind == TEXTS) {
+            void *items;
+            memcpy(&items, (char *)target + member->offset, sizeof items);
+            free(items);
+        }
+    }
+}
+
 /* Passes a document to the result struct or, after a failure, to *error. */
 static int32_t settle(int32_t status, char *document, destination into, ghl_error *error) {
     if (status != GHL_OK) {
@@ -776,13 +854,7 @@ static int32_t settle(int32_t status, char *document, destination into, ghl_erro
          * the only cause is a failed allocation for a list. Other lists of the document may be
          * allocated already.
          */
-        for (const json_member *member = into.members; member->kind != END; member++) {
-            if (member->kind == LIST || member->kind == MAP || member->kind == TEXTS) {
-                void *items;
-                memcpy(&items, (char *)into.out + member->offset, sizeof items);
-                free(items);
-            }
-        }
+        free_lists(into.members, into.out);
         memset(into.out, 0, into.size);
         ghl_string_free(document);
         return out_of_memory(error);
@@ -1222,6 +1294,32 @@ int32_t ghl_typed_webhook_apply_with(ghl_client *client, const void *body, size_
     return status;
 }
 
+int32_t ghl_typed_client_stats(ghl_client *client, ghl_statistics *out, ghl_error *error) {
+    char *document;
+    begin(out, sizeof *out, error);
+    int32_t status = ghl_client_stats(client, &document);
+    return settle(status, document, INTO(STATISTICS_DOCUMENT, out), error);
+}
+
+int32_t ghl_typed_client_metrics(ghl_client *client, const ghl_call_options *options,
+                                 char **out_text, ghl_error *error) {
+    writer params = {NULL, 0, 0, false};
+    begin(out_text, sizeof *out_text, error);
+    put_options(&params, options);
+    int32_t status;
+    if (end(&params)) {
+        status = ghl_client_metrics(client, params.text, out_text);
+        if (status != GHL_OK) {
+            ghl_typed_error(status, *out_text, error);
+            *out_text = NULL;
+        }
+    } else {
+        status = out_of_memory(error);
+    }
+    discard(&params);
+    return status;
+}
+
 /* ---- Clearing ------------------------------------------------------------------------------ */
 
 void ghl_typed_error_clear(ghl_error *error) {
@@ -1301,4 +1399,11 @@ void ghl_typed_api_response_clear(ghl_api_response *response) {
 void ghl_typed_webhook_outcome_clear(ghl_webhook_outcome *outcome) {
     ghl_string_free(outcome->document);
     memset(outcome, 0, sizeof *outcome);
+}
+
+void ghl_typed_statistics_clear(ghl_statistics *statistics) {
+    free(statistics->failed_by_status);
+    free(statistics->busiest);
+    ghl_string_free(statistics->document);
+    memset(statistics, 0, sizeof *statistics);
 }

@@ -252,6 +252,46 @@ typedef struct ghl_api_response {
     bool body_is_string;       /* body is a text; false: the JSON of another value, such as 42 */
 } ghl_api_response;
 
+/* How often something happened with a status. */
+typedef struct ghl_status_count {
+    const char *status; /* the name of a GHL_ERR_ code */
+    int64_t count;
+} ghl_status_count;
+
+/* The rate limiter's state for a company or location. */
+typedef struct ghl_busy_resource {
+    const char *resource_id;
+    int64_t in_window;   /* requests in the current window */
+    int64_t requests;    /* requests allowed per window */
+    int64_t per_ms;      /* the length of the window, in milliseconds */
+    int64_t today;       /* requests today */
+    int64_t per_day;     /* requests allowed per day */
+    int64_t waiting;     /* calls that wait */
+    int64_t held_for_ms; /* how long the last 429 still blocks requests; 0: not blocked */
+} ghl_busy_resource;
+
+/* Statistics of a client in this process, since it was created. */
+typedef struct ghl_statistics {
+    const char *version;           /* of the library */
+    int64_t requests_sent;         /* attempts, including repetitions */
+    int64_t requests_repeated;     /* attempts that were repetitions */
+    int64_t requests_unanswered;   /* attempts without a response */
+    int64_t requests_rate_limited; /* responses with status 429 */
+    int64_t tokens_in_memory;      /* access tokens in memory now */
+    int64_t tokens_unsaved;        /* new tokens that the store has not accepted yet */
+    int64_t tokens_refreshed;      /* successful refreshes */
+    int64_t tokens_minted;         /* location tokens minted */
+    int64_t tokens_failed;         /* failed refreshes and mints */
+    ghl_status_count *failed_by_status; /* the same by status, without zeros */
+    size_t failed_by_status_count;
+    int64_t pace_resources;        /* companies and locations that the rate limiter tracks */
+    int64_t pace_waiting;          /* calls that wait for it now */
+    int64_t pace_held;             /* companies and locations that a 429 blocks now */
+    ghl_busy_resource *busiest;    /* at most 20: blocked ones first, then the busiest */
+    size_t busiest_count;
+    char *document;
+} ghl_statistics;
+
 /*
  * Options of a call. Zero-initialize it, then set fields as needed. A refresh that was sent is
  * completed even after the timeout or a cancellation.
@@ -524,6 +564,16 @@ int32_t ghl_typed_webhook_apply_with(ghl_client *client, const void *body, size_
                                      const ghl_webhook_options *options, ghl_webhook_outcome *out,
                                      ghl_error *error);
 
+/* ghl_client_stats. */
+int32_t ghl_typed_client_stats(ghl_client *client, ghl_statistics *out, ghl_error *error);
+
+/*
+ * ghl_client_metrics. options may be NULL. *out_text: the text, to be freed with ghl_string_free;
+ * NULL on error.
+ */
+int32_t ghl_typed_client_metrics(ghl_client *client, const ghl_call_options *options,
+                                 char **out_text, ghl_error *error);
+
 void ghl_typed_error_clear(ghl_error *error);
 void ghl_typed_link_clear(ghl_authorization_link *link);
 void ghl_typed_token_info_clear(ghl_token_info *info);
@@ -537,6 +587,7 @@ void ghl_typed_location_page_clear(ghl_location_page *page);
 void ghl_typed_mint_report_clear(ghl_mint_report *report);
 void ghl_typed_api_response_clear(ghl_api_response *response);
 void ghl_typed_webhook_outcome_clear(ghl_webhook_outcome *outcome);
+void ghl_typed_statistics_clear(ghl_statistics *statistics);
 
 #ifdef __cplusplus
 }

@@ -46,6 +46,7 @@
 #include <iosfwd>
 #include <iterator>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -868,26 +869,36 @@ struct event {
     std::optional<ghl::last_failure> last_failure = {};
 };
 
-// Statistics of a client.
+// Statistics of a client in this process, since it was created.
 struct statistics {
     struct busy_resource {
         std::string resource_id;
         std::int64_t in_window = 0, requests = 0; // sent in the current window; its limit
         std::chrono::milliseconds window{0};
-        std::int64_t today = 0, per_day = 0;
-        std::int64_t waiting = 0;                            // waiting calls
-        std::optional<std::chrono::milliseconds> held_for; // server-requested delay
+        std::int64_t today = 0, per_day = 0;               // sent today; the limit
+        std::int64_t waiting = 0;                          // waiting calls
+        std::optional<std::chrono::milliseconds> held_for; // how long a 429 still blocks
     };
-    std::string version;
+    std::string version; // of the library
     struct {
-        std::int64_t sent = 0, repeated = 0, unanswered = 0;
+        std::int64_t sent = 0;         // attempts, including repetitions
+        std::int64_t repeated = 0;     // attempts that were repetitions
+        std::int64_t unanswered = 0;   // attempts without a response
+        std::int64_t rate_limited = 0; // responses with status 429
     } requests;
     struct {
-        std::int64_t in_memory = 0, unsaved = 0, refreshed = 0, minted = 0, failed = 0;
+        std::int64_t in_memory = 0; // access tokens in memory now
+        std::int64_t unsaved = 0;   // new tokens that the store has not accepted yet
+        std::int64_t refreshed = 0; // successful refreshes
+        std::int64_t minted = 0;    // location tokens minted
+        std::int64_t failed = 0;    // failed refreshes and mints
+        std::map<std::string, std::int64_t> failed_by_status; // GHL_ERR_…; without zeros
     } tokens;
     struct {
-        std::int64_t resources = 0, waiting = 0, held = 0;
-        std::vector<busy_resource> busiest;
+        std::int64_t resources = 0; // companies and locations that the rate limiter tracks
+        std::int64_t waiting = 0;   // calls that wait for it now
+        std::int64_t held = 0;      // companies and locations that a 429 blocks now
+        std::vector<busy_resource> busiest; // at most 20: blocked ones first, then the busiest
     } pace;
     std::string raw;
 };
@@ -1931,17 +1942,25 @@ inline bool read(value from, statistics::busy_resource &to) {
                        "waiting", to.waiting, "heldForMs", to.held_for);
 }
 
+inline bool read(value from, std::map<std::string, std::int64_t> &to) {
+    return !from.begins('{') || from.members([&](std::string_view name, value member) {
+        return read(member, to[std::string(name)]);
+    });
+}
+
 inline bool read(value from, statistics &to) {
     to.raw = from.raw();
     return from.members([&](std::string_view name, value member) {
         if (name == "requests") {
             return read_object(member, "sent", to.requests.sent, "repeated", to.requests.repeated,
-                               "unanswered", to.requests.unanswered);
+                               "unanswered", to.requests.unanswered, "rateLimited",
+                               to.requests.rate_limited);
         }
         if (name == "tokens") {
             return read_object(member, "inMemory", to.tokens.in_memory, "unsaved",
                                to.tokens.unsaved, "refreshed", to.tokens.refreshed, "minted",
-                               to.tokens.minted, "failed", to.tokens.failed);
+                               to.tokens.minted, "failed", to.tokens.failed, "failedByStatus",
+                               to.tokens.failed_by_status);
         }
         if (name == "pace") {
             return read_object(member, "resources", to.pace.resources, "waiting", to.pace.waiting,
@@ -2698,6 +2717,23 @@ public:
         char *out = nullptr;
         const std::int32_t code = ghl_client_stats(handle(state_), &out);
         return Mode::give(detail::settle<statistics>(code, out));
+    }
+
+    // Metrics in Prometheus' text format, for a program's own endpoint: serve them with the content
+    // type "text/plain; version=0.0.4; charset=utf-8". The metrics of stored tokens are the same in
+    // every process that shares the store; the others are counters of this client.
+    returns<std::string> metrics() const {
+        detail::writer params;
+        params.open('{');
+        if (options_ != nullptr) {
+            params.member("timeoutMs", options_->timeout).member("callId", options_->call_id);
+        }
+        params.close('}');
+        char *out = nullptr;
+        const std::int32_t code = ghl_client_metrics(handle(state_), params.c_str(), &out);
+        const detail::owned_text text(out);
+        return Mode::give(code == GHL_OK ? result<std::string>(std::string(out))
+                                         : result<std::string>(detail::failure_from(code, out)));
     }
 
     // Cancels every waiting call, which fails with status::cancelled. Later calls are not affected.

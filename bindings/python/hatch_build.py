@@ -1,6 +1,8 @@
 """Build hook: a wheel contains the native library, an sdist the crate's sources.
 
 The environment variable GHL_OAUTH_LIBRARY names a prebuilt library, which makes Rust unnecessary.
+Options in pyproject.toml: ``package``, the folder of the library, and ``features``, those of the
+crate in addition to the default ones.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
             build_data["force_include"][str(self._packaged_crate())] = "crate"
         elif version != "editable":  # an editable install loads GHL_OAUTH_LIBRARY at run time
             library = self._library()
-            build_data["force_include"][str(library)] = f"ghl_oauth/{FILE_NAME}"
+            package = self.config.get("package", "ghl_oauth")
+            build_data["force_include"][str(library)] = f"{package}/{FILE_NAME}"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{_platform_tag(library)}"
 
@@ -50,9 +53,10 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
             return library
         # Only the shared library: with a Rust library as well, Cargo would skip link-time
         # optimization.
+        features = ",".join(self.config.get("features", ()))
         messages = self._cargo(
             "rustc", "--release", "--lib", "--crate-type=cdylib", "--locked",
-            "--message-format=json-render-diagnostics",
+            f"--features={features}", "--message-format=json-render-diagnostics",
         )  # fmt: skip
         # Cargo reports the file's path, which depends on the target directory and the target.
         for line in messages.splitlines():
@@ -97,9 +101,9 @@ class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
         return done.stdout
 
     def _crate(self) -> Path:
-        """The crate's folder: two folders up in the repository, `crate` in an sdist."""
-        bundled = Path(self.root) / "crate"
-        return bundled if bundled.is_dir() else Path(self.root).parent.parent
+        """The crate's folder: `crate` in an sdist, otherwise the repository's root."""
+        folders = (Path(self.root) / "crate", *Path(self.root).parents)
+        return next(folder for folder in folders if (folder / "Cargo.toml").is_file())
 
 
 # The system libraries that PEP 600 allows in a manylinux wheel and that a Rust library links to.

@@ -36,17 +36,16 @@ log = logging.getLogger("broker")
 def from_environment() -> flask.Flask:
     """The broker with the configuration that GHL_OAUTH_CONFIG names; its database is next to it."""
     path = Path(os.environ["GHL_OAUTH_CONFIG"])
-    settings = json.loads(path.read_text())
-    settings["clientSecret"] = (path.parent / settings.pop("clientSecretFile")).read_text().strip()
-    client = ghl_oauth.Client.from_config(settings)
-    return create_app(client, settings["redirectUri"], Installations(path.parent / "broker.db"))
+    return create_app(
+        ghl_oauth.Client.from_config(path), Installations(path.with_name("broker.db"))
+    )
 
 
-def create_app(
-    client: ghl_oauth.Client, redirect_uri: str, installations: Installations
-) -> flask.Flask:
-    """The broker. `redirect_uri` is its own, as registered: https://HOST/callback."""
+def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.Flask:
+    """The broker. The client's redirect URI is the broker's: https://HOST/callback."""
     app = flask.Flask(__name__)
+    link = urllib.parse.urlsplit(client.authorization_url().url)
+    (redirect_uri,) = urllib.parse.parse_qs(link.query)["redirect_uri"]
 
     @app.get("/authorize")
     def authorize() -> flask.typing.ResponseReturnValue:

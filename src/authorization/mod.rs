@@ -238,7 +238,7 @@ impl Authorization {
             let redirect = Redirect::new(redirect_target.clone(), query);
             let claimed = redirect.and_then(|redirect| self.verify_redirect(&redirect, &expected));
             claimed.map_err(|error| {
-                log::warn!("{error}");
+                log::warn!("a redirect was refused{}", error.fields(""));
                 page::about(page::Outcome::NotExpected, &self.page)
             })
         };

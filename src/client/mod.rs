@@ -1,6 +1,7 @@
 //! The client, the entry point of the library: builds the components and gives each call its
 //! deadline.
 
+mod metrics;
 mod options;
 
 use std::ops::Deref;
@@ -16,7 +17,7 @@ use crate::authorization::{Authorization, CompleteParams, ListenParams, UrlParam
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Backend, Config, StoreKind, make_absolute};
 use crate::deadline::{Cancellation, Deadline, NamedCallGuard, NamedCalls};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::event::{Events, Listener};
 use crate::fork_safety::ProcessLocal;
 use crate::request::{RequestParams, Requests, ResponseDocument};
@@ -30,6 +31,7 @@ use crate::tokens::{
 use crate::webhook::{Headers, Verifier, WebhookParams, Webhooks};
 use crate::worker_pool;
 
+pub use metrics::MetricsParams;
 use options::valid_call_id;
 pub use options::{CallOptions, OPTION_KEYS};
 
@@ -177,22 +179,38 @@ impl Client {
     pub fn stats(&self) -> Result<Value> {
         let components = self.components()?;
         let (http, tokens) = (components.api.counters(), components.tokens.counters());
+        let failures = tokens.failures().filter(|(_, count)| *count > 0);
+        let by_status: Map<String, Value> =
+            failures.map(|(status, count)| (status.name().to_owned(), count.into())).collect();
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "requests": {
                 "sent": http.sent.load(Ordering::Relaxed),
                 "repeated": http.repeated.load(Ordering::Relaxed),
                 "unanswered": http.unanswered.load(Ordering::Relaxed),
+                "rateLimited": http.rate_limited.load(Ordering::Relaxed),
             },
             "tokens": {
                 "inMemory": components.tokens.cached_count(),
                 "unsaved": components.tokens.unsaved_count(),
                 "refreshed": tokens.refreshed.load(Ordering::Relaxed),
                 "minted": tokens.minted.load(Ordering::Relaxed),
-                "failed": tokens.failed.load(Ordering::Relaxed),
+                "failed": tokens.failures().map(|(_, count)| count).sum::<u64>(),
+                "failedByStatus": by_status,
             },
             "pace": components.api.rate_limits(),
         }))
+    }
+
+    /// Metrics in Prometheus' text format: totals of the stored tokens, which are the same in every
+    /// process that shares the store, and the counters of this process. Contains no secret.
+    pub fn metrics(&self, _: &MetricsParams) -> Result<String> {
+        let call = self.call()?;
+        let summary = match call.tokens.summary(&call.deadline()) {
+            Err(error) if error.status() == Status::Cancelled => return Err(error),
+            summary => summary.inspect_err(|error| log::warn!("metrics without totals: {error}")),
+        };
+        Ok(metrics::exposition(&call, summary.ok()))
     }
 
     /// Sets the listener for events, or removes it with `None`.

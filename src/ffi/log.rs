@@ -18,7 +18,8 @@ use crate::error::Error;
 /// meanwhile are dropped. It must not unwind (no C++ exception, no longjmp).
 ///
 /// @param level    1 error, 2 warning, 3 information, 4 debug, 5 trace
-/// @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret
+/// @param message  NUL-terminated UTF-8, valid until the callback returns; never contains a secret.
+///                 A sentence with fields at its end: key=value, or key="..." with a JSON string
 /// @param context  the context passed to ghl_set_log_callback
 pub type ghl_log_callback =
     Option<unsafe extern "C" fn(level: i32, message: *const c_char, context: *mut c_void)>;

@@ -41,8 +41,8 @@ pub use authorization::{
     ghl_authorization_complete, ghl_authorization_listen, ghl_authorization_url,
 };
 pub use client::{
-    client_from, ghl_call_cancel, ghl_client, ghl_client_cancel, ghl_client_free, ghl_client_new,
-    ghl_client_on_event, ghl_client_stats, ghl_event_callback,
+    client_from, ghl_call_cancel, ghl_client, ghl_client_cancel, ghl_client_free,
+    ghl_client_metrics, ghl_client_new, ghl_client_on_event, ghl_client_stats, ghl_event_callback,
 };
 pub use endpoints::{ghl_oauth_installed_locations, ghl_oauth_location_token, ghl_oauth_token};
 pub use library::{

@@ -151,6 +151,8 @@ pub struct Counters {
     pub repeated: AtomicU64,
     /// Requests without a response.
     pub unanswered: AtomicU64,
+    /// Responses with status 429.
+    pub rate_limited: AtomicU64,
 }
 
 /// Makes a single attempt at a request.
@@ -248,9 +250,10 @@ impl Http {
                 return outcome;
             }
             log::debug!(
-                "{} {}: attempt {attempt} failed, retrying in {pause:?}",
+                "an attempt failed and is repeated method={} path={} attempt={attempt} pause_ms={}",
                 request.method,
-                request.uri.path()
+                request.uri.path(),
+                pause.as_millis()
             );
             attempts.may_have_acted |= match &outcome {
                 Ok(response) => !is_refusal_unprocessed(response),
@@ -269,11 +272,24 @@ impl Http {
         let outcome = self.transport.send(request, deadline);
         match &outcome {
             Ok(response) => {
-                log::debug!("{} {}: {}", request.method, request.uri.path(), response.status)
+                if response.status == 429 {
+                    self.counters.rate_limited.fetch_add(1, Ordering::Relaxed);
+                }
+                log::debug!(
+                    "a response arrived method={} path={} http_status={}",
+                    request.method,
+                    request.uri.path(),
+                    response.status
+                );
             }
             Err(failure) => {
                 self.counters.unanswered.fetch_add(1, Ordering::Relaxed);
-                log::warn!("{} {}: {}", request.method, request.uri.path(), failure.error);
+                log::warn!(
+                    "a request failed method={} path={}{}",
+                    request.method,
+                    request.uri.path(),
+                    failure.error.fields("")
+                );
             }
         }
         outcome

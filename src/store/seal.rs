@@ -113,7 +113,8 @@ impl Seal {
             return Err(self.missing_key(first).with_parameter("store.encryptionKeys"));
         }
         for id in unknown {
-            log::warn!("{}", self.missing_key(id));
+            let error = self.missing_key(id);
+            log::warn!("a key of the store is missing{}", error.fields(""));
         }
         Ok(())
     }

@@ -170,7 +170,8 @@ impl Tokens {
                     // The other companies can still be searched.
                     Err(error) => {
                         log::debug!(
-                            "{location_id}: a company's location list could not be read: {error}"
+                            "a company's location list could not be read{}",
+                            error.fields(location_id)
                         )
                     }
                 }

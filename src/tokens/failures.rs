@@ -51,7 +51,7 @@ impl LastFailures {
             Ok(()) => self.writer.records.failures.remove(&record.resource_id),
             Err(error) => {
                 self.keep(record);
-                log::error!("{}: {what} could not be saved: {error}", record.resource_id);
+                log::error!("{what} could not be saved{}", error.fields(&record.resource_id));
             }
         }
     }

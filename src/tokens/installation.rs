@@ -256,15 +256,15 @@ impl<'a> InstallationEvents<'a> {
                 minted += 1;
                 if let Err(error) = &outcome {
                     log::warn!(
-                        "{location_id}: no token could be minted; its INSTALL stays pending: \
-                         {error}"
+                        "no token could be minted; the INSTALL stays pending{}",
+                        error.fields(location_id)
                     );
                 }
                 Ok(outcome.is_ok() && minted < MAX_MINTS_PER_CALL)
             },
         );
         if let Err(error) = result {
-            log::warn!("{company_id}: its pending INSTALLs could not be read: {error}");
+            log::warn!("the pending INSTALLs could not be read{}", error.fields(company_id));
         }
     }
 
@@ -336,7 +336,10 @@ impl<'a> InstallationEvents<'a> {
         match self.mint_pending_location(location_id, &held, installed, deadline) {
             Ok(()) => Ok(None),
             Err(error) => {
-                log::warn!("{location_id}: installed, but no token could be minted yet: {error}");
+                log::warn!(
+                    "installed, but no token could be minted yet{}",
+                    error.fields(location_id)
+                );
                 Ok(Some("remembered, since no token could be minted yet"))
             }
         }

@@ -22,6 +22,7 @@ use crate::api::{
     InstalledLocationsParams, Pages, fails_every_mint, installed_location_ids, location_ids,
 };
 use crate::deadline::{Cancellation, Deadline};
+use crate::error::log_fields::about;
 use crate::error::{Error, Result, Status};
 use crate::random;
 use crate::store::{Record, Standing};
@@ -127,9 +128,9 @@ impl<'a> BulkMint<'a> {
             None => {
                 if lists_installed && tally.total() == 0 {
                     log::warn!(
-                        "{}: the list of installed locations is empty; it can lag some seconds \
-                         behind a consent, so try again",
-                        job.company_id
+                        "the list of installed locations is empty; it can lag some seconds behind \
+                         a consent, so try again{}",
+                        about(&job.company_id)
                     );
                 }
                 Ok(tally.report())
@@ -172,7 +173,8 @@ impl<'a> BulkMint<'a> {
             // Replace an unreadable record with a new token.
             Err(error) if error.is_unreadable() => {
                 log::warn!(
-                    "{location_id}: minting a new token, since the record cannot be read: {error}"
+                    "a new token is minted, since the record cannot be read{}",
+                    error.fields(location_id)
                 );
                 None
             }

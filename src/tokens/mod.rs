@@ -29,6 +29,7 @@ mod rotation_hint;
 mod schedule;
 mod spent;
 mod striped_lock;
+mod summary;
 mod token_cache;
 mod transfer;
 mod unsaved_failures;
@@ -70,6 +71,7 @@ pub use reports::Counters;
 use reports::Reports;
 use rotation_hint::RotationHint;
 use schedule::Schedule;
+pub use summary::Summary;
 use token_cache::TokenCache;
 pub use transfer::{ImportParams, ListParams, ListedState, Transfer};
 use writer::TokenWriter;
@@ -343,8 +345,8 @@ impl Tokens {
             if deadline.sleep(BRIEF_WAIT).is_err() {
                 for (resource_id, error) in left {
                     log::error!(
-                        "{resource_id}: the newest token was never saved and is lost when the \
-                         client closes: {error}"
+                        "the newest token was never saved and is lost when the client closes{}",
+                        error.fields(&resource_id)
                     );
                 }
                 return;

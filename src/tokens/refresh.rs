@@ -11,6 +11,7 @@ use super::token_cache::StaleReason;
 use super::{BRIEF_WAIT, LOCK_WAIT, SAVE_TIME, Tokens, Want};
 use crate::api::{Failure, Outcome, TokenParams, TokenRetry, says_wrong_token_kind};
 use crate::deadline::Deadline;
+use crate::error::log_fields::about;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::secret::Secret;
@@ -150,7 +151,7 @@ impl Tokens {
             },
         };
         if failure.attempt == Attempt::Failed {
-            count(&self.reports.counters.failed);
+            self.reports.counters.count_failure(failure.error.status());
         }
         self.fall_back(failure, resource_id, want, &deadlines)
     }
@@ -343,6 +344,18 @@ impl Tokens {
         let Some(least) = want.accepts_valid_for() else { return Err(error) };
         match (stored, in_memory) {
             (Some(record), _) if !want.accepts_for(self.published.left(&record)).is_zero() => {
+                // Once per process and token, since its callers do not notice it.
+                if attempt == Attempt::NotMade
+                    && error.status() == Status::ReauthorizationRequired
+                    && self.cache.is_first_failure(resource_id)
+                {
+                    log::error!(
+                        "the old token is served until it expires; the user must consent again \
+                         old_token_seconds={}{}",
+                        self.published.left(&record).as_secs(),
+                        error.fields(resource_id)
+                    );
+                }
                 self.published.serve_stale(changes, &record, stale_reason);
                 Ok(record.token.access_token.clone())
             }
@@ -485,7 +498,7 @@ impl Tokens {
                 };
                 return self.failed(record, failure, retry.may_be_spent(), deadline);
             }
-            log::warn!("the refresh of {} is sent again: {}", record.resource_id, failure.error);
+            log::warn!("the refresh is sent again{}", failure.error.fields(&record.resource_id));
             count(&self.api.counters().repeated);
         }
     }
@@ -532,8 +545,9 @@ impl Tokens {
         let resource_id = record.resource_id.clone();
         let owner = token.resource_id().map(str::to_owned);
         log::error!(
-            "{resource_id}: the stored refresh token belongs to {}; the new token is saved there",
-            owner.as_deref().unwrap_or("an unknown owner")
+            "the stored refresh token belongs to {}; the new token is saved there{}",
+            owner.as_deref().unwrap_or("an unknown owner"),
+            about(&resource_id)
         );
         // The owner's record lists that refresh token as spent.
         let spent = Arc::clone(&record.token);
@@ -550,7 +564,8 @@ impl Tokens {
             .with_retryable(false);
         if let Some(Err(save_error)) = saved {
             log::error!(
-                "{resource_id}: the token of the other owner could not be saved: {save_error}"
+                "the token of the other owner could not be saved{}",
+                save_error.fields(&resource_id)
             );
         }
         Arc::make_mut(&mut record.token).refresh_token = None;
@@ -639,8 +654,8 @@ impl Tokens {
                 Err(mint) if is_verdict_on_mint(&mint) => {
                     lacks_company = mint.resource_id().is_some_and(|id| id != record.resource_id);
                     log::warn!(
-                        "{}: no token could be minted with the company's token: {mint}",
-                        record.resource_id
+                        "no token could be minted with the company's token{}",
+                        mint.fields(&record.resource_id)
                     );
                 }
                 // Temporary failure: the next call retries. If the refresh token was removed, save

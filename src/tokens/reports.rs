@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Clock;
+use crate::error::Status;
 use crate::event::{Event, Events};
 
 /// Event counts since the client was created.
@@ -12,8 +13,22 @@ pub struct Counters {
     pub refreshed: AtomicU64,
     /// Location tokens minted.
     pub minted: AtomicU64,
-    /// Refreshes and mints that failed.
-    pub failed: AtomicU64,
+    /// Refreshes and mints that failed, in the order of [`Status::ALL`].
+    failed: [AtomicU64; Status::ALL.len()],
+}
+
+impl Counters {
+    /// The number of refreshes and mints that failed with each status.
+    pub fn failures(&self) -> impl Iterator<Item = (Status, u64)> {
+        let counts = self.failed.iter().map(|count| count.load(Ordering::Relaxed));
+        Status::ALL.into_iter().zip(counts)
+    }
+
+    pub fn count_failure(&self, status: Status) {
+        if let Some(position) = Status::ALL.iter().position(|each| *each == status) {
+            self.failed[position].fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 pub struct Reports {

@@ -50,8 +50,8 @@ impl Records {
             Err(error) if error.status() == Status::Conflict => {}
             Err(error) if record.spent.len() > 2 * IN_RECORD => {
                 log::warn!(
-                    "{}: digests of spent refresh tokens are forgotten: {error}",
-                    record.resource_id
+                    "digests of spent refresh tokens are forgotten{}",
+                    error.fields(&record.resource_id)
                 );
                 record.spent.forget_oldest(IN_NOTE);
             }

@@ -204,6 +204,11 @@ impl TokenCache {
         shard.put(resource_id, CachedToken { failures, ..cached });
     }
 
+    /// Whether no refresh of the cached token has failed yet.
+    pub fn is_first_failure(&self, resource_id: &str) -> bool {
+        self.read(resource_id).get(resource_id).is_none_or(|cached| cached.failures == 0)
+    }
+
     /// How long a valid old token is served after one more failed refresh.
     pub fn backoff_after_failure(&self, resource_id: &str) -> Duration {
         let failures = self.read(resource_id).get(resource_id).map_or(0, |cached| cached.failures);

@@ -20,6 +20,7 @@ use super::writer::TokenWriter;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
+use crate::error::log_fields::about;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::json::{self, in_camel_case, take_integer, take_string};
@@ -466,7 +467,10 @@ impl<'a> Transfer<'a> {
             // writer keeps changing the record.
             tries = if last.as_ref() == Some(&location_id) { tries + 1 } else { 0 };
             if tries == 3 {
-                log::warn!("{location_id}: its record still holds the company's refresh token");
+                log::warn!(
+                    "its record still holds the company's refresh token{}",
+                    about(&location_id)
+                );
                 return Ok(());
             }
             let _lock = self.records.lock(&location_id, deadline)?;
@@ -474,8 +478,9 @@ impl<'a> Transfer<'a> {
             let record = record.filter(|record| same_token(&record.token, token));
             if let Some(mut record) = record {
                 log::warn!(
-                    "{location_id}: its refresh token belongs to the company and was removed; \
-                     tokens are minted from now on"
+                    "its refresh token belongs to the company and was removed; tokens are minted \
+                     from now on{}",
+                    about(&location_id)
                 );
                 Arc::make_mut(&mut record.token).refresh_token = None;
                 record.renew_at = self.schedule.renewal(&record);

@@ -18,6 +18,7 @@ use super::{DELETION_LOCK_WAIT, LOCK_WAIT, SAVE_TIME};
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::deferred_callbacks;
+use crate::error::log_fields::about;
 use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::secret::Secret;
@@ -104,13 +105,13 @@ impl TokenWriter {
                     }
                     Keeping::Newer => {
                         log::warn!(
-                            "{resource_id}: an older token was not saved; a newer one is kept: \
-                             {error}"
+                            "an older token was not saved; a newer one is kept{}",
+                            error.fields(resource_id)
                         );
                         return Ok(record.token.access_token.clone());
                     }
                 }
-                log::error!("the new token of {resource_id} is in memory only: {error}");
+                log::error!("the new token is in memory only{}", error.fields(resource_id));
                 self.cooldowns.clear(resource_id);
                 self.published.publish(record, as_of);
                 self.reports.emit(&Event::Unsaved(error), resource_id, expires_at);
@@ -294,7 +295,8 @@ impl TokenWriter {
             return deleted_meanwhile(resource_id);
         }
         log::error!(
-            "{resource_id}: the token of a consent was dropped because a later deletion is recorded"
+            "the token of a consent was dropped because a later deletion is recorded{}",
+            about(resource_id)
         );
         let error = Error::new(
             Status::ReauthorizationRequired,
@@ -358,7 +360,7 @@ impl TokenWriter {
         match self.records.retry_save(resource_id, confirm, deadline) {
             SaveRetry::Nothing => Ok(()),
             SaveRetry::Refused(error) => {
-                log::error!("the token of {resource_id} is still in memory only: {error}");
+                log::error!("the token is still in memory only{}", error.fields(resource_id));
                 if let Some(record) = self.records.unsaved_copy(resource_id) {
                     publish(&record);
                 }
@@ -366,7 +368,8 @@ impl TokenWriter {
             }
             SaveRetry::Done(copy, Saved::Deleted) => {
                 log::warn!(
-                    "{resource_id}: the unsaved token was dropped because the resource was deleted"
+                    "the unsaved token was dropped because the resource was deleted{}",
+                    about(resource_id)
                 );
                 self.cache.forget(resource_id);
                 self.dropped(&copy.record, &copy.origin);

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::api::InstalledLocationsParams;
 use crate::authorization::{CompleteParams, ListenParams, UrlParams};
-use crate::client::{self, CallOptions};
+use crate::client::{self, CallOptions, MetricsParams};
 use crate::config::Config;
 use crate::error::{Error, Result, Status};
 use crate::request::RequestParams;
@@ -26,9 +26,10 @@ use crate::tokens::{
 use crate::webhook::{Headers, WebhookParams};
 
 pub use results::{
-    AdoptReport, AuthorizationUrl, Body, ClientTokens, Event, Exported, FailedToken, ImportReport,
-    Location, LocationPage, MaintainProgress, MaintainReport, MintProgress, MintReport, Response,
-    SkippedToken, TokenInfo, TokenPage, TokenState, UnadoptedToken, Webhook, WebhookOutcome,
+    AdoptReport, AuthorizationUrl, Body, BusyResource, ClientTokens, Event, Exported, FailedToken,
+    ImportReport, Location, LocationPage, MaintainProgress, MaintainReport, MintProgress,
+    MintReport, RateLimiterStatistics, RequestStatistics, Response, SkippedToken, Statistics,
+    TokenInfo, TokenPage, TokenState, TokenStatistics, UnadoptedToken, Webhook, WebhookOutcome,
 };
 
 /// A client for one app and its tokens. Share it between threads by reference or in an `Arc`.
@@ -482,17 +483,30 @@ impl Client {
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.core.on_event(Some(Arc::new(move |document: &Value| match typed(document.clone()) {
             Ok(event) => listener(&event),
-            Err(error) => log::error!("an event could not be parsed: {error}"),
+            Err(error) => log::error!("an event could not be parsed{}", error.fields("")),
         })));
     }
 
-    /// Statistics for monitoring, with the keys that `ghl_client_stats` documents. New versions may
-    /// add keys.
+    /// Statistics of this client in this process, for monitoring.
     ///
     /// # Errors
     /// [`Status::Store`], in a forked child that cannot open its store.
-    pub fn stats(&self) -> Result<Value> {
-        self.core.stats()
+    pub fn stats(&self) -> Result<Statistics> {
+        typed(self.core.stats()?)
+    }
+
+    /// Metrics in Prometheus' text format (version 0.0.4), for a program's own endpoint: serve them
+    /// with the content type `text/plain; version=0.0.4; charset=utf-8`.
+    ///
+    /// The metrics of stored tokens come from the store and are the same in every process that
+    /// shares it; the others are counters of this client. If the store cannot be read in time,
+    /// `ghl_oauth_store_up` is 0 and only the counters follow. Reads every record, but writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`Status::Cancelled`]; [`Status::Store`], in a forked child that cannot open its store.
+    pub fn metrics(&self) -> Result<String> {
+        self.core.metrics(&MetricsParams::default())
     }
 }
 

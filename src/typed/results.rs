@@ -496,3 +496,85 @@ result! {
 fn read_reason<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Error>, D::Error> {
     read_error(source).map(Some)
 }
+
+result! {
+    /// Statistics of a client in one process, since the client was created.
+    Statistics {
+        /// The version of the library.
+        version: String,
+        /// Requests to the API.
+        requests: RequestStatistics,
+        /// Tokens.
+        tokens: TokenStatistics,
+        /// The rate limiter.
+        pace: RateLimiterStatistics,
+    }
+}
+
+result! {
+    /// Counts of requests to the API.
+    RequestStatistics {
+        /// Attempts, including repetitions.
+        sent: u64,
+        /// Attempts that were repetitions.
+        repeated: u64,
+        /// Attempts without a response.
+        unanswered: u64,
+        /// Responses with status 429.
+        rate_limited: u64,
+    }
+}
+
+result! {
+    /// Counts of tokens.
+    TokenStatistics {
+        /// Access tokens in memory now.
+        in_memory: u64,
+        /// New tokens that the store has not accepted yet.
+        unsaved: u64,
+        /// Successful refreshes.
+        refreshed: u64,
+        /// Location tokens minted.
+        minted: u64,
+        /// Failed refreshes and mints.
+        failed: u64,
+        /// The same by the name of the status, without zeros.
+        failed_by_status: BTreeMap<String, u64>,
+    }
+}
+
+result! {
+    /// The state of the rate limiter.
+    RateLimiterStatistics {
+        /// Companies and locations that it tracks.
+        resources: u64,
+        /// Calls that wait for it now.
+        waiting: u64,
+        /// Companies and locations that a 429 blocks now.
+        held: u64,
+        /// Up to 20 companies and locations: blocked ones first, then the busiest.
+        busiest: Vec<BusyResource>,
+    }
+}
+
+result! {
+    /// The rate limiter's state for a company or location.
+    BusyResource {
+        /// The company or location.
+        resource_id: String,
+        /// Requests in the current window.
+        in_window: u64,
+        /// The number allowed per window.
+        requests: u64,
+        /// The length of the window, in milliseconds.
+        per_ms: u64,
+        /// Requests today.
+        today: u64,
+        /// The number allowed per day.
+        per_day: u64,
+        /// Calls that wait.
+        waiting: u64,
+        /// How many milliseconds the last 429 still blocks requests.
+        held_for_ms: Option<u64>,
+    }
+}

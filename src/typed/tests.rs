@@ -143,6 +143,29 @@ fn locations_and_responses_are_typed() {
 }
 
 #[test]
+fn statistics_are_typed_and_metrics_are_text() {
+    let (emulator, client) = connected();
+    let company = emulator.company_id();
+    let mut request = RequestParams::new("GET", "/oauth/installed-locations");
+    request.resource_id = Some(company.clone());
+    client.request(&request).unwrap();
+    emulator.revoke_refresh_token(&company);
+    client.token_refresh(&company).unwrap_err();
+    let statistics = client.stats().unwrap();
+    assert!(statistics.requests.sent >= 3 && statistics.requests.rate_limited == 0);
+    assert_eq!((statistics.tokens.failed, statistics.tokens.unsaved), (1, 0));
+    assert_eq!(
+        statistics.tokens.failed_by_status.get(Status::ReauthorizationRequired.name()),
+        Some(&1)
+    );
+    assert_eq!(statistics.pace.busiest[0].resource_id, company);
+    assert_eq!(statistics.pace.busiest[0].held_for_ms, None);
+    let metrics = client.metrics().unwrap();
+    let lost = "ghl_oauth_tokens{state=\"reauthorizationRequired\"} 1\n";
+    assert!(metrics.contains(lost), "{metrics}");
+}
+
+#[test]
 fn webhooks_are_typed() {
     let (emulator, client) = connected();
     let location = &emulator.location_ids()[0];

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::error::log_fields::about;
 use crate::error::{Error, Result, Status};
 use crate::store::{Note, Store};
 use crate::token::valid_id;
@@ -170,7 +171,12 @@ impl Webhooks {
             _ => WebhookOutcome::ignored("its type does not concern tokens"),
         };
         let kind = delivery.string("type");
-        log::debug!("webhook {kind:?} of {resource_id:?}: applied {}", outcome.applied);
+        log::debug!(
+            "a webhook was handled kind={:?} applied={}{}",
+            kind.unwrap_or_default(),
+            outcome.applied,
+            about(resource_id.unwrap_or_default())
+        );
         let mut answer =
             json!({"type": kind, "resourceId": resource_id, "applied": outcome.applied});
         if let Some(reason) = outcome.reason {

@@ -607,5 +607,19 @@ int main(int argc, char **argv) {
           figures.tokens.in_memory >= 5);
     CHECK(figures.pace.resources > 0 && !figures.pace.busiest.empty() &&
           figures.pace.busiest[0].requests > 0);
+    CHECK(figures.tokens.failed > 0 && !figures.tokens.failed_by_status.empty());
+    std::int64_t failed = 0;
+    for (const auto &[status, count] : figures.tokens.failed_by_status) {
+        CHECK(status.rfind("GHL_ERR_", 0) == 0 && count > 0);
+        failed += count;
+    }
+    CHECK(failed == figures.tokens.failed);
+
+    const std::string metrics = client.metrics();
+    CHECK(metrics.find("\nghl_oauth_tokens{state=\"ok\"} ") != std::string::npos &&
+          metrics.back() == '\n');
+    CHECK(thrown<ghl::invalid_argument>([&] {
+              client.with({std::chrono::milliseconds(-1), {}}).metrics();
+          }).parameter() == "timeoutMs");
     std::puts("passed");
 }

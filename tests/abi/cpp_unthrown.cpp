@@ -78,6 +78,8 @@ int main(int argc, char **argv) {
     CHECK(held);
     const auto statistics = client.stats();
     CHECK(statistics && statistics->tokens.minted >= 3);
+    const auto metrics = client.metrics();
+    CHECK(metrics && metrics->find("ghl_oauth_token_mints_total") != std::string::npos);
     CHECK(client.on_event(nullptr) && ghl::try_on_log(nullptr));
     a_store_throws_nothing(argv[1], held->items, argv[3]);
     std::puts("passed");

@@ -91,6 +91,7 @@ static void everything(void) {
     ghl_client_free(other);
 
     works(ghl_client_stats(client, &document), &document);
+    works(ghl_client_metrics(client, "{}", &document), &document);
     CHECK(ghl_client_on_event(client, has_callbacks ? hear : NULL, NULL) == GHL_OK);
     CHECK(ghl_set_log_callback(has_callbacks ? line : NULL, NULL, 5) == GHL_OK);
     ghl_client_cancel(client);

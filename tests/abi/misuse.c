@@ -21,7 +21,7 @@ static with_text *const TEXT_FUNCTIONS[] = {
     ghl_authorization_url, ghl_authorization_complete, ghl_token_refresh,
     ghl_token_delete,      ghl_tokens_list,            ghl_tokens_import,
     ghl_tokens_export,     ghl_authorization_listen,   ghl_request,
-    ghl_tokens_adopt,      ghl_token_refresh_with,
+    ghl_tokens_adopt,      ghl_token_refresh_with,     ghl_client_metrics,
 };
 
 /* Functions with a progress callback. */

@@ -56,6 +56,8 @@ static void use_the_client(int number) {
         ghl_string_free(text);
         CHECK(ghl_client_stats(client, &text) == GHL_OK);
         ghl_string_free(text);
+        ended(ghl_client_metrics(client, "{}", &text));
+        ghl_string_free(text);
         CHECK(ghl_authorization_url(client, "{}", NULL) == GHL_OK);
         switch (number) {
         case 0:

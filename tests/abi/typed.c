@@ -227,9 +227,24 @@ int main(int argc, char **argv) {
     CHECK(strcmp(renewed, token) != 0);
     ghl_string_free(renewed);
     ghl_string_free(token);
-    CHECK(ghl_client_stats(client, &document) == GHL_OK);
-    CHECK(strstr(document, "\"refreshed\":1") != NULL);
-    ghl_string_free(document);
+    ghl_statistics statistics;
+    OK(ghl_typed_client_stats(client, &statistics, &error));
+    CHECK(strcmp(statistics.version, ghl_version()) == 0 && statistics.tokens_refreshed == 1);
+    CHECK(statistics.requests_sent > 0 && statistics.requests_rate_limited == 0);
+    CHECK(statistics.busiest_count > 0 && statistics.busiest[0].requests > 0);
+    ghl_typed_statistics_clear(&statistics);
+    ghl_typed_statistics_clear(&statistics);
+    CHECK(ghl_typed_client_stats(NULL, &statistics, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(strcmp(error.parameter, "client") == 0 && statistics.busiest == NULL);
+    ghl_typed_error_clear(&error);
+    char *metrics;
+    OK(ghl_typed_client_metrics(client, NULL, &metrics, &error));
+    CHECK(strstr(metrics, "\nghl_oauth_token_refreshes_total 1\n") != NULL);
+    ghl_string_free(metrics);
+    const ghl_call_options never = {.timeout_ms = -1};
+    CHECK(ghl_typed_client_metrics(client, &never, &metrics, &error) == GHL_ERR_INVALID_ARGUMENT);
+    CHECK(metrics == NULL && strcmp(error.parameter, "timeoutMs") == 0);
+    ghl_typed_error_clear(&error);
 
     /* Export and import of all fields; then the tokens are due and maintained. */
     ghl_token_page tokens;
@@ -296,6 +311,11 @@ int main(int argc, char **argv) {
     CHECK(strcmp(pass.failed[0].status, "GHL_ERR_REAUTHORIZATION_REQUIRED") == 0 &&
           pass.failed[0].message != NULL);
     ghl_typed_maintain_report_clear(&pass);
+    OK(ghl_typed_client_stats(client, &statistics, &error));
+    CHECK(statistics.tokens_failed == 1 && statistics.failed_by_status_count == 1);
+    CHECK(strcmp(statistics.failed_by_status[0].status, "GHL_ERR_REAUTHORIZATION_REQUIRED") == 0 &&
+          statistics.failed_by_status[0].count == 1);
+    ghl_typed_statistics_clear(&statistics);
     OK(ghl_typed_token_delete(client, "nobody", &nobody, &error));
     ghl_typed_token_info_clear(&nobody);
     missing_key_is_not_a_token_failure(argv[5]);

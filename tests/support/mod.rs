@@ -343,6 +343,15 @@ impl Abi {
         Outcome::read(code, document).ok()
     }
 
+    /// `ghl_client_metrics`: the text as a JSON string, or the error.
+    pub fn metrics(&self, params: Value) -> Outcome {
+        let params = CString::new(params.to_string()).unwrap();
+        let mut text = ptr::dangling_mut();
+        // SAFETY: a valid client and valid pointers.
+        let code = unsafe { ghl_client_metrics(self.client, params.as_ptr(), &mut text) };
+        if code == 0 { Outcome(0, take(text).into()) } else { Outcome::read(code, text) }
+    }
+
     pub fn cancel(&self) {
         // SAFETY: a valid client.
         unsafe { ghl_client_cancel(self.client) };

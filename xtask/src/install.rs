@@ -13,9 +13,10 @@ pub fn install(options: &Options) -> Result<(), String> {
     let layout = Layout::new(options)?;
     let platform = Platform::of(options.target.as_deref());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no repository")?;
+    let to = Installer { layout: &layout };
+    to.check_access()?;
     let libraries = build::build(root, options, platform)?;
     let built = |name: &str| Some(libraries.folder.join(name)).filter(|file| file.exists());
-    let to = Installer { layout: &layout };
 
     for (header, folder) in [
         ("include/ghl_oauth.h", layout.headers()),
@@ -47,6 +48,21 @@ struct Installer<'a> {
 }
 
 impl Installer<'_> {
+    /// Fails before the long build if the files cannot be installed after it.
+    fn check_access(&self) -> Result<(), String> {
+        for folder in [&self.layout.libraries, &self.layout.headers(), &self.layout.cmake()] {
+            let probe = self.layout.staged(folder).join("ghl_oauth.new");
+            fs::create_dir_all(self.layout.staged(folder))
+                .and_then(|()| fs::write(&probe, ""))
+                .and_then(|()| fs::remove_file(&probe))
+                .map_err(|error| {
+                    let folder = self.layout.staged(folder);
+                    format!("{} (choose another --prefix or --destdir)", at(&folder, &error))
+                })?;
+        }
+        Ok(())
+    }
+
     /// The shared library with its links; on Windows also the files to link against it.
     fn shared_library(
         &self,

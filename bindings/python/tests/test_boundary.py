@@ -223,12 +223,33 @@ class LogTest(EmulatorTest):
             self.client.access_token(self.emulator.location_ids[0])
             self.client.token_refresh(self.emulator.company_id)
         log = "\n".join(captured.output)
-        self.assertIn("DEBUG:ghl_oauth:POST /oauth/token: 200", log)
+        self.assertIn(
+            "DEBUG:ghl_oauth:a response arrived method=POST path=/oauth/token http_status=200", log
+        )
         self.assertIn("INFO:ghl_oauth:token.saved", log)
         for token in self.client.tokens_export():
             self.assertNotIn(str(token.access_token), log)
             self.assertNotIn(str(token.refresh_token), log)
         self.assertNotIn(self.emulator.client_secret, log)
+
+    def test_log_records_have_the_fields_of_their_message(self) -> None:
+        company = self.install().resource_id
+        self.emulator.fault("status", status=500, body='{"message": "a \\"quoted\\" = word"}')
+        with (
+            self.assertLogs("ghl_oauth", logging.WARNING) as captured,
+            self.assertRaises(ghl_oauth.ServerError) as raised,
+        ):
+            self.client.token_refresh(company)
+        records = [record for record in captured.records if "event" in record.__dict__["ghl"]]
+        fields = records[-1].__dict__["ghl"]
+        self.assertEqual(records[-1].levelno, logging.WARNING)
+        self.assertEqual(fields["event"], "token.refreshFailed")
+        self.assertEqual((fields["resource_id"], fields["http_status"]), (company, 500))
+        self.assertEqual(fields["reason"], raised.exception.message)
+        self.assertGreater(fields["old_token_seconds"], fields["next_attempt_seconds"])
+        self.assertTrue(
+            all(isinstance(record.__dict__["ghl"], dict) for record in captured.records)
+        )
 
     def test_log_level_changed_later_takes_effect(self) -> None:
         self.install()

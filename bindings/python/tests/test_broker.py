@@ -53,9 +53,7 @@ class BrokerTest(EmulatorTest):
         self.addCleanup(folder.cleanup)
         self.database = Path(folder.name, "broker.db")
         self.client = self.make_client(redirect_uri=PUBLIC)
-        self.app = broker.create_app(
-            self.client, PUBLIC, installations.Installations(self.database)
-        )
+        self.app = broker.create_app(self.client, installations.Installations(self.database))
         self.app.logger.disabled = True
         serving = importlib.import_module("werkzeug.serving")
         quiet = type("Quiet", (serving.WSGIRequestHandler,), {"log": lambda *_: None})

@@ -170,6 +170,38 @@ class TokenTest(CliTest):
         self.assertRegex(token, r"\A\S+\n\Z")
         self.assertEqual(self.ok("token", self.emulator.location_ids[0]), token)
 
+    def test_token_warns_if_only_a_new_consent_can_replace_it(self) -> None:
+        company_id = self.emulator.company_id
+        self.emulator.control("POST", "/tokens/revoke", {"resourceId": company_id})
+        self.assertEqual(self.run_cli("refresh", company_id).returncode, 3)
+        ended = self.run_cli("token", company_id)
+        self.assertEqual(ended.returncode, 0)
+        self.assertRegex(ended.stdout, r"\A\S+\n\Z")
+        self.assertRegex(
+            ended.stderr,
+            rf"\Aghl-oauth: warning: the connection of {company_id} is lost.*login\n\Z",
+        )
+
+    def test_failures_are_listed_with_their_reason(self) -> None:
+        company_id = self.emulator.company_id
+        self.emulator.fault("status", status=503, body="", endpoint="token")
+        self.assertEqual(self.run_cli("refresh", company_id).returncode, 4)
+        table = self.ok("list", "--failing")
+        self.assertIn("LAST FAILURE", table)
+        self.assertIn("503", table)
+        self.assertEqual(json.loads(self.ok("list", "--state", "inactive", "--json")), [])
+        self.assertEqual(json.loads(self.ok("list", "--expires-within", "90m", "--json")), [])
+        soon = json.loads(self.ok("list", "--expires-within", "2d", "--json"))
+        self.assertEqual([token["resourceId"] for token in soon], [company_id])
+        for wrong in ("soon", "12", "-1h", "1y", "99999999d"):
+            self.assertEqual(self.run_cli("list", f"--expires-within={wrong}").returncode, 2)
+        ended = self.run_cli("status")
+        self.assertEqual(ended.returncode, 4, ended.stdout)
+        self.assertIn("503", ended.stdout)
+        failing = json.loads(self.run_cli("status", "--json").stdout)["failing"]
+        self.assertEqual([each["resourceId"] for each in failing], [company_id])
+        self.assertEqual(failing[0]["lastFailure"]["attempts"], 1)
+
     def test_tokens_are_listed_as_a_table_and_as_json(self) -> None:
         self.ok("token", self.emulator.location_ids[0])
         table = self.ok("list").splitlines()
@@ -578,7 +610,7 @@ class ErrorTest(CliTest):
         self.assertIn("exit status", self.ok("--help"))
         self.assertIn(ghl_oauth.library_version(), self.ok("--version"))
         for name in ("login", "token", "list", "locations", "mint", "refresh", "delete", "maintain",
-                     "import", "export", "doctor"):  # fmt: skip
+                     "import", "export", "metrics", "doctor"):  # fmt: skip
             self.assertIn("usage:", self.ok(name, "--help"))
 
 

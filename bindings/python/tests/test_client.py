@@ -224,7 +224,7 @@ class UnreadableTest(EmulatorTest):
             (failed,) = pages.failed
             self.assertEqual((failed.resource_id, type(failed.error)), ("c2", ghl_oauth.StoreError))
             (warning,) = (line for line in logs.output if "left out" in line)
-            self.assertIn("c2: ", warning)
+            self.assertIn(' resource_id="c2" reason="', warning)
             self.assertIn(failed.error.message, warning)
 
     def test_export_reports_an_unreadable_token_and_continues(self) -> None:

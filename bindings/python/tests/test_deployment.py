@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from collections.abc import Callable
 from pathlib import Path
@@ -286,7 +287,15 @@ class ServerFilesTest(DeploymentTest):
         program = Path(sys.prefix, "bin", "uwsgi")
         if not program.exists():
             leave_out("the file of uWSGI", "pip install uwsgi")
-        self.serves(self.start(str(program), "--ini", "uwsgi.ini", f"--virtualenv={sys.prefix}"))
+        log = self.folder / "uwsgi.log"
+        server = self.start(
+            str(program), "--ini", "uwsgi.ini", f"--virtualenv={sys.prefix}", f"--logto={log}"
+        )
+        # uWSGI forgets to end a worker that is still starting.
+        while not log.exists() or log.read_text().count(" ready in ") < 4:
+            self.assertIsNone(server.poll(), "uWSGI ended")
+            time.sleep(0.05)
+        self.serves(server)
 
     def test_celery_files_run_tasks(self) -> None:
         needs("celery")

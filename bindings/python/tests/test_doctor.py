@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ from .support import damage, free_port
 from .test_cli import CliTest
 
 LIMIT = 10.0
-"""The promised end of a run, in seconds, whatever hangs."""
+"""The maximum duration of a run, in seconds, even if something hangs."""
 
 SLOWNESS = 20.0
 """What a loaded machine may add to that, in seconds; the things that hang never answer."""
@@ -142,6 +143,38 @@ class WrongSecretTest(DoctorCase):
             "developer portal",
             status=1,
         )
+
+
+class UnnamedWrongSecretTest(DoctorCase):
+    """The API does not always name wrong credentials."""
+
+    def test_wrong_secret_is_diagnosed_by_the_last_failure_of_a_token(self) -> None:
+        self.login()
+        self.configure(clientSecret="not the secret")
+        self.assertEqual(self.run_cli("refresh", self.emulator.company_id).returncode, 1)
+        ended = self.run_cli("doctor", "--json")
+        (check,) = (
+            each for each in json.loads(ended.stdout)["checks"] if each["outcome"] == "problem"
+        )
+        self.assertEqual((check["name"], ended.returncode), ("tokens", 1))
+        self.assertIn(self.emulator.company_id, check["message"])
+        self.assertIn("last attempt", check["message"])
+        self.assertIn("developer portal", check["help"])
+
+
+class FailingTokenTest(DoctorCase):
+    def test_failed_refresh_is_a_warning_while_the_old_token_lives(self) -> None:
+        self.login()
+        self.emulator.fault("status", status=503, body="", endpoint="token")
+        self.assertEqual(self.run_cli("refresh", self.emulator.company_id).returncode, 4)
+        self.emulator.end_faults()
+        ended = self.run_cli("doctor", "--json")
+        (check,) = (
+            each for each in json.loads(ended.stdout)["checks"] if each["outcome"] == "warning"
+        )
+        self.assertEqual((check["name"], ended.returncode), ("tokens", 0))
+        for words in (self.emulator.company_id, "503", "the old token expires", "1 failed"):
+            self.assertIn(words, check["message"])
 
 
 class FullDiskTest(DoctorCase):

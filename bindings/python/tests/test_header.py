@@ -145,6 +145,7 @@ class NamesTest(unittest.TestCase):
             "client_free": "Client.close",
             "client_cancel": "Client.cancel",
             "client_stats": "Client.stats",
+            "client_metrics": "Client.metrics",
             "client_on_event": "Client.on_event",
             "set_log_callback": "logging",
             "oauth_installed_locations": "Client.installed_locations",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,32 @@ class LibraryTest(unittest.TestCase):
             self.assertRaisesRegex(ImportError, "does not have ghl_of_the_future"),
         ):
             _library._load(_library._path())
+
+    def test_library_of_the_extra_wheel_is_preferred_and_needs_no_variable(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            package = Path(folder, "ghl_oauth")
+            shutil.copytree(
+                Path(_library.__file__).parent,
+                package,
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
+            (package / _library._file_name()).write_text("another library")
+            extra = Path(folder, "ghl_oauth_postgres")
+            extra.mkdir()
+            (extra / _library._file_name()).symlink_to(
+                os.path.abspath(os.environ["GHL_OAUTH_LIBRARY"])
+            )
+            variables = {**environment(), "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+            del variables["GHL_OAUTH_LIBRARY"]
+            imported = subprocess.run(
+                [sys.executable, "-c", "import ghl_oauth; print(ghl_oauth.library_info())"],
+                env=variables,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        self.assertEqual(imported.stderr, "")
+        self.assertIn("sqlite", imported.stdout)
 
 
 class ImportTest(unittest.TestCase):

@@ -9,7 +9,7 @@ import unittest
 from typing import Any
 
 import ghl_oauth
-from ghl_oauth import _names
+from ghl_oauth import _names, errors
 
 from .support import REPOSITORY, EmulatorTest
 
@@ -127,6 +127,19 @@ class SettingsTest(unittest.TestCase):
             error = refused(store=store)
             self.assertEqual(error.parameter, "store")
             self.assertNotIn("store.", str(error))
+
+    def test_library_without_postgresql_says_how_python_gets_it(self) -> None:
+        error = errors.from_json(
+            {
+                "status": "GHL_ERR_CONFIG",
+                "message": "store.kind cannot be used: this build does not include PostgreSQL",
+                "parameter": "store.kind",
+            },
+            _names.Names({"store.kind": "store"}),
+        )
+        self.assertIn('pip install "ghl-oauth[postgres]"', str(error))
+        if "postgres" not in ghl_oauth.library_info()["stores"]:
+            self.assertIn("ghl-oauth[postgres]", refused(store="postgres://x@y/z").help or "")
 
     def test_document_keeps_its_own_names(self) -> None:
         document = {"clientId": "app-1", "clientSecret": "s", "timeouts": {"totalMs": 0}}

@@ -20,12 +20,14 @@ import ghl_oauth
 from .support import free_port
 from .test_cli import CliTest
 
-try:
-    import pty
-except ImportError:  # Windows
-    pty = None  # type: ignore[assignment]
+NEEDS_TERMINAL = unittest.skipIf(sys.platform == "win32", "no terminals here")
 
-NEEDS_TERMINAL = unittest.skipIf(pty is None, "no terminals here")
+
+def open_terminal() -> tuple[int, int]:
+    """The two sides of a new terminal."""
+    import pty
+
+    return pty.openpty()
 
 
 class TerminalCase(CliTest):
@@ -43,7 +45,7 @@ class TerminalCase(CliTest):
         variables.pop("NO_COLOR", None)
         if plain:
             variables["NO_COLOR"] = "1"
-        terminal, side = pty.openpty()
+        terminal, side = open_terminal()
         self.addCleanup(os.close, terminal)
         process = subprocess.Popen(
             self.command(*arguments), env=variables, stdin=side, stdout=side, stderr=side
@@ -459,7 +461,7 @@ class CompletionTest(CliTest):
         self.script("zsh")
 
         def complete(line: str, expected: str) -> None:
-            terminal, side = pty.openpty()
+            terminal, side = open_terminal()
             process = subprocess.Popen(
                 [zsh, "-f", "-i"],
                 stdin=side,
@@ -472,7 +474,7 @@ class CompletionTest(CliTest):
             )  # fmt: skip
             os.close(side)
             try:
-                # The last line replaces the shell's line by what completion made of it.
+                # Ctrl-X shows the line as the completion has changed it.
                 os.write(
                     terminal,
                     b"fpath=($PWD $fpath); autoload -U compinit; compinit -u -D\n"

@@ -33,15 +33,23 @@ def encode_id(resource_id: str) -> bytes:
     return resource_id.encode()
 
 
-def call(function: Callable[..., int], *arguments: Any, names: Names | None = None) -> Any:
-    """Calls a function that ends with ``char **out_json``. Returns the document or raises."""
+def call(
+    function: Callable[..., int],
+    *arguments: Any,
+    read: Callable[[bytes], Any] = json.loads,
+    names: Names | None = None,
+) -> Any:
+    """Calls a function whose last parameter receives its result, or the error as JSON.
+
+    Returns what ``read`` makes of the result, or raises.
+    """
     out = c_void_p()
     status = function(*arguments, byref(out))
     document = take(out)
     settle()
     if status != OK:
         raise_error(status, document, names)
-    return json.loads(document) if document else None
+    return read(document) if document else None
 
 
 def call_for_text(function: Callable[..., int], *arguments: Any, names: Names | None = None) -> str:

@@ -70,7 +70,7 @@ class Configuration:
 
     @property
     def proxy(self) -> str | None:
-        """The proxy's host and port, without its password; None if there is none."""
+        """The proxy's host and port, without its password; None if no proxy is configured."""
         http = self.document.get("http")
         url = http.get("proxy") if isinstance(http, dict) else None
         return str(url).rpartition("@")[2].rpartition("//")[2].rstrip("/") if url else None

@@ -74,18 +74,29 @@ class Handle:
         self._pointer = created[0]
         _offer_at_exit(self)
 
-    def call(self, function: Callable[..., int], *arguments: Any) -> Any:
+    def call(
+        self,
+        function: Callable[..., int],
+        *arguments: Any,
+        read: Callable[[bytes], Any] = json.loads,
+    ) -> Any:
         """Calls :func:`_boundary.call` with this client as the first argument."""
-        return _boundary.call(function, self._pointer, *arguments, names=self.names)
+        return _boundary.call(function, self._pointer, *arguments, read=read, names=self.names)
 
     def call_with(
-        self, function: Callable[..., int], params: Mapping[str, Any], *before: Any
+        self,
+        function: Callable[..., int],
+        params: Mapping[str, Any],
+        *before: Any,
+        read: Callable[[bytes], Any] = json.loads,
     ) -> Any:
         """Calls a function with parameters. It may wait, and can be interrupted.
 
         ``before`` are the arguments that precede the parameters.
         """
-        return self._wait(params, lambda document: self.call(function, *before, document))
+        return self._wait(
+            params, lambda document: self.call(function, *before, document, read=read)
+        )
 
     def call_without(self, function: Callable[..., int], *arguments: Any) -> Any:
         """The same for a function without parameters, which cannot be cancelled by an id."""
@@ -240,8 +251,13 @@ class StoreHandle(Handle):
         struct = byref(self._bridge.struct)
         self._create(self._bridge, self._guarded, _boundary.call, new, config, struct)
 
-    def call(self, function: Callable[..., int], *arguments: Any) -> Any:
-        return self._guarded(super().call, function, *arguments)
+    def call(
+        self,
+        function: Callable[..., int],
+        *arguments: Any,
+        read: Callable[[bytes], Any] = json.loads,
+    ) -> Any:
+        return self._guarded(partial(super().call, function, *arguments, read=read))
 
     def _access_token(self, params: bytes) -> str:
         token: str = self._guarded(super()._access_token, params)

@@ -73,6 +73,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ghl_client_cancel": (None, (_Client,)),
     "ghl_call_cancel": (c_int32, (_Client, c_char_p)),
     "ghl_client_stats": (c_int32, (_Client, _Out)),
+    "ghl_client_metrics": (c_int32, (_Client, c_char_p, _Out)),
     "ghl_client_on_event": (c_int32, (_Client, EventCallback, c_void_p)),
     "ghl_set_log_callback": (c_int32, (LogCallback, c_void_p, c_int32)),
     "ghl_oauth_token": (c_int32, (_Client, c_char_p, _Out)),
@@ -110,13 +111,17 @@ def _file_name() -> str:
 
 
 def _path() -> str:
-    """The library in the wheel, otherwise the file that ``GHL_OAUTH_LIBRARY`` names.
+    """The library in a wheel, otherwise the file that ``GHL_OAUTH_LIBRARY`` names.
 
-    System folders are not searched, because they could contain another version.
+    The wheel ghl-oauth-postgres takes precedence. System folders are not searched, because they
+    could contain another version.
     """
-    packaged = os.path.join(os.path.dirname(os.path.abspath(__file__)), _file_name())
-    if os.path.isfile(packaged):
-        return packaged
+    package = os.path.dirname(os.path.abspath(__file__))
+    packaged = os.path.join(package, _file_name())
+    with_postgres = os.path.join(os.path.dirname(package), "ghl_oauth_postgres", _file_name())
+    for path in (with_postgres, packaged):
+        if os.path.isfile(path):
+            return path
     named = os.environ.get("GHL_OAUTH_LIBRARY")
     if named:
         return os.path.abspath(named)

@@ -95,6 +95,10 @@ _PROXY_HELP = (
 )
 
 
+# How the library reports that it was built without the feature.
+_NO_POSTGRESQL = "does not include PostgreSQL"
+
+
 class Explained(Protocol):
     """The part of :class:`ghl_oauth.GhlError` that is rewritten."""
 
@@ -121,6 +125,8 @@ class Names:
     def explain(self, error: Explained) -> None:
         """Rewrites an error that the library has just returned."""
         parameter = error.parameter
+        if _NO_POSTGRESQL in error.message:
+            error.help = 'install the library that does: pip install "ghl-oauth[postgres]"'
         if error.help is not None:
             error.help = self._translated(error.help)
             if _PROXY in error.help:

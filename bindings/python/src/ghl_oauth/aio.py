@@ -316,6 +316,7 @@ class Client:
     oauth_location_token = _awaited(_client.Client.oauth_location_token)
     installed_locations = _paged(_client.Client.installed_locations)
     stats = _immediate(_client.Client.stats)
+    metrics = _awaited(_client.Client.metrics)
 
     def _sync(self) -> _client.Client:
         if self._closing is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import timedelta
 
 
 def resource(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,15 @@ def text(value: str) -> str:
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError("not UTF-8") from None
     return value
+
+
+def duration(value: str) -> timedelta:
+    """A time such as ``90m``, ``12h`` or ``2d``."""
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    unit = units.get(value[-1:])
+    if unit is None or not value[:-1].isascii() or not value[:-1].isdigit() or len(value) > 6:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a time such as 90m, 12h or 2d")
+    return timedelta(**{unit: int(value[:-1])})
 
 
 def number(least: int, most: int) -> type:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import GhlError, NetworkError, StoreError, Timeout
 from .._configuration import Configuration
+from ..errors import GhlError, NetworkError, StoreError, Timeout
 
 DAMAGED_HELP = (
     "stop all programs that use it, then restore a backup, or move the file away and let the users "
@@ -18,7 +18,7 @@ DISK_HELP = (
 
 
 def is_damaged(error: GhlError) -> bool:
-    """Whether the database is damaged, or the file is none."""
+    """Whether the database is damaged, or the file is not a database."""
     return isinstance(error, StoreError) and (
         "malformed" in error.message or "not a database" in error.message
     )

@@ -99,7 +99,7 @@ def paint(text: str, colour: str | None, stream: TextIO | None = None) -> str:
     Args:
         text: The text.
         colour: ``"red"``, ``"green"``, ``"yellow"``, ``"cyan"`` or ``"bold"``; None: no colour.
-        stream: Where it will be printed. Default: stdout.
+        stream: The stream on which the text will be printed. Default: stdout.
     """
     stream = sys.stdout if stream is None else stream
     if colour is None or os.environ.get("NO_COLOR") or not is_terminal(stream):
@@ -156,21 +156,30 @@ def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
         show_json([dict(token.raw) for token in tokens])
         return
     now = datetime.now(timezone.utc)
-    show_table(
-        ("RESOURCE", "TYPE", "COMPANY", "STATE", "EXPIRES", "REFRESHABLE"),
-        (
-            (
-                token.resource_id,
-                token.user_type or "-",
-                token.company_id or "-",
-                token.state,
-                moment(token.expires_at, now),
-                "yes" if token.refreshable else "no",
-            )
-            for token in tokens
-        ),
-        STATES,
-    )
+    tokens = list(tokens)
+    titles = ["RESOURCE", "TYPE", "COMPANY", "STATE", "EXPIRES", "REFRESHABLE"]
+    rows = [
+        [
+            token.resource_id,
+            token.user_type or "-",
+            token.company_id or "-",
+            token.state,
+            moment(token.expires_at, now),
+            "yes" if token.refreshable else "no",
+        ]
+        for token in tokens
+    ]
+    failures = [token.raw.get("lastFailure") for token in tokens]
+    if any(failures):
+        titles.append("LAST FAILURE")
+        for row, failure in zip(rows, failures):
+            row.append(_failure(failure, now) if failure else "-")
+    show_table(titles, rows, STATES)
+
+
+def _failure(failure: dict[str, Any], now: datetime) -> str:
+    at = datetime.fromtimestamp(failure["at"] / 1000, timezone.utc)
+    return f"{moment(at, now)}: {failure.get('message') or failure.get('status')}"
 
 
 def moment(at: datetime | None, now: datetime) -> str:

@@ -70,7 +70,7 @@ def _content(data: bytes) -> bytes:
 
 
 def seconds_of(date: str | None) -> float | None:
-    """A Date header as seconds since 1970; None if it is none."""
+    """A Date header as seconds since 1970; None if it is malformed."""
     from email.utils import parsedate_to_datetime
 
     try:

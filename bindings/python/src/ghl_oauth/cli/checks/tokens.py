@@ -79,7 +79,7 @@ def states(tokens: Sequence[TokenInfo]) -> Iterator[Check]:
 
 
 def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
-    """Groups the tokens whose last refresh failed by what failed."""
+    """The tokens whose last refresh failed, grouped by the reason."""
     groups: dict[tuple[str, str], list[TokenInfo]] = {}
     for token in tokens:
         last = last_failure(token)
@@ -97,7 +97,7 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
         first = expired[0] if expired else found[0]
         yield Check(
             "tokens",
-            # While every old token lives, nobody has noticed yet.
+            # While the old tokens are valid, callers do not notice the failure.
             "problem" if expired or credentials else "warning",
             f"the last refresh failed: {names([each.resource_id for each in found])}: "
             f"{short(message)}{_last_words(first, now, with_message=False)}",

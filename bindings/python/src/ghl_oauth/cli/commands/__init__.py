@@ -60,6 +60,7 @@ COMMANDS = (
     ),
     Command("export", "export_tokens", "export the tokens with their secrets"),
     Command("status", "status", "sum up the stored tokens; for scripts with --json"),
+    Command("metrics", "metrics", "print metrics of the stored tokens for Prometheus"),
     Command("doctor", "doctor", "find problems and say how to fix them"),
     Command("completion", "completion", "print a completion script for bash, zsh or fish"),
 )

@@ -21,7 +21,7 @@ from ..task import Task
 DESCRIPTION = (
     "Checks the configuration, webhook keys, store, network, certificate, clock, API version, "
     "client credentials and tokens. It writes a probe to the store, asks the API with up to four "
-    "of the tokens, and ends within 10 seconds. The exit status is that of the worst finding."
+    "of the tokens, and ends within 10 seconds. The worst finding determines the exit status."
 )
 EXAMPLES = (
     "ghl-oauth doctor",

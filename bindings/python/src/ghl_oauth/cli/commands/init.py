@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+from ..._configuration import place
 from .. import output, status
 from ..arguments import text
-from ..._configuration import place
 from ..output import Refusal, say
 
 DESCRIPTION = (
@@ -31,7 +31,7 @@ _SECRET_FILE = "client-secret.txt"
 
 _TEMPLATE = """\
 {
-  // Lines that begin with // are comments, which only the command line ghl-oauth accepts.
+  // Lines that begin with // are comments, which only ghl-oauth and the Python package accept.
   // docs/configuration.md describes all keys.
 
   // The client ID of the app, from the client keys in the developer portal.

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from ..._configuration import Configuration
 from ..._library import library_version
 from ...client import Client
 from ...models import FailedToken, TokenInfo
 from .. import output, report, status
-from ..._configuration import Configuration
 from ..session import Session
 
 DESCRIPTION = (
@@ -41,7 +41,7 @@ def arguments(_parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the summary. The exit status is that of the worst token."""
+    """Prints the summary. The worst token determines the exit status."""
 
     def fetch(client: Client) -> tuple[list[TokenInfo], Sequence[FailedToken]]:
         pages = client.tokens_list(page_size=1000)

@@ -1,0 +1,1 @@
+"""Contains the native library of ghl_oauth with the PostgreSQL store. ``ghl_oauth`` finds it."""
