@@ -122,7 +122,8 @@ fn python_exports_the_class_of_each_status() {
             let present = file.split_once(first).unwrap().1.split_once(last).unwrap().0;
             let mut lines: Vec<String> = present.lines().map(|line| format!("{line}\n")).collect();
             lines.extend(rows().map(|row| line(row.class)));
-            lines.sort();
+            // Ruff's order: constants first.
+            lines.sort_by_key(|line| (line.chars().any(char::is_lowercase), line.clone()));
             lines.dedup();
             file = replaced(&file, first, last, &lines.concat());
         }

@@ -1,8 +1,8 @@
 """Build hook: a wheel contains the native library, an sdist the crate's sources.
 
 The environment variable GHL_OAUTH_LIBRARY names a prebuilt library, which makes Rust unnecessary.
-Options in pyproject.toml: ``package``, the folder of the library, and ``features``, those of the
-crate in addition to the default ones.
+Options in pyproject.toml: ``package`` is the folder of the library, and ``features`` lists Cargo
+features that are added to the default ones.
 """
 
 from __future__ import annotations

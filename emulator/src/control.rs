@@ -402,13 +402,15 @@ async fn consent(State(shared): State<Shared>, body: Bytes) -> Response {
         Decision::Location(_) => "locationId",
         _ => "companyId",
     };
-    let asked = requested(&state, &url).map_err(|complaint| wrong("url", complaint));
-    let decided = asked.and_then(|asked| {
-        asked.decide(&mut state, decision).map_err(|complaint| wrong(field, complaint))
-    });
+    let decided = requested(&state, &url)
+        .map_err(|complaint| Complaint::field("url", complaint))
+        .and_then(|asked| {
+            let decided = asked.decide(&mut state, decision);
+            decided.map_err(|complaint| Complaint::field(field, complaint))
+        });
     match decided {
         Ok(redirect_url) => reply(&json!({ "redirectUrl": redirect_url })),
-        Err(refusal) => refusal,
+        Err(complaint) => refuse_for(StatusCode::BAD_REQUEST, &complaint),
     }
 }
 

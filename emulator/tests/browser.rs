@@ -142,6 +142,8 @@ fn enabled_fault_affects_the_next_request_and_is_shown_next_to_it() {
     browser.fill("//input[@id = 'status-status']", "99");
     browser.click("//button[. = 'Add fault']");
     browser.wait_for("the refusal", &status_says("Not done: status: 99"));
+    let marked = "return [...document.querySelectorAll('[aria-invalid]')].map((it) => it.id)";
+    assert_eq!(browser.run(marked), json!(["status-status"]));
     let complaints = browser.complaints();
     assert!(complaints.len() == 1 && complaints[0].contains("400 (Bad Request)"), "{complaints:?}");
 }

@@ -17,6 +17,7 @@ import urllib.parse
 from pathlib import Path
 
 import flask
+from flask.typing import ResponseReturnValue
 from installations import Grant, Installations
 
 import ghl_oauth
@@ -48,7 +49,7 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
     (redirect_uri,) = urllib.parse.parse_qs(link.query)["redirect_uri"]
 
     @app.get("/authorize")
-    def authorize() -> flask.typing.ResponseReturnValue:
+    def authorize() -> ResponseReturnValue:
         """Sends the user's browser on to the consent page."""
         back, state = flask.request.args["redirect_uri"], flask.request.args["state"]
         if not is_loopback(back):
@@ -63,7 +64,7 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
         return answer
 
     @app.get("/callback")
-    def callback() -> flask.typing.ResponseReturnValue:
+    def callback() -> ResponseReturnValue:
         """Completes the consent, and sends the browser on to the program."""
         ours = flask.request.cookies.get("consent", "")
         begun = installations.begun(ours)
@@ -85,7 +86,7 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
         return flask.redirect(f"{back}?{query}")
 
     @app.post("/oauth/token")
-    def token() -> flask.typing.ResponseReturnValue:
+    def token() -> ResponseReturnValue:
         """Exchanges the code of a consent, or a refresh token, both of this broker."""
         form = flask.request.form
         if form.get("grantType") == "authorization_code":
@@ -103,7 +104,7 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
         return issued(installations, grant)
 
     @app.route("/<path:path>", methods=list(ALLOWED))
-    def forward(path: str) -> flask.typing.ResponseReturnValue:
+    def forward(path: str) -> ResponseReturnValue:
         """Sends a request of an installation to the API."""
         request = flask.request
         resource_id = installations.owner(
@@ -138,7 +139,7 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
     return app
 
 
-def issued(installations: Installations, grant: Grant) -> flask.typing.ResponseReturnValue:
+def issued(installations: Installations, grant: Grant) -> ResponseReturnValue:
     """The token response, in the API's form."""
     access_token, refresh_token, seconds = installations.rotate(grant)
     return {
@@ -152,7 +153,7 @@ def issued(installations: Installations, grant: Grant) -> flask.typing.ResponseR
     }
 
 
-def later(error: ghl_oauth.GhlError) -> flask.typing.ResponseReturnValue:
+def later(error: ghl_oauth.GhlError) -> ResponseReturnValue:
     """The response if the API, or the way there, has failed."""
     log.warning("%s", error)
     if error.retryable:

@@ -5,12 +5,11 @@ python after.py CONFIG: the same configuration as for `ghl-oauth import`.
 
 from __future__ import annotations
 
-import json
 import sys
 
 import ghl_oauth
 
-with open(sys.argv[1]) as file, ghl_oauth.Client.from_config(json.load(file)) as client:
+with ghl_oauth.Client.from_config(sys.argv[1]) as client:
     for token in client.tokens_list(user_type="Company"):
         renewed = client.token_refresh(token.resource_id)
         print("refreshed the token of", renewed.resource_id, "until", renewed.expires_at)

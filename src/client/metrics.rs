@@ -13,7 +13,7 @@ use crate::tokens::Summary;
 #[serde(deny_unknown_fields)]
 pub struct MetricsParams {}
 
-/// Writes all metrics. Without `summary`, which the store could not give, writes only those of this
+/// Writes all metrics. Without `summary`, because the store failed, writes only the metrics of this
 /// process.
 pub fn exposition(components: &Components, summary: Option<Summary>) -> String {
     let mut out = Exposition::default();
@@ -145,8 +145,8 @@ impl Exposition {
         self.write(format_args!("ghl_oauth_{name} {value}\n"));
     }
 
+    /// A sample with a label. The label's values are fixed words, which need no escape.
     fn labelled(&mut self, name: &str, label: &str, text: &str, value: &dyn Display) {
-        let text = escaped(text);
         self.write(format_args!("ghl_oauth_{name}{{{label}=\"{text}\"}} {value}\n"));
     }
 
@@ -154,11 +154,6 @@ impl Exposition {
         // Writing to a string cannot fail.
         let _ = self.0.write_fmt(text);
     }
-}
-
-/// Escapes the value of a label.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// Milliseconds, written as seconds.

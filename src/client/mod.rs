@@ -208,7 +208,9 @@ impl Client {
         let call = self.call()?;
         let summary = match call.tokens.summary(&call.deadline()) {
             Err(error) if error.status() == Status::Cancelled => return Err(error),
-            summary => summary.inspect_err(|error| log::warn!("metrics without totals: {error}")),
+            summary => summary.inspect_err(|error| {
+                log::warn!("the stored tokens could not be counted{}", error.fields(""));
+            }),
         };
         Ok(metrics::exposition(&call, summary.ok()))
     }

@@ -554,6 +554,7 @@ class UnsavedTest(CliTest):
         )
         self.assertIn(f"  resource: {self.emulator.company_id}\n", errors)
         self.assertIn("  help: check the store", errors)
+        self.assertNotIn("  server:", errors, "the API is not the cause")
         # The next command repeats the request within the API's window, and gets the same answer.
         self.ok("refresh", self.emulator.company_id)
 

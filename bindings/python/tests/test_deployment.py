@@ -107,18 +107,21 @@ FINDS_PACKAGE = ("PYTHONPATH", "GHL_OAUTH_LIBRARY", "VIRTUAL_ENV", "LANG")
 
 
 class SystemdTest(DeploymentTest):
-    UNITS = ("ghl-oauth-maintain.service", "ghl-oauth-maintain.timer")
+    UNITS = ("ghl-oauth-maintain.service", "ghl-oauth-maintain.timer", "acme-web.service")
 
     def test_units_pass_the_check_of_systemd(self) -> None:
         if shutil.which("systemd-analyze") is None:
             leave_out("the check of the systemd units", "apt-get install systemd")
+        shutil.copy(self.programs / "ghl-oauth", self.programs / "gunicorn")
         for unit in self.UNITS:
             self.write(unit, self.file(unit))
         checked = subprocess.run(
             ["systemd-analyze", "verify", "--man=no", *(self.folder / unit for unit in self.UNITS)],
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        about_units = [line for line in checked.stderr.splitlines() if "ghl-oauth" in line]
+        about_units = [
+            line for line in checked.stderr.splitlines() if "ghl-oauth" in line or "acme" in line
+        ]
         self.assertEqual((checked.returncode, about_units), (0, []), checked.stderr)
 
     def test_command_of_the_service_refreshes_the_token(self) -> None:

@@ -60,7 +60,7 @@ class MetricsTest(EmulatorTest):
     def test_wrong_timeout_is_refused(self) -> None:
         with self.assertRaises(ghl_oauth.InvalidArgument) as caught:
             self.client.metrics(timeout=-1)
-        self.assertEqual(caught.exception.parameter, "timeoutMs")
+        self.assertEqual(caught.exception.parameter, "timeout")
 
     def test_statistics_are_typed_and_a_dict(self) -> None:
         info = self.install()

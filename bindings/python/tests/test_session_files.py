@@ -250,6 +250,14 @@ class ImportTest(CliTest):
         self.assertEqual(done.returncode, 0)
         self.assertEqual(json.loads(done.stdout), {"imported": 2, "skipped": document["skipped"]})
 
+    def test_dry_run_creates_no_database(self) -> None:
+        self.write({"access_token": "a", "companyId": "c1"})
+        before = sorted(self.folder.iterdir())
+        self.assertIn("1 would be imported", self.ok("import", "--dry-run", str(self.file)))
+        self.assertEqual(sorted(self.folder.iterdir()), before)
+        self.ok("import", str(self.file))
+        self.assertTrue((self.folder / "tokens.db").exists())
+
     def test_import_that_skips_everything_fails_and_names_each_resource(self) -> None:
         session = {"applicationId": "another", "access_token": SECRET}
         self.write({**session, "resourceId": "c1"}, {"companyId": "c2", "accessToken": "a\n"})

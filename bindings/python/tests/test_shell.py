@@ -263,12 +263,27 @@ class LogTest(CliTest):
 
         from ghl_oauth.cli.logs import JsonLines
 
-        record = logging.LogRecord("ghl_oauth", logging.WARNING, "", 0, "it failed", (), None)
-        record.ghl = {"resource_id": "l1", "message": "the server's words"}
+        record = logging.LogRecord(
+            "ghl_oauth",
+            logging.WARNING,
+            "",
+            0,
+            'it failed resource_id=l1 reason="too late"',
+            (),
+            None,
+        )
+        record.ghl = {"resource_id": "l1", "reason": "too late"}
         line = json.loads(JsonLines().format(record))
+        del line["time"]
         self.assertEqual(
-            (line["level"], line["message"], line["resource_id"], line["message_"]),
-            ("warning", "it failed", "l1", "the server's words"),
+            line,
+            {
+                "level": "warning",
+                "logger": "ghl_oauth",
+                "message": "it failed",
+                "resource_id": "l1",
+                "reason": "too late",
+            },
         )
 
 

@@ -77,7 +77,8 @@
       });
       const result = await answer.json();
       const done = element.dataset.done;
-      const isWrong = (field) => field.name && field.name === result.field;
+      const isWrong = (field) =>
+        field.name && field.name === result.field && !field.matches(":disabled");
       for (const field of element.elements || []) {
         if (isWrong(field)) field.setAttribute("aria-invalid", "true");
         else field.removeAttribute("aria-invalid");

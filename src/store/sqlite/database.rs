@@ -167,8 +167,8 @@ impl Database {
         Ok(guard.map(|guard| WriteAccess { database: self, _guard: guard }))
     }
 
-    /// Reserves the space for saving a new token, after its intent was saved: a token that could not
-    /// be saved should not be requested.
+    /// Reserves the space for saving a new token, after its intent was saved: a token that could
+    /// not be saved should not be requested.
     pub fn reserve(&self) -> Result<()> {
         if self.is_tight.load(Ordering::Relaxed) && !has_room(&self.paths, TOKEN_ROOM) {
             return Err(self.disk_full());

@@ -28,5 +28,9 @@ def explain(error: GhlError, configuration: Configuration) -> None:
     """Names the server that could not be reached, and what a restored backup can lose."""
     if is_damaged(error):
         error.help = DAMAGED_HELP
-    elif isinstance(error, (NetworkError, Timeout)) and error.http_status is None:
+    elif (
+        isinstance(error, (NetworkError, Timeout))
+        and error.http_status is None
+        and error.sent is not None  # None: a store or a lock
+    ):
         error.raw = {**error.raw, "server": configuration.server}

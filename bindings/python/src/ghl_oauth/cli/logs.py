@@ -7,8 +7,6 @@ import logging
 from datetime import datetime, timezone
 from typing import TextIO
 
-_STANDARD = frozenset(("time", "level", "logger", "message"))
-
 
 class JsonLines(logging.Formatter):
     """A JSON object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, and fields."""
@@ -16,16 +14,20 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         at = datetime.fromtimestamp(record.created, timezone.utc)
+        message = record.getMessage()
+        fields = getattr(record, "ghl", None) or {}
+        if fields:
+            # As text, the message ends with the fields.
+            message = message.partition(f" {next(iter(fields))}=")[0]
         line = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message,
         }
-        fields = getattr(record, "ghl", None)
-        if isinstance(fields, dict):
-            line |= {name if name not in _STANDARD else f"{name}_": fields[name] for name in fields}
-        return json.dumps(line, ensure_ascii=True, default=str)
+        for name, value in fields.items():
+            line.setdefault(name, value)
+        return json.dumps(line, default=str)
 
 
 def begin(stream: TextIO | None, verbosity: int, as_json: bool) -> None:

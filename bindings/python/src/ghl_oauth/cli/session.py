@@ -92,7 +92,11 @@ class Session:
     @classmethod
     def begin(cls, config_option: str | None) -> Session:
         """Starts a session with the value of ``--config``, or None."""
-        configuration = read(config_option)
+        return cls.of(read(config_option))
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Session:
+        """Starts a session with a configuration, and prints its warnings."""
         for warning in configuration.warnings:
             warn(warning)
         return cls(configuration)

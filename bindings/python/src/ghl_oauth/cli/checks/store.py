@@ -34,6 +34,12 @@ _PROBE_SIZE = 64 * 1024
 
 _TABLES = frozenset(("token", "note"))
 
+_POSTGRES_HELP = (
+    "check the server and the network. The holder of a lock: SELECT pid, application_name, state, "
+    "query FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks WHERE relation IN "
+    "('ghl_oauth_token'::regclass, 'ghl_oauth_note'::regclass)); pg_terminate_backend(pid) ends it"
+)
+
 # Run by a separate program, since a second SQLite in the process of a client would drop its locks.
 _INSPECTION = """
 import json, sqlite3, sys
@@ -82,10 +88,10 @@ def examine(configuration: Configuration, stage: Stage, found: Found) -> None:
         with contextlib.suppress(NotFound):
             found.client.token_delete(_PROBE)
     except StoreError as error:
-        found.checks.append(_store_error(error, path))
+        found.checks.append(_store_error(error, path, stage))
         return
     except GhlError as error:
-        found.checks.append(_held(error, path))
+        found.checks.append(_held(error, path, stage))
         return
     if any(check.outcome == "problem" for check in found.checks):
         return
@@ -228,7 +234,7 @@ def _contents(path: Path) -> Iterator[Check]:
         )
 
 
-def _store_error(error: StoreError, path: Path | None) -> Check:
+def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
     message = short(f"{error.message}", 300)
     if is_damaged(error):
         kind = "is damaged" if "malformed" in message else "is not an SQLite database"
@@ -243,10 +249,10 @@ def _store_error(error: StoreError, path: Path | None) -> Check:
         )
     if "full" in message:
         return Check("store", "problem", message, DISK_HELP)
-    return _held(error, path)
+    return _held(error, path, stage)
 
 
-def _held(error: GhlError, path: Path | None) -> Check:
+def _held(error: GhlError, path: Path | None, stage: Stage) -> Check:
     """The finding for an error that another program's lock may have caused."""
     check = failed("store", error)
     holders = locks.writers(path) if path is not None else []
@@ -260,6 +266,14 @@ def _held(error: GhlError, path: Path | None) -> Check:
             "saved",
             status.LATER,
         )
+    if isinstance(error, Timeout):
+        return Check(
+            "store",
+            "problem",
+            f"{error.message}, while {stage.text}: another transaction may hold a lock",
+            _POSTGRES_HELP,
+            status.LATER,
+        )
     return check
 
 
@@ -271,7 +285,7 @@ def held(path: Path | None, stage: Stage, seconds: float) -> Check:
         "store",
         "problem",
         f"no answer within {seconds:.0f} s while {stage.text}{who}",
-        "check the disk, or the database server and the network between",
+        "check the disk" if path is not None else _POSTGRES_HELP,
         status.LATER,
     )
 

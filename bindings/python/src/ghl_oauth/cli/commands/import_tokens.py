@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -50,11 +51,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Imports tokens from files."""
-    client_id = _configuration.read(options.config).document.get("clientId", "")
-    app = str(client_id).partition("-")[0]
+    configuration = _configuration.read(options.config)
+    app = str(configuration.document.get("clientId", "")).partition("-")[0]
     entries = [entry for file in options.files for entry in _read(file, app)]
     tokens = [entry.token for entry in entries if entry.token is not None]
-    with Session.begin(options.config) as session:
+    path = configuration.store_path
+    if options.dry_run and path is not None and not path.exists():
+        # A dry run does not create the database.
+        document = {**configuration.document, "store": {"kind": "memory"}}
+        configuration = dataclasses.replace(configuration, document=document)
+    with Session.of(configuration) as session:
         done = session.run(
             lambda client: client.tokens_import(
                 tokens, replace=options.replace, dry_run=options.dry_run or None
