@@ -320,12 +320,11 @@ impl State {
         // Another process may have renewed the token, or a consent or an import replaced it, while
         // the refresh failed, and so ended the failure.
         let has_ended = event["lastFailure"].is_null()
-            && (self.ledger.lost_locks.contains(resource_id)
-                || self.server.chains.iter().any(|chain| {
-                    chain.owner == resource_id
-                        && (chain.created + RECENTLY > self.now
-                            || chain.adopted.saturating_add(RECENTLY) > self.now)
-                }));
+            && self.ledger.lost_locks.contains(resource_id)
+            || self.server.chains.iter().any(|chain| {
+                let last = chain.created.max(chain.adopted);
+                chain.owner == resource_id && last.saturating_add(RECENTLY) > self.now
+            });
         if is_of_token && !has_ended && !self.processes[process].crashed && !is_known(record) {
             let what = format!("the failure of {resource_id} is not listed after {event}");
             self.violation(what);
