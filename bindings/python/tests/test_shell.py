@@ -97,6 +97,8 @@ class StreamTest(CliTest):
             ("list", "--json"),
             ("export", "--output", "-"),
             ("doctor",),
+            ("status",),
+            ("metrics",),
             ("completion", "bash"),
             ("--help",),
             ("--version",),

@@ -201,7 +201,9 @@ def _contents(path: Path) -> Iterator[Check]:
         size_now = path.stat().st_size
     except OSError:
         return  # The library creates it.
-    if not 0 < size_now <= _INSPECTED:
+    # A program that includes its own Python would start itself.
+    embedded = not sys.executable or getattr(sys, "frozen", False)
+    if embedded or not 0 < size_now <= _INSPECTED:
         return
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
