@@ -40,6 +40,7 @@ fn connection_works_from_consent_to_deletion_in_either_request_encoding() {
                 "scope": config(&emulator, json!({}))["scopes"].as_array().unwrap().iter()
                     .map(|scope| scope.as_str().unwrap()).collect::<Vec<_>>().join(" "),
                 "expiresAt": expires_at, "refreshable": true, "state": "ok",
+                "lastSuccessAt": stored["lastSuccessAt"], "lastFailure": null,
             })
         );
         assert_eq!(header(&emulator.requests()[0], "content-type"), Some(content_type));

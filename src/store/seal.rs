@@ -276,7 +276,10 @@ fn changed() -> Error {
         Status::Store,
         "a stored token was modified, moved or rolled back by another program",
     )
-    .with_help("restore the store from a backup, or delete the row and let the user consent again")
+    .with_help(
+        "delete the row and let the user consent again, or restore the store from a backup, whose \
+         refresh tokens may have been used since",
+    )
 }
 
 fn hex(bytes: &[u8]) -> String {

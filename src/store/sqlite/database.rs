@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::identity::{Files, Paths};
+use super::identity::{self, Files, Paths};
 use super::region_lock::{self, Refusal, RegionLocks, Share};
 use super::schema::{self, Schema};
 use super::timed_mutex::{TimedMutex, TimedMutexGuard};
@@ -170,7 +170,7 @@ impl Database {
     /// Reserves the space for saving a new token, after its intent was saved: a token that could
     /// not be saved should not be requested.
     pub fn reserve(&self) -> Result<()> {
-        if self.is_tight.load(Ordering::Relaxed) && !self.paths.reserve_wal(TOKEN_ROOM) {
+        if self.is_tight.load(Ordering::Relaxed) && !has_room(&self.paths, TOKEN_ROOM) {
             return Err(self.disk_full());
         }
         Ok(())
@@ -180,7 +180,7 @@ impl Database {
     fn disk_full(&self) -> Error {
         let path = &self.paths.database;
         let message = format!("the disk of the database {} is full", path.display());
-        let help = match mount_point(path) {
+        let help = match identity::mount_point(path) {
             Some(disk) => format!("{} (the file system at {})", exhaustion::DISK, disk.display()),
             None => exhaustion::DISK.to_owned(),
         };
@@ -597,18 +597,22 @@ fn checkpoint(connection: &Connection) -> u64 {
     end.unwrap_or(u64::MAX)
 }
 
-/// The mount point of the file system of a path: its highest folder on the same device.
-#[cfg(unix)]
-fn mount_point(path: &Path) -> Option<&Path> {
-    use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    let own = device(path.parent()?)?;
-    path.ancestors().skip(1).take_while(|folder| device(folder) == Some(own)).last()
+/// Reserves `bytes` after the end of the WAL, without changing its length. Returns whether the disk
+/// has them.
+#[cfg(target_os = "linux")]
+fn has_room(paths: &Paths, bytes: u64) -> bool {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    // SQLite has no POSIX locks on the WAL that closing the file could drop.
+    let Ok(wal) = OpenOptions::new().write(true).open(&paths.wal) else { return false };
+    let reserved = fallocate(wal, FallocateFlags::KEEP_SIZE, paths.wal_length(), bytes);
+    !matches!(reserved, Err(Errno::NOSPC | Errno::DQUOT | Errno::IO))
 }
 
-#[cfg(not(unix))]
-fn mount_point(_: &Path) -> Option<&Path> {
-    None
+/// Cannot be reserved: the save itself shows whether the disk has them.
+#[cfg(not(target_os = "linux"))]
+fn has_room(_: &Paths, _: u64) -> bool {
+    true
 }
 
 /// Free space on the disk of a file, in bytes.

@@ -66,7 +66,7 @@ pub struct Paths {
     pub journal: PathBuf,
     /// The index of the WAL, which is shared memory.
     pub shm: PathBuf,
-    wal: PathBuf,
+    pub wal: PathBuf,
 }
 
 /// The files that a handle has open. On systems other than Unix, an open file can be neither
@@ -100,25 +100,6 @@ impl Paths {
     /// The length of the WAL file, in bytes. Parts of it may be used again.
     pub fn wal_length(&self) -> u64 {
         fs::metadata(&self.wal).map_or(0, |metadata| metadata.len())
-    }
-
-    /// Reserves `bytes` after the end of the WAL, without changing its length. Returns whether the
-    /// disk has them.
-    #[cfg(target_os = "linux")]
-    pub fn reserve_wal(&self, bytes: u64) -> bool {
-        use rustix::fs::{FallocateFlags, fallocate};
-        use rustix::io::Errno;
-        // SQLite has no POSIX locks on the WAL that closing the file could drop.
-        let Ok(wal) = fs::OpenOptions::new().write(true).open(&self.wal) else { return false };
-        let end = self.wal_length();
-        let reserved = fallocate(wal, FallocateFlags::KEEP_SIZE, end, bytes);
-        !matches!(reserved, Err(Errno::NOSPC | Errno::DQUOT | Errno::IO))
-    }
-
-    /// Cannot be reserved: the save itself shows whether the disk has them.
-    #[cfg(not(target_os = "linux"))]
-    pub fn reserve_wal(&self, _: u64) -> bool {
-        true
     }
 
     /// The IDs of the files that are at these paths now.
@@ -155,6 +136,20 @@ fn file_id(path: &Path) -> io::Result<FileId> {
 #[cfg(not(unix))]
 fn file_id(path: &Path) -> io::Result<FileId> {
     fs::metadata(path).map(drop)
+}
+
+/// The mount point of the file system of a file: its highest folder on the same device.
+#[cfg(unix)]
+pub fn mount_point(file: &Path) -> Option<&Path> {
+    let device = |path: &Path| file_id(path).map(|(device, _)| device).ok();
+    let own = device(file.parent()?)?;
+    file.ancestors().skip(1).take_while(|folder| device(folder) == Some(own)).last()
+}
+
+/// Unknown.
+#[cfg(not(unix))]
+pub fn mount_point(_: &Path) -> Option<&Path> {
+    None
 }
 
 /// Whether an open file is still the one at `path`.
