@@ -13,9 +13,7 @@ use ghl_oauth::internals::deadline::Deadline;
 use ghl_oauth::internals::event::Events;
 use ghl_oauth::internals::fuzzing::{CannedAnswer, answer_with};
 use ghl_oauth::internals::store::{MemoryStore, Record, Store};
-use ghl_oauth::internals::tokens::{
-    ListParams, MaintainParams, Maintenance, Tokens, Transfer,
-};
+use ghl_oauth::internals::tokens::{ListParams, MaintainParams, Maintenance, Tokens, Transfer};
 use ghl_oauth_fuzz::{CLIENT_SECRET, FixedClock, MARK, holds_no_secret, watch_for};
 use libfuzzer_sys::fuzz_target;
 
