@@ -440,6 +440,22 @@ class StatusCommandTest(CliTest):
         self.assertEqual(ended.returncode, 6)
         self.assertIn(f"cannot be read: {company_id}", ended.stdout)
 
+    def test_absurd_and_endless_lives_are_shown_and_are_not_the_next_expiry(self) -> None:
+        tokens = [
+            {"accessToken": "a", "companyId": "c1", "expiresAt": 9_223_372_036_854_775_000},
+            {"accessToken": "pit-a", "locationId": "l1", "userType": "Location"},
+        ]
+        self.run_cli("import", "-", stdin=json.dumps(tokens))
+        found = json.loads(self.ok("status", "--json"))
+        self.assertIsNone(found["nextExpiry"])
+        self.ok("status")
+        self.ok("list")
+        self.assertNotIn("Traceback", self.run_cli("doctor").stderr)
+        from ghl_oauth.cli import output
+
+        for milliseconds in (10**18, -(10**18), 10**30):
+            self.assertTrue(output.moment(output.instant(milliseconds), output.instant(0)))
+
     def test_documentation_describes_every_key_of_the_summary(self) -> None:
         page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
         found = json.loads(self.ok("status", "--json"))

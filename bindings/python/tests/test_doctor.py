@@ -77,7 +77,7 @@ class DoctorTest(DoctorCase):
 
     def test_store_that_cannot_be_opened_is_reported(self) -> None:
         (self.folder / "tokens.db").write_text("this is no database, however long one looks at it")
-        self.finds("store", "problem", "tokens.db", "restore a backup", status=1)
+        self.finds("store", "problem", "tokens.db", "from a backup", status=1)
 
     @unittest.skipUnless(os.name == "posix", "modes are POSIX")
     def test_store_readable_by_others_is_reported(self) -> None:
@@ -238,13 +238,25 @@ class DeadDatabaseTest(DoctorCase):
             "store",
             "problem",
             f"the database {database} is damaged",
-            "restore a backup",
+            "from a backup",
             "must consent again",
             status=1,
         )
         ended = self.run_cli("list")
         self.assertEqual(ended.returncode, 1)
         self.assertIn("backup", ended.stderr)
+
+    def test_words_in_the_path_do_not_mislead_the_diagnosis(self) -> None:
+        folder = self.folder / "lock is full, malformed failed: file is not a database"
+        folder.mkdir()
+        database = folder / "tokens.db"
+        self.configure(store={"kind": "sqlite", "path": str(database)})
+        database.mkdir()
+        ended = self.run_cli("doctor", "--json")
+        message = self.checks(ended)["store"]["message"]
+        self.assertEqual(ended.returncode, 1)
+        for wrong in ("is damaged", "is not an SQLite", "is not free", "disk of"):
+            self.assertNotIn(wrong, message.replace(str(folder), ""))
 
     def test_database_of_another_program_is_diagnosed(self) -> None:
         database = sqlite3.connect(self.folder / "tokens.db")

@@ -123,7 +123,7 @@ def _unreachable(configuration: Configuration, error: GhlError, stage: Stage) ->
     message, help_text = f"{server}: {error.message}", error.help
     date = None
     begun = time.time()
-    untrusted = isinstance(error, NetworkError) and "certificate" in error.message
+    untrusted = isinstance(error, NetworkError) and error.message.startswith("the certificate of ")
     if untrusted:
         stage.text = f"looking at the certificate of {server}"
         issuer = None

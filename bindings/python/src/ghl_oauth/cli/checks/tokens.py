@@ -13,7 +13,7 @@ from ...client import Client
 from ...errors import Forbidden, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
 from ...models import TokenInfo
 from .. import status
-from ..output import moment
+from ..output import instant, moment
 from ..report import TEMPORARY, last_failure
 from ..task import Task
 from . import Check, failed, names, short
@@ -113,21 +113,17 @@ def _last_words(token: TokenInfo, now: datetime, with_message: bool = True) -> s
     said = [f"{last['message']}"] if with_message and last.get("message") else []
     at, next_at = last.get("at"), last.get("nextAttemptAt")
     if at is not None:
-        said.append(f"last attempt {moment(_time(at), now)}")
+        said.append(f"last attempt {moment(instant(at), now)}")
     if last.get("attempts"):
         said.append(f"{last['attempts']} failed")
     if token.expires_at is not None:
         verb = "expires" if token.expires_at > now else "expired"
         said.append(f"the old token {verb} {moment(token.expires_at, now)}")
     if next_at is not None:
-        said.append(f"next attempt {moment(_time(next_at), now)}")
+        said.append(f"next attempt {moment(instant(next_at), now)}")
     if last.get("traceId"):
         said.append(f"trace ID {last['traceId']}")
     return " (" + "; ".join(short(each) for each in said) + ")" if said else ""
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 class Trial:

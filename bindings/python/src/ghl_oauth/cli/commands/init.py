@@ -88,23 +88,21 @@ def run(options: argparse.Namespace) -> int:
     scopes = options.scopes or _ask(asks, "Scopes", _SCOPES)
     secret_path = path.parent / _SECRET_FILE
     secret = "" if os.path.lexists(secret_path) or not asks else _ask_secret()
+    configuration = _TEMPLATE % {
+        "client_id": json.dumps(client_id),
+        "secret_file": json.dumps(_SECRET_FILE),
+        "redirect_uri": json.dumps(redirect_uri),
+        "scopes": json.dumps(scopes.split()),
+        "store": json.dumps(options.store),
+    }
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.path.lexists(secret_path):
-            _create(secret_path, f"{secret}\n" if secret else "")
-        _create(
-            path,
-            _TEMPLATE
-            % {
-                "client_id": json.dumps(client_id),
-                "secret_file": json.dumps(_SECRET_FILE),
-                "redirect_uri": json.dumps(redirect_uri),
-                "scopes": json.dumps(scopes.split()),
-                "store": json.dumps(options.store),
-            },
-        )
     except OSError as error:
-        raise Refusal(f"{error.filename} cannot be created: {error.strerror}") from None
+        raise Refusal(f"{path.parent} cannot be created: {error.strerror}") from None
+    # Last, so that a run after a failure begins anew.
+    if not os.path.lexists(secret_path):
+        _create(secret_path, f"{secret}\n" if secret else "")
+    _create(path, configuration)
     if options.json:
         output.show_json({"configuration": str(path), "clientSecretFile": str(secret_path)})
     else:
@@ -134,9 +132,17 @@ def _ask_secret() -> str:
 
 
 def _create(path: Path, content: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
+    """Creates a file with its whole content, or not at all."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(content)
+        except BaseException:
+            os.unlink(path)
+            raise
+    except OSError as error:
+        raise Refusal(f"{path} cannot be created: {error.strerror}") from None
 
 
 def _has_content(path: Path) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
-from .. import status
+from .. import output, status
 from ..output import Refusal, say
 from ..session import Session
 
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     with Session.begin(options.config) as session:
         text = session.run(lambda client: client.metrics())
     if options.output is None:
-        sys.stdout.write(text)
+        output.put(text, end="")
     else:
         _replace(options.output, text)
     if "\nghl_oauth_store_up 1\n" in text:

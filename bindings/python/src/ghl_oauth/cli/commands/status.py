@@ -69,7 +69,13 @@ def summary(
     failing = [
         token for token in tokens if token.state in _STATES[2:] or report.last_failure(token)
     ]
-    ahead = [token for token in tokens if token.expires_at is not None and token.expires_at >= now]
+    ahead = [
+        token
+        for token in tokens
+        if token.expires_at is not None
+        and token.expires_at >= now
+        and not output.is_never(token.expires_at)
+    ]
     next_one = min(ahead, key=lambda token: token.expires_at or now, default=None)
     path = configuration.store_path
     return {
@@ -112,7 +118,7 @@ def summary(
 
 
 def _show(found: dict[str, Any]) -> None:
-    now = _time(found["at"])
+    now = output.instant(found["at"])
     store, tokens, next_one = found["store"], found["tokens"], found["nextExpiry"]
     place = f", {store['path']}" if store["path"] else ""
     output.put(f"store        {output.plain(store['kind'] + place)}")
@@ -127,7 +133,7 @@ def _show(found: dict[str, Any]) -> None:
             parts.append(output.paint(f"{tokens[key]} {words}", colour))
     output.put(f"states       {', '.join(parts)}")
     if next_one:
-        at = output.moment(_time(next_one["at"]), now)
+        at = output.moment(output.instant(next_one["at"]), now)
         output.put(f"next expiry  {at}: {output.plain(next_one['resourceId'])}")
     if found["failing"]:
         output.put("")
@@ -144,7 +150,7 @@ def _row(token: dict[str, Any], now: datetime) -> tuple[str, ...]:
     last = token["lastFailure"] or {}
     times = [token["expiresAt"], last.get("at"), last.get("nextAttemptAt")]
     expires, at, next_at = (
-        "-" if each is None else output.moment(_time(each), now) for each in times
+        "-" if each is None else output.moment(output.instant(each), now) for each in times
     )
     return (
         token["resourceId"],
@@ -155,10 +161,6 @@ def _row(token: dict[str, Any], now: datetime) -> tuple[str, ...]:
         next_at,
         str(last.get("message") or "-"),
     )
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def _milliseconds(at: datetime) -> int:
