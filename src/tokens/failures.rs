@@ -104,15 +104,18 @@ impl LastFailures {
         }
     }
 
-    /// Saves a failure under the resource's lock, unless another caller holds it or the record has
-    /// changed. Returns whether it was saved.
+    /// Saves a failure under the resource's lock, unless another caller holds it, or the record has
+    /// changed or is being deleted. Returns whether it was saved.
     fn save(&self, record: &mut Record, error: &Error, deadline: &Deadline) -> bool {
         let resource_id = &record.resource_id;
         let Ok(_lock) = self.writer.records.lock(resource_id, &deadline.within(BRIEF_WAIT)) else {
             return false;
         };
         match self.writer.records.load_stored(resource_id, deadline) {
-            Ok(Some(stored)) if stored.token.expires_at == record.token.expires_at => {
+            Ok(Some(stored))
+                if stored.token.expires_at == record.token.expires_at
+                    && !self.writer.records.may_be_in_deletion(&stored, deadline) =>
+            {
                 if stored.version != record.version {
                     *record = stored;
                     self.add(record, error);

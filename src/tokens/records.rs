@@ -687,6 +687,14 @@ impl Records {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, Note::deleted_version))
     }
 
+    /// Whether a deletion of this record may be under way: another version could outlive it.
+    pub fn may_be_in_deletion(&self, record: &Record, deadline: &Deadline) -> bool {
+        !self.store.compares_tombstones()
+            && !self
+                .last_deleted(&record.resource_id, deadline)
+                .is_ok_and(|deleted| deleted < record.version)
+    }
+
     /// When the record was last deleted.
     pub fn last_deletion(
         &self,
