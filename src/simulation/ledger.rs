@@ -318,15 +318,14 @@ impl State {
         };
         let is_of_token = event["expiresAt"] == record.token.expires_at;
         // Another process may have renewed the token, or a consent or an import replaced it, while
-        // the refresh failed: then the failure is over.
-        let is_over = event["lastFailure"].is_null()
-            && (self.ledger.lost_locks.contains(resource_id)
-                || self.server.chains.iter().any(|chain| {
-                    chain.owner == resource_id
-                        && (chain.created + RECENTLY > self.now
-                            || chain.adopted.saturating_add(RECENTLY) > self.now)
-                }));
-        if is_of_token && !is_over && !self.processes[process].crashed && !is_known(record) {
+        // the refresh failed, and so ended the failure.
+        let has_ended = event["lastFailure"].is_null()
+            && self.ledger.lost_locks.contains(resource_id)
+            || self.server.chains.iter().any(|chain| {
+                let last = chain.created.max(chain.adopted);
+                chain.owner == resource_id && last.saturating_add(RECENTLY) > self.now
+            });
+        if is_of_token && !has_ended && !self.processes[process].crashed && !is_known(record) {
             let what = format!("the failure of {resource_id} is not listed after {event}");
             self.violation(what);
         }

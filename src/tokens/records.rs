@@ -631,7 +631,9 @@ impl Records {
         if unsaved.is_some() {
             metadata["state"] = UNSAVED.into();
         }
-        metadata["lastFailure"] = json!(self.last_failure(newest).map(|failure| failure.to_json()));
+        if let Some(failure) = self.last_failure(newest) {
+            metadata["lastFailure"] = failure.to_json();
+        }
         metadata
     }
 
