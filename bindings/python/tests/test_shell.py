@@ -329,6 +329,12 @@ class InitTest(TerminalCase):
         line = next(n for n, each in enumerate(text.split("\n"), 1) if '"scopes"' in each)
         self.assertIn(f"line {line}, ", self.run_cli("list").stderr)
 
+    def test_init_with_json_writes_a_file_that_every_program_can_read(self) -> None:
+        ended = self.run_cli("--config", str(self.new), "init", "--json", "--client-id", "id-1")
+        self.assertEqual(json.loads(ended.stdout)["configuration"], str(self.new))
+        self.assertEqual(json.loads(self.new.read_text())["clientId"], "id-1")
+        self.assertIn(f"ghl-oauth --config {self.new} doctor", ended.stderr)
+
     def test_init_never_overwrites_a_file(self) -> None:
         self.new.parent.mkdir()
         secret = self.new.parent / "client-secret.txt"

@@ -12,7 +12,9 @@ DISK_HELP = (
 
 
 def explain(error: GhlError, configuration: Configuration) -> None:
-    """Names the server that could not be reached."""
+    """Names the server that could not be reached, and commands instead of functions."""
+    if error.help and "(authorization_url)" in error.help:
+        error.help = error.help.replace("(authorization_url)", "(ghl-oauth login)")
     if (
         isinstance(error, (NetworkError, Timeout))
         and error.http_status is None

@@ -204,6 +204,8 @@ def moment(at: datetime | None, now: datetime) -> str:
     if is_never(at):
         return "never"
     seconds = int((at - now).total_seconds())
+    if seconds == 0:
+        return f"{at:%Y-%m-%d %H:%M}Z (now)"
     distance = duration(abs(seconds))
     return f"{at:%Y-%m-%d %H:%M}Z " + (f"(in {distance})" if seconds >= 0 else f"({distance} ago)")
 
@@ -238,7 +240,7 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
         say(f"  server: {plain(str(server))}")
     if error.help:
         say(f"  help: {plain(error.help)}")
-    if error.sent:
+    if error.sent and error.http_status is None:
         say("  sent: the server may have acted on the request")
     if error.retry_after is not None:
         say(f"  try again after: {duration(round(error.retry_after))}")

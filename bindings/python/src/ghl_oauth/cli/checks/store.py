@@ -158,6 +158,7 @@ def _disk(path: Path) -> Iterator[Check]:
                 "store", "problem", f"{place} is not writable", "grant this user write permission"
             )
             return
+    yield from _owners(path)
     room, entries = _room(folder)
     try:
         with tempfile.TemporaryFile(prefix=".ghl-oauth-probe-", dir=folder) as probe:
@@ -185,6 +186,24 @@ def _disk(path: Path) -> Iterator[Check]:
     elif entries == 0:
         yield Check(
             "store", "problem", f"the file system of {folder} has no free inodes", DISK_HELP
+        )
+
+
+def _owners(path: Path) -> Iterator[Check]:
+    """The files next to the database that another user, often root, has created."""
+    locks_folder = Path(f"{path}.locks")
+    files = [Path(f"{path}-wal"), Path(f"{path}-shm"), locks_folder]
+    with contextlib.suppress(OSError):
+        files += locks_folder.iterdir()
+    denied = [file for file in files if file.exists() and not os.access(file, os.R_OK | os.W_OK)]
+    if denied:
+        more = f" and {len(denied) - 1} more" if len(denied) > 1 else ""
+        yield Check(
+            "store",
+            "problem",
+            f"{denied[0]}{more} cannot be written: it belongs to another user",
+            f"chown --reference={path} -R {denied[0]}, and run all programs as the owner of the "
+            "database",
         )
 
 

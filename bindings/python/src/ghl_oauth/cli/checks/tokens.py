@@ -19,6 +19,8 @@ from ..task import Task
 from . import Check, failed, names, short
 from .network import SECRET_HELP, VERSION_HELP
 
+_WRONG_SECRET = "; client ID or secret is probably wrong"
+
 _TRIED = 4
 """How many tokens are tried in requests."""
 
@@ -89,6 +91,7 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
     for (code, message), found in groups.items():
         expired = [each for each in found if each.expires_at is None or each.expires_at < now]
         credentials = code == "GHL_ERR_UNAUTHORIZED"
+        wrong = _WRONG_SECRET if credentials else ""
         help_text = "run `ghl-oauth refresh ID` to see the whole error"
         if credentials:
             help_text = SECRET_HELP
@@ -100,7 +103,7 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
             # While the old tokens are valid, callers do not notice the failure.
             "problem" if expired or credentials else "warning",
             f"the last refresh failed: {names([each.resource_id for each in found])}: "
-            f"{short(message)}{_last_words(first, now, with_message=False)}",
+            f"{short(message)}{wrong}{_last_words(first, now, with_message=False)}",
             help_text,
             status.LATER if code in TEMPORARY else status.ERROR,
         )
@@ -205,9 +208,13 @@ class Trial:
                     VERSION_HELP,
                 )
             check = failed("tokens", error)
-            help_text = SECRET_HELP if _about_credentials(error) else check.help
+            wrong = _about_credentials(error)
             return Check(
-                "tokens", "problem", f"{ours}: {check.message}", help_text, check.exit_status
+                "tokens",
+                "problem",
+                f"{ours}: {check.message}{_WRONG_SECRET if wrong else ''}",
+                SECRET_HELP if wrong else check.help,
+                check.exit_status,
             )
         return None
 

@@ -50,6 +50,8 @@ def _replace(path: str, text: str) -> None:
     try:
         with open(partial, "w", encoding="utf-8") as file:
             file.write(text)
+        # The collector is another user. There is no secret in it.
+        os.chmod(partial, 0o644)
         os.replace(partial, path)
     except OSError as error:
         raise Refusal(f"{path} cannot be written: {error.strerror}") from None
