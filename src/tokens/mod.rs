@@ -262,13 +262,11 @@ impl Tokens {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
-    /// Whether a list by this process shows a failure for a stored record, or a later token.
+    /// Whether a list by this process shows a failure for a stored record, or a newer token, whose
+    /// success has ended it.
     #[cfg(test)]
     pub fn knows_failure(&self, record: &crate::store::Record) -> bool {
-        let unsaved = self.records.unsaved_copy(&record.resource_id);
-        let is_later =
-            |copy: crate::store::Record| copy.token.expires_at != record.token.expires_at;
-        self.records.last_failure(record).is_some() || unsaved.is_some_and(is_later)
+        self.records.is_unsaved(&record.resource_id) || self.records.last_failure(record).is_some()
     }
 
     #[cfg(test)]
