@@ -1,5 +1,5 @@
 /*
- * ghl-oauth: OAuth 2.0 access to the GoHighLevel API that is never lost.
+ * ghl-oauth: OAuth 2.0 access to GoHighLevel that survives crashes, races and lost responses.
  *
  * Generated from src/ffi by cbindgen; change the documentation there.
  *

@@ -635,6 +635,7 @@ fn gateway_serves_tenants_while_others_wait_and_ends_in_order() {
         assert!(unknown.starts_with("HTTP/1.1 403 "), "{unknown}");
         assert!(unknown.contains("X-Error: GHL_ERR_FORBIDDEN\r\n"), "{unknown}");
         assert!(gateway.ask("GET /elsewhere", "", "").starts_with("HTTP/1.1 404 "));
+        assert!(gateway.ask("GET /token", "", "").starts_with("HTTP/1.1 400 "));
 
         let deliver = |notice: &Notice, signature| {
             let body = emulator.webhook(notice);

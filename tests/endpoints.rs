@@ -982,7 +982,7 @@ fn attempts_stop_at_the_configured_number() {
     assert_eq!(emulator.strikes(fault), 5);
     assert_eq!(
         abi.stats()["requests"],
-        json!({"sent": 5, "repeated": 4, "unanswered": 0, "rateLimited": 4})
+        json!({"sent": 5, "repeated": 4, "unanswered": 0, "rateLimited": 5})
     );
 }
 

@@ -250,6 +250,10 @@ fn refresh_does_not_start_unless_its_new_token_certainly_fits_on_the_disk() {
             assert!(help.contains(disk.0.path().to_str().unwrap()), "{error}");
         }
         reader.execute_batch("ROLLBACK").unwrap();
+        let intents =
+            "SELECT COUNT(*) FROM token WHERE instr(CAST(document AS TEXT), '\"sinceMs\"')";
+        let intents: i64 = reader.query_row(intents, [], |row| row.get(0)).unwrap();
+        assert_eq!(intents, 0, "{pages} free pages: an intent without a request");
         std::fs::remove_file(&filler).unwrap();
         abi.token_refresh(&company).ok();
     }

@@ -200,6 +200,39 @@ fn failed_mint_is_recorded_for_the_location_whose_old_token_lives() {
 }
 
 #[test]
+fn failed_mint_of_an_inactive_location_is_one_failure() {
+    for kind in EVERY {
+        let (fixture, abi, _) = connected(kind);
+        let location = fixture.location(0);
+        abi.live_token(&fixture.emulator, &location);
+        let mut exported = abi.tokens_export(json!({})).ok()["tokens"].take();
+        exported.as_array_mut().unwrap().retain(|token| token["locationId"] == location.as_str());
+        exported[0].as_object_mut().unwrap().remove("refreshToken");
+        abi.tokens_import(json!({"tokens": exported, "replace": true})).ok();
+        fixture.emulator.set_location_active(&location, false);
+        abi.token_refresh(&location).fails(Status::LocationInactive);
+        let listed = abi.listed(&location);
+        assert_eq!(listed["state"], "inactive", "{kind:?}");
+        assert_eq!(listed["lastFailure"]["attempts"], 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn mint_that_fails_again_later_is_counted_again() {
+    let (fixture, abi, company) = connected(Kind::Sqlite);
+    let location = fixture.location(0);
+    abi.live_token(&fixture.emulator, &location);
+    fixture.emulator.inject(Rule::on(Endpoint::LocationToken), server_error());
+    let params = json!({"companyId": company, "locationIds": [location], "force": true});
+    for attempts in 1..=2 {
+        abi.tokens_mint(params.clone(), |_| true).ok();
+        let failure = fixture.open().listed(&location)["lastFailure"].clone();
+        assert_eq!(failure["attempts"], attempts);
+        fixture.pass(Duration::from_secs(120));
+    }
+}
+
+#[test]
 fn failed_mint_of_many_is_recorded_for_the_locations_with_a_token() {
     let fixture = Fixture::new(Kind::Sqlite);
     let abi = fixture.open();

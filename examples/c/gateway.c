@@ -8,9 +8,27 @@
  *     ./gateway config.json 8090 [seconds until a shutdown cancels the requests in progress]
  *
  *     GET /token, X-Tenant: ID    200 with "Authorization: Bearer ..." in its head;
+ *                                 400: no X-Tenant;
  *                                 403 and 404: the app has no access to this tenant (any more);
  *                                 503: try again
  *     POST /webhooks              a delivery, with its X-GHL-Signature
+ *
+ * nginx's auth_request turns every answer but 2xx, 401 and 403 into a 500. To tell the client more,
+ * read this gateway's status and map it in the location that asks for the token:
+ *
+ *     auth_request /token;
+ *     auth_request_set $bearer $upstream_http_authorization;
+ *     auth_request_set $token_status $upstream_status;
+ *     proxy_set_header Authorization $bearer;
+ *     error_page 500 = @no_token;
+ *     location @no_token {
+ *         if ($token_status = 400) { return 400; }
+ *         if ($token_status = 404) { return 404; }
+ *         if ($token_status = 503) { return 503; }
+ *         return 502;
+ *     }
+ *
+ * Envoy's ext_authz passes each status on.
  *
  * One thread serves all connections in an event loop. It never waits for a token: one in memory is
  * copied at once, and everything that may wait runs on worker threads. SIGTERM or SIGINT ends the
@@ -184,6 +202,10 @@ static void begin(connection *one) {
         return;
     }
     header(one, "X-Tenant", tenant, sizeof tenant);
+    if (!is_webhook && tenant[0] == '\0') {
+        answer(one, "400 Bad Request", "X-Error", "X-Tenant is missing");
+        return;
+    }
     if (!is_webhook &&
         ghl_access_token_try_into(client, tenant, token, &length) == GHL_OK) {
         answer_token(one, token, sizeof token);

@@ -28,7 +28,7 @@ def answer(path: str) -> tuple[str, Any]:
     try:
         found = client.request("GET", f"/locations/{location_id}", resource_id=location_id)
         return "200 OK", found.raise_for_status().body
-    except ghl_oauth.ReauthorizationRequired:
+    except (ghl_oauth.NotFound, ghl_oauth.ReauthorizationRequired):
         return "409 Conflict", {"connect": client.authorization_url().url}
     except ghl_oauth.GhlError as error:
         return "503 Service Unavailable", {"error": str(error), "retryable": error.retryable}

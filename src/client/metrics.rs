@@ -54,7 +54,7 @@ impl Exposition {
         }
         self.gauge(
             "tokens_expired",
-            "Stored tokens in state ok whose access token has expired; the next call refreshes it.",
+            "Stored tokens in state ok with an expired access token; calls renew it if possible.",
             &summary.expired,
         );
         let lag = summary.renewal_due_in.map_or(0, |due_in| due_in.saturating_neg().max(0));

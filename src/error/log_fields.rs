@@ -1,7 +1,7 @@
 //! The fields at the end of a log line: ` key=value`, with a JSON string for a value that is no
 //! plain word.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use super::Error;
 
@@ -49,10 +49,20 @@ impl fmt::Display for LogFields<'_> {
 fn field(f: &mut fmt::Formatter<'_>, key: &str, value: &str) -> fmt::Result {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
     if !value.is_empty() && value.bytes().all(is_word) {
-        write!(f, " {key}={value}")
-    } else {
-        write!(f, " {key}={}", serde_json::Value::from(value))
+        write!(f, " {key}={value}")?;
+        return Ok(());
     }
+    write!(f, " {key}=")?;
+    for character in serde_json::Value::from(value).to_string().chars() {
+        // JSON escapes only C0: these characters change how a terminal shows the line as well.
+        match character {
+            '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                write!(f, "\\u{:04x}", u32::from(character))?;
+            }
+            other => f.write_char(other)?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -70,5 +80,9 @@ mod tests {
             r#" resource_id="a b" status=GHL_ERR_STORE of=company reason="the disk is \"full\"\nnow" help="free it""#
         );
         assert_eq!(about("c-1").to_string(), " resource_id=c-1");
+        assert_eq!(
+            about("a\u{9b}\u{202e}\u{2069}ü").to_string(),
+            r#" resource_id="a\u009b\u202e\u2069ü""#
+        );
     }
 }

@@ -190,7 +190,12 @@ impl SimulatedStore {
                 record.intent.is_some()
             )
         });
-        state.disk.records.insert(id.clone(), Record { version, ..record.clone() });
+        let saved = Record { version, ..record.clone() };
+        let replaced = state.disk.records.insert(id.clone(), saved);
+        let access_token = record.token.access_token.expose();
+        if replaced.is_none_or(|replaced| replaced.token.access_token.expose() != access_token) {
+            state.ledger.token_changed.insert(id.clone(), state.now);
+        }
         Ok(version)
     }
 

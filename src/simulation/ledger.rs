@@ -57,6 +57,8 @@ pub struct Ledger {
     handed_out: HashMap<(usize, String), (String, Duration)>,
     /// Locations that have been uninstalled at least once.
     pub was_uninstalled: HashSet<String>,
+    /// When the stored token of a resource last changed.
+    pub token_changed: HashMap<String, Duration>,
     /// When an INSTALL was last applied.
     pub was_told_installed: HashMap<String, Duration>,
 }
@@ -317,16 +319,11 @@ impl State {
             return;
         };
         let is_of_token = event["expiresAt"] == record.token.expires_at;
-        // Another process may have renewed the token, or a consent or an import replaced it, while
-        // the refresh failed: then the failure is over.
-        let is_over = event["lastFailure"].is_null()
-            && (self.ledger.lost_locks.contains(resource_id)
-                || self.server.chains.iter().any(|chain| {
-                    chain.owner == resource_id
-                        && (chain.created + RECENTLY > self.now
-                            || chain.adopted.saturating_add(RECENTLY) > self.now)
-                }));
-        if is_of_token && !is_over && !self.processes[process].crashed && !is_known(record) {
+        // Another process may have saved a new token while the refresh failed, which ended the
+        // failure.
+        let changed = self.ledger.token_changed.get(resource_id);
+        let has_ended = changed.is_some_and(|at| *at + RECENTLY > self.now);
+        if is_of_token && !has_ended && !self.processes[process].crashed && !is_known(record) {
             let what = format!("the failure of {resource_id} is not listed after {event}");
             self.violation(what);
         }

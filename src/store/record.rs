@@ -12,6 +12,9 @@ use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 use crate::token::{LastFailure, Token, USUAL_LIFETIME_MS, UserType};
 
+/// The key of the last failure in a stored record.
+const LAST_FAILURE: &str = "lastFailure";
+
 /// The stored state of one company or location.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -129,9 +132,8 @@ struct StoredDocument {
     own_consent: bool,
     #[serde(default)]
     spent: SpentDigests,
-    last_failure: Option<Value>,
-    /// Serde buffers only the unknown fields; known fields, including secrets, are deserialized
-    /// directly.
+    /// Also the last failure, which few records have. Serde buffers only these fields; the others,
+    /// including secrets, are deserialized directly.
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
@@ -192,7 +194,7 @@ impl Record {
 
     /// Parses the output of [`Record::to_document`].
     pub fn from_document(resource_id: String, version: u64, document: &[u8]) -> Result<Record> {
-        let read: StoredDocument = serde_json::from_slice(document).map_err(|_| {
+        let mut read: StoredDocument = serde_json::from_slice(document).map_err(|_| {
             Error::new(Status::Store, "a stored record cannot be read")
                 .with_help(
                     "delete it and let the user consent again: it is damaged, or another program \
@@ -202,7 +204,8 @@ impl Record {
         })?;
         // Another expiry means that a version that does not know the field renewed the token.
         let last_failure = read
-            .last_failure
+            .unknown
+            .remove(LAST_FAILURE)
             .as_ref()
             .and_then(LastFailure::from_document)
             .filter(|failure| failure.expires_at == read.expires_at);
@@ -277,6 +280,7 @@ impl Record {
             "refreshable": self.is_refreshable(),
             "state": self.state(),
             "lastSuccessAt": self.token.issued_at,
+            "lastFailure": null,
         })
     }
 }

@@ -48,7 +48,10 @@ impl LastFailures {
     /// memory.
     pub fn save_outcome(&self, record: &mut Record, what: &str, deadline: &Deadline) {
         match self.writer.note_standing(record, deadline) {
-            Ok(()) => self.writer.records.failures.remove(&record.resource_id),
+            Ok(()) if record.last_failure.is_some() => {
+                self.writer.records.failures.remove(&record.resource_id);
+            }
+            Ok(()) => {}
             Err(error) => {
                 self.keep(record);
                 log::error!("{what} could not be saved{}", error.fields(&record.resource_id));
@@ -96,27 +99,28 @@ impl LastFailures {
         let _deferred = deferred_callbacks::defer();
         if let Ok(Some(record)) = self.writer.records.load(resource_id, &deadline.within(LOCK_WAIT))
             && !is_of_standing(error, &record)
-            && record.last_failure.as_ref().is_none_or(|last| last.status != error.status().name())
         {
-            self.note(resource_id, Some(&record), error, deadline);
+            self.note(resource_id, Some(&record), error, &deadline.within(LOCK_WAIT));
         }
     }
 
-    /// Saves a failure under the resource's lock, unless another caller holds it or the record has
-    /// changed. Returns whether it was saved.
+    /// Saves a failure under the resource's lock, unless another caller holds it, or the record has
+    /// changed or is being deleted. Returns whether it was saved.
     fn save(&self, record: &mut Record, error: &Error, deadline: &Deadline) -> bool {
-        let deadline = deadline.at_least(LOCK_WAIT).within(LOCK_WAIT);
         let resource_id = &record.resource_id;
         let Ok(_lock) = self.writer.records.lock(resource_id, &deadline.within(BRIEF_WAIT)) else {
             return false;
         };
-        match self.writer.records.load_stored(resource_id, &deadline) {
-            Ok(Some(stored)) if stored.token.expires_at == record.token.expires_at => {
+        match self.writer.records.load_stored(resource_id, deadline) {
+            Ok(Some(stored))
+                if stored.token.expires_at == record.token.expires_at
+                    && !self.writer.records.may_be_in_deletion(&stored, deadline) =>
+            {
                 if stored.version != record.version {
                     *record = stored;
                     self.add(record, error);
                 }
-                self.writer.note_standing(record, &deadline).is_ok()
+                self.writer.note_standing(record, deadline).is_ok()
             }
             _ => false,
         }
@@ -149,14 +153,14 @@ impl LastFailures {
     }
 }
 
-/// Whether an error only repeats what the record's standing says, without a request.
+/// Whether an error only repeats what the record's standing says. Its failure was saved together
+/// with the standing.
 pub fn is_of_standing(error: &Error, record: &Record) -> bool {
-    let repeats = match record.standing {
+    match record.standing {
         Standing::Good => false,
         Standing::Inactive { .. } => error.status() == Status::LocationInactive,
         Standing::ReauthorizationRequired { .. } => {
             error.status() == Status::ReauthorizationRequired
         }
-    };
-    repeats && error.http_status().is_none()
+    }
 }

@@ -327,7 +327,12 @@ impl<'a> InstallationEvents<'a> {
         if !mints {
             // Another process may have deleted a token that is cached here.
             self.cache.forget(location_id);
-            return Ok(Some("remembered; its first use or maintenance mints the token"));
+            let waits_for_maintenance = is_unreadable
+                || record.is_some_and(|held| !self.installations.is_after_refusal(&held, deadline));
+            return Ok(Some(match waits_for_maintenance {
+                true => "remembered; maintenance replaces the stored token",
+                false => "remembered; its first use or maintenance mints the token",
+            }));
         }
         if self.tokens.minting_company(location_id, record.as_ref(), deadline)?.is_none() {
             return Ok(Some("remembered until its company's token is available"));

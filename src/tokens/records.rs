@@ -631,7 +631,9 @@ impl Records {
         if unsaved.is_some() {
             metadata["state"] = UNSAVED.into();
         }
-        metadata["lastFailure"] = json!(self.last_failure(newest).map(|failure| failure.to_json()));
+        if let Some(failure) = self.last_failure(newest) {
+            metadata["lastFailure"] = failure.to_json();
+        }
         metadata
     }
 
@@ -683,6 +685,14 @@ impl Records {
     /// The last version of a deleted record, or 0.
     pub fn last_deleted(&self, resource_id: &str, deadline: &Deadline) -> Result<u64> {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map_or(0, Note::deleted_version))
+    }
+
+    /// Whether a deletion of this record may be under way: another version could outlive it.
+    pub fn may_be_in_deletion(&self, record: &Record, deadline: &Deadline) -> bool {
+        !self.store.compares_tombstones()
+            && !self
+                .last_deleted(&record.resource_id, deadline)
+                .is_ok_and(|deleted| deleted < record.version)
     }
 
     /// When the record was last deleted.

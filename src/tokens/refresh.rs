@@ -326,7 +326,9 @@ impl Tokens {
             && !is_noted
             && !stored.as_ref().is_some_and(|record| is_of_standing(&error, record))
         {
-            self.failures.note(resource_id, stored.as_ref(), &error, &deadlines.call)
+            let wait = if deadlines.has_valid { BRIEF_WAIT } else { LOCK_WAIT };
+            let deadline = deadlines.call.within(wait);
+            self.failures.note(resource_id, stored.as_ref(), &error, &deadline)
         } else {
             stored.as_ref().and_then(|record| self.records.last_failure(record))
         };
@@ -657,6 +659,10 @@ impl Tokens {
                         "no token could be minted with the company's token{}",
                         mint.fields(&record.resource_id)
                     );
+                }
+                // The mint has saved the standing, without a refresh token.
+                Err(mint) if mint.status() == Status::LocationInactive => {
+                    return Err(RenewalError::noted(mint));
                 }
                 // Temporary failure: the next call retries. If the refresh token was removed, save
                 // that.

@@ -22,7 +22,7 @@ pub struct Summary {
     failing: [u64; Status::ALL.len()],
     /// The same with a status that this version does not know.
     pub failing_otherwise: u64,
-    /// Usable tokens whose access token has expired. The next call refreshes it.
+    /// Usable tokens whose access token has expired. The next call renews each of them if possible.
     pub expired: u64,
     /// The earliest expiry of a usable access token that has not expired.
     pub next_expiry_in: Option<i64>,

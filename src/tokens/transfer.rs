@@ -203,13 +203,11 @@ impl<'a> Transfer<'a> {
             };
             let held = match held {
                 Err(error) if error.is_unreadable() && replace => None,
-                Err(error) if matches!(error.status(), Status::Cancelled | Status::Timeout) => {
-                    return Err(error.with_resource(&resource_id));
-                }
-                Err(error) => {
+                Err(error) if error.is_unreadable() => {
                     report.skip(entry.index, Some(&resource_id), error.message());
                     continue;
                 }
+                Err(error) => return Err(error.with_resource(&resource_id)),
                 Ok(held) => held,
             };
             if (held.is_some() || self.is_contested(&resource_id, &entry, deleted, deadline)?)
@@ -690,6 +688,9 @@ fn read(entry: Map<String, Value>, now_ms: i64) -> Result<Entry, String> {
         None => number("expireAt")?,
         known => known,
     };
+    if expires_at.is_some_and(|expires_at| expires_at > NEVER) {
+        return Err("expiresAt is after the year 9999".into());
+    }
     let expires_in = if expires_at.is_none() { number("expiresIn")? } else { None };
     for name in ["expireAt", "expiresIn"] {
         fields.remove(name);
@@ -791,6 +792,8 @@ mod tests {
             (json!({"accessToken": "a", "companyId": "c", "userType": "Location"}), "locationId"),
             (json!({"accessToken": "a", "companyId": "c", "expiresAt": "soon"}), "expiresAt"),
             (json!({"accessToken": "a", "companyId": "c", "expiresIn": "a day"}), "expiresIn"),
+            (json!({"accessToken": "a", "companyId": "c", "expiresAt": 1e300}), "expiresAt"),
+            (json!({"accessToken": "a", "companyId": "c", "expireAt": i64::MAX}), "expiresAt"),
             (json!({"accessToken": "a", "companyId": "c", "userType": "Robot"}), "userType"),
             (json!({"accessToken": "a", "companyId": "c\n"}), "companyId"),
         ] {

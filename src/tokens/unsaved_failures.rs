@@ -18,7 +18,13 @@ pub struct UnsavedFailures(Mutex<HashMap<String, Arc<LastFailure>>>);
 
 impl UnsavedFailures {
     pub fn get(&self, record: &Record) -> Option<Arc<LastFailure>> {
-        let failure = self.entries().get(&record.resource_id).cloned()?;
+        let entries = self.entries();
+        // Without a failure, no hash is computed.
+        if entries.is_empty() {
+            return None;
+        }
+        let failure = entries.get(&record.resource_id).cloned()?;
+        drop(entries);
         let is_of_token = match failure.expires_at {
             UNKNOWN_EXPIRY => record.token.issued_at.is_none_or(|issued| issued <= failure.at),
             expires_at => expires_at == record.token.expires_at,

@@ -133,9 +133,14 @@ impl TokenWriter {
             changes.push(self.cache.changes(&record.resource_id));
         }
         let mut failed = None;
-        let outcomes = self.records.store().save_all(&records, &save_deadline);
-        for ((mut record, outcome), changes) in records.into_iter().zip(outcomes).zip(changes) {
-            let saved = self.save_minted(&mut record, outcome, &save_deadline);
+        let store = self.records.store();
+        let mut outcomes = match store.compares_tombstones() {
+            true => store.save_all(&records, &save_deadline),
+            false => Vec::new(),
+        }
+        .into_iter();
+        for (mut record, changes) in records.into_iter().zip(changes) {
+            let saved = self.save_minted(&mut record, outcomes.next(), &save_deadline);
             if let Err(error) = &saved {
                 failed = Some(error.clone());
             }
@@ -159,26 +164,28 @@ impl TokenWriter {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Completes the save of a minted token after the save of its batch, with this outcome.
+    /// Completes the save of a minted token after the save of its batch, with this outcome. Without
+    /// one, saves it: each save looks for a deletion first if the store does not.
     fn save_minted(
         &self,
         record: &mut Record,
-        outcome: Result<u64>,
+        outcome: Option<Result<u64>>,
         deadline: &Deadline,
     ) -> Result<Saved> {
         let is_first = record.version == 0;
         let saved = match outcome {
-            Ok(version) => {
+            None => self.records.save(record, &Origin::Mint, deadline)?,
+            Some(Ok(version)) => {
                 record.version = version;
                 match is_first {
                     true => self.records.confirm_first(record, &Origin::Mint, deadline)?,
                     false => Saved::Ours,
                 }
             }
-            Err(error) if error.status() == Status::Conflict => {
+            Some(Err(error)) if error.status() == Status::Conflict => {
                 self.records.save(record, &Origin::Mint, deadline)?
             }
-            Err(error) => return Err(error),
+            Some(Err(error)) => return Err(error),
         };
         if is_first { self.confirm_mint(record, saved, deadline) } else { Ok(saved) }
     }

@@ -139,6 +139,9 @@ static void everything(void) {
     ghl_string_free(document);
     CHECK(ghl_webhook_apply(client, body, 2, "{}", &document) == GHL_ERR_SIGNATURE_INVALID);
     ghl_string_free(document);
+    CHECK(ghl_webhook_apply_with(client, body, 2, "{}", "{}", &document)
+          == GHL_ERR_SIGNATURE_INVALID);
+    ghl_string_free(document);
     CHECK(ghl_token_delete(client, "nobody", &document) == GHL_ERR_NOT_FOUND);
     ghl_string_free(document);
 }

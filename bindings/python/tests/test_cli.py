@@ -185,7 +185,8 @@ class TokenTest(CliTest):
     def test_failures_are_listed_with_their_reason(self) -> None:
         company_id = self.emulator.company_id
         self.emulator.fault("status", status=503, body="", endpoint="token")
-        self.assertEqual(self.run_cli("refresh", company_id).returncode, 4)
+        ended = self.run_cli("refresh", company_id)
+        self.assertEqual((ended.returncode, "sent:" in ended.stderr), (4, False), "it answered")
         table = self.ok("list", "--failing")
         self.assertIn("LAST FAILURE", table)
         self.assertIn("503", table)
@@ -360,6 +361,12 @@ class TokenTest(CliTest):
         )
         self.assertIn("unreadable", self.ok("delete", "--yes", self.emulator.company_id))
         self.ok("list")
+        ended = self.run_cli("delete", "--yes", self.emulator.company_id)
+        self.assertEqual((ended.returncode, ended.stdout), (3, ""))
+        self.assertIn(
+            f"no token is stored for {self.emulator.company_id}; nothing was deleted", ended.stderr
+        )
+        self.assertEqual(self.run_cli("list", "--type", "Company").stderr, "no token matches\n")
 
     def test_invalid_import_is_refused_without_quoting_it(self) -> None:
         bad = self.folder / "bad.json"
@@ -439,6 +446,46 @@ class StatusCommandTest(CliTest):
         ended = self.run_cli("status")
         self.assertEqual(ended.returncode, 6)
         self.assertIn(f"cannot be read: {company_id}", ended.stdout)
+
+    def test_status_of_one_connection_shows_its_failure(self) -> None:
+        self.login()
+        company_id = self.emulator.company_id
+        self.assertIn("last success", self.ok("status", company_id))
+        self.emulator.fault("status", status=503, body="", endpoint="token")
+        self.assertEqual(self.run_cli("refresh", company_id).returncode, 4)
+        ended = self.run_cli("status", company_id)
+        self.assertEqual(ended.returncode, 4)
+        for words in ("state        ok", "reason       the API answered 503", "next attempt 2",
+                      "failed       1 since 2"):  # fmt: skip
+            self.assertIn(words, ended.stdout)
+        found = json.loads(self.run_cli("status", company_id, "--json").stdout)
+        self.assertEqual((found["resourceId"], found["lastFailure"]["attempts"]), (company_id, 1))
+        ended = self.run_cli("status", "nobody")
+        self.assertEqual((ended.returncode, ended.stdout), (3, ""))
+        self.assertIn("no token is stored for nobody", ended.stderr)
+
+    @unittest.skipUnless(os.name == "posix", "modes are POSIX")
+    def test_metrics_file_can_be_read_by_the_collector_despite_the_umask(self) -> None:
+        file = self.folder / "ghl.prom"
+        line = " ".join(["umask 077;", *self.command("metrics", "--output", str(file))])
+        subprocess.run(["sh", "-c", line], env=self.variables, timeout=60, check=True)
+        self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o644)
+
+    def test_absurd_and_endless_lives_are_shown_and_are_not_the_next_expiry(self) -> None:
+        tokens = [
+            {"accessToken": "a", "companyId": "c1", "expiresAt": 9_223_372_036_854_775_000},
+            {"accessToken": "pit-a", "locationId": "l1", "userType": "Location"},
+        ]
+        self.run_cli("import", "-", stdin=json.dumps(tokens))
+        found = json.loads(self.ok("status", "--json"))
+        self.assertIsNone(found["nextExpiry"])
+        self.ok("status")
+        self.ok("list")
+        self.assertNotIn("Traceback", self.run_cli("doctor").stderr)
+        from ghl_oauth.cli import output
+
+        for milliseconds in (10**18, -(10**18), 10**30):
+            self.assertTrue(output.moment(output.instant(milliseconds), output.instant(0)))
 
     def test_documentation_describes_every_key_of_the_summary(self) -> None:
         page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
@@ -592,7 +639,9 @@ class ErrorTest(CliTest):
     def test_errors_are_printed_as_text_or_json(self) -> None:
         ended = self.run_cli("token", "l1")
         self.assertEqual((ended.returncode, ended.stdout), (3, ""))
-        self.assertRegex(ended.stderr, r"\Aghl-oauth: .+\n  resource: l1\n  help: .+\n\Z")
+        self.assertRegex(
+            ended.stderr, r"\Aghl-oauth: .+\n  resource: l1\n  help: .+ghl-oauth login.+\n\Z"
+        )
         ended = self.run_cli("token", "l1", "--json")
         error = json.loads(ended.stderr)["error"]
         self.assertEqual((error["status"], error["resourceId"]), ("GHL_ERR_NOT_FOUND", "l1"))
@@ -680,7 +729,7 @@ class ConfigurationTest(CliTest):
         self.assertTrue((self.folder / "mine.db").exists())
         (self.folder / "keys").write_text("A" * 43 + "=\n")
         self.configure(store={"kind": "sqlite", "path": "mine.db", "encryptionKeysPath": "keys"})
-        self.ok("list")
+        self.ok("list", "--json")
         (self.folder / "keys").unlink()
         self.assertIn(f"{self.folder.resolve() / 'keys'} cannot be read", self.refused())
         self.configure(
@@ -698,9 +747,9 @@ class ConfigurationTest(CliTest):
         del self.variables["GHL_OAUTH_CONFIG"]
         self.variables.pop("XDG_CONFIG_HOME", None)
         self.variables["HOME"] = self.variables["USERPROFILE"] = str(home)
-        self.ok("list")
+        self.ok("list", "--json")
         self.assertTrue((usual.parent / "tokens.db").exists())
-        self.ok("--config", str(self.config), "list")
+        self.ok("--config", str(self.config), "list", "--json")
         self.assertTrue((self.folder / "tokens.db").exists())
 
     def test_environment_provides_the_secret(self) -> None:
@@ -721,7 +770,7 @@ class ConfigurationTest(CliTest):
         self.variables["GHL_OAUTH_CLIENT_SECRET"] = self.document["clientSecret"]
         self.configure(clientSecret=None)
         self.config.chmod(0o644)
-        self.assertEqual(self.run_cli("list").stderr, "", "there is no secret in it")
+        self.assertEqual(self.run_cli("list", "--json").stderr, "", "there is no secret in it")
         self.configure(
             store={
                 "kind": "sqlite",

@@ -450,6 +450,15 @@ for name in sys.argv[1:]:
         header = (REPOSITORY / "include" / "ghl_oauth.h").read_text(encoding="utf-8")
         for name in self.column("C", "## Call by call"):
             self.assertIn(f" {name}(", header)
+        for call in self.column("Node.js", "## Call by call"):
+            for name in re.findall(r"\bghl_\w+", call):
+                self.assertIn(f" {name}(", header)
+            # The class of the example passes one JSON document.
+            for name in re.findall(r'client\.call\("(\w+)"', call):
+                takes_json = rf" {name}\([^,]*,[^,]* \*\w+_json,[^,]* \*\*out_json\)"
+                self.assertTrue(re.search(takes_json, header), name)
+        for name in self.column("Node.js, PHP, C", "### Errors"):
+            self.assertIn(f" {name} = ", header)
         for name in self.column("Python", "### Errors"):
             self.assertTrue(issubclass(getattr(ghl_oauth, name), ghl_oauth.GhlError))
 

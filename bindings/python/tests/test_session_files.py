@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,59 @@ def token(data: Any) -> dict[str, Any]:
     (entry,) = entries(data if isinstance(data, (str, bytes)) else json.dumps(data))
     assert entry.token is not None, entry
     return entry.token
+
+
+class UnusableTest(unittest.TestCase):
+    """Sessions that cannot be passed on as JSON: each is one named problem."""
+
+    def test_infinite_number_is_one_problem_and_the_others_are_read(self) -> None:
+        good = {"access_token": "a", "companyId": "c"}
+        for number in ("1e999", "-1e999"):
+            text = f'[{{"access_token": "b", "expires_in": {number}}}, {json.dumps(good)}]'
+            bad, fine = entries(text)
+            self.assertEqual((bad.token, fine.token), (None, good))
+            self.assertIn("infinite", str(bad.problem))
+        for number in ("INF", "-INF", "NAN"):
+            session = f'ghl|a:2:{{s:12:"access_token";s:1:"a";s:1:"x";d:{number};}}'
+            (bad,) = entries(session)
+            self.assertIn("infinite or not a number", str(bad.problem))
+
+    def test_text_that_is_not_unicode_is_one_problem_and_the_others_are_read(self) -> None:
+        good = {"access_token": "a", "companyId": "c"}
+        for text in (
+            '{"access_token": "\\ud800"}',
+            '{"access_token": "b", "deep": [{"x": "\\udfff"}]}',
+            '{"access_token": "b", "\\ud800": 1}',
+        ):
+            bad, fine = entries(f"[{text}, {json.dumps(good)}]")
+            self.assertEqual((bad.token, fine.token), (None, good))
+            self.assertIn("Unicode", str(bad.problem))
+
+    def test_long_php_session_is_read_in_time(self) -> None:
+        # Quadratic work would take minutes.
+        data = b"".join(b"v%d|i:1;" % number for number in range(200_000))
+        begun = time.monotonic()
+        with self.assertRaises(session_files.NoTokens):
+            entries(data)
+        self.assertLess(time.monotonic() - begun, 60)
+
+
+class FolderTest(unittest.TestCase):
+    @unittest.skipUnless(hasattr(os, "mkfifo"), "no named pipes here")
+    def test_only_regular_files_of_limited_size_are_read(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            os.mkfifo(os.path.join(folder, "pipe"))
+            os.symlink("/dev/zero", os.path.join(folder, "zero"))
+            Path(folder, "good.json").write_text('{"access_token": "a", "companyId": "c"}')
+            with open(os.path.join(folder, "huge.json"), "wb") as huge:
+                huge.truncate(65 << 20)
+            found = list(session_files.read_folder(folder, "app1"))
+        problems = {Path(each.source).name: each.problem for each in found if each.problem}
+        self.assertEqual(set(problems), {"pipe", "zero", "huge.json"})
+        self.assertIn("64 MB", str(problems["huge.json"]))
+        self.assertEqual([each.token for each in found if each.token], [
+            {"access_token": "a", "companyId": "c"}
+        ])  # fmt: skip
 
 
 class FormatsTest(unittest.TestCase):

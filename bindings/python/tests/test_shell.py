@@ -97,6 +97,8 @@ class StreamTest(CliTest):
             ("list", "--json"),
             ("export", "--output", "-"),
             ("doctor",),
+            ("status",),
+            ("metrics",),
             ("completion", "bash"),
             ("--help",),
             ("--version",),
@@ -258,6 +260,16 @@ class LogTest(CliTest):
             self.assertRegex(line["time"], r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z")
         self.assertEqual({line["logger"] for line in lines}, {"ghl_oauth"})
 
+    def test_text_log_cannot_control_the_terminal(self) -> None:
+        import logging
+
+        from ghl_oauth.cli.logs import TextLines
+
+        record = logging.LogRecord(
+            "ghl_oauth", logging.INFO, "", 0, "a\x1b[2Jb\x9bc\u202ed\ne", (), None
+        )
+        self.assertTrue(TextLines().format(record).endswith("a\ufffd[2Jb\ufffdc\ufffdd\ufffde"))
+
     def test_fields_of_a_record_are_keys_of_its_line(self) -> None:
         import logging
 
@@ -317,6 +329,12 @@ class InitTest(TerminalCase):
         line = next(n for n, each in enumerate(text.split("\n"), 1) if '"scopes"' in each)
         self.assertIn(f"line {line}, ", self.run_cli("list").stderr)
 
+    def test_init_with_json_writes_a_file_that_every_program_can_read(self) -> None:
+        ended = self.run_cli("--config", str(self.new), "init", "--json", "--client-id", "id-1")
+        self.assertEqual(json.loads(ended.stdout)["configuration"], str(self.new))
+        self.assertEqual(json.loads(self.new.read_text())["clientId"], "id-1")
+        self.assertIn(f"ghl-oauth --config {self.new} doctor", ended.stderr)
+
     def test_init_never_overwrites_a_file(self) -> None:
         self.new.parent.mkdir()
         secret = self.new.parent / "client-secret.txt"
@@ -327,6 +345,24 @@ class InitTest(TerminalCase):
         ended = self.run_cli("--config", str(self.new), "init", "--client-id", "other")
         self.assertEqual((ended.returncode, self.new.read_text()), (1, before))
         self.assertIn("exists already", ended.stderr)
+
+    @unittest.skipUnless(sys.platform == "linux" and os.geteuid() == 0, "needs a mount as root")
+    def test_init_on_a_full_disk_leaves_no_partial_file(self) -> None:
+        self.new.parent.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=8k", "none", str(self.new.parent)],
+            capture_output=True,
+            check=False,
+        )
+        if mounted.returncode:
+            self.skipTest("nothing can be mounted here")
+        self.addCleanup(subprocess.run, ["umount", "-l", str(self.new.parent)], check=True)
+        (self.new.parent / "other").write_bytes(bytes(8192))
+        ended = self.run_cli("--config", str(self.new), "init")
+        self.assertEqual((ended.returncode, self.new.exists()), (1, False))
+        self.assertIn(f"{self.new} cannot be created: No space left", ended.stderr)
+        (self.new.parent / "other").unlink()
+        self.ok_with_notes("--config", str(self.new), "init")
 
     def test_placeholder_is_refused(self) -> None:
         self.ok_with_notes("--config", str(self.new), "init")

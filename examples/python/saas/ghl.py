@@ -12,8 +12,13 @@ GHL_OAUTH_CONFIG names a configuration file with the shared PostgreSQL store:
 
 from __future__ import annotations
 
+import functools
 import os
 
 import ghl_oauth
 
-client = ghl_oauth.Client.from_config(os.environ["GHL_OAUTH_CONFIG"])
+
+@functools.cache
+def client() -> ghl_oauth.Client:
+    """One client for all threads of a worker. The workers call this first after the fork."""
+    return ghl_oauth.Client.from_config(os.environ["GHL_OAUTH_CONFIG"])

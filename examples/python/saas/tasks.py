@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 import celery
+import celery.signals
 
 import ghl_oauth
 from ghl import client
@@ -25,11 +26,17 @@ app.conf.update(
 )
 
 
+@celery.signals.worker_process_init.connect
+def connect(**_: Any) -> None:
+    """In each worker process, after the fork; a wrong configuration is logged at the start."""
+    client()
+
+
 @app.task(name="mint", bind=True, max_retries=None)
 def mint(task: Any, location_id: str) -> None:
     """Mints the token of a new location."""
     try:
-        client.access_token(location_id)
+        client().access_token(location_id)
     except ghl_oauth.GhlError as error:
         if not error.retryable:
             raise
@@ -38,4 +45,4 @@ def mint(task: Any, location_id: str) -> None:
 
 @app.task(name="maintain")
 def maintain() -> None:
-    client.tokens_maintain(concurrency=4)
+    client().tokens_maintain(concurrency=4)

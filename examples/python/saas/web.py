@@ -13,8 +13,10 @@ from werkzeug.wrappers import Response
 
 import ghl_oauth
 import tasks
-from ghl import client
+from ghl import client as shared_client
 
+# At import, which gunicorn does in each worker, after the fork. A wrong configuration ends it.
+client = shared_client()
 app = flask.Flask(__name__)
 app.secret_key = os.environ["SECRET_KEY"]
 app.config.update(SESSION_COOKIE_SECURE=True)

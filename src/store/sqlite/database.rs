@@ -45,8 +45,8 @@ const VERY_LOW_DISK_SPACE: u64 = 512 << 10;
 /// The length of a page in the WAL with its header, in bytes.
 const WAL_FRAME: u64 = 4096 + 24;
 
-/// Room in the WAL for the transaction that saves one new token, in bytes.
-const TOKEN_ROOM: u64 = 64 << 10;
+/// Room in the WAL for a refresh, in bytes: its intent and its new token are some 20 kB.
+const REFRESH_ROOM: u64 = 64 << 10;
 
 /// A database file and its handles.
 pub struct Database {
@@ -55,8 +55,8 @@ pub struct Database {
     slots: Arc<Slots>,
     /// Whether the database may be created: only until the first handle is open.
     may_create: AtomicBool,
-    /// Whether the next transaction may not fit on the disk, as of the last one.
-    is_tight: AtomicBool,
+    /// Whether the last transaction of the writer was an intent.
+    is_intent: AtomicBool,
 }
 
 /// The handles to be closed before a fork. The registry shares the ownership.
@@ -133,7 +133,7 @@ impl Database {
                 reader: HandleSlot::default(),
             }),
             may_create: AtomicBool::new(may_create),
-            is_tight: AtomicBool::new(false),
+            is_intent: AtomicBool::new(false),
         });
         databases::register(database.handles());
         database.write(deadline, |_, _| Ok(()))?;
@@ -152,7 +152,7 @@ impl Database {
             return Err(deadline.timed_out());
         };
         guard.write(deadline, |connection, may_be_written| {
-            sync_commits(connection, true)?;
+            self.sync_commits(connection, true)?;
             work(connection, may_be_written)
         })
     }
@@ -167,13 +167,36 @@ impl Database {
         Ok(guard.map(|guard| WriteAccess { database: self, _guard: guard }))
     }
 
-    /// Reserves the space for saving a new token, after its intent was saved: a token that could
-    /// not be saved should not be requested.
-    pub fn reserve(&self) -> Result<()> {
-        if self.is_tight.load(Ordering::Relaxed) && !has_room(&self.paths, TOKEN_ROOM) {
+    /// Reserves the space for a refresh on a disk that is almost full: a token that could not be
+    /// saved must not be requested.
+    pub fn reserve(&self, deadline: &Deadline) -> Result<()> {
+        if free_space(&self.paths.database) >= VERY_LOW_DISK_SPACE {
+            return Ok(());
+        }
+        let Some(_guard) = self.lock(&self.slots.writer, deadline, &|| false)? else {
+            return Err(deadline.timed_out());
+        };
+        // The WAL is used again from its beginning if all of it is in the database.
+        let checkpoint = |connection: &Connection, _| Ok(checkpoint(connection));
+        let used = self.work(&self.slots.writer, deadline, false, checkpoint)?;
+        if self.paths.wal_length().saturating_sub(used) < REFRESH_ROOM
+            && !has_room(&self.paths, REFRESH_ROOM)
+        {
             return Err(self.disk_full());
         }
         Ok(())
+    }
+
+    /// Sets whether the next transaction of the writer is synced when it is committed, so that it
+    /// survives a power failure; an intent is not. An unsynced transaction becomes durable with the
+    /// next synced one.
+    pub fn sync_commits(&self, connection: &Connection, is_synced: bool) -> rusqlite::Result<()> {
+        self.is_intent.store(!is_synced, Ordering::Relaxed);
+        // Both statements take effect when they are prepared, so they cannot be cached.
+        connection.execute_batch(match is_synced {
+            true => "PRAGMA synchronous = FULL",
+            false => "PRAGMA synchronous = NORMAL",
+        })
     }
 
     /// The error for a transaction that does not fit on the disk.
@@ -337,8 +360,9 @@ impl Database {
             handle.share.watch();
             return Err(AttemptError::Unlocked);
         }
-        if is_write && outcome.is_ok() {
-            self.is_tight.store(handle.checkpoint_if_disk_is_low(), Ordering::Relaxed);
+        // The space was checked before the intent.
+        if is_write && outcome.is_ok() && !self.is_intent.load(Ordering::Relaxed) {
+            handle.checkpoint_if_disk_is_low();
         }
         outcome.map_err(|error| self.failure(&error))
     }
@@ -491,7 +515,8 @@ impl Database {
 }
 
 impl WriteAccess<'_> {
-    /// Like [`Database::write`], with access already taken. `work` calls [`sync_commits`] first.
+    /// Like [`Database::write`], with access already taken. `work` calls
+    /// [`Database::sync_commits`] first.
     pub fn write<T>(
         &self,
         deadline: &Deadline,
@@ -519,15 +544,12 @@ impl From<Refusal> for AttemptError {
 impl Handle {
     /// Checkpoints early if the disk is almost full. If the database has grown, its new pages must
     /// be written while there is space: otherwise a checkpoint would fail, and the WAL could never
-    /// be reset. Returns whether the WAL may have no room for the next transaction.
-    fn checkpoint_if_disk_is_low(&self) -> bool {
+    /// be reset.
+    fn checkpoint_if_disk_is_low(&self) {
         let free = free_space(&self.paths.database);
-        let is_very_low = free < VERY_LOW_DISK_SPACE;
-        if !is_very_low && !(free < LOW_DISK_SPACE && self.has_grown()) {
-            return false;
+        if free < VERY_LOW_DISK_SPACE || free < LOW_DISK_SPACE && self.has_grown() {
+            checkpoint(&self.connection);
         }
-        let used = checkpoint(&self.connection);
-        is_very_low && self.paths.wal_length().saturating_sub(used) < TOKEN_ROOM
     }
 
     /// Whether the database has pages that exist only in the WAL.
@@ -575,16 +597,6 @@ impl Drop for Database {
     fn drop(&mut self) {
         databases::unregister(&self.handles());
     }
-}
-
-/// Sets whether the next transactions of the writer are synced when they are committed, so that
-/// they survive a power failure. An unsynced transaction becomes durable with the next synced one.
-pub fn sync_commits(connection: &Connection, is_synced: bool) -> rusqlite::Result<()> {
-    // Both statements take effect when they are prepared, so they cannot be cached.
-    connection.execute_batch(match is_synced {
-        true => "PRAGMA synchronous = FULL",
-        false => "PRAGMA synchronous = NORMAL",
-    })
 }
 
 /// Runs a PASSIVE checkpoint, which does not wait. Returns where the next transaction begins in the

@@ -23,7 +23,7 @@ use rusqlite::{
 };
 use zeroize::Zeroizing;
 
-use self::database::{Database, sync_commits};
+use self::database::Database;
 use self::group_commit::{CommitGroup, PendingRow};
 pub use self::identity::locate;
 use super::file_lock::LockFolder;
@@ -206,7 +206,8 @@ impl SqliteStore {
             if !batch.iter().any(|pending| Arc::ptr_eq(pending, own)) {
                 batch.push(Arc::clone(own));
             }
-            sync_commits(connection, batch.iter().any(|pending| pending.is_synced))?;
+            let is_synced = batch.iter().any(|pending| pending.is_synced);
+            self.database.sync_commits(connection, is_synced)?;
             if batch.len() > 1 {
                 match self.put_all(
                     connection,
@@ -384,9 +385,10 @@ impl Store for SqliteStore {
     }
 
     fn save_intent(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
-        let version = self.save_record(record, false, deadline)?;
-        self.database.reserve().map_err(|error| error.with_resource(&record.resource_id))?;
-        Ok(version)
+        self.database
+            .reserve(deadline)
+            .map_err(|error| error.with_resource(&record.resource_id))?;
+        self.save_record(record, false, deadline)
     }
 
     fn compares_tombstones(&self) -> bool {

@@ -1,4 +1,4 @@
-"""OAuth 2.0 access to the GoHighLevel API that is never lost.
+"""OAuth 2.0 access to GoHighLevel that survives crashes, races and lost responses.
 
 Start with :class:`Client`. Errors are subclasses of :class:`GhlError`. The library logs to
 ``logging.getLogger("ghl_oauth")``. If the package contains no native library, the environment

@@ -7,6 +7,8 @@ import logging
 from datetime import datetime, timezone
 from typing import TextIO
 
+from .output import plain
+
 
 class JsonLines(logging.Formatter):
     """A JSON object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, and fields."""
@@ -30,6 +32,17 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class TextLines(logging.Formatter):
+    """One line of text per record, which cannot control the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line."""
+        return plain(super().formatMessage(record))
+
+
 def begin(stream: TextIO | None, verbosity: int, as_json: bool) -> None:
     """Prints the log on a stream.
 
@@ -39,8 +52,6 @@ def begin(stream: TextIO | None, verbosity: int, as_json: bool) -> None:
         as_json: Lines of JSON instead of text.
     """
     handler: logging.Handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    )
+    handler.setFormatter(JsonLines() if as_json else TextLines())
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     logging.basicConfig(handlers=[handler], level=levels[min(verbosity, 2)])

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, TextIO
 
 from ..errors import GhlError
@@ -178,15 +178,34 @@ def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
 
 
 def _failure(failure: dict[str, Any], now: datetime) -> str:
-    at = datetime.fromtimestamp(failure["at"] / 1000, timezone.utc)
-    return f"{moment(at, now)}: {failure.get('message') or failure.get('status')}"
+    return (
+        f"{moment(instant(failure['at']), now)}: {failure.get('message') or failure.get('status')}"
+    )
+
+
+def instant(milliseconds: int) -> datetime:
+    """A time in milliseconds since 1970; the nearest one if it is out of range."""
+    try:
+        return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        edge = datetime.max if milliseconds > 0 else datetime.min
+        return edge.replace(tzinfo=timezone.utc)
+
+
+def is_never(at: datetime) -> bool:
+    """Whether a time means that a token does not expire."""
+    return at.year == datetime.max.year
 
 
 def moment(at: datetime | None, now: datetime) -> str:
     """A time, with its distance from now."""
     if at is None:
         return "-"
+    if is_never(at):
+        return "never"
     seconds = int((at - now).total_seconds())
+    if seconds == 0:
+        return f"{at:%Y-%m-%d %H:%M}Z (now)"
     distance = duration(abs(seconds))
     return f"{at:%Y-%m-%d %H:%M}Z " + (f"(in {distance})" if seconds >= 0 else f"({distance} ago)")
 
@@ -221,7 +240,7 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
         say(f"  server: {plain(str(server))}")
     if error.help:
         say(f"  help: {plain(error.help)}")
-    if error.sent:
+    if error.sent and error.http_status is None:
         say("  sent: the server may have acted on the request")
     if error.retry_after is not None:
         say(f"  try again after: {duration(round(error.retry_after))}")

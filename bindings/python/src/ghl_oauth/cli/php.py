@@ -44,7 +44,8 @@ def read_session(data: bytes) -> dict[str, Any]:
     variables: dict[str, Any] = {}
     is_text = bool(_ENTRY.match(data))
     position = 0
-    while data[position:].strip(b"\r\n"):
+    end_of_data = len(data.rstrip(b"\r\n"))
+    while position < end_of_data:
         if is_text:
             end = data.find(b"|", position)
             if end < 0:

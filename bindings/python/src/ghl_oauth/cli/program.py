@@ -18,6 +18,9 @@ from .session import Terminated, terminable
 _DESCRIPTION = "OAuth 2.0 client for the GoHighLevel API that keeps tokens valid."
 
 _EPILOG = f"""\
+first steps:
+  ghl-oauth init, ghl-oauth doctor, ghl-oauth login --paste, ghl-oauth list, ghl-oauth token ID
+
 configuration:
   A JSON file with the library's keys (docs/configuration.md), the first of:
   --config, the environment variable {PATH_VARIABLE}, ~/.config/ghl-oauth/config.json.

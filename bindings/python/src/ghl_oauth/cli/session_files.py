@@ -8,8 +8,10 @@ token, at any depth.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +20,9 @@ from typing import Any
 from . import php
 
 _MAX_DEPTH = 64
+
+_MAX_SIZE = 64 << 20
+"""The largest file of a folder that is read, in bytes."""
 
 _TOKEN_KEYS = ("accessToken", "access_token", "refreshToken", "refresh_token")
 _EXPIRY_KEYS = ("expiresAt", "expires_at", "expireAt", "expire_at")
@@ -56,7 +61,8 @@ class Entry:
 def read_folder(folder: str, app: str) -> Iterator[Entry]:
     """Reads all files of a folder, such as PHP's ``session.save_path``.
 
-    Files without tokens are ignored, since a folder of sessions contains many.
+    Files without tokens are ignored, since a folder of sessions contains many. What is not a
+    regular file, or too large, is reported and not read.
 
     Raises:
         OSError: The folder cannot be read.
@@ -70,8 +76,16 @@ def read_folder(folder: str, app: str) -> Iterator[Entry]:
         for name in sorted(names):
             path = os.path.join(place, name)
             try:
+                found = os.stat(path)
+                if not stat.S_ISREG(found.st_mode):
+                    # A pipe or a device may have no end.
+                    yield Entry(path, None, problem="is not a regular file")
+                    continue
+                if found.st_size > _MAX_SIZE:
+                    yield Entry(path, None, problem=f"is larger than {_MAX_SIZE >> 20} MB")
+                    continue
                 with open(path, "rb") as file:
-                    entries = list(read(path, file.read(), app))
+                    entries = list(read(path, file.read(_MAX_SIZE), app))
             except OSError as error:
                 yield Entry(path, None, problem=f"cannot be read: {error.strerror}")
             except NoTokens:
@@ -263,9 +277,28 @@ class _Finder:
         is_stored = owner is not None or len(token) < len(value)
         for key in _TIME_KEYS:
             token.pop(key, None)
+        problem = _unusable(token)
+        if problem is not None:
+            return Entry(place, None, owner, problem)
         _complete_owner(token, owner)
         _complete_expiry(token, value, is_stored)
         return Entry(place, token, owner)
+
+
+def _unusable(value: Any) -> str | None:
+    """Why a value cannot be passed on as JSON; None if it can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "it contains a number that is infinite or not a number"
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "it contains text that is not valid Unicode"
+    if isinstance(value, dict):
+        return _unusable([*value, *value.values()])
+    if isinstance(value, list):
+        return next((problem for problem in map(_unusable, value) if problem), None)
+    return None
 
 
 def _is_id(text: str) -> bool:

@@ -45,8 +45,9 @@ class Stage:
 def failed(name: str, error: GhlError) -> Check:
     """The finding for an error of the library."""
     outcome = "consent" if isinstance(error, ReauthorizationRequired) else "problem"
+    help_text = error.help and error.help.replace("(authorization_url)", "(ghl-oauth login)")
     parameter = f" ({error.parameter})" if error.parameter else ""
-    return Check(name, outcome, f"{error.message}{parameter}", error.help, status.of(error))
+    return Check(name, outcome, f"{error.message}{parameter}", help_text, status.of(error))
 
 
 def names(ids: Sequence[str]) -> str:

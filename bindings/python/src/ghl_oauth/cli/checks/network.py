@@ -123,7 +123,7 @@ def _unreachable(configuration: Configuration, error: GhlError, stage: Stage) ->
     message, help_text = f"{server}: {error.message}", error.help
     date = None
     begun = time.time()
-    untrusted = isinstance(error, NetworkError) and "certificate" in error.message
+    untrusted = isinstance(error, NetworkError) and error.message.startswith("the certificate of ")
     if untrusted:
         stage.text = f"looking at the certificate of {server}"
         issuer = None
@@ -202,8 +202,8 @@ def _credentials(client: Client, configuration: Configuration) -> Check:
     except ReauthorizationRequired:
         return Check(
             "credentials",
-            "ok",
-            "not refused (the API does not always name wrong credentials)",
+            "skipped",
+            "the API does not say whether client ID and secret are right",
         )
     except GhlError as error:
         return Check("credentials", "skipped", f"no verdict: {short(error.message)}")

@@ -70,7 +70,8 @@ def webhooks(found: Configuration) -> Check:
             "are refused unless the vendor has changed its key",
             _WEBHOOK_HELP,
         )
-    return Check("webhooks", "ok", f"{len(keys)} configured")
+    noun = "key is" if len(keys) == 1 else "keys are"
+    return Check("webhooks", "ok", f"{len(keys)} {noun} configured")
 
 
 def _raw_key(key: object) -> str:

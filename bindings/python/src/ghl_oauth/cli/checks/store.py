@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from ...client import Client
 from ...errors import GhlError, NotFound, StoreError, Timeout
 from ...models import FailedToken, OtherClient, TokenInfo
 from .. import status
-from ..explain import DAMAGED_HELP, DISK_HELP, is_damaged
+from ..explain import DISK_HELP
 from ..output import size
 from . import Check, Stage, failed, locks, names, short
 
@@ -38,6 +39,12 @@ _POSTGRES_HELP = (
     "check the server and the network. The holder of a lock: SELECT pid, application_name, state, "
     "query FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks WHERE relation IN "
     "('ghl_oauth_token'::regclass, 'ghl_oauth_note'::regclass)); pg_terminate_backend(pid) ends it"
+)
+
+_DAMAGED_HELP = (
+    "stop all processes and restore the file from a backup. Refresh tokens that were used since "
+    "the backup are rejected: their companies must consent again, and locations are minted again. "
+    "Without a backup, remove the file and let the users consent again"
 )
 
 # Run by a separate program, since a second SQLite in the process of a client would drop its locks.
@@ -151,6 +158,7 @@ def _disk(path: Path) -> Iterator[Check]:
                 "store", "problem", f"{place} is not writable", "grant this user write permission"
             )
             return
+    yield from _owners(path)
     room, entries = _room(folder)
     try:
         with tempfile.TemporaryFile(prefix=".ghl-oauth-probe-", dir=folder) as probe:
@@ -181,6 +189,24 @@ def _disk(path: Path) -> Iterator[Check]:
         )
 
 
+def _owners(path: Path) -> Iterator[Check]:
+    """The files next to the database that another user, often root, has created."""
+    locks_folder = Path(f"{path}.locks")
+    files = [Path(f"{path}-wal"), Path(f"{path}-shm"), locks_folder]
+    with contextlib.suppress(OSError):
+        files += locks_folder.iterdir()
+    denied = [file for file in files if file.exists() and not os.access(file, os.R_OK | os.W_OK)]
+    if denied:
+        more = f" and {len(denied) - 1} more" if len(denied) > 1 else ""
+        yield Check(
+            "store",
+            "problem",
+            f"{denied[0]}{more} cannot be written: it belongs to another user",
+            f"chown --reference={path} -R {denied[0]}, and run all programs as the owner of the "
+            "database",
+        )
+
+
 def _room(folder: Path) -> tuple[int | None, int | None]:
     """The free bytes and inodes for this user; None if unknown."""
     statistics = getattr(os, "statvfs", None)
@@ -201,7 +227,9 @@ def _contents(path: Path) -> Iterator[Check]:
         size_now = path.stat().st_size
     except OSError:
         return  # The library creates it.
-    if not 0 < size_now <= _INSPECTED:
+    # A program that includes its own Python would start itself.
+    embedded = not sys.executable or getattr(sys, "frozen", False)
+    if embedded or not 0 < size_now <= _INSPECTED:
         return
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
@@ -218,7 +246,7 @@ def _contents(path: Path) -> Iterator[Check]:
     damage = str(inspected.get("damage", "ok"))
     if damage != "ok":
         yield Check(
-            "store", "problem", f"the database {path} is damaged: {short(damage)}", DAMAGED_HELP
+            "store", "problem", f"the database {path} is damaged: {short(damage)}", _DAMAGED_HELP
         )
         return
     tables = {str(table) for table in inspected.get("tables", ())}
@@ -235,20 +263,21 @@ def _contents(path: Path) -> Iterator[Check]:
 
 
 def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
-    message = short(f"{error.message}", 300)
-    if is_damaged(error):
-        kind = "is damaged" if "malformed" in message else "is not an SQLite database"
-        return Check("store", "problem", f"the database {path} {kind}: {message}", DAMAGED_HELP)
-    if "already exists" in message:
+    # The message contains the path, which may contain any words: only its end is looked at.
+    reason = error.message.rpartition(" failed: ")[2]
+    if reason in ("database disk image is malformed", "file is not a database"):
+        kind = "is not an SQLite database" if reason.startswith("file") else f"is damaged: {reason}"
+        return Check("store", "problem", f"the database {path} {kind}", error.help)
+    if re.match(r"(?:table|index) \w+ already exists", reason):
         return Check(
             "store",
             "problem",
-            f"the database {path} belongs to another program: {message}",
+            f"the database {path} belongs to another program: {short(reason)}",
             "set store.path to a file of its own",
             status.USAGE,
         )
-    if "full" in message:
-        return Check("store", "problem", message, DISK_HELP)
+    if error.message.startswith("the disk of the database ") and reason.endswith(" is full"):
+        return Check("store", "problem", error.message, f"{error.help}. {DISK_HELP}")
     return _held(error, path, stage)
 
 
@@ -256,12 +285,12 @@ def _held(error: GhlError, path: Path | None, stage: Stage) -> Check:
     """The finding for an error that another program's lock may have caused."""
     check = failed("store", error)
     holders = locks.writers(path) if path is not None else []
-    if (path is not None and isinstance(error, Timeout)) or "lock" in error.message:
+    if path is not None and (isinstance(error, Timeout) or error.message.endswith(" is locked")):
         who = f": it is held by {', '.join(holders)}" if holders else ""
         return Check(
             "store",
             "problem",
-            f"the write lock of {path or 'the database'} is not free{who}; {error.message}",
+            f"the write lock of {path} is not free{who}; {error.message}",
             "end that program, or the transaction that it left open; until then no new token is "
             "saved",
             status.LATER,

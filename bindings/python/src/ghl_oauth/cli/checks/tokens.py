@@ -13,11 +13,13 @@ from ...client import Client
 from ...errors import Forbidden, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
 from ...models import TokenInfo
 from .. import status
-from ..output import moment
+from ..output import instant, moment
 from ..report import TEMPORARY, last_failure
 from ..task import Task
 from . import Check, failed, names, short
 from .network import SECRET_HELP, VERSION_HELP
+
+_WRONG_SECRET = "; client ID or secret is probably wrong"
 
 _TRIED = 4
 """How many tokens are tried in requests."""
@@ -89,6 +91,7 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
     for (code, message), found in groups.items():
         expired = [each for each in found if each.expires_at is None or each.expires_at < now]
         credentials = code == "GHL_ERR_UNAUTHORIZED"
+        wrong = _WRONG_SECRET if credentials else ""
         help_text = "run `ghl-oauth refresh ID` to see the whole error"
         if credentials:
             help_text = SECRET_HELP
@@ -100,7 +103,7 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
             # While the old tokens are valid, callers do not notice the failure.
             "problem" if expired or credentials else "warning",
             f"the last refresh failed: {names([each.resource_id for each in found])}: "
-            f"{short(message)}{_last_words(first, now, with_message=False)}",
+            f"{short(message)}{wrong}{_last_words(first, now, with_message=False)}",
             help_text,
             status.LATER if code in TEMPORARY else status.ERROR,
         )
@@ -113,21 +116,17 @@ def _last_words(token: TokenInfo, now: datetime, with_message: bool = True) -> s
     said = [f"{last['message']}"] if with_message and last.get("message") else []
     at, next_at = last.get("at"), last.get("nextAttemptAt")
     if at is not None:
-        said.append(f"last attempt {moment(_time(at), now)}")
+        said.append(f"last attempt {moment(instant(at), now)}")
     if last.get("attempts"):
         said.append(f"{last['attempts']} failed")
     if token.expires_at is not None:
         verb = "expires" if token.expires_at > now else "expired"
         said.append(f"the old token {verb} {moment(token.expires_at, now)}")
     if next_at is not None:
-        said.append(f"next attempt {moment(_time(next_at), now)}")
+        said.append(f"next attempt {moment(instant(next_at), now)}")
     if last.get("traceId"):
         said.append(f"trace ID {last['traceId']}")
     return " (" + "; ".join(short(each) for each in said) + ")" if said else ""
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 class Trial:
@@ -209,9 +208,13 @@ class Trial:
                     VERSION_HELP,
                 )
             check = failed("tokens", error)
-            help_text = SECRET_HELP if _about_credentials(error) else check.help
+            wrong = _about_credentials(error)
             return Check(
-                "tokens", "problem", f"{ours}: {check.message}", help_text, check.exit_status
+                "tokens",
+                "problem",
+                f"{ours}: {check.message}{_WRONG_SECRET if wrong else ''}",
+                SECRET_HELP if wrong else check.help,
+                check.exit_status,
             )
         return None
 

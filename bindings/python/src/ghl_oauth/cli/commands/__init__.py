@@ -47,8 +47,10 @@ class Command:
 COMMANDS = (
     Command("init", "init", "write a configuration file with explanations"),
     Command("login", "login", "obtain user consent and store the token"),
-    Command("token", "token", "print a valid access token and nothing else"),
+    Command("status", "status", "sum up the stored tokens; for scripts with --json"),
+    Command("doctor", "doctor", "find problems and say how to fix them"),
     Command("list", "list_tokens", "list the stored tokens without their secrets", ("tokens",)),
+    Command("token", "token", "print a valid access token and nothing else"),
     Command("locations", "locations", "list a company's locations"),
     Command("mint", "mint", "mint tokens for a company's locations"),
     Command("refresh", "refresh", "refresh a token now, even if it is not due"),
@@ -59,8 +61,6 @@ COMMANDS = (
         "adopt", "adopt", "move the tokens of another client id in the same database to this one"
     ),
     Command("export", "export_tokens", "export the tokens with their secrets"),
-    Command("status", "status", "sum up the stored tokens; for scripts with --json"),
     Command("metrics", "metrics", "print metrics of the stored tokens for Prometheus"),
-    Command("doctor", "doctor", "find problems and say how to fix them"),
     Command("completion", "completion", "print a completion script for bash, zsh or fish"),
 )

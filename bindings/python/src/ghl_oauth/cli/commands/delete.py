@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ...errors import NotFound
 from .. import report, status
 from ..arguments import resource
 from ..output import Refusal, say
@@ -44,7 +45,13 @@ def run(options: argparse.Namespace) -> int:
             if sys.stdin.readline().strip().lower() not in ("y", "yes"):
                 say("Nothing was deleted.")
                 return status.ERROR
-        report.show_token(
-            session.run(lambda client: client.token_delete(options.resource)), options
-        )
+        try:
+            deleted = session.run(lambda client: client.token_delete(options.resource))
+        except NotFound:
+            raise Refusal(
+                f"no token is stored for {options.resource}; nothing was deleted",
+                "ghl-oauth list",
+                status.CONSENT,
+            ) from None
+        report.show_token(deleted, options)
     return status.OK

@@ -20,8 +20,9 @@ from ..task import Task
 
 DESCRIPTION = (
     "Checks the configuration, webhook keys, store, network, certificate, clock, API version, "
-    "client credentials and tokens. It writes a probe to the store, asks the API with up to four "
-    "of the tokens, and ends within 10 seconds. The worst finding determines the exit status."
+    "client credentials and tokens, within 10 seconds. It saves a probe in the store and asks the "
+    "API with up to four live tokens; one that the API refuses is refreshed. The worst finding "
+    "determines the exit status."
 )
 EXAMPLES = (
     "ghl-oauth doctor",

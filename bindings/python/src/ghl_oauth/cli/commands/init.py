@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from ..output import Refusal, say
 DESCRIPTION = (
     "Writes a configuration file with explanations, and a file for the client secret, both "
     "readable only by you. On a terminal it asks for what the options do not say; the secret is "
-    "typed without being shown and cannot be given as an option. Existing files are never changed."
+    "typed without being shown and cannot be given as an option. Existing files are never changed. "
+    "With --json the configuration has no comments, so that any program can read it."
 )
 EXAMPLES = (
     "ghl-oauth init",
@@ -88,23 +90,22 @@ def run(options: argparse.Namespace) -> int:
     scopes = options.scopes or _ask(asks, "Scopes", _SCOPES)
     secret_path = path.parent / _SECRET_FILE
     secret = "" if os.path.lexists(secret_path) or not asks else _ask_secret()
+    template = _without_comments(_TEMPLATE) if options.json else _TEMPLATE
+    configuration = template % {
+        "client_id": json.dumps(client_id),
+        "secret_file": json.dumps(_SECRET_FILE),
+        "redirect_uri": json.dumps(redirect_uri),
+        "scopes": json.dumps(scopes.split()),
+        "store": json.dumps(options.store),
+    }
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.path.lexists(secret_path):
-            _create(secret_path, f"{secret}\n" if secret else "")
-        _create(
-            path,
-            _TEMPLATE
-            % {
-                "client_id": json.dumps(client_id),
-                "secret_file": json.dumps(_SECRET_FILE),
-                "redirect_uri": json.dumps(redirect_uri),
-                "scopes": json.dumps(scopes.split()),
-                "store": json.dumps(options.store),
-            },
-        )
     except OSError as error:
-        raise Refusal(f"{error.filename} cannot be created: {error.strerror}") from None
+        raise Refusal(f"{path.parent} cannot be created: {error.strerror}") from None
+    # Last, so that a run after a failure begins anew.
+    if not os.path.lexists(secret_path):
+        _create(secret_path, f"{secret}\n" if secret else "")
+    _create(path, configuration)
     if options.json:
         output.show_json({"configuration": str(path), "clientSecretFile": str(secret_path)})
     else:
@@ -114,9 +115,20 @@ def run(options: argparse.Namespace) -> int:
         steps.append(f"replace the client ID and the redirect URI in {path}")
     if not secret and not _has_content(secret_path):
         steps.append(f"put the client secret into {secret_path}")
-    steps += ["ghl-oauth doctor", "ghl-oauth login --paste"]
+    program = "ghl-oauth"
+    if options.config:
+        program += f" --config {shlex.quote(options.config)}"
+    steps += [f"{program} doctor", f"{program} login --paste"]
     say("Next:" + "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1)))
     return status.OK
+
+
+def _without_comments(template: str) -> str:
+    lines = template.split("\n")
+    return (
+        "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("//"))
+        + "\n"
+    )
 
 
 def _ask(asks: bool, question: str, usual: str) -> str:
@@ -134,9 +146,17 @@ def _ask_secret() -> str:
 
 
 def _create(path: Path, content: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
+    """Creates a file with its whole content, or not at all."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(content)
+        except BaseException:
+            os.unlink(path)
+            raise
+    except OSError as error:
+        raise Refusal(f"{path} cannot be created: {error.strerror}") from None
 
 
 def _has_content(path: Path) -> bool:

@@ -57,4 +57,6 @@ def run(options: argparse.Namespace) -> int:
     with Session.begin(options.config) as session:
         tokens, failed = session.run(fetch)
         output.show_tokens(tokens, options.json)
+        if not tokens and not options.json:
+            output.say("no token matches")
     return report.unreadable(failed, options)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
-from .. import status
+from .. import output, status
 from ..output import Refusal, say
 from ..session import Session
 
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     with Session.begin(options.config) as session:
         text = session.run(lambda client: client.metrics())
     if options.output is None:
-        sys.stdout.write(text)
+        output.put(text, end="")
     else:
         _replace(options.output, text)
     if "\nghl_oauth_store_up 1\n" in text:
@@ -51,6 +50,8 @@ def _replace(path: str, text: str) -> None:
     try:
         with open(partial, "w", encoding="utf-8") as file:
             file.write(text)
+        # The collector is another user. There is no secret in it.
+        os.chmod(partial, 0o644)
         os.replace(partial, path)
     except OSError as error:
         raise Refusal(f"{path} cannot be written: {error.strerror}") from None

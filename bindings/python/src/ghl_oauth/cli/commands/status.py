@@ -13,14 +13,17 @@ from ..._library import library_version
 from ...client import Client
 from ...models import FailedToken, TokenInfo
 from .. import output, report, status
+from ..arguments import text
+from ..output import Refusal
 from ..session import Session
 
 DESCRIPTION = (
     "Sums up the stored tokens: how many there are in each state, which ones fail and why, and "
-    "when the next one expires. It asks only the store, never the API."
+    "when the next one expires; or describes one of them. It asks only the store, never the API."
 )
 EXAMPLES = (
     "ghl-oauth status",
+    "ghl-oauth status ve9EPM428h8vShlRW1KT  # one connection",
     "ghl-oauth status --json | jq .tokens.reauthorizationRequired",
 )
 
@@ -36,8 +39,15 @@ _WORDS = {
 }
 
 
-def arguments(_parser: argparse.ArgumentParser) -> None:
-    """Adds the command's own arguments: none."""
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's own arguments."""
+    parser.add_argument(
+        "resource",
+        type=text,
+        nargs="?",
+        metavar="RESOURCE",
+        help="show the token of this company or location alone",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
 
     with Session.begin(options.config) as session:
         tokens, unreadable = session.run(fetch)
+        if options.resource is not None:
+            return _one(options, tokens, unreadable)
         found = summary(session.configuration, tokens, unreadable, datetime.now(timezone.utc))
         if options.json:
             output.show_json(found)
@@ -56,6 +68,56 @@ def run(options: argparse.Namespace) -> int:
             _show(found)
     worst = report.failing(tokens)
     return worst or (status.UNREADABLE if unreadable else status.OK)
+
+
+def _one(
+    options: argparse.Namespace, tokens: Sequence[TokenInfo], unreadable: Sequence[FailedToken]
+) -> int:
+    """Prints the token of one company or location."""
+    ours = options.resource
+    for failed in unreadable:
+        if failed.resource_id == ours:
+            output.show_failed([failed], options.json)
+            return status.UNREADABLE
+    token = next((token for token in tokens if token.resource_id == ours), None)
+    if token is None:
+        raise Refusal(
+            f"no token is stored for {ours}",
+            "ghl-oauth login, or for a location: ghl-oauth token, which mints it if its company "
+            "is connected",
+            status.CONSENT,
+        )
+    if options.json:
+        output.show_json(dict(token.raw))
+        return report.failing([token])
+    now = datetime.now(timezone.utc)
+    last = report.last_failure(token) or {}
+
+    def at(milliseconds: int | None) -> str:
+        return "-" if milliseconds is None else output.moment(output.instant(milliseconds), now)
+
+    lines = [
+        ("resource", token.resource_id),
+        ("type", token.user_type or "-"),
+        ("company", token.company_id or "-"),
+        ("state", output.paint(token.state, output.STATES.get(token.state))),
+        ("expires", output.moment(token.expires_at, now)),
+        ("last success", at(token.raw.get("lastSuccessAt"))),
+    ]
+    if last:
+        lines += [
+            ("last failure", at(last.get("at"))),
+            ("reason", output.plain(str(last.get("message") or last.get("status")))),
+            ("failed", f"{last.get('attempts')} since {at(last.get('firstAt'))}"),
+            ("next attempt", at(last.get("nextAttemptAt"))),
+        ]
+        if last.get("traceId"):
+            lines.append(("trace ID", output.plain(str(last["traceId"]))))
+    if token.state == "reauthorizationRequired":
+        lines.append(("cure", "ghl-oauth login"))
+    for name, value in lines:
+        output.put(f"{name:<13}{value}")
+    return report.failing([token])
 
 
 def summary(
@@ -69,7 +131,13 @@ def summary(
     failing = [
         token for token in tokens if token.state in _STATES[2:] or report.last_failure(token)
     ]
-    ahead = [token for token in tokens if token.expires_at is not None and token.expires_at >= now]
+    ahead = [
+        token
+        for token in tokens
+        if token.expires_at is not None
+        and token.expires_at >= now
+        and not output.is_never(token.expires_at)
+    ]
     next_one = min(ahead, key=lambda token: token.expires_at or now, default=None)
     path = configuration.store_path
     return {
@@ -112,7 +180,7 @@ def summary(
 
 
 def _show(found: dict[str, Any]) -> None:
-    now = _time(found["at"])
+    now = output.instant(found["at"])
     store, tokens, next_one = found["store"], found["tokens"], found["nextExpiry"]
     place = f", {store['path']}" if store["path"] else ""
     output.put(f"store        {output.plain(store['kind'] + place)}")
@@ -127,7 +195,7 @@ def _show(found: dict[str, Any]) -> None:
             parts.append(output.paint(f"{tokens[key]} {words}", colour))
     output.put(f"states       {', '.join(parts)}")
     if next_one:
-        at = output.moment(_time(next_one["at"]), now)
+        at = output.moment(output.instant(next_one["at"]), now)
         output.put(f"next expiry  {at}: {output.plain(next_one['resourceId'])}")
     if found["failing"]:
         output.put("")
@@ -144,7 +212,7 @@ def _row(token: dict[str, Any], now: datetime) -> tuple[str, ...]:
     last = token["lastFailure"] or {}
     times = [token["expiresAt"], last.get("at"), last.get("nextAttemptAt")]
     expires, at, next_at = (
-        "-" if each is None else output.moment(_time(each), now) for each in times
+        "-" if each is None else output.moment(output.instant(each), now) for each in times
     )
     return (
         token["resourceId"],
@@ -155,10 +223,6 @@ def _row(token: dict[str, Any], now: datetime) -> tuple[str, ...]:
         next_at,
         str(last.get("message") or "-"),
     )
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def _milliseconds(at: datetime) -> int:
