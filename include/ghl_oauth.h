@@ -425,15 +425,15 @@ int32_t ghl_set_log_callback(ghl_log_callback callback,
 
 /**
  * Creates a client. Sends nothing to the API. Opens the store, which for postgres means a
- * connection, and reads the files named by http.caBundlePath, store.caBundlePath and
- * store.encryptionKeysPath.
+ * connection, and reads the files named by clientSecretFile, http.caBundlePath,
+ * store.caBundlePath and store.encryptionKeysPath.
  *
  * On platforms that keep trusted certificates in files, the first TLS request reads the
  * environment variables SSL_CERT_FILE and SSL_CERT_DIR. No function reads any other environment
  * variable.
  *
- * @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" are
- *                     required. The other keys and their defaults: docs/configuration.md
+ * @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" (or
+ *                     "clientSecretFile") are required. The other keys and their defaults: docs/configuration.md
  * @param out_client   the client, to be freed with ghl_client_free; NULL on error
  * @param out_json     "{}", or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, invalid UTF-8 or JSON, and an unknown,

@@ -36,7 +36,16 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("tokio_postgres", &["store/postgres/"]),
     ("tokio", &["store/postgres/"]),
     ("libc", &["ffi/", "store/postgres/socket.rs", "store/sqlite/region_lock.rs"]),
-    ("rustix", &["clock.rs", "error/exhaustion.rs", "socket/", "store/sqlite/database.rs"]),
+    (
+        "rustix",
+        &[
+            "clock.rs",
+            "error/exhaustion.rs",
+            "socket/",
+            "store/sqlite/database.rs",
+            "store/user_only.rs",
+        ],
+    ),
     ("nix", &["store/sqlite/region_lock.rs"]),
     (
         "std::os",

@@ -251,6 +251,7 @@ fn cpp_configuration_struct_has_every_documented_key() {
         #include "ghl_oauth.hpp"
         int main() {
             ghl::config config("i", "s");
+            config.client_secret_file = "t";
             config.redirect_uri = config.base_url = config.authorize_url = config.api_version = "t";
             config.token_request_encoding = "t";
             config.scopes = {"t"};

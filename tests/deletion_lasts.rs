@@ -121,6 +121,17 @@ fn deletion_while_the_store_fails_persists_or_is_reported_as_failed() {
     }
 }
 
+#[test]
+fn deletion_of_an_unknown_token_says_that_nothing_was_deleted() {
+    for kind in DURABLE {
+        let (_fixture, abi, _) = connected(kind);
+        let error = abi.token_delete("unknown").fails(Status::NotFound).clone();
+        assert_eq!(error["message"], "no token is stored for unknown; nothing was deleted");
+        assert_eq!(error["resourceId"], "unknown");
+        assert!(!error["help"].as_str().unwrap().contains("consent"), "{error}");
+    }
+}
+
 /// A client whose unsaved token was ended by another client, which is returned last.
 fn ended_elsewhere(kind: Kind, end: End) -> (Fixture, Abi, String, Abi) {
     let (fixture, abi, location) = connected(kind);

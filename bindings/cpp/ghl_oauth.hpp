@@ -945,6 +945,7 @@ struct config {
 
     std::string client_id;
     secret client_secret;
+    std::string client_secret_file; // instead of client_secret
     std::string redirect_uri;
     std::vector<std::string> scopes;
     std::string base_url;
@@ -2217,6 +2218,7 @@ struct checked {
 inline secret config::json() const {
     detail::writer out;
     out.open('{').member("clientId", client_id).member("clientSecret", client_secret);
+    out.member("clientSecretFile", client_secret_file);
     out.member("redirectUri", redirect_uri).words("scopes", scopes).member("baseUrl", base_url);
     out.member("authorizeUrl", authorize_url).member("apiVersion", api_version);
     out.member("tokenRequestEncoding", token_request_encoding);

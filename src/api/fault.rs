@@ -100,7 +100,8 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
             return (
                 Status::ReauthorizationRequired,
                 "let the user consent again: the code or refresh token was used, has expired or \
-                 belongs to another app; if it was new, check clientId and clientSecret",
+                 belongs to another app, or the app was uninstalled; if it was new, check clientId \
+                 and clientSecret",
             );
         }
         if names("noappversionidfound") || names("no integration found") {

@@ -107,6 +107,7 @@ impl Client {
         clock: Arc<dyn Clock>,
     ) -> Result<Client> {
         config.validate()?;
+        config.read_secret()?;
         let mut backend = config.store.backend()?;
         let events = Arc::new(Events::default());
         let seal = store::seal(&config)?;

@@ -1,12 +1,9 @@
 //! The store's encryption keys, from the configuration or a key file.
 
-use std::fs;
 use std::path::Path;
 
-use zeroize::Zeroizing;
-
-use super::{StoreConfig, refused};
-use crate::error::{Error, Result, Status};
+use super::{StoreConfig, read_file, refused};
+use crate::error::Result;
 use crate::secret::Secret;
 
 impl StoreConfig {
@@ -28,12 +25,7 @@ impl StoreConfig {
 
 /// Reads a file with one key per line.
 fn read_keys(path: &Path) -> Result<Vec<Secret>> {
-    let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
-        let key = "store.encryptionKeysPath";
-        let message = format!("{key} cannot be used: {} cannot be read: {error}", path.display());
-        let help = "check the path and the permissions of the file";
-        Error::of_file(Status::Config, message, &error, help).with_parameter(key)
-    })?;
+    let text = read_file("store.encryptionKeysPath", path)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     Ok(lines.map(|line| Secret::new(line.to_owned())).collect())
 }

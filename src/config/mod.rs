@@ -1,15 +1,18 @@
 //! The configuration schema: its keys and their defaults.
 
 mod backend;
+mod client_secret;
 mod encryption_keys;
 mod no_proxy;
 mod urls;
 mod validation;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result, Status};
 use crate::json;
@@ -21,14 +24,19 @@ pub(crate) use urls::{absolute_url, is_loopback};
 
 /// The configuration of a client.
 ///
-/// Only the client ID and the client secret are required.
+/// Only the client ID and the client secret, or a file with it, are required.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
     /// The app's client ID, `<appId>-<suffix>`.
     pub client_id: String,
-    /// The app's client secret.
+    /// The app's client secret. Empty if `client_secret_file` is set.
+    #[serde(default = "no_secret")]
     pub client_secret: Secret,
+    /// A file with the client secret, instead of `client_secret`. Read when the client is created,
+    /// without the line ends around the secret. Default: none.
+    #[serde(default)]
+    pub client_secret_file: Option<PathBuf>,
     /// The redirect URI of consents. Default: none; each call must name it.
     #[serde(default)]
     pub redirect_uri: Option<String>,
@@ -361,6 +369,10 @@ pub struct ConsentPage {
     pub color: Option<String>,
 }
 
+fn no_secret() -> Secret {
+    Secret::new(String::new())
+}
+
 fn default_base_url() -> String {
     "https://services.leadconnectorhq.com".into()
 }
@@ -379,6 +391,7 @@ impl Config {
         Config {
             client_id: client_id.into(),
             client_secret: Secret::new(client_secret.into()),
+            client_secret_file: None,
             redirect_uri: None,
             scopes: Vec::new(),
             base_url: default_base_url(),
@@ -404,6 +417,7 @@ impl Config {
     /// [`Config::validate`].
     pub fn from_json(text: &str) -> Result<Config> {
         let config: Config = json::read("config_json", text)?;
+        config.refuse_missing_secret(text)?;
         config.validate()?;
         Ok(config)
     }
@@ -417,6 +431,15 @@ impl Config {
 /// The error for an invalid value.
 fn refused(key: &str, why: &str) -> Error {
     Error::new(Status::Config, format!("{key} cannot be used: {why}")).with_parameter(key)
+}
+
+/// Reads a file that a key names.
+fn read_file(key: &str, path: &Path) -> Result<Zeroizing<String>> {
+    fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+        let message = format!("{key} cannot be used: {} cannot be read: {error}", path.display());
+        let help = "check the path and the permissions of the file";
+        Error::of_file(Status::Config, message, &error, help).with_parameter(key)
+    })
 }
 
 /// Makes a path absolute, so that it names the same file after the working directory changes.

@@ -6,11 +6,15 @@ use super::{Config, ConsentPage, refused};
 use crate::error::Result;
 use crate::token::{NO_SCOPE, is_scope};
 
+const EMPTY: &str = "it must not be empty";
+
 impl Config {
     /// Validates the values.
     pub fn validate(&self) -> Result<()> {
-        one_word("clientId", &self.client_id)?;
-        one_word("clientSecret", self.client_secret.expose())?;
+        if let Some(why) = word_fault(&self.client_id) {
+            return Err(refused("clientId", why));
+        }
+        self.validate_secret()?;
         if let Some(redirect_uri) = &self.redirect_uri {
             absolute("redirectUri", redirect_uri)?;
         }
@@ -83,20 +87,19 @@ impl ConsentPage {
     }
 }
 
-/// Detects copy-and-paste mistakes: no ID or secret of the API has white space around it.
-fn one_word(key: &str, value: &str) -> Result<()> {
-    not_blank(key, value)?;
-    if value.trim() != value || value.chars().any(char::is_control) {
-        return Err(refused(
-            key,
-            "it must not begin or end with white space, or contain a control character",
-        ));
+/// Detects copy-and-paste mistakes: no ID or secret of the API has white space around it. Some
+/// editors begin a file with a byte order mark.
+pub(super) fn word_fault(value: &str) -> Option<&'static str> {
+    if value.trim().is_empty() {
+        return Some(EMPTY);
     }
-    Ok(())
+    let is_foreign = |letter: char| letter.is_control() || letter == '\u{feff}';
+    (value.trim() != value || value.chars().any(is_foreign))
+        .then_some("it must not begin or end with white space, or contain a control character")
 }
 
 fn not_blank(key: &str, value: &str) -> Result<()> {
-    if value.trim().is_empty() { Err(refused(key, "it must not be empty")) } else { Ok(()) }
+    if value.trim().is_empty() { Err(refused(key, EMPTY)) } else { Ok(()) }
 }
 
 fn header_text(key: &str, value: &str) -> Result<()> {

@@ -86,23 +86,17 @@ impl LockFolder {
     }
 }
 
-/// Creates a folder for this user only, if it does not exist.
+/// Creates the folder `NAME.locks` for the owner of the database `NAME`, if it does not exist.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    user_only::folder(&mut builder);
-    builder.create(folder)
+    user_only::create_folder(folder, &folder.with_extension(""))
 }
 
 impl FileLock {
     /// Opens a file, and creates it if it does not exist.
     pub fn open(path: &Path) -> io::Result<FileLock> {
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true);
-        user_only::file(&mut options);
         // A child that is forked between open and registration would keep the descriptor open.
         let _gate = fork_safety::gate();
-        let file = options.open(path)?;
+        let file = open_or_create(path)?;
         #[cfg(unix)]
         let slot = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&file));
         #[cfg(not(unix))]
@@ -126,6 +120,19 @@ impl FileLock {
     /// Releases the lock; the file stays open.
     pub fn unlock(&self) {
         let _ = self.file.as_ref().map(File::unlock);
+    }
+}
+
+fn open_or_create(path: &Path) -> io::Result<File> {
+    let open = || OpenOptions::new().write(true).open(path);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match user_only::create_file(path) {
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(),
+        created => created,
     }
 }
 
@@ -169,6 +176,10 @@ impl Drop for FileLock {
 
 fn failed(path: &Path, error: &io::Error) -> Error {
     let message = format!("the lock {} cannot be used: {error}", path.display());
-    let help = "make sure that the folder is writable and on a local file system";
+    let help = if cfg!(unix) && error.kind() == io::ErrorKind::PermissionDenied {
+        "it or its folder belongs to another user: chown both to the owner of the database"
+    } else {
+        "make sure that the folder is writable and on a local file system"
+    };
     Error::of_file(Status::Store, message, error, help)
 }

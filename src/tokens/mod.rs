@@ -298,7 +298,12 @@ impl Tokens {
         };
         match self.writer.delete_if(resource_id, self.clock.wall_ms(), |_| true, deadline)? {
             Deletion::Deleted => Ok(metadata.unwrap_or_else(|| unreadable(resource_id))),
-            Deletion::NotFound | Deletion::Kept => Err(not_found(resource_id)),
+            Deletion::NotFound | Deletion::Kept => {
+                let message = format!("no token is stored for {resource_id}; nothing was deleted");
+                Err(Error::new(Status::NotFound, message)
+                    .with_help("check the ID against the list of tokens")
+                    .with_resource(resource_id))
+            }
         }
     }
 

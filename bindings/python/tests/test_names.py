@@ -19,6 +19,7 @@ NAME = re.compile(r"\b[a-z]+[a-z0-9]*(?:[A-Z][a-zA-Z0-9]*)+\b")
 REFUSED: dict[str, Any] = {
     "client_id": "",
     "client_secret": 7,
+    "client_secret_file": "/none",
     "redirect_uri": "/callback",
     "scopes": ["a b"],
     "base_url": "ftp://x",

@@ -658,15 +658,12 @@ fn longest_pause(tries: u32) -> Duration {
     MAX_PAUSE.min(Duration::from_micros(100) * (1 << tries.min(5)))
 }
 
-/// Creates the file for this user only. SQLite creates its side files with the same mode.
+/// Creates the file for one user only. SQLite creates its side files with the same mode and owner.
 fn create_file(path: &Path) -> Result<()> {
     // Closing any descriptor of a file drops this process's SQLite locks on it. An existing file is
     // therefore not opened, and no other thread uses the database meanwhile.
     let exclusive = databases::exclusive();
-    let mut options = OpenOptions::new();
-    options.create_new(true).write(true);
-    user_only::file(&mut options);
-    let created = options.open(path).map(drop);
+    let created = user_only::create_file(path).map(drop);
     drop(exclusive);
     match created {
         Ok(()) => Ok(()),

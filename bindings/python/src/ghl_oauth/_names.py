@@ -23,6 +23,7 @@ _SECTIONS = (
 _KEYS = (
     "clientId",
     "clientSecret",
+    "clientSecretFile",
     "redirectUri",
     "baseUrl",
     "authorizeUrl",

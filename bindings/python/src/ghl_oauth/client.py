@@ -83,8 +83,9 @@ class Client:
     def __init__(
         self,
         client_id: str,
-        client_secret: str,
+        client_secret: str | None = None,
         *,
+        client_secret_file: str | os.PathLike[str] | None = None,
         redirect_uri: str | None = None,
         scopes: Sequence[str] | str | None = None,
         store: Store | str | os.PathLike[str] | Mapping[str, Any] = "memory",
@@ -103,13 +104,15 @@ class Client:
     ) -> None:
         """Creates a client.
 
-        Only the id and the secret are required; None means the default, except for ``store``. The
+        Only the id and the secret, or its file, are required; None means the default, except for ``store``. The
         keys of the mappings may be written in snake_case or in the library's camelCase. Durations
         are in seconds; the library's own keys in milliseconds (``total_ms``) work as well.
 
         Args:
             client_id: The app's client id, ``<appId>-<suffix>``.
             client_secret: The app's client secret.
+            client_secret_file: A file with the client secret, instead of ``client_secret``. It is
+                read once; line ends around the secret are ignored. Default: none.
             redirect_uri: The redirect URI of the app. Default: none; each call must then name it.
             scopes: The scopes to request, as a sequence or separated by spaces. Default: none; each
                 call must then name them.
@@ -159,6 +162,7 @@ class Client:
         config = {
             "clientId": client_id,
             "clientSecret": client_secret,
+            "clientSecretFile": None if client_secret_file is None else os.fspath(client_secret_file),
             "redirectUri": redirect_uri,
             "scopes": _words(scopes),
             "store": None if isinstance(store, Store) else _store(store, written),
