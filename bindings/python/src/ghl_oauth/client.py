@@ -104,9 +104,9 @@ class Client:
     ) -> None:
         """Creates a client.
 
-        Only the id and the secret, or its file, are required; None means the default, except for ``store``. The
-        keys of the mappings may be written in snake_case or in the library's camelCase. Durations
-        are in seconds; the library's own keys in milliseconds (``total_ms``) work as well.
+        Only the id and the secret, or its file, are required; None means the default, except for
+        ``store``. The keys of the mappings may be written in snake_case or in the library's
+        camelCase. Durations are in seconds; the library's own keys in milliseconds (``total_ms``) work as well.
 
         Args:
             client_id: The app's client id, ``<appId>-<suffix>``.
@@ -162,7 +162,9 @@ class Client:
         config = {
             "clientId": client_id,
             "clientSecret": client_secret,
-            "clientSecretFile": None if client_secret_file is None else os.fspath(client_secret_file),
+            "clientSecretFile": None
+            if client_secret_file is None
+            else os.fspath(client_secret_file),
             "redirectUri": redirect_uri,
             "scopes": _words(scopes),
             "store": None if isinstance(store, Store) else _store(store, written),
