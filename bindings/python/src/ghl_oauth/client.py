@@ -106,7 +106,8 @@ class Client:
 
         Only the id and the secret, or its file, are required; None means the default, except for
         ``store``. The keys of the mappings may be written in snake_case or in the library's
-        camelCase. Durations are in seconds; the library's own keys in milliseconds (``total_ms``) work as well.
+        camelCase. Durations are in seconds; the library's own keys in milliseconds (``total_ms``)
+        work as well.
 
         Args:
             client_id: The app's client id, ``<appId>-<suffix>``.
