@@ -30,7 +30,7 @@ mod modes {
     }
 
     /// Creates a folder, unless it exists. Root's folder is given to the owner of the file
-    /// `database` beside it.
+    /// `database` next to it.
     pub fn create_folder(path: &Path, database: &Path) -> io::Result<()> {
         let names = opened_folder(path).zip(database.file_name());
         let Some(((parent, name), database)) = names else {

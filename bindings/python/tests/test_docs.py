@@ -26,7 +26,8 @@ from .support import REPOSITORY, EmulatorTest, environment
 PAGES = [
     REPOSITORY / "README.md",
     REPOSITORY / "bindings/python/README.md",
-    *sorted((REPOSITORY / "docs").glob("*.md")),
+    # The blocks of other pages use the tokens that python.md's obtain.
+    *sorted((REPOSITORY / "docs").glob("*.md"), key=lambda page: (page.stem != "python", page)),
 ]
 
 MARK = "<!-- runs -->\n"
