@@ -162,7 +162,9 @@ class Client:
         config = {
             "clientId": client_id,
             "clientSecret": client_secret,
-            "clientSecretFile": None if client_secret_file is None else os.fspath(client_secret_file),
+            "clientSecretFile": None
+            if client_secret_file is None
+            else os.fspath(client_secret_file),
             "redirectUri": redirect_uri,
             "scopes": _words(scopes),
             "store": None if isinstance(store, Store) else _store(store, written),
