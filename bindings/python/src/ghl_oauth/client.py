@@ -104,9 +104,10 @@ class Client:
     ) -> None:
         """Creates a client.
 
-        Only the id and the secret, or its file, are required; None means the default, except for ``store``. The
-        keys of the mappings may be written in snake_case or in the library's camelCase. Durations
-        are in seconds; the library's own keys in milliseconds (``total_ms``) work as well.
+        Only the id and the secret, or its file, are required; None means the default, except for
+        ``store``. The keys of the mappings may be written in snake_case or in the library's
+        camelCase. Durations are in seconds; the library's own keys in milliseconds (``total_ms``)
+        work as well.
 
         Args:
             client_id: The app's client id, ``<appId>-<suffix>``.
