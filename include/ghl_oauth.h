@@ -433,7 +433,8 @@ int32_t ghl_set_log_callback(ghl_log_callback callback,
  * variable.
  *
  * @param config_json  the configuration, one JSON object; only "clientId" and "clientSecret" (or
- *                     "clientSecretFile") are required. The other keys and their defaults: docs/configuration.md
+ *                     "clientSecretFile") are required. The other keys and their defaults:
+ *                     docs/configuration.md
  * @param out_client   the client, to be freed with ghl_client_free; NULL on error
  * @param out_json     "{}", or the error; free with ghl_string_free; may be NULL
  * @return GHL_OK; GHL_ERR_INVALID_ARGUMENT for NULL, invalid UTF-8 or JSON, and an unknown,

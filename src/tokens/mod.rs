@@ -262,10 +262,11 @@ impl Tokens {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
-    /// Whether a list by this process shows a failure for a stored record.
+    /// Whether a list by this process shows a failure for a stored record, or a newer token, whose
+    /// success has ended it.
     #[cfg(test)]
     pub fn knows_failure(&self, record: &crate::store::Record) -> bool {
-        self.records.last_failure(record).is_some()
+        self.records.is_unsaved(&record.resource_id) || self.records.last_failure(record).is_some()
     }
 
     #[cfg(test)]
