@@ -108,7 +108,7 @@ fn owners(folder: &Path) -> Vec<(String, u32, u32)> {
     owners
 }
 
-/// Uses a tool as root: refreshes the company and mints its location.
+/// Refreshes the company and mints its location, like a tool that root runs.
 fn use_as_root(emulator: &Emulator, client: &Client) {
     client.token_refresh(&emulator.company_id()).unwrap();
     client.access_token(&emulator.location_ids()[0]).unwrap();

@@ -29,8 +29,8 @@ mod modes {
         Ok(file)
     }
 
-    /// Creates a folder, unless it exists. Root's folder is given to the owner of the file
-    /// `database` next to it.
+    /// Creates a folder, unless it exists. Root's folder is given to the owner of the
+    /// file `database` in the same folder.
     pub fn create_folder(path: &Path, database: &Path) -> io::Result<()> {
         let names = opened_folder(path).zip(database.file_name());
         let Some(((parent, name), database)) = names else {

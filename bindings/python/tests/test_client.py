@@ -413,8 +413,13 @@ class HeldTokensTest(EmulatorTest):
         (now_held,) = self.client.tokens_export()
         self.assertEqual((now_held.access_token, now_held.expires_at), ("older", older.expires_at))
 
-    def test_expiry_beyond_the_calendar_is_listed(self) -> None:
-        self.client.tokens_import([{"accessToken": "a", "locationId": "l1", "expiresAt": 2**60}])
+    def test_expiry_beyond_the_calendar_is_refused(self) -> None:
+        token = {"accessToken": "a", "locationId": "l1", "expiresAt": 2**60}
+        (skipped,) = self.client.tokens_import([token]).skipped
+        self.assertEqual(skipped.reason, "expiresAt is after the year 9999")
+
+    def test_token_that_never_expires_is_listed(self) -> None:
+        self.client.tokens_import([{"accessToken": "a", "locationId": "l1"}])
         (info,) = self.client.tokens_list()
         assert info.expires_at
         self.assertGreater(info.expires_at, datetime.now(timezone.utc))
