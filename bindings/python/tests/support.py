@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -28,6 +29,10 @@ PAST = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=1)
 REDIRECT_URI = "https://app.example/oauth/callback"
 
 DEAD_TOKEN = json.dumps({"statusCode": 401, "message": "Invalid JWT"})
+
+# A shell starts background jobs with SIGINT ignored, which the programs of the tests inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Emulator:
