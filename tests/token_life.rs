@@ -13,7 +13,8 @@ use ghl_oauth_emulator::{
 use serde_json::{Value, json};
 
 use support::{
-    Abi, DAY, EventRecorder, contains_none_of, emulator, fields, sent, with_client, with_company,
+    Abi, DAY, EventRecorder, Outcome, contains_none_of, emulator, fields, sent, with_client,
+    with_company,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -804,11 +805,15 @@ fn unknown_location_without_any_company_is_not_found() {
     let [own, other] = <[String; 2]>::try_from(emulator.location_ids()).unwrap();
     abi.connect(&emulator, Decision::Location(own));
     sent(&emulator);
-    for call in [Abi::access_token, Abi::token_refresh, Abi::token_delete] {
+    for (call, help) in [
+        (Abi::access_token as fn(&Abi, &str) -> Outcome, "import"),
+        (Abi::token_refresh, "import"),
+        (Abi::token_delete, "list of tokens"),
+    ] {
         let error = call(&abi, &other).fails(Status::NotFound);
         assert_eq!((&error["resourceId"], &error["retryable"]), (&json!(other), &json!(false)));
         assert!(error["message"].as_str().unwrap().contains(&other), "{error}");
-        assert!(error["help"].as_str().unwrap().contains("import"), "{error}");
+        assert!(error["help"].as_str().unwrap().contains(help), "{error}");
     }
     assert_eq!(sent(&emulator), [""; 0]);
 }
