@@ -156,6 +156,7 @@ class Mongo:
         from bson import encode
         from pymongo import MongoClient
 
+        client: Any
         with MongoClient(self.url) as client:
             return b"".join(map(encode, client[database]["application_sessions"].find()))
 

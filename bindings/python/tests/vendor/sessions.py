@@ -21,7 +21,7 @@ async def main(task: dict[str, Any]) -> None:
     if "mongo" in task:
         storage = MongoDBSessionStorage(task["mongo"], task["database"])
     company_id, location_id = task["companyId"], task["locationId"]
-    sdk = HighLevel(
+    sdk: Any = HighLevel(
         client_id=task["clientId"], client_secret=task["clientSecret"], session_storage=storage
     )
     await storage.init()
