@@ -170,12 +170,14 @@ class SaasTest(EmulatorTest):
         deliveries: list[tuple[Any, Any]] = [
             self.emulator.webhook(install=location_id) for location_id in self.emulator.location_ids
         ]
+        def deliver(delivery: tuple[Any, Any]) -> int:
+            return int(self.ask("POST", "/webhooks", delivery[0], **delivery[1])[0])
+
+        # Alone: kombu's broker in files writes its table at the first message, and a second one at
+        # that moment would find it empty.
+        self.assertEqual(deliver(deliveries[0]), 200)
         with ThreadPoolExecutor(16) as threads:
-            accepted = threads.map(
-                lambda delivery: self.ask("POST", "/webhooks", delivery[0], **delivery[1])[0],
-                deliveries,
-            )
-            self.assertEqual(set(accepted), {200})
+            self.assertEqual(set(threads.map(deliver, deliveries[1:])), {200})
         self.assertEqual(self.emulator.requests("/oauth/location-token"), [])
 
         # The queue mints each token once.
