@@ -170,6 +170,7 @@ class SaasTest(EmulatorTest):
         deliveries: list[tuple[Any, Any]] = [
             self.emulator.webhook(install=location_id) for location_id in self.emulator.location_ids
         ]
+
         def deliver(delivery: tuple[Any, Any]) -> int:
             return int(self.ask("POST", "/webhooks", delivery[0], **delivery[1])[0])
 
