@@ -232,6 +232,13 @@ impl Records {
         self.overlay().deleted.get(resource_id).is_some_and(|deleted| deleted.ended > as_of)
     }
 
+    /// Whether this process has neither an unsaved copy of a resource, nor has kept or deleted
+    /// anything since it read this record.
+    pub fn is_newest_here(&self, record: &Record) -> bool {
+        let overlay = self.overlay();
+        overlay.count == record.as_of && !overlay.unsaved.contains_key(&record.resource_id)
+    }
+
     /// The current count of unsaved copies and deletions, as `as_of` for a new record.
     pub fn count(&self) -> u64 {
         self.overlay().count

@@ -38,8 +38,8 @@ enum Precheck {
     Taken(Secret),
     /// No attempt is allowed now, for this reason.
     NotNow(Error),
-    /// The token must be renewed.
-    Due,
+    /// The token must be renewed: this one of the store, unless it has to be read again.
+    Due(Option<Box<Record>>),
 }
 
 /// Why a renewal returned no token.
@@ -145,10 +145,12 @@ impl Tokens {
                 RenewalError { attempt: Attempt::Busy, ..RenewalError::from(error) }
             }
             Err(error) => RenewalError::from(error),
-            Ok(Precheck::Due) => match self.with_lock(resource_id, want, known, &deadlines) {
-                Ok(token) => return Ok(token),
-                Err(failure) => failure,
-            },
+            Ok(Precheck::Due(read)) => {
+                match self.with_lock(resource_id, want, known, read, &deadlines) {
+                    Ok(token) => return Ok(token),
+                    Err(failure) => failure,
+                }
+            }
         };
         if failure.attempt == Attempt::Failed {
             self.reports.counters.count_failure(failure.error.status());
@@ -185,7 +187,7 @@ impl Tokens {
                 // The cache changed meanwhile, perhaps to this token: read the record again under
                 // the lock.
                 deadlines.shorten(want.accepts_for(self.published.left(record)));
-                return Ok(Precheck::Due);
+                return Ok(Precheck::Due(None));
             }
             if let Some(error) = self.blocked_by_state(record, want, &deadlines.store) {
                 return Ok(Precheck::NotNow(error));
@@ -208,7 +210,7 @@ impl Tokens {
         if record.as_ref().is_some_and(|record| {
             record.token.kind() == UserType::Company || record.token.refresh_token.is_some()
         }) {
-            return Ok(Precheck::Due);
+            return Ok(Precheck::Due(record.map(Box::new)));
         }
         let waits = deadlines.waits();
         let company_id = match self.company_of(resource_id, record.as_ref(), waits) {
@@ -223,20 +225,32 @@ impl Tokens {
             self.renewed_with_waits(&company_id, Want::Fresh, None, &deadlines.call, waits)
                 .map_err(|error| error.with_resource(&company_id))?;
         }
-        Ok(Precheck::Due)
+        Ok(Precheck::Due(None))
     }
 
-    /// Renews under the resource's lock.
+    /// Renews under the resource's lock. `read` is the record that was read before.
     fn with_lock(
         &self,
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
+        read: Option<Box<Record>>,
         deadlines: &Deadlines,
     ) -> Result<Secret, RenewalError> {
         let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;
         // If the save fails again, the failure is logged and the copy stays in memory.
         let _ = self.writer.retry_save_locked(resource_id, &deadlines.store);
+        let is_usable = |record: &Record| {
+            record.token.refresh_token.is_some() && self.records.is_newest_here(record)
+        };
+        if let Some(record) = read.filter(|record| is_usable(record)) {
+            // The save of the intent compares the version: it finds a record that was changed since
+            // it was read, so the record needs no second read.
+            match self.refresh_locked(*record, want, deadlines) {
+                Err(RenewalError { error, .. }) if error.status() == Status::Conflict => {}
+                outcome => return outcome,
+            }
+        }
         let mut tries = 0;
         loop {
             tries += 1;

@@ -134,6 +134,12 @@ impl Connection {
         !*is_broken
     }
 
+    /// This end's IP address and port, separated by a space; `None` on a Unix socket.
+    pub fn local_end(&self) -> Option<String> {
+        let end = self.0.get()?.socket.local_addr()?;
+        Some(format!("{} {}", end.ip().to_canonical(), end.port()))
+    }
+
     /// Whether it belongs to this process.
     pub fn is_ours(&self) -> bool {
         self.0.get().is_some()

@@ -139,6 +139,11 @@ impl PollSocket {
         self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// This end's address; `None` for a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket().ok()?.local_addr().ok()?.as_socket()
+    }
+
     /// Whether all written bytes were accepted by the socket.
     pub fn is_flushed(&self) -> bool {
         !self.write_blocked.load(Ordering::Relaxed)
