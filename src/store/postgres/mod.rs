@@ -142,7 +142,6 @@ const UPDATE: &str = concat!(update!(), durably!());
 /// The save of an intent: its transaction does not wait for the disk.
 const UPDATE_INTENT: &str = concat!(update!(), "set_config('synchronous_commit', 'off', true)");
 
-
 /// Rows as columns, `$2` to `$8`.
 macro_rules! rows {
     () => {
@@ -285,13 +284,7 @@ impl PostgresStore {
     /// Writes a row by compare-and-swap, with one of the statements above: the stored version must
     /// be `replaced`. If an earlier attempt lost its response, an identical stored row counts as
     /// written.
-    fn put(
-        &self,
-        statement: &str,
-        row: &Row,
-        replaced: u64,
-        deadline: &Deadline,
-    ) -> Result<bool> {
+    fn put(&self, statement: &str, row: &Row, replaced: u64, deadline: &Deadline) -> Result<bool> {
         let (client_id, version, document) =
             (self.seal.client_id(), row.version.cast_signed(), &row.document[..]);
         let replaced = replaced.cast_signed();
