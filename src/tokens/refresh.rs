@@ -120,9 +120,9 @@ fn is_impatience(error: &Error) -> bool {
 }
 
 impl Tokens {
-    /// Returns a token that satisfies `want`, renewed by this caller or another, and the record that
-    /// a refresh has saved. Runs once at a time per resource among all processes that share the
-    /// store. `read` is the record if the caller has just read it.
+    /// Returns a token that satisfies `want`, renewed by this caller or another, and the record
+    /// that a refresh has saved. Runs once at a time per resource among all processes that share
+    /// the store. `read` is the record if the caller has just read it.
     pub(super) fn renew(
         &self,
         resource_id: &str,

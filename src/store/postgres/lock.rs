@@ -11,12 +11,12 @@
 //! - in any case after `timeouts.totalMs` plus 30 seconds (`idle_in_transaction_session_timeout`).
 //!
 //! A pooler with few connections can deadlock: each holder occupies one connection and each waiter
-//! needs one, so that no holder can save. A client that gets a lock through a pooler therefore first
-//! checks that a statement completes, and otherwise releases the lock. From then on it tries the
-//! lock without
-//! waiting, and only together with one slot of a semaphore that all clients share. The semaphore's
-//! size is halved after each failure, down to one slot. The holder then needs two connections, or
-//! three if a location's refresh also refreshes its company's token.
+//! needs one, so that no holder can save. A client that gets a lock through a pooler therefore
+//! first checks that a statement completes, and otherwise releases the lock. From then on it tries
+//! the lock without waiting, and only together with one slot of a semaphore that all clients share.
+//! The semaphore's size is halved after each failure, down to one slot. The holder then needs two
+//! connections, or three if a location's refresh also refreshes its company's token. If the server
+//! sees the client's own address and port, there is no pooler in between.
 //!
 //! A holder that loses its connection may believe that it still holds the lock. This is safe: its
 //! save is a compare-and-swap.

@@ -7,8 +7,8 @@
 //! end every wait: for the pool, name resolution, a connection, or a response.
 //!
 //! A successful save is on the server's disk, even if `synchronous_commit` is off for the role or
-//! the server. Replaced and removed rows disappear at the next vacuum, and later from the WAL and
-//! backups; sealing protects them until then.
+//! the server; an intent need not be. Replaced and removed rows disappear at the next vacuum, and
+//! later from the WAL and backups; sealing protects them until then.
 
 mod address;
 mod connection;
