@@ -134,10 +134,11 @@ impl Connection {
         !*is_broken
     }
 
-    /// This end's IP address and port, separated by a space; `None` on a Unix socket.
-    pub fn local_end(&self) -> Option<String> {
-        let end = self.0.get()?.socket.local_addr()?;
-        Some(format!("{} {}", end.ip().to_canonical(), end.port()))
+    /// The IP address and port of both ends, its own first; `None` on a Unix socket.
+    pub fn ends(&self) -> Option<String> {
+        let ends = self.0.get()?.socket.ends()?;
+        let [own, server] = ends.map(|end| format!("{} {}", end.ip().to_canonical(), end.port()));
+        Some(format!("{own} {server}"))
     }
 
     /// Whether it belongs to this process.

@@ -15,8 +15,8 @@
 //! first checks that a statement completes, and otherwise releases the lock. From then on it tries
 //! the lock without waiting, and only together with one slot of a semaphore that all clients share.
 //! The semaphore's size is halved after each failure, down to one slot. The holder then needs two
-//! connections, or three if a location's refresh also refreshes its company's token. If the server
-//! sees the client's own address and port, there is no pooler in between.
+//! connections, or three if a location's refresh also refreshes its company's token. If client and
+//! server see the same addresses and ports, there is no pooler in between.
 //!
 //! A holder that loses its connection may believe that it still holds the lock. This is safe: its
 //! save is a compare-and-swap.
@@ -204,21 +204,22 @@ fn take(
                 set_config('tcp_keepalives_count', '3', true), \
                 set_config('tcp_user_timeout', '9000', true); \
          {locks}SELECT current_setting('transaction_read_only') || ' ' || \
-         coalesce(host(inet_client_addr()) || ' ' || inet_client_port(), '')",
+         coalesce(host(inet_client_addr()) || ' ' || inet_client_port() || ' ' || \
+         host(inet_server_addr()) || ' ' || inet_server_port(), '')",
         lock_timeout.as_millis(),
         idle_limit.as_millis(),
     );
     let rows = connection.run(until, async |client| client.simple_query(&batch).await)?;
     // The last row.
     let answer = rows.iter().rev().find_map(|row| first_column(std::slice::from_ref(row)));
-    let (read_only, client) = answer.and_then(|answer| answer.split_once(' ')).unwrap_or_default();
+    let (read_only, ends) = answer.and_then(|answer| answer.split_once(' ')).unwrap_or_default();
     // A standby grants advisory locks as well, but independently of the primary.
     if read_only != "off" {
         connection.mark_broken();
         return Err(PgError::read_only());
     }
-    // The server sees this connection's own end, not that of a pooler.
-    Ok(connection.local_end().is_some_and(|end| end == client))
+    // A pooler's own connection to the server has other ends.
+    Ok(connection.ends().is_some_and(|own| own == ends))
 }
 
 /// The advisory lock key of a resource: 64 bits of a digest, so that two resources collide with a

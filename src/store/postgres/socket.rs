@@ -139,9 +139,10 @@ impl PollSocket {
         self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// This end's address; `None` for a Unix socket.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.socket().ok()?.local_addr().ok()?.as_socket()
+    /// The addresses of both ends, its own first; `None` for a Unix socket.
+    pub fn ends(&self) -> Option<[SocketAddr; 2]> {
+        let socket = self.socket().ok()?;
+        Some([socket.local_addr().ok()?.as_socket()?, socket.peer_addr().ok()?.as_socket()?])
     }
 
     /// Whether all written bytes were accepted by the socket.
