@@ -1,4 +1,4 @@
-"""Counts instructions of C programs with valgrind's callgrind, and their system calls with strace."""
+"""Counts instructions of C programs with valgrind's callgrind, and system calls with strace."""
 
 import os
 import re

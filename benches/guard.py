@@ -137,7 +137,7 @@ def judge(counts, file, here):
                     "--update, and commit the file."
                 )
             elif comparable and change < -ROOM:
-                print("  note: fewer than in the file. Update it: python3 benches/guard.py --update")
+                print("  note: fewer than in the file: python3 benches/guard.py --update")
     if others:
         print(f"  note: counted in another environment ({'; '.join(others)}).")
     return good
