@@ -127,11 +127,12 @@ fn workers(server: &Server) {
             client.token_refresh(id).unwrap();
         }
         let account = || -> Vec<f64> {
-            let sql = "SELECT wal_bytes || ' ' || wal_sync || ' ' || (SELECT sum(xact_commit)
-                FROM pg_stat_database) || ' ' || (SELECT count(*) FROM pg_stat_activity
-                WHERE backend_type = 'client backend') FROM pg_stat_wal";
-            // The sessions report their statistics once a second.
-            std::thread::sleep(Duration::from_secs(2));
+            let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0') || ' ' || wal_sync || ' ' ||
+                (SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database) || ' ' ||
+                (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+                FROM pg_stat_wal";
+            // An idle session reports its statistics after ten seconds.
+            std::thread::sleep(Duration::from_secs(12));
             database.sql(sql).split_whitespace().map(|one| one.parse().unwrap()).collect()
         };
         let before = account();
