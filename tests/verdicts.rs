@@ -659,7 +659,7 @@ fn dead_grant_is_never_sent_again_and_is_replaced_by_a_new_consent() {
 #[test]
 fn refusal_of_the_refresh_token_in_any_form_lets_a_location_be_minted() {
     for (status, body) in [
-        (401, json!({"error": "UnAuthorized!", "message": "Invalid grant: refresh token is invalid"})),
+        (401, json!({"error": "UnAuthorized!", "message": "Invalid grant: refresh token invalid"})),
         (400, json!({"error": {"code": "INVALID_GRANT", "message": "refresh token is invalid"}})),
         (400, json!({"statusCode": 400, "message": {"error": "invalid_grant"}})),
     ] {
