@@ -379,12 +379,7 @@ mod tests {
             (400, r#"{"message":{"error":"invalid_grant"}}"#, ReauthorizationRequired, false),
             (400, r#"{"message":"Invalid grant_type","error":"x"}"#, InvalidRequest, false),
             (400, r#"{"message":"Invalid grant type: refresh"}"#, InvalidRequest, false),
-            (
-                400,
-                r#"{"error":{},"message":"Location is not active"}"#,
-                LocationInactive,
-                false,
-            ),
+            (400, r#"{"error":{},"message":"Location is not active"}"#, LocationInactive, false),
             (
                 400,
                 r#"{"statusCode":400,"message":"Location is not active"}"#,
