@@ -513,7 +513,7 @@ impl Database {
                  locations are minted again. Without a backup, remove the file and let the users \
                  consent again"
             }
-            // The statements are constant, so the tables are those of another program.
+            // The statements are constant, so another program made the tables.
             _ if is_sql_error(error) => {
                 retryable = false;
                 "set store.path to a file of its own: another program uses this database"

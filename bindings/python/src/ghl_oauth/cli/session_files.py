@@ -235,7 +235,7 @@ class _Finder:
 
         Args:
             value: The value.
-            place: Where it is, for messages.
+            place: The file and the place in it, for messages.
             owner: The ID under which it is stored.
             app: The app for which it is stored.
             around: ``userType``, ``companyId`` and ``locationId`` of the enclosing objects.
@@ -352,8 +352,8 @@ def _text(value: Mapping[str, Any], *keys: str) -> str | None:
 def _owner_around(around: Mapping[str, str], value: Mapping[str, Any]) -> Mapping[str, str]:
     """The user type, company and location that the objects around a token name.
 
-    An object that names a company or location is the owner of what it contains; from the objects
-    around it only the company still holds.
+    The nearest object that names a company or location decides; only the company is inherited from
+    objects around it.
     """
     kind = _text(value, "userType", "user_type")
     found = {"userType": kind} if kind in ("Company", "Location") else {}
