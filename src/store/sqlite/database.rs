@@ -678,7 +678,6 @@ fn longest_pause(tries: u32) -> Duration {
     MAX_PAUSE.min(Duration::from_micros(100) * (1 << tries.min(5)))
 }
 
-/// Creates the file for one user only. SQLite creates its side files with the same mode and owner.
 /// `SQLITE_ERROR`: a statement that does not fit the tables.
 fn is_sql_error(error: &rusqlite::Error) -> bool {
     match error {
@@ -689,6 +688,7 @@ fn is_sql_error(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Creates the file for one user only. SQLite creates its side files with the same mode and owner.
 fn create_file(path: &Path) -> Result<()> {
     // Closing any descriptor of a file drops this process's SQLite locks on it. An existing file is
     // therefore not opened, and no other thread uses the database meanwhile.
