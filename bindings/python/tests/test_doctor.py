@@ -264,10 +264,14 @@ class DeadDatabaseTest(DoctorCase):
     @unittest.skipUnless(hasattr(os, "mkfifo"), "needs pipes and symbolic links")
     def test_path_that_is_no_file_is_diagnosed(self) -> None:
         database = self.folder / "tokens.db"
-        for make, words in (
-            (lambda: os.mkfifo(database), "is not a regular file"),
-            (lambda: database.symlink_to(database), "symbolic links"),
-        ):
+
+        def pipe() -> None:
+            os.mkfifo(database)
+
+        def loop() -> None:
+            database.symlink_to(database)
+
+        for make, words in ((pipe, "is not a regular file"), (loop, "symbolic links")):
             make()
             with self.subTest(words):
                 self.assertIn(words, self.run_cli("doctor").stdout)
