@@ -397,6 +397,7 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Option<Error> {
         match &record.standing {
+            Standing::Good if record.token.is_private_integration() => Some(private_integration()),
             Standing::Good => None,
             // An explicit refresh ignores the hold.
             Standing::Inactive { .. } if want == Want::Now => None,
@@ -836,6 +837,16 @@ fn replaced(mut record: Record, token: Token) -> Record {
     record.intent = None;
     record.last_failure = None;
     record
+}
+
+/// Only a person can renew a private integration token: neither a refresh nor a mint replaces it.
+fn private_integration() -> Error {
+    Error::new(Status::InvalidRequest, "a private integration token cannot be refreshed")
+        .with_help(
+            "keep using it; if the API rejects it, import the current one from the account's \
+             settings",
+        )
+        .with_retryable(false)
 }
 
 fn reauthorization_required(reason: &str) -> Error {

@@ -153,7 +153,7 @@ def _disk(path: Path) -> Iterator[Check]:
             "move it to a local disk",
         )
     for place in (path, folder):
-        if place.exists() and not os.access(place, os.W_OK):
+        if os.path.exists(place) and not os.access(place, os.W_OK):
             yield Check(
                 "store", "problem", f"{place} is not writable", "grant this user write permission"
             )
@@ -195,7 +195,9 @@ def _owners(path: Path) -> Iterator[Check]:
     files = [Path(f"{path}-wal"), Path(f"{path}-shm"), locks_folder]
     with contextlib.suppress(OSError):
         files += locks_folder.iterdir()
-    denied = [file for file in files if file.exists() and not os.access(file, os.R_OK | os.W_OK)]
+    denied = [
+        file for file in files if os.path.exists(file) and not os.access(file, os.R_OK | os.W_OK)
+    ]
     if denied:
         more = f" and {len(denied) - 1} more" if len(denied) > 1 else ""
         yield Check(
@@ -268,7 +270,7 @@ def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
     if reason in ("database disk image is malformed", "file is not a database"):
         kind = "is not an SQLite database" if reason.startswith("file") else f"is damaged: {reason}"
         return Check("store", "problem", f"the database {path} {kind}", error.help)
-    if re.match(r"(?:table|index) \w+ already exists", reason):
+    if re.match(r"(?:table|index) \w+ already exists|no such (?:table|column): ", reason):
         return Check(
             "store",
             "problem",
@@ -376,7 +378,7 @@ def _file_system(path: Path) -> str | None:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     lines = [line.split() for line in mounts.splitlines()]
     holding = [
         (len(line[1]), line[2]) for line in lines if Path(line[1]) in (place, *place.parents)
