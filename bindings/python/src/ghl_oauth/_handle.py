@@ -5,28 +5,29 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import json
 import os
 import threading
 import weakref
-from collections.abc import Mapping
 from ctypes import byref, c_size_t, c_void_p, create_string_buffer
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable
 
 from . import _boundary
-from ._boundary import OK, encode, encode_id, progress_callback
+from ._boundary import OK, encode, encode_id, parse, progress_callback
 from ._callback import callback, free_client, settle
 from ._companion import companion
 from ._interrupt import current_scope, interruptible
 from ._library import EventCallback, ProgressCallback, library
-from ._names import Names
 from .errors import GhlError, InvalidArgument, StoreError
 
+TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Callable
+
+    from ._names import Names
     from .store import Store
 
-Listener = Callable[[Mapping[str, Any]], None]
+    Listener = Callable[[Mapping[str, Any]], None]
 
 _BUFFER_TOO_SMALL = 20
 
@@ -78,7 +79,7 @@ class Handle:
         self,
         function: Callable[..., int],
         *arguments: Any,
-        read: Callable[[bytes], Any] = json.loads,
+        read: Callable[[bytes], Any] = parse,
     ) -> Any:
         """Calls :func:`_boundary.call` with this client as the first argument."""
         return _boundary.call(function, self._pointer, *arguments, read=read, names=self.names)
@@ -88,7 +89,7 @@ class Handle:
         function: Callable[..., int],
         params: Mapping[str, Any],
         *before: Any,
-        read: Callable[[bytes], Any] = json.loads,
+        read: Callable[[bytes], Any] = parse,
     ) -> Any:
         """Calls a function with parameters. It may wait, and can be interrupted.
 
@@ -213,7 +214,7 @@ class Handle:
                 handle = reference()
                 listener = handle._listener if handle else None
                 if listener is not None:
-                    listener(json.loads(event))
+                    listener(parse(event))
 
             self._event_callback = callback(EventCallback, on_event)
             library.ghl_client_on_event(self._pointer, self._event_callback, None)
@@ -255,7 +256,7 @@ class StoreHandle(Handle):
         self,
         function: Callable[..., int],
         *arguments: Any,
-        read: Callable[[bytes], Any] = json.loads,
+        read: Callable[[bytes], Any] = parse,
     ) -> Any:
         return self._guarded(partial(super().call, function, *arguments, read=read))
 

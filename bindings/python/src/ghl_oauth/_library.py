@@ -21,7 +21,10 @@ from ctypes import (
     c_void_p,
     pythonapi,
 )
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Any
 
 ABI_VERSION = 1
 """The oldest ``ghl_abi_version()`` that these bindings can use."""
