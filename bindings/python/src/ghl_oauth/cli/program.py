@@ -211,7 +211,7 @@ def make_parser(only: Command | None = None) -> argparse.ArgumentParser:
         only: The only command that it knows. Default: every command.
     """
     # Accepted before and after the command; a default after it must not override an earlier value.
-    general = _Parser(add_help=False)
+    general = _Parser(add_help=False, formatter_class=_Formatter)
     absent = argparse.SUPPRESS
     general.add_argument("--config", metavar="FILE", default=absent, help="the configuration file")
     general.add_argument(

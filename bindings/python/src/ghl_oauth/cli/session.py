@@ -124,8 +124,7 @@ class Session:
         ]
 
     def _unsaved(self) -> int:
-        count: int = self.client.stats()["tokens"]["unsaved"]
-        return count
+        return self.client._open().unsaved()
 
     def _offer(self, client: Client) -> None:
         until, pause = time.monotonic() + _PATIENCE, 0.1
