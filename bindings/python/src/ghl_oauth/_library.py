@@ -11,6 +11,7 @@ from ctypes import (
     CDLL,
     CFUNCTYPE,
     POINTER,
+    PyDLL,
     Structure,
     c_char_p,
     c_int32,
@@ -187,6 +188,9 @@ def _check_interpreter() -> None:
 
 _check_interpreter()
 library = _load(_path())
+# The same library for functions that never wait and never call back: the GIL is kept, because
+# releasing it takes as long as such a function, and hands it to another thread.
+with_gil = PyDLL(library._name, handle=library._handle)
 
 
 def library_version() -> str:
