@@ -12,7 +12,7 @@ from ctypes import byref, c_size_t, c_void_p, create_string_buffer
 from functools import partial
 
 from . import _boundary
-from ._boundary import OK, encode, encode_id, parse, progress_callback
+from ._boundary import encode, encode_id, parse, progress_callback
 from ._callback import callback, free_client, settle
 from ._companion import companion
 from ._interrupt import current_scope, interruptible
