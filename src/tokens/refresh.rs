@@ -127,7 +127,7 @@ impl Tokens {
         waits: &Deadline,
     ) -> Result<Secret> {
         if want == Want::Fresh
-            && let Some(token) = self.with_fresh(resource_id, Secret::clone)
+            && let Some(token) = self.with_fresh(resource_id, Secret::copy_of)
         {
             // The previous flight completed after the caller had checked the cache.
             return Ok(token);
