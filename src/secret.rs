@@ -17,6 +17,7 @@ type Text = Arc<str>;
 type Text = Arc<zeroize::Zeroizing<Box<str>>>;
 
 impl Secret {
+    /// A secret with this text.
     pub fn new(text: String) -> Secret {
         #[cfg(feature = "wiping-allocator")]
         return Secret(text.into());
