@@ -435,6 +435,30 @@ mod tests {
     }
 
     #[test]
+    fn entry_has_the_times_and_the_token_whether_or_not_the_token_is_shared() {
+        let cache = TokenCache::new();
+        let secret = Secret::new("secret".to_owned());
+        let short_life = Duration::from_millis(300);
+        for shared in [false, true] {
+            for id in ["", "location", &"i".repeat(255), &"i".repeat(300)] {
+                let cached = CachedToken::new(secret.clone(), Some("one"), short_life, HOUR);
+                cache.publish(id, if shared { cached.shared() } else { cached }, None);
+                assert_eq!(held(&cache, id).as_deref(), Some("secret"));
+                assert!(cache.with_fresh(id, short_life, |_| ()).is_none());
+                assert!(cache.unexpired(id, short_life).unwrap().matches("secret"));
+                assert_eq!(cache.left(id, &secret, short_life), Some(HOUR - short_life));
+                assert_eq!(cache.left(id, &Secret::new("other".into()), short_life), None);
+                assert_eq!(cache.unexpired_for(id, HOUR), None);
+                assert!(cache.is_first_failure(id));
+            }
+            assert_eq!(cache.len(), 4);
+        }
+        let too_long = "i".repeat(1 << 16);
+        cache.publish(&too_long, token("secret".into()), None);
+        assert!(!cache.contains(&too_long) && cache.len() == 4);
+    }
+
+    #[test]
     fn forgetting_a_company_leaves_the_tokens_of_other_companies() {
         let cache = TokenCache::new();
         for (id, company) in [
