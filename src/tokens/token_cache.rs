@@ -78,40 +78,57 @@ impl CachedToken {
 }
 
 /// A cached token with its ID.
-struct Entry {
-    /// The times, the failures, the company, the length of the ID, the ID and the token, in one
-    /// block of memory: the first access to each block in a large cache waits for the memory.
-    bytes: Box<[u8]>,
-    /// The token, if the store holds it in memory as well: then `bytes` ends with the ID.
-    shared: Option<Secret>,
+enum Entry {
+    /// The head and the token in one block of memory: the first access to each block in a large
+    /// cache waits for the memory.
+    Own(Box<[u8]>),
+    /// A token that the store holds in memory as well.
+    Shared(Box<SharedEntry>),
 }
 
+struct SharedEntry {
+    access_token: Secret,
+    head: [u8; HEADER + MAX_SHARED_ID],
+}
+
+/// The head of an entry: the times, the failures, the company, the length of the ID; then the ID.
+const HEADER: usize = 18;
 const FAILURES: usize = 12;
 const COMPANY: usize = 13;
 const ID_LENGTH: usize = 16;
-const HEADER: usize = 18;
+
+/// The longest ID of a shared entry, in bytes. The API's IDs have 20.
+const MAX_SHARED_ID: usize = 22;
 
 type Header = [u8; HEADER];
 
 impl Entry {
     /// `None` if the ID is too long for an entry. The longest valid one has 255 bytes.
     fn new(resource_id: &str, cached: &CachedToken) -> Option<Entry> {
-        let id_length = u16::try_from(resource_id.len()).ok()?;
-        let token = if cached.is_shared { "" } else { cached.access_token.expose() };
-        let mut bytes = Vec::with_capacity(HEADER + resource_id.len() + token.len());
-        bytes.extend_from_slice(&cached.times.fresh_until.to_le_bytes());
-        bytes.extend_from_slice(&cached.times.valid_for_ms.to_le_bytes());
-        bytes.push(cached.failures);
-        bytes.extend_from_slice(&cached.company);
-        bytes.extend_from_slice(&id_length.to_le_bytes());
-        bytes.extend_from_slice(resource_id.as_bytes());
-        bytes.extend_from_slice(token.as_bytes());
-        let shared = cached.is_shared.then(|| cached.access_token.clone());
-        Some(Entry { bytes: bytes.into_boxed_slice(), shared })
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(&cached.times.fresh_until.to_le_bytes());
+        header[8..FAILURES].copy_from_slice(&cached.times.valid_for_ms.to_le_bytes());
+        header[FAILURES] = cached.failures;
+        header[COMPANY..ID_LENGTH].copy_from_slice(&cached.company);
+        let id = resource_id.as_bytes();
+        header[ID_LENGTH..].copy_from_slice(&u16::try_from(id.len()).ok()?.to_le_bytes());
+        if cached.is_shared && id.len() <= MAX_SHARED_ID {
+            let mut head = [0; HEADER + MAX_SHARED_ID];
+            head[..HEADER].copy_from_slice(&header);
+            head[HEADER..HEADER + id.len()].copy_from_slice(id);
+            let access_token = cached.access_token.clone();
+            return Some(Entry::Shared(Box::new(SharedEntry { access_token, head })));
+        }
+        let token = cached.access_token.expose().as_bytes();
+        Some(Entry::Own([&header[..], id, token].concat().into_boxed_slice()))
     }
 
     fn header(&self) -> &Header {
-        self.bytes.first_chunk().unwrap_or_else(|| unreachable!("every entry has a header"))
+        let head = match self {
+            Entry::Own(bytes) => bytes.first_chunk(),
+            Entry::Shared(shared) => shared.head.first_chunk(),
+        };
+        head.unwrap_or_else(|| unreachable!("every entry has a header"))
     }
 
     fn times(&self) -> Times {
@@ -130,21 +147,24 @@ impl Entry {
         &self.header()[COMPANY..ID_LENGTH]
     }
 
-    /// The ID, and the token unless it is shared.
-    fn texts(&self) -> (&[u8], &[u8]) {
+    /// The end of the ID in the block.
+    fn id_end(&self) -> usize {
         let header = self.header();
-        let id_length = u16::from_le_bytes([header[ID_LENGTH], header[ID_LENGTH + 1]]);
-        self.bytes[HEADER..].split_at(id_length.into())
+        HEADER + usize::from(u16::from_le_bytes([header[ID_LENGTH], header[ID_LENGTH + 1]]))
     }
 
     fn id(&self) -> &[u8] {
-        self.texts().0
+        let block = match self {
+            Entry::Own(bytes) => &bytes[..],
+            Entry::Shared(shared) => &shared.head,
+        };
+        &block[HEADER..self.id_end()]
     }
 
     fn access_token(&self) -> &[u8] {
-        match &self.shared {
-            Some(access_token) => access_token.expose().as_bytes(),
-            None => self.texts().1,
+        match self {
+            Entry::Own(bytes) => &bytes[self.id_end()..],
+            Entry::Shared(shared) => shared.access_token.expose().as_bytes(),
         }
     }
 }
@@ -153,9 +173,11 @@ impl Drop for Entry {
     /// Clears the bytes first: zeroize then overwrites them in one piece as spare capacity instead
     /// of byte by byte.
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes).into_vec();
-        bytes.clear();
-        bytes.zeroize();
+        if let Entry::Own(bytes) = self {
+            let mut bytes = std::mem::take(bytes).into_vec();
+            bytes.clear();
+            bytes.zeroize();
+        }
     }
 }
 
@@ -453,6 +475,7 @@ mod tests {
             }
             assert_eq!(cache.len(), 4);
         }
+        assert_eq!(size_of::<Entry>(), 2 * size_of::<usize>());
         let too_long = "i".repeat(1 << 16);
         cache.publish(&too_long, token("secret".into()), None);
         assert!(!cache.contains(&too_long) && cache.len() == 4);
