@@ -16,13 +16,23 @@ type Text = Arc<str>;
 #[cfg(not(feature = "wiping-allocator"))]
 type Text = Arc<zeroize::Zeroizing<Box<str>>>;
 
+#[cfg(feature = "wiping-allocator")]
+fn text_of(text: String) -> Text {
+    text.into()
+}
+
+#[cfg(not(feature = "wiping-allocator"))]
+fn text_of(text: String) -> Text {
+    use zeroize::Zeroizing;
+
+    let text = Zeroizing::new(text);
+    Arc::new(Zeroizing::new(text.as_str().into()))
+}
+
 impl Secret {
     /// A secret with this text.
     pub fn new(text: String) -> Secret {
-        #[cfg(feature = "wiping-allocator")]
-        return Secret(text.into());
-        #[cfg(not(feature = "wiping-allocator"))]
-        Secret(Arc::new(zeroize::Zeroizing::new(zeroize::Zeroizing::new(text).as_str().into())))
+        Secret(text_of(text))
     }
 
     /// A copy of a secret of which only the bytes are at hand.

@@ -288,9 +288,8 @@ impl TokenCache {
         uptime: Duration,
     ) -> Option<Duration> {
         let shard = self.read(resource_id);
-        let entry = shard
-            .get(resource_id)
-            .filter(|entry| access_token.matches(entry.access_token()))?;
+        let entry =
+            shard.get(resource_id).filter(|entry| access_token.matches(entry.access_token()))?;
         let valid_until = entry.times().valid_until();
         Some(Duration::from_millis(valid_until.saturating_sub(milliseconds(uptime))))
     }
@@ -427,7 +426,9 @@ mod tests {
     }
 
     fn held(cache: &TokenCache, resource_id: &str) -> Option<String> {
-        cache.with_fresh(resource_id, Duration::ZERO, |token| String::from_utf8(token.to_vec()).unwrap())
+        cache.with_fresh(resource_id, Duration::ZERO, |token| {
+            String::from_utf8(token.to_vec()).unwrap()
+        })
     }
 
     #[test]

@@ -198,7 +198,7 @@ class Handle:
         except IndexError:
             scratch = _scratch(_USUAL_TOKEN_SIZE)
         buffer, length, buffer_out, length_out, size = scratch
-        # The length is still that of the last token, which is usually enough.
+        # The length of the last token is usually enough.
         status = _access_token_try_into(self._argument, resource, buffer_out, length_out)
         if status:
             required, length.value = length.value, size
