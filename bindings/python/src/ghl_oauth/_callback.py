@@ -13,6 +13,7 @@ from threading import get_ident
 
 from ._companion import companion
 from ._library import library
+from ._logger import logger
 
 TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
@@ -76,8 +77,6 @@ def callback(
 def _report(error: BaseException) -> None:
     """Logs an exception that no call will raise. The log's own exceptions must not reach C."""
     try:
-        from ._log import logger  # imported here because it imports this module
-
         found = logger()
         if found is not None:
             found.error(

@@ -7,16 +7,15 @@ The fields at the end of a message, ``key=value`` or ``key="JSON string"``, are 
 from __future__ import annotations
 
 import atexit
-import sys
 
 from ._callback import callback
 from ._lazy_module import LazyModule
 from ._library import LogCallback, library
+from ._logger import logger
 
 TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
     import json
-    import logging
     import re
     from typing import Any
 else:
@@ -29,24 +28,6 @@ _LEVELS = {1: 40, 2: 30, 3: 20, 4: _DEBUG, _TRACE: 5}
 
 _FIELD = r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"=]+)'
 _FIELDS = rf"(?:{_FIELD})+$"
-
-_found: logging.Logger | None = None
-
-
-def logger() -> logging.Logger | None:
-    """The logger. None if the program has not imported :mod:`logging`, and so logs nothing.
-
-    This package does not import it then, because that is slow.
-    """
-    global _found
-    if _found is None and "logging" in sys.modules:
-        import logging
-
-        found = logging.getLogger("ghl_oauth")
-        # Prints nothing in programs that do not configure logging.
-        found.addHandler(logging.NullHandler())
-        _found = found
-    return _found
 
 
 def fields(message: str) -> dict[str, Any]:
