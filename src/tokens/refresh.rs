@@ -132,7 +132,7 @@ impl Tokens {
         (deadline, waits): (&Deadline, &Deadline),
     ) -> Result<(Secret, Option<Record>)> {
         if want == Want::Fresh
-            && let Some(token) = self.with_fresh(resource_id, Secret::clone)
+            && let Some(token) = self.with_fresh(resource_id, Secret::copy_of)
         {
             // The previous flight completed after the caller had checked the cache.
             return Ok((token, None));

@@ -460,5 +460,5 @@ class WebhookKeysTest(DoctorCase):
             (["00" * 32], "warning"),
         ):
             document = {"store": {"kind": "memory"}, "webhook": {"ed25519PublicKeys": keys}}
-            check = setup.webhooks(Configuration(Path("c.json"), document, "c.json", ()))
+            check = setup.webhooks(Configuration("c.json", document, "c.json", ()))
             self.assertEqual(check.outcome, outcome, keys)

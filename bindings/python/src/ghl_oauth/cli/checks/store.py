@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -49,12 +47,11 @@ _DAMAGED_HELP = (
 
 # Run by a separate program, since a second SQLite in the process of a client would drop its locks.
 _INSPECTION = """
-import json, sqlite3, sys
+import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], uri=True, timeout=1)
-version = connection.execute("PRAGMA user_version").fetchone()[0]
 tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
 damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-print(json.dumps({"version": version, "tables": tables, "damage": damage}))
+sys.stdout.buffer.write("\\0".join([damage, *tables]).encode())
 """
 _INSPECTED = 32 * 1024 * 1024
 """The largest database that is inspected for damage, in bytes."""
@@ -233,34 +230,36 @@ def _contents(path: Path) -> Iterator[Check]:
     embedded = not sys.executable or getattr(sys, "frozen", False)
     if embedded or not 0 < size_now <= _INSPECTED:
         return
+    import subprocess  # imported here because it is slow
+
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         ended = subprocess.run(
-            [sys.executable, "-I", "-c", _INSPECTION, uri],
+            [sys.executable, "-I", "-S", "-c", _INSPECTION, uri],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=3,
             check=False,
         )
-        inspected = json.loads(ended.stdout) if ended.returncode == 0 else {}
+        damage, *tables = ended.stdout.decode().split("\0")
     except (OSError, subprocess.SubprocessError, ValueError):
         return  # The library reports what is wrong.
-    damage = str(inspected.get("damage", "ok"))
+    if ended.returncode != 0:
+        return
     if damage != "ok":
         yield Check(
             "store", "problem", f"the database {path} is damaged: {short(damage)}", _DAMAGED_HELP
         )
         return
-    tables = {str(table) for table in inspected.get("tables", ())}
-    foreign = sorted(table for table in tables - _TABLES if not table.startswith("sqlite_"))
+    foreign = sorted(table for table in set(tables) - _TABLES if not table.startswith("sqlite_"))
     if foreign:
         yield Check(
             "store",
-            "warning" if tables >= _TABLES else "problem",
+            "warning" if _TABLES.issubset(tables) else "problem",
             f"the database {path} belongs to another program: it has the tables {names(foreign)}",
             "set store.path to a file of its own; if it holds tokens, first "
             "`ghl-oauth export` and then `ghl-oauth import` them",
-            None if tables >= _TABLES else status.USAGE,
+            None if _TABLES.issubset(tables) else status.USAGE,
         )
 
 
