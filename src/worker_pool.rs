@@ -189,7 +189,7 @@ fn run_worker<T>(
     work: &impl Fn() -> Option<T>,
 ) {
     let _scope = panic_scope::enter();
-    let (mut should_continue, mut waiting) = (true, 0);
+    let mut should_continue = true;
     while should_continue {
         let (outcome, messages) =
             deferred_callbacks::capture(|| panic::catch_unwind(AssertUnwindSafe(work)));
@@ -216,10 +216,7 @@ fn run_worker<T>(
             }
         };
         should_continue &= sent;
-        waiting += 1;
-        // Before the queue is full, so that this thread need not wait for the collector.
-        if !waits || waiting == MAX_QUEUED_RESULTS / 4 {
-            waiting = 0;
+        if !waits {
             collector.unpark();
         }
     }
@@ -315,7 +312,7 @@ mod tests {
                 left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
                     .ok()
             };
-            // The collector's timeout is longer than any test may take.
+            // Only the end of the worker, a full queue or a result that may not wait wakes it.
             let results = run_lazily(1, |number| may_wait && *number != 1, work, all).unwrap();
             let numbers: Vec<usize> = results.into_iter().map(|result| result.unwrap()).collect();
             assert_eq!(numbers, (1..=jobs).rev().collect::<Vec<_>>());
