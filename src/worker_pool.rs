@@ -226,7 +226,7 @@ impl<T> Results<T> {
     /// Waits up to `timeout` for the next result, and runs the callbacks that the worker deferred.
     pub fn next(&self, timeout: Duration) -> Received<T> {
         let mut received = self.0.try_recv();
-        if matches!(received, Err(TryRecvError::Empty)) && !timeout.is_zero() {
+        if received.is_err() && !timeout.is_zero() {
             // A worker unparks this thread after it has sent; otherwise the next call receives it.
             thread::park_timeout(timeout);
             received = self.0.try_recv();
