@@ -8,8 +8,8 @@
 #[cfg(test)]
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::thread::{self, Thread};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -58,39 +58,21 @@ pub fn run<T: Send, R>(
     work: impl Fn() -> Option<T> + Sync,
     collect: impl FnOnce(&Results<T>) -> R,
 ) -> Result<R> {
-    run_lazily(workers, |_| false, work, collect)
-}
-
-/// Like [`run`], but a result that `may_wait` does not wake this thread, which takes it together
-/// with the next one or after the timeout of [`Results::next`]. Waking a thread for each result can
-/// take longer than the work itself.
-pub fn run_lazily<T: Send, R>(
-    workers: usize,
-    may_wait: impl Fn(&T) -> bool + Sync,
-    work: impl Fn() -> Option<T> + Sync,
-    collect: impl FnOnce(&Results<T>) -> R,
-) -> Result<R> {
-    let collector = thread::current();
     let (sender, receiver) = sync_channel(MAX_QUEUED_RESULTS);
     #[cfg(test)]
     if let Some(pool) = COOPERATIVE.with_borrow(Option::clone) {
         let senders = std::sync::Mutex::new(vec![sender; workers]);
         pool.run(workers, &|| {
             let sender = senders.lock().ok().and_then(|mut senders| senders.pop());
-            sender.iter().for_each(|sender| run_worker(sender, &collector, &may_wait, &work));
+            sender.iter().for_each(|sender| run_worker(sender, &work));
         });
         return Ok(collect(&Results(receiver)));
     }
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for _ in 0..workers {
-            let (sender, collector) = (sender.clone(), &collector);
-            let (may_wait, work) = (&may_wait, &work);
-            threads.extend(new_thread().spawn_scoped(scope, move || {
-                run_worker(&sender, collector, may_wait, work);
-                drop(sender);
-                collector.unpark();
-            }));
+            let (sender, work) = (sender.clone(), &work);
+            threads.extend(new_thread().spawn_scoped(scope, move || run_worker(&sender, work)));
         }
         drop(sender);
         if threads.is_empty() {
@@ -182,12 +164,7 @@ fn panicked() -> Error {
         .with_sent(true)
 }
 
-fn run_worker<T>(
-    results: &SyncSender<WorkerMessage<T>>,
-    collector: &Thread,
-    may_wait: &impl Fn(&T) -> bool,
-    work: &impl Fn() -> Option<T>,
-) {
+fn run_worker<T>(results: &SyncSender<WorkerMessage<T>>, work: &impl Fn() -> Option<T>) {
     let _scope = panic_scope::enter();
     let mut should_continue = true;
     while should_continue {
@@ -205,39 +182,20 @@ fn run_worker<T>(
                 Some(Err(panicked()))
             }
         };
-        let waits = messages.is_empty()
-            && matches!(&result, Some(Ok(result)) if should_continue && may_wait(result));
-        let (sent, waits) = match results.try_send((result, messages)) {
-            Ok(()) => (true, waits),
-            Err(TrySendError::Disconnected(_)) => (false, false),
-            Err(TrySendError::Full(message)) => {
-                collector.unpark();
-                (results.send(message).is_ok(), waits)
-            }
-        };
-        should_continue &= sent;
-        if !waits {
-            collector.unpark();
-        }
+        should_continue &= results.send((result, messages)).is_ok();
     }
 }
 
 impl<T> Results<T> {
     /// Waits up to `timeout` for the next result, and runs the callbacks that the worker deferred.
     pub fn next(&self, timeout: Duration) -> Received<T> {
-        let mut received = self.0.try_recv();
-        if received.is_err() && !timeout.is_zero() {
-            // A worker unparks this thread after it has sent; otherwise the next call receives it.
-            thread::park_timeout(timeout);
-            received = self.0.try_recv();
-        }
-        match received {
+        match self.0.recv_timeout(timeout) {
             Ok((result, messages)) => {
                 messages.into_iter().for_each(deferred_callbacks::run_or_defer);
                 result.map_or(Received::Nothing, Received::Result)
             }
-            Err(TryRecvError::Empty) => Received::Nothing,
-            Err(TryRecvError::Disconnected) => Received::Closed,
+            Err(RecvTimeoutError::Timeout) => Received::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Received::Closed,
         }
     }
 }
@@ -302,21 +260,6 @@ mod tests {
         let (good, bad): (Vec<_>, Vec<_>) = results.unwrap().into_iter().partition(Result::is_ok);
         assert_eq!((good.len(), bad.len()), (99, 1));
         assert_eq!(bad[0].as_ref().unwrap_err().status(), Status::Internal);
-    }
-
-    #[test]
-    fn result_that_may_wait_is_taken_with_the_next_one_that_may_not() {
-        for (jobs, may_wait) in [(10, true), (10 * MAX_QUEUED_RESULTS, true), (1000, false)] {
-            let left = AtomicUsize::new(jobs);
-            let work = || {
-                left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
-                    .ok()
-            };
-            // Only the end of the worker, a full queue or a result that may not wait wakes it.
-            let results = run_lazily(1, |number| may_wait && *number != 1, work, all).unwrap();
-            let numbers: Vec<usize> = results.into_iter().map(|result| result.unwrap()).collect();
-            assert_eq!(numbers, (1..=jobs).rev().collect::<Vec<_>>());
-        }
     }
 
     #[test]

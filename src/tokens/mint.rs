@@ -5,7 +5,6 @@
 //! location both get a valid token, and the store keeps one of them.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,10 +44,6 @@ const MAX_CONSECUTIVE_FAILURES: u32 = 25;
 /// the queue, so that two processes rarely mint for the same location.
 const REFILL_BELOW: usize = 900;
 
-/// After a save that took this long, the only worker no longer saves its tokens itself: its next
-/// request would wait for too long.
-const SLOW_SAVE: Duration = Duration::from_millis(5);
-
 /// The longest wait for a rate limit before the work stops.
 const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(900);
 
@@ -76,8 +71,6 @@ pub struct MintParams {
 enum MintOutcome {
     /// The stored token is not due.
     Fresh,
-    /// A new token, saved by the worker.
-    Saved,
     /// A new token, not yet saved.
     Minted(Box<Record>),
     Failed(String, Error),
@@ -123,12 +116,10 @@ impl<'a> BulkMint<'a> {
             queue,
             company_id: params.company_id,
             force: params.force,
-            saves: AtomicBool::new(workers == 1),
             deadline: &deadline,
         };
-        let tally = worker_pool::run_lazily(
+        let tally = worker_pool::run(
             workers,
-            |outcome| matches!(outcome, MintOutcome::Saved | MintOutcome::Fresh),
             || self.mint_next(&job),
             |results| self.collect_results(&job, results, progress),
         )?;
@@ -155,9 +146,6 @@ impl<'a> BulkMint<'a> {
             Ok(location_id) => {
                 let location_id = location_id?;
                 match self.mint_one(&location_id, job) {
-                    Ok(MintOutcome::Minted(record)) if job.saves.load(Ordering::Relaxed) => {
-                        return Some(self.save(*record, job));
-                    }
                     Ok(outcome) => return Some(outcome),
                     // A mint that ended with the whole call says nothing about the location.
                     Err(error) if !job.is_fatal(&error) => {
@@ -173,16 +161,6 @@ impl<'a> BulkMint<'a> {
         // Stop the other workers before they fail in the same way.
         job.queue.stop(bulk::check(&job.whole).err().unwrap_or(error));
         None
-    }
-
-    /// Saves a token on the worker that minted it.
-    fn save(&self, record: Record, job: &MintJob<impl Fn() -> Deadline>) -> MintOutcome {
-        let began = job.whole.now();
-        if let Err(error) = self.writer.save_and_publish_all(vec![record], &job.whole) {
-            job.queue.stop(error);
-        }
-        job.saves.store(job.whole.now() - began < SLOW_SAVE, Ordering::Relaxed);
-        MintOutcome::Saved
     }
 
     fn mint_one(
@@ -275,9 +253,7 @@ impl<'a> BulkMint<'a> {
                 // Add further results only if they are ready.
                 timeout = Duration::ZERO;
             }
-            if !batch.is_empty()
-                && let Err(error) = self.writer.save_and_publish_all(batch, &job.whole)
-            {
+            if let Err(error) = self.writer.save_and_publish_all(batch, &job.whole) {
                 job.queue.stop(error);
             }
             if let Err(error) = bulk::check(&job.whole) {
@@ -300,9 +276,6 @@ struct MintJob<'a, D> {
     queue: LocationQueue,
     company_id: String,
     force: bool,
-    /// Whether a worker saves its own tokens: with one worker, handing a token over to another
-    /// thread takes longer than a fast save.
-    saves: AtomicBool,
     /// Used only for cancellation and the end of the whole call.
     whole: Deadline,
     deadline: &'a D,
@@ -485,10 +458,6 @@ impl Tally {
     fn count(&mut self, outcome: MintOutcome, batch: &mut Vec<Record>, queue: &LocationQueue) {
         match outcome {
             MintOutcome::Fresh => self.fresh += 1,
-            MintOutcome::Saved => {
-                self.minted += 1;
-                self.in_a_row = 0;
-            }
             MintOutcome::Minted(record) => {
                 self.minted += 1;
                 self.in_a_row = 0;
