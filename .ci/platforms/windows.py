@@ -41,7 +41,7 @@ __declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T length)
 
 # DLLs of every Windows since 8.1. Any other DLL would have to be shipped.
 SYSTEM_DLLS = """
-    advapi32 bcrypt bcryptprimitives crypt32 kernel32 msvcrt ntdll secur32 user32 userenv ws2_32
+    advapi32 bcrypt bcryptprimitives crypt32 kernel32 msvcrt ncrypt ntdll secur32 user32 userenv ws2_32
     api-ms-win-core-synch-l1-2-0
 """.split()
 
