@@ -183,7 +183,8 @@ class Suite:
             arguments.append(f"--test-threads={self.threads}")
         began = time.monotonic()
         status, output = self.execute(program, arguments, PROGRAM_TIMEOUT)
-        verdicts = dict(re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (\w+)", output, re.M))
+        line = re.compile(r"^test (\S+)(?: - should panic)? \.\.\. (\w+)", re.MULTILINE)
+        verdicts = dict(line.findall(output))
         expected = set(names) - {entry.test for entry in left_out}
         # A crash leaves the tests after it without a verdict, and a failure may be one of time.
         broken = [name for name in sorted(expected) if verdicts.get(name) not in ("ok", "ignored")]

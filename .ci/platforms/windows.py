@@ -229,15 +229,13 @@ def run_example(program, emulator, database, prefix):
         raise frame.Failed(f"{program} visited {len(visited)} of 5 locations:\n{output}")
 
 
-def native(result, target, foreign):
+def native(result, foreign):
     """Runs the tests of the C and C++ interfaces with programs for Windows."""
-    variables = {"CARGO_TARGET_DIR": str(target / "native"), "CARGO_PROFILE_DEV_DEBUG": "0"}
-    names = ["c", "cpp", "agency_day"]
-    programs = frame.build("cargo", [f"--test={name}" for name in names], variables)
+    programs = frame.build("cargo", ["--test=c", "--test=cpp", "--test=agency_day"], {})
     deps = Path(programs["c"].executable).parent
     system = PREFIX / "drive_c/windows/system32"
-    gcc_folder = Path(frame.run([GCC + "gcc", "-print-file-name=libgcc_s_seh-1.dll"],
-                                capture_output=True, text=True).stdout.strip()).parent
+    find = [GCC + "gcc", "-print-file-name=libgcc_s_seh-1.dll"]
+    found = frame.run(find, capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "python3.c")
         source.write_text(PYTHON)
@@ -246,7 +244,7 @@ def native(result, target, foreign):
             text = COMPILER.format(native=deps, foreign=foreign, gcc=GCC + gcc, wine=WINE)
             Path(folder, name).write_text(text)
             Path(folder, name).chmod(0o755)
-        folders = [foreign, gcc_folder, "/usr/x86_64-w64-mingw32/lib"]
+        folders = [foreign, Path(found).parent, "/usr/x86_64-w64-mingw32/lib"]
         variables = environment() | {
             "PATH": f"{folder}:{os.environ['PATH']}",
             "WINEPATH": ";".join(f"Z:{path}" for path in folders),
@@ -311,7 +309,7 @@ def main(is_update):
     suite = Suite(result, [WINE], environment() | {"GHL_OAUTH_EMULATOR": f"Z:{emulator}"})
     suite.run(programs, LEFT_OUT)
     frame.step("run the tests of C and C++")
-    native(result, target, built / "deps")
+    native(result, built / "deps")
     frame.step("release build, and its consumers")
     consume(result, cargo, target, emulator)
     return frame.report(NAME, f"run by {wine}", result, is_update)
