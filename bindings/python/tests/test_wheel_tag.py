@@ -15,14 +15,8 @@ from .support import REPOSITORY
 
 HOOK = REPOSITORY / "bindings" / "python" / "hatch_build.py"
 
-try:
-    import elftools  # noqa: F401
-    import hatchling  # noqa: F401
-    import packaging  # noqa: F401
-except ImportError:
-    HAS_BUILD_BACKEND = False
-else:
-    HAS_BUILD_BACKEND = True
+PACKAGES = ("elftools", "hatchling")
+HAS_BUILD_BACKEND = all(map(importlib.util.find_spec, PACKAGES))
 
 ARM64, X86_64 = 0x0100000C, 0x01000007
 BUILD_VERSION, VERSION_MIN_MACOSX, UUID = 0x32, 0x24, 0x1B
@@ -49,14 +43,14 @@ def portable_executable(machine: int) -> bytes:
 
 @unittest.skipUnless(
     HOOK.is_file() and HAS_BUILD_BACKEND,
-    "needs the build hook's packages (pip install hatchling packaging pyelftools)",
+    "needs the build hook's packages (pip install hatchling pyelftools)",
 )
 class WheelTagTest(unittest.TestCase):
     def setUp(self) -> None:
         spec = importlib.util.spec_from_file_location("hatch_build", HOOK)
         assert spec and spec.loader
         self.hook: Any = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.hook)
+        spec.loader.exec_module(self.hook)  # pyright: ignore[reportAttributeAccessIssue]
 
     def tag(self, library: bytes) -> str:
         with tempfile.TemporaryDirectory() as folder:
