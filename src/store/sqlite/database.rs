@@ -697,8 +697,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().canonicalize().unwrap().join("tokens.db");
         let deadline = Deadline::after(Duration::from_secs(60), &Arc::default());
-        let database =
-            Database::open(path, &folder.path().join("locks"), true, &deadline).unwrap();
+        let database = Database::open(path, &folder.path().join("locks"), true, &deadline).unwrap();
         for pragma in ["fullfsync", "checkpoint_fullfsync"] {
             let query = format!("PRAGMA {pragma}");
             let set = |connection: &Connection| {
