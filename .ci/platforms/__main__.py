@@ -9,10 +9,11 @@ writes it.
 
 import sys
 
+import aarch64
 import frame
 import windows
 
-PLATFORMS = {"windows": windows.main}
+PLATFORMS = {"aarch64": aarch64.main, "windows": windows.main}
 
 
 def main(arguments):
