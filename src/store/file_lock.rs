@@ -125,7 +125,12 @@ impl FileLock {
 }
 
 fn open_or_create(path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().write(true).open(path);
+    let mut options = OpenOptions::new();
+    // On Windows, FILE_SHARE_READ and FILE_SHARE_WRITE without FILE_SHARE_DELETE: no process can
+    // remove or rename the file while it is open.
+    #[cfg(windows)]
+    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 1 | 2);
+    let open = || options.clone().write(true).open(path);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened,
@@ -147,7 +152,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Only Unix allows an open file to be removed.
+/// The file was opened so that it cannot be removed.
 #[cfg(not(unix))]
 fn is_same(_: &File, _: &Path) -> bool {
     true

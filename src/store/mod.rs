@@ -16,6 +16,8 @@ mod spent_digests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "sqlite")]
+#[cfg(any(windows, test))]
+mod access_list;
 mod user_only;
 
 use std::ops::RangeInclusive;

@@ -1,7 +1,7 @@
 //! File permissions: on Unix, files and folders are created for one user only (modes 0600 and
 //! 0700): this user, or, if root creates them, the owner of the folder or database, so that a tool
-//! run as root does not lock out the app. On other systems they inherit the permissions of their
-//! folder.
+//! run as root does not lock out the app. On Windows, an access control list names the user, the
+//! system, the administrators, and the accounts that the folder's list names.
 
 #[cfg(unix)]
 mod modes {
@@ -76,23 +76,62 @@ mod modes {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 mod modes {
-    use std::fs::{DirBuilder, File, OpenOptions};
-    use std::io;
+    use std::fs::{DirBuilder, File};
+    use std::io::{ErrorKind, Result};
     use std::path::Path;
 
-    pub fn create_file(path: &Path) -> io::Result<File> {
-        OpenOptions::new().create_new(true).write(true).open(path)
+    use crate::store::access_list::{self, Inherit};
+    use crate::windows::{self, user};
+
+    /// Creates a file, which must not exist, for writing. While it is open, no process can remove
+    /// or rename it.
+    pub fn create_file(path: &Path) -> Result<File> {
+        windows::create_file(path, &list_like(path.parent(), Inherit::No)?)
     }
 
-    pub fn create_folder(path: &Path, _: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).create(path)
+    /// Creates a folder, unless it exists, for the accounts of the file `database` next to it.
+    pub fn create_folder(path: &Path, database: &Path) -> Result<()> {
+        let list = list_like(Some(database), Inherit::Yes)?;
+        match windows::create_folder(path, &list) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if let Some(parent) = path.parent() {
+                    DirBuilder::new().recursive(true).create(parent)?;
+                }
+                windows::create_folder(path, &list)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            created => created,
+        }
     }
 
-    pub fn others_may_read(_: &Path) -> bool {
-        false
+    /// The list of a new file or folder: of this user, and of the accounts that the list of `like`
+    /// names.
+    fn list_like(like: Option<&Path>, inherit: Inherit) -> Result<String> {
+        let like = like.and_then(|like| windows::security(like).ok());
+        Ok(access_list::for_accounts(&user()?, like.as_deref().unwrap_or_default(), inherit))
+    }
+
+    /// Creates the file `path` with the list of `database`, unless it exists; if it exists and more
+    /// accounts may read it, replaces its list.
+    pub fn protect_side_file(path: &Path, database: &Path) -> Result<()> {
+        let list = windows::security(database)?;
+        if access_list::others_may_read(&list) {
+            return Ok(());
+        }
+        match windows::create_file(path, &list) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Err(_) if others_may_read(path) => windows::set_security(path, &list),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn others_may_read(path: &Path) -> bool {
+        windows::security(path).is_ok_and(|list| access_list::others_may_read(&list))
     }
 }
 
+#[cfg(windows)]
+pub use modes::protect_side_file;
 pub use modes::{create_file, create_folder, others_may_read};

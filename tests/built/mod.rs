@@ -22,8 +22,8 @@ pub fn library() -> PathBuf {
     library
 }
 
-/// The emulator program. `cargo test --workspace` builds it; otherwise this function does. The tests
-/// of another platform name the one that they have built.
+/// The emulator program. `cargo test --workspace` builds it; otherwise this function does, unless
+/// `GHL_OAUTH_EMULATOR` names it.
 pub fn emulator() -> PathBuf {
     if let Some(program) = env::var_os("GHL_OAUTH_EMULATOR") {
         return program.into();

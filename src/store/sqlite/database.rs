@@ -387,7 +387,8 @@ impl Database {
             .map_err(|error| AttemptError::Failed(self.open_error(&error)))?;
         let share = Share::before_opening(&self.regions, &self.paths)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        self.protect_side_files();
+        let mut connection = connect(path, flags).map_err(failed)?;
         connection.busy_timeout(Duration::ZERO).map_err(failed)?;
         // `secure_delete` overwrites replaced tokens in the file. `fullfsync`: on macOS, `fsync`
         // leaves data in the disk's cache; on other systems it has no effect.
@@ -421,7 +422,9 @@ impl Database {
                 return Err(AttemptError::Failed(error.with_retryable(false)));
             }
         }
-        // The migration has read from the database, so SQLite has opened all files.
+        // The migration has read from the database, so SQLite has opened all files. It may have
+        // created some of them anew.
+        self.protect_side_files();
         let is_protected = share.after_opening(&self.paths);
         match self.paths.files() {
             Ok(files) if files.database() == database => Ok((
@@ -431,6 +434,17 @@ impl Database {
             _ => {
                 leave_files_alone(&connection);
                 Err(AttemptError::Replaced)
+            }
+        }
+    }
+
+    /// Gives the WAL and its index the access control list of the database. On Unix, SQLite gives
+    /// them its mode.
+    fn protect_side_files(&self) {
+        #[cfg(windows)]
+        for path in [&self.paths.wal, &self.paths.shm] {
+            if let Err(error) = user_only::protect_side_file(path, &self.paths.database) {
+                log::warn!("the access to {} cannot be restricted: {error}", path.display());
             }
         }
     }
@@ -575,6 +589,19 @@ impl Drop for Handle {
         }
         self.share.before_closing();
     }
+}
+
+#[cfg(not(windows))]
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(path, flags)
+}
+
+/// Paths may be longer than 260 characters, for which SQLite needs another form of the path and
+/// another VFS.
+#[cfg(windows)]
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let path = crate::windows::verbatim(path);
+    Connection::open_with_flags_and_vfs(path, flags, "win32-longpath")
 }
 
 /// Prevents the checkpoint when a connection is closed: the last connection would write its WAL,
