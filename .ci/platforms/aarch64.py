@@ -33,8 +33,7 @@ def main(is_update):
     with emulated.started_by_qemu("aarch64"):
         root = emulated.system("arm64", PACKAGES)
         cargo = frame.cross(TARGET)
-        target = frame.TARGETS / "aarch64"
-        build = {"CARGO_TARGET_DIR": str(target), "CARGO_PROFILE_DEV_DEBUG": "0"}
+        build = {"CARGO_TARGET_DIR": str(frame.COMMON), "CARGO_PROFILE_DEV_DEBUG": "0"}
         frame.step("build the tests")
         tests = sorted({file.stem for file in (ROOT / "tests").glob("*.rs")} - NOT_RUN)
         selected = ["--lib", *(word for test in tests for word in ("--test", test))]
@@ -43,7 +42,7 @@ def main(is_update):
         frame.run([cargo, *emulator], env=os.environ | build)
         frame.step("run the tests")
         environment = emulated.environment("aarch64-linux-gnu", root) | {
-            "GHL_OAUTH_EMULATOR": str(target / TARGET / "debug/ghl-oauth-emulator"),
+            "GHL_OAUTH_EMULATOR": str(frame.COMMON / TARGET / "debug/ghl-oauth-emulator"),
             "GHL_PYTHON": str(root / "usr/bin/python3.11"),
         }
         Suite(result, environment=environment).run(programs, LEFT_OUT)

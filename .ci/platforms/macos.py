@@ -93,9 +93,8 @@ def main(is_update):
     result = Result()
     programs = prepare()
     cargo = frame.cross(TARGET)
-    target = frame.TARGETS / "macos"
     environment = os.environ | {
-        "CARGO_TARGET_DIR": str(target),
+        "CARGO_TARGET_DIR": str(frame.COMMON),
         "CARGO_PROFILE_DEV_DEBUG": "0",
         "CARGO_TERM_QUIET": "true",
         "PATH": f"{cargo.parent}:{programs}:{os.environ['PATH']}",
@@ -106,7 +105,7 @@ def main(is_update):
     build = [programs / "cargo-zigbuild", "zigbuild", "--target", TARGET]
     frame.step("link the library")
     frame.run([*build, "--lib", "--features", "postgres"], env=environment)
-    library = target / TARGET / "debug/libghl_oauth.dylib"
+    library = frame.COMMON / TARGET / "debug/libghl_oauth.dylib"
     (name,) = names(library, ID_DYLIB)
     if name != "@rpath/libghl_oauth.dylib":
         raise Failed(f"the install name of {library} is {name}")

@@ -35,7 +35,7 @@ def main(is_update):
     cargo = frame.cross(TARGET)
     compiler = str(empty_compiler())
     environment = os.environ | {
-        "CARGO_TARGET_DIR": str(frame.TARGETS / "msvc"),
+        "CARGO_TARGET_DIR": str(frame.COMMON),
         "CARGO_PROFILE_DEV_DEBUG": "0",
         "CC_x86_64_pc_windows_msvc": compiler,
         "CXX_x86_64_pc_windows_msvc": compiler,

@@ -108,7 +108,18 @@ def compile_quickstart(into, *arguments):
     """Compiles the example with musl."""
     sources = [ROOT / "examples/c/quickstart.c", ROOT / "bindings/c/ghl_oauth_typed.c"]
     folders = [f"-I{ROOT / 'include'}", f"-I{ROOT / 'bindings/c'}"]
-    frame.run(["musl-gcc", "-std=c99", "-D_POSIX_C_SOURCE=200809L", *sources, *folders, "-o", into, *arguments])
+    frame.run(
+        [
+            "musl-gcc",
+            "-std=c99",
+            "-D_POSIX_C_SOURCE=200809L",
+            *sources,
+            *folders,
+            "-o",
+            into,
+            *arguments,
+        ]
+    )
 
 
 def main(is_update):
@@ -116,9 +127,8 @@ def main(is_update):
     frame.install("musl", "musl-tools", "binutils")
     cargo = frame.cross(TARGET)
     libraries = unwinder()
-    target = frame.TARGETS / "musl"
     build = {
-        "CARGO_TARGET_DIR": str(target),
+        "CARGO_TARGET_DIR": str(frame.COMMON),
         "CARGO_PROFILE_DEV_DEBUG": "0",
         "CC_x86_64_unknown_linux_musl": "musl-gcc",
         "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER": "musl-gcc",
@@ -130,7 +140,7 @@ def main(is_update):
     for program in programs.values():
         check_static(program.executable)
     result.check("the test programs are static")
-    emulator = target / TARGET / "debug/ghl-oauth-emulator"
+    emulator = frame.COMMON / TARGET / "debug/ghl-oauth-emulator"
     command = [cargo, "build", "--quiet", "--target", TARGET, "--package", "ghl-oauth-emulator"]
     frame.run(command, env=os.environ | build)
     frame.step("run the tests")
@@ -139,7 +149,7 @@ def main(is_update):
     frame.step("a static C program")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "quickstart")
-        archive = target / TARGET / "debug/libghl_oauth.a"
+        archive = frame.COMMON / TARGET / "debug/libghl_oauth.a"
         compile_quickstart(program, "-static", archive, f"-L{libraries}", "-lunwind", "-lgcc")
         check_static(program)
         with example.emulator([emulator]) as base:
@@ -147,7 +157,7 @@ def main(is_update):
     result.check("a static C program with the static library runs the quickstart")
 
     frame.step("build the shared library")
-    library = shared_library(cargo, target, build, libraries)
+    library = shared_library(cargo, build, libraries)
     if needed(library) != [("libc.so", "")]:
         raise Failed(f"{library} needs {needed(library)}")
     with tempfile.TemporaryDirectory() as folder:
@@ -157,16 +167,15 @@ def main(is_update):
     return frame.report(NAME, "run here", result, is_update)
 
 
-def shared_library(cargo, target, build, libraries):
+def shared_library(cargo, build, libraries):
     """Builds the shared library, which static code cannot be."""
     flags = "-Ctarget-feature=-crt-static -Clink-self-contained=no"
     dynamic = build | {
-        "CARGO_TARGET_DIR": str(target / "shared"),
         "RUSTFLAGS": f"{flags} -Clink-arg={libraries / 'unwinder.o'}",
     }
     command = [cargo, "rustc", "--quiet", "--target", TARGET, "--lib", "--crate-type=cdylib"]
     frame.run(command, env=os.environ | dynamic)
-    return target / "shared" / TARGET / "debug/libghl_oauth.so"
+    return frame.COMMON / TARGET / "debug/libghl_oauth.so"
 
 
 def bare_system(root, library, emulator):

@@ -13,8 +13,7 @@ def run(target, environment, runner=()):
     result = Result()
     cargo = frame.cross(target)
     frame.step("build the tests")
-    folder = str(frame.TARGETS / target)
-    build = {"CARGO_TARGET_DIR": folder, "CARGO_PROFILE_DEV_DEBUG": "0"}
+    build = {"CARGO_TARGET_DIR": str(frame.COMMON), "CARGO_PROFILE_DEV_DEBUG": "0"}
     programs = frame.build(cargo, ["--target", target, *TESTS], build)
     frame.step("run the tests")
     Suite(result, runner, environment).run(programs)
