@@ -4,7 +4,9 @@
 //! Each resource has its own file: with shared files, a location's refresh that takes its company's
 //! lock could wait for itself or for another resource.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+#[cfg(unix)]
+use std::fs;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -126,11 +128,12 @@ impl FileLock {
 
 fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
+    options.write(true);
     // On Windows, FILE_SHARE_READ and FILE_SHARE_WRITE without FILE_SHARE_DELETE: no process can
     // remove or rename the file while it is open.
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 1 | 2);
-    let open = || options.clone().write(true).open(path);
+    let open = || options.open(path);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened,

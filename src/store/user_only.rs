@@ -135,3 +135,74 @@ mod modes {
 #[cfg(windows)]
 pub use modes::protect_side_file;
 pub use modes::{create_file, create_folder, others_may_read};
+
+#[cfg(all(test, windows, feature = "sqlite"))]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::others_may_read;
+    use crate::deadline::Deadline;
+    use crate::store::{Seal, SqliteStore, Store};
+    use crate::windows::{self, security, set_security};
+
+    /// Full access for the user and for everyone.
+    fn share(path: &Path) {
+        let user = windows::user().unwrap();
+        set_security(path, &format!("D:(A;OICI;FA;;;{user})(A;OICI;FA;;;WD)")).unwrap();
+    }
+
+    fn walk(folder: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(walk(&path));
+            }
+            found.push(path);
+        }
+        found
+    }
+
+    #[test]
+    fn files_of_a_store_in_a_shared_folder_are_not_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        share(folder.path());
+        let path = folder.path().join("tokens.db");
+        let lock = |store: &SqliteStore| {
+            let deadline = Deadline::after(Duration::from_secs(5), &Arc::default());
+            store.lock("company", &deadline).unwrap()
+        };
+        let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        let held = lock(&store);
+        let check = || {
+            let found = walk(folder.path());
+            for entry in &found {
+                let list = security(entry).unwrap();
+                assert!(!others_may_read(entry), "{}: {list}", entry.display());
+            }
+            let names: Vec<_> = found.iter().filter_map(|entry| entry.file_name()).collect();
+            for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm", "tokens.db.locks"] {
+                assert!(names.iter().any(|found| *found == name), "{name}: {names:?}");
+            }
+            assert_eq!(found.len(), 6, "and the files of the two locks: {names:?}");
+        };
+        check();
+        // The last connection removes the side files, and the next one creates them.
+        drop((held, store));
+        let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        check();
+        // Created by another program, meanwhile.
+        share(&folder.path().join("tokens.db-wal"));
+        assert!(others_may_read(&folder.path().join("tokens.db-wal")));
+        let second = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        check();
+        drop((store, second));
+        // The list of an existing database is its owner's decision.
+        share(&path);
+        let _store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        assert!(others_may_read(&path));
+    }
+}

@@ -1,7 +1,7 @@
 //! SQLite connections: one writer and one reader, opened on demand and closed before a fork. Every
 //! wait ends by the call's deadline.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -643,7 +643,7 @@ fn has_room(paths: &Paths, bytes: u64) -> bool {
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::Errno;
     // SQLite has no POSIX locks on the WAL that closing the file could drop.
-    let Ok(wal) = OpenOptions::new().write(true).open(&paths.wal) else { return false };
+    let Ok(wal) = fs::OpenOptions::new().write(true).open(&paths.wal) else { return false };
     let reserved = fallocate(wal, FallocateFlags::KEEP_SIZE, paths.wal_length(), bytes);
     !matches!(reserved, Err(Errno::NOSPC | Errno::DQUOT | Errno::IO))
 }
