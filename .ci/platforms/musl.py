@@ -150,7 +150,7 @@ def main(is_update):
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "quickstart")
         archive = frame.COMMON / TARGET / "debug/libghl_oauth.a"
-        compile_quickstart(program, "-static", archive, f"-L{libraries}", "-lunwind", "-lgcc")
+        compile_quickstart(program, "-static", archive, libraries / "unwinder.o")
         check_static(program)
         with example.emulator([emulator]) as base:
             example.quickstart([program], base)
