@@ -9,10 +9,23 @@ writes it.
 
 import sys
 
+import aarch64
 import frame
+import macos
+import msvc
+import musl
+import portability
 import windows
 
-PLATFORMS = {"windows": windows.main}
+PLATFORMS = {
+    "windows": windows.main,
+    "aarch64": aarch64.main,
+    "musl": musl.main,
+    "i686": portability.i686,
+    "s390x": portability.s390x,
+    "macos": macos.main,
+    "msvc": msvc.main,
+}
 
 
 def main(arguments):

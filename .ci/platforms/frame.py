@@ -11,8 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("GHL_CI_TOOLS", ROOT / "target/ci")).resolve()
-# The build folders, one per platform.
+# The build folders, and the one that all platforms share: build scripts and macros, which are
+# programs for this machine, are then built only once.
 TARGETS = Path(os.environ.get("GHL_PLATFORM_TARGETS", ROOT / "target/platforms")).resolve()
+COMMON = TARGETS / "common"
 PAGE = ROOT / "docs/platforms.md"
 BEGIN, END = "<!-- written by .ci/platforms --update -->", "<!-- end -->"
 
@@ -154,7 +156,9 @@ class Suite:
         status, output = self.execute(program, ["--list", "--format=terse"], TEST_TIMEOUT)
         if status != 0:
             raise Failed(f"{program.name} --list: status {status}\n{output}")
-        return [line.removesuffix(": test") for line in output.splitlines() if line.endswith(": test")]
+        return [
+            line.removesuffix(": test") for line in output.splitlines() if line.endswith(": test")
+        ]
 
     def alone(self, program, test):
         """Whether a test passes when nothing else runs, and its output."""
@@ -167,7 +171,9 @@ class Suite:
         if unknown:
             raise Failed(f"left out, but no test program: {sorted(unknown)}")
         for program in programs.values():
-            self.run_program(program, [entry for entry in left_out if entry.program == program.name])
+            self.run_program(
+                program, [entry for entry in left_out if entry.program == program.name]
+            )
 
     def run_program(self, program, left_out):
         names = self.names(program)
@@ -204,7 +210,9 @@ class Suite:
         self.result.ignored += ignored
         self.result.passed += len(expected) - ignored - failed
         took = time.monotonic() - began
-        print(f"{program.name}: {len(expected) - ignored - failed} passed, {took:.0f} s", flush=True)
+        print(
+            f"{program.name}: {len(expected) - ignored - failed} passed, {took:.0f} s", flush=True
+        )
         for entry in left_out:
             self.result.left_out.append(entry)
             if not entry.sometimes and self.alone(program, entry.test)[0]:

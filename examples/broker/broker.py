@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import urllib.parse
 from pathlib import Path
 
@@ -89,8 +90,10 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
     def token() -> ResponseReturnValue:
         """Exchanges the code of a consent, or a refresh token, both of this broker."""
         form = flask.request.form
+        code = None
         if form.get("grantType") == "authorization_code":
-            grant = installations.redeem(form.get("code", ""), form.get("redirectUri", ""))
+            code = form.get("code", "")
+            grant = installations.redeem(code, form.get("redirectUri", ""))
         else:
             grant = installations.find(form.get("refreshToken", ""))
         if grant is None:
@@ -100,8 +103,9 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
         except DISCONNECTED:
             return NO_GRANT  # The user must consent again, which the program learns in this way.
         except ghl_oauth.GhlError as error:
-            return later(error)
-        return issued(installations, grant)
+            return later(error)  # A code stays valid: the program may send it again.
+        tokens = installations.issue(grant, code)
+        return NO_GRANT if tokens is None else token_response(grant, *tokens)
 
     @app.route("/<path:path>", methods=list(ALLOWED))
     def forward(path: str) -> ResponseReturnValue:
@@ -112,7 +116,8 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
         )
         if resource_id is None:
             return NO_TOKEN
-        if not f"/{path}".startswith(ALLOWED[request.method]):
+        # Flask routes HEAD like GET.
+        if not f"/{path}".startswith(ALLOWED.get(request.method, ())):
             return {"statusCode": 403, "message": "The program may not do this."}, 403
         try:
             answer = client.request(
@@ -139,9 +144,10 @@ def create_app(client: ghl_oauth.Client, installations: Installations) -> flask.
     return app
 
 
-def issued(installations: Installations, grant: Grant) -> ResponseReturnValue:
+def token_response(
+    grant: Grant, access_token: str, refresh_token: str, seconds: int
+) -> ResponseReturnValue:
     """The token response, in the API's form."""
-    access_token, refresh_token, seconds = installations.rotate(grant)
     return {
         "accessToken": access_token,
         "refreshToken": refresh_token,
@@ -163,6 +169,8 @@ def later(error: ghl_oauth.GhlError) -> ResponseReturnValue:
 
 
 def is_loopback(uri: str) -> bool:
-    """Whether only programs of the user's own machine can receive this redirect (RFC 8252)."""
-    found = urllib.parse.urlsplit(uri)
-    return (found.scheme, found.hostname, found.query) == ("http", "127.0.0.1", "")
+    """Whether only programs of the user's own machine can receive this redirect (RFC 8252).
+
+    The whole URI is matched, so that no browser can read another host in it.
+    """
+    return re.fullmatch(r"http://127\.0\.0\.1(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", uri) is not None

@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS consent (
 CREATE TABLE IF NOT EXISTS code (
     code TEXT PRIMARY KEY, redirect_uri TEXT, installation INTEGER, expires REAL);
 CREATE TABLE IF NOT EXISTS installation (
-    id INTEGER PRIMARY KEY, user_type TEXT, company_id TEXT, location_id TEXT, resource_id TEXT,
-    refresh TEXT, former TEXT, access TEXT, expires REAL);
+    id INTEGER PRIMARY KEY AUTOINCREMENT, user_type TEXT, company_id TEXT,
+    location_id TEXT, resource_id TEXT, refresh TEXT, former TEXT, access TEXT, expires REAL);
 """
 
 
@@ -59,6 +59,10 @@ class Installations:
         with self._transaction() as database:
             for table in ("consent", "code"):
                 database.execute(f"DELETE FROM {table} WHERE expires < ?", [time.time()])
+            database.execute(
+                "DELETE FROM installation"
+                " WHERE refresh IS NULL AND id NOT IN (SELECT installation FROM code)"
+            )
             database.execute(
                 "INSERT INTO consent VALUES (?, ?, ?, ?)",
                 [digest(state), redirect_uri, program_state, time.time() + CONSENT_SECONDS],
@@ -93,11 +97,10 @@ class Installations:
         return code
 
     def redeem(self, code: str, redirect_uri: str) -> Grant | None:
-        """The installation of a code, which is valid once."""
+        """The installation of a code, which stays valid until :meth:`issue` uses it."""
         with self._transaction() as database:
             found = database.execute(
-                "DELETE FROM code WHERE code = ? AND redirect_uri = ? AND expires > ?"
-                " RETURNING installation",
+                "SELECT installation FROM code WHERE code = ? AND redirect_uri = ? AND expires > ?",
                 [digest(code), redirect_uri, time.time()],
             ).fetchone()
             return self._grant(database, "id = ?", found) if found else None
@@ -112,15 +115,22 @@ class Installations:
             )
             return self._grant(database, "former = ?", [digest(refresh_token)])
 
-    def rotate(self, grant: Grant) -> tuple[str, str, int]:
-        """A new access token, a new refresh token, and the seconds for which the first is valid."""
+    def issue(self, grant: Grant, code: str | None = None) -> tuple[str, str, int] | None:
+        """A new access token, a new refresh token, and the seconds for which the first is valid.
+
+        None if the code was already used, or the installation was revoked.
+        """
         access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         with self._transaction() as database:
-            database.execute(
+            if code is not None:
+                used = database.execute("DELETE FROM code WHERE code = ?", [digest(code)])
+                if not used.rowcount:
+                    return None
+            updated = database.execute(
                 "UPDATE installation SET access = ?, refresh = ?, expires = ? WHERE id = ?",
                 [digest(access), digest(refresh), time.time() + ACCESS_SECONDS, grant.id],
             )
-        return access, refresh, ACCESS_SECONDS
+        return (access, refresh, ACCESS_SECONDS) if updated.rowcount else None
 
     def owner(self, access_token: str) -> str | None:
         """The company or location whose data an access token opens."""
@@ -133,6 +143,11 @@ class Installations:
     def revoke(self, resource_id: str) -> int:
         """Ends all installations of a company or location, at once. Returns their number."""
         with self._transaction() as database:
+            database.execute(
+                "DELETE FROM code WHERE installation IN"
+                " (SELECT id FROM installation WHERE resource_id = ?)",
+                [resource_id],
+            )
             statement = "DELETE FROM installation WHERE resource_id = ?"
             return database.execute(statement, [resource_id]).rowcount
 

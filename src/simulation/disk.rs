@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::world::{State, World};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
+use crate::secret::Secret;
 use crate::store::{DuePage, Lock, Note, NotePage, Page, Query, Record, Store, TOMBSTONE};
+use crate::token::Token;
 
 /// The records, notes and locks.
 #[derive(Default)]
@@ -56,6 +58,16 @@ fn refused() -> Error {
 
 fn conflict() -> Error {
     Error::new(Status::Conflict, "changed by another writer")
+}
+
+/// Whether the access token changed, or the refresh token came back or changed. A failure can
+/// remove the refresh token.
+fn has_new_token(before: &Token, now: &Token) -> bool {
+    let is_other = |before: &Option<Secret>, now: &Secret| {
+        before.as_ref().is_none_or(|before| !before.matches(now.expose()))
+    };
+    !before.access_token.matches(now.access_token.expose())
+        || now.refresh_token.as_ref().is_some_and(|now| is_other(&before.refresh_token, now))
 }
 
 impl SimulatedStore {
@@ -192,8 +204,7 @@ impl SimulatedStore {
         });
         let saved = Record { version, ..record.clone() };
         let replaced = state.disk.records.insert(id.clone(), saved);
-        let access_token = record.token.access_token.expose();
-        if replaced.is_none_or(|replaced| replaced.token.access_token.expose() != access_token) {
+        if replaced.is_none_or(|replaced| has_new_token(&replaced.token, &record.token)) {
             state.ledger.token_changed.insert(id.clone(), state.now);
         }
         Ok(version)

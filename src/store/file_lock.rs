@@ -101,6 +101,7 @@ impl FileLock {
         let file = open_or_create(path)?;
         #[cfg(unix)]
         let slot = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&file));
+        // Only a forked child closes registered descriptors.
         #[cfg(not(unix))]
         let slot = None;
         Ok(FileLock { file: Some(file), generation: fork_safety::generation(), slot })

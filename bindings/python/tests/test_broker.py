@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ghl_oauth
 
@@ -212,6 +213,53 @@ class BrokerTest(EmulatorTest):
             answer = self.visit(f"{self.url}/oauth/token", redirectUri=uri, **form)
             self.assertEqual(answer.status, status, uri)
 
+    def test_code_survives_a_temporary_failure_of_the_api(self) -> None:
+        back = self.consent(self.desktop.authorization_url().url)
+        code = urllib.parse.parse_qs(urllib.parse.urlsplit(back).query)["code"][0]
+        form = {"grantType": "authorization_code", "code": code, "redirectUri": BACK}
+        unavailable = ghl_oauth.errors.from_json(
+            {"status": "GHL_ERR_TIMEOUT", "message": "the API does not respond", "retryable": True}
+        )
+        with mock.patch.object(self.client, "access_token", side_effect=unavailable):
+            self.assertEqual(self.visit(f"{self.url}/oauth/token", **form).status, 503)
+        self.assertEqual(self.visit(f"{self.url}/oauth/token", **form).status, 200)
+        self.assertEqual(self.visit(f"{self.url}/oauth/token", **form).status, 400)
+
+    def test_code_of_a_revoked_installation_opens_no_other_one(self) -> None:
+        codes = []
+        for location_id in self.emulator.location_ids[:2]:
+            back = self.consent(self.desktop.authorization_url().url, locationId=location_id)
+            codes += urllib.parse.parse_qs(urllib.parse.urlsplit(back).query)["code"]
+            if len(codes) == 1:
+                runner = self.app.test_cli_runner()
+                runner.invoke(args=["revoke"], input=f"{location_id}\n")
+        for code, status in zip(codes, (400, 200)):
+            form = {"grantType": "authorization_code", "code": code, "redirectUri": BACK}
+            self.assertEqual(self.visit(f"{self.url}/oauth/token", **form).status, status)
+
+    def test_installation_that_never_fetched_its_tokens_is_removed(self) -> None:
+        self.consent(self.desktop.authorization_url().url)
+        self.connect()
+        with self.edited() as database:
+            database.execute("UPDATE code SET expires = 0")
+        self.visit(self.desktop.authorization_url().url)
+        with self.edited() as database:
+            kept = database.execute("SELECT refresh IS NOT NULL FROM installation").fetchall()
+        self.assertEqual(kept, [(1,)])
+
+    def test_method_without_allowed_paths_is_refused(self) -> None:
+        self.connect()
+        (token,) = self.desktop.tokens_export()
+        request = urllib.request.Request(
+            f"{self.url}/locations/{self.location_id}",
+            headers={"Authorization": f"Bearer {token.access_token}"},
+            method="HEAD",
+        )
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=60)
+        caught.exception.close()
+        self.assertEqual(caught.exception.code, 403)
+
     def test_revoked_installation_must_connect_again(self) -> None:
         self.connect()
         self.show()
@@ -259,6 +307,15 @@ class BrokerTest(EmulatorTest):
             "https://evil.example/callback",
             "http://127.0.0.1.evil.example/",
             "http://127.0.0.1@evil.example/",
+            "http://user@127.0.0.1:1/",
+            "http://evil.example\\@127.0.0.1:1/",
+            "http://127.0.0.1\\.evil.example/",
+            "http://127.0.0.1:1/ b",
+            "http://127.0.0.1:1/\n",
+            "http://\t127.0.0.1:1/",
+            "http://127.0.0.1:1/#f",
+            "HTTP://127.0.0.1:1:2/",
+            "http://[::1",
             "http://localhost:1/",
             "http://127.0.0.1:1/?a=b",
             "",

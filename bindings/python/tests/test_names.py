@@ -118,6 +118,7 @@ class SettingsTest(unittest.TestCase):
         self.assertEqual(error.parameter, "rate_limit.per_hour")
         self.assertIn("snake_case", error.help or "")
         self.assertEqual(refused(http={"noProxies": []}).parameter, "http.noProxies")
+        self.assertEqual(refused(store={"tokenDB": 1}).parameter, "store.tokenDB")
         with self.assertRaisesRegex(TypeError, "timeouts must be a mapping, not int"):
             ghl_oauth.Client("app-1", "secret", timeouts=5)  # type: ignore[arg-type]
         with self.assertRaisesRegex(TypeError, "timeouts: total_ms is given twice"):
@@ -141,6 +142,13 @@ class SettingsTest(unittest.TestCase):
         self.assertIn('pip install "ghl-oauth[postgres]"', str(error))
         if "postgres" not in ghl_oauth.library_info()["stores"]:
             self.assertIn("ghl-oauth[postgres]", refused(store="postgres://x@y/z").help or "")
+
+    def test_only_names_in_camel_case_are_translated(self) -> None:
+        error = errors.from_json(
+            {"status": "GHL_ERR_CONFIG", "message": "store.tokenDB and store.busyTimeoutMs"},
+            _names.Names({}),
+        )
+        self.assertEqual(error.message, "store.tokenDB and store.busy_timeout_seconds")
 
     def test_document_keeps_its_own_names(self) -> None:
         document = {"clientId": "app-1", "clientSecret": "s", "timeouts": {"totalMs": 0}}

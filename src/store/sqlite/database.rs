@@ -716,4 +716,23 @@ mod tests {
             (Duration::from_micros(100), Duration::from_millis(3))
         );
     }
+
+    /// On macOS, `fsync` leaves data in the disk's cache, and SQLite's default is not to flush it.
+    /// The setting can be read on every system.
+    #[test]
+    fn commits_and_checkpoints_sync_the_disk_cache_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("tokens.db");
+        let deadline = Deadline::after(Duration::from_secs(60), &Arc::default());
+        let database = Database::open(path, &folder.path().join("locks"), true, &deadline).unwrap();
+        for pragma in ["fullfsync", "checkpoint_fullfsync"] {
+            let query = format!("PRAGMA {pragma}");
+            let set = |connection: &Connection| {
+                connection.query_row(&query, [], |row| row.get::<_, bool>(0))
+            };
+            assert!(database.read(&deadline, set).unwrap(), "{pragma} of the reader");
+            let write = database.write(&deadline, |connection, _| set(connection));
+            assert!(write.unwrap(), "{pragma} of the writer");
+        }
+    }
 }

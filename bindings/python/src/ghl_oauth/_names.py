@@ -81,7 +81,10 @@ _TYPES = {
 
 # Not inside URLs, paths and longer words.
 _BEGIN, _END = r"(?<![\w./@:-])", r"(?![\w/@-]|:\S)"
-_SETTING = re.compile(rf"{_BEGIN}(?:(?:{'|'.join(_SECTIONS)})\.\w+|{'|'.join(_KEYS)}){_END}")
+_CAMEL_CASE = "[a-z][a-z0-9]*(?:[A-Z][a-z0-9]+)*"
+_SETTING = re.compile(
+    rf"{_BEGIN}(?:(?:{'|'.join(_SECTIONS)})\.{_CAMEL_CASE}|{'|'.join(_KEYS)}){_END}"
+)
 _PARAMETER = re.compile(rf"{_BEGIN}(?:{'|'.join((*_PARAMETERS, *_IN_SNAKE_CASE))}){_END}")
 _TYPE = re.compile(rf"\bexpected ({'|'.join(_TYPES)})\b")
 _RANGE = re.compile(r"\bfrom (\d+) to (\d+)\b")

@@ -1,0 +1,50 @@
+"""Linux on aarch64 with glibc, run by qemu."""
+
+import os
+
+import emulated
+import frame
+from frame import ROOT, Result, Suite
+
+TARGET = "aarch64-unknown-linux-gnu"
+NAME = "Linux aarch64, glibc"
+
+# The C and C++ runtimes, those of the sanitizers, and a Python that loads the library.
+PACKAGES = (
+    "libc6", "libgcc-s1", "libstdc++6", "libasan8", "libubsan1", "zlib1g", "libexpat1", "libffi8",
+    "libssl3", "libsqlite3-0", "libuuid1", "libbz2-1.0", "liblzma5", "libcrypt1",
+    "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib",
+)  # fmt: skip
+
+# Programs that are neither built nor run: they check the sources, or programs for this machine.
+NOT_RUN = {
+    "architecture", "code_blocks", "docs", "header", "install", "languages", "model", "promise",
+    "statuses", "vendor_description",
+    # Browsers and other servers.
+    "consent_page", "desktop",
+}  # fmt: skip
+
+LEFT_OUT = []
+
+
+def main(is_update):
+    result = Result()
+    frame.install("g++-aarch64-linux-gnu")
+    with emulated.started_by_qemu("aarch64"):
+        root = emulated.system("arm64", PACKAGES)
+        cargo = frame.cross(TARGET)
+        build = {"CARGO_TARGET_DIR": str(frame.COMMON), "CARGO_PROFILE_DEV_DEBUG": "0"}
+        frame.step("build the tests")
+        tests = sorted({file.stem for file in (ROOT / "tests").glob("*.rs")} - NOT_RUN)
+        selected = ["--lib", *(word for test in tests for word in ("--test", test))]
+        programs = frame.build(cargo, ["--target", TARGET, *selected], build)
+        emulator = ["build", "--quiet", "--target", TARGET, "--package", "ghl-oauth-emulator"]
+        frame.run([cargo, *emulator], env=os.environ | build)
+        frame.step("run the tests")
+        environment = emulated.environment("aarch64-linux-gnu", root) | {
+            "GHL_OAUTH_EMULATOR": str(frame.COMMON / TARGET / "debug/ghl-oauth-emulator"),
+            "GHL_PYTHON": str(root / "usr/bin/python3.11"),
+        }
+        Suite(result, environment=environment).run(programs, LEFT_OUT)
+    how = f"run by {emulated.qemu_version('aarch64')}"
+    return frame.report(NAME, how, result, is_update)
