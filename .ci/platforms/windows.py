@@ -1,16 +1,12 @@
 """Windows on x86-64 with the GNU ABI, run by Wine."""
 
-import contextlib
-import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
-import urllib.request
 from pathlib import Path
 
+import example
 import frame
 from frame import ROOT, TOOLS, LeftOut, Result, Suite
 
@@ -106,9 +102,29 @@ SYSTEM_DLLS = """
 # The size limit of the DLL, in bytes.
 LARGEST = 5_500_000
 
-LEFT_OUT = []
+UNIX = "an example for Unix: it uses signals, sockets or file locks of POSIX"
+STARTS = "it starts a compiler or Python for Linux"
+RESET = "Wine reports a reset of a connection as its end"
 
-NATIVE_LEFT_OUT = []
+AGENCY_DAY = "program_written_from_the_readme_holds_every_connection_after_an_agencys_day"
+
+LEFT_OUT = [
+    LeftOut("agency_day", f"c_{AGENCY_DAY}", STARTS),
+    LeftOut("agency_day", f"cpp_{AGENCY_DAY}", STARTS),
+    LeftOut("agency_day", f"python_{AGENCY_DAY}", STARTS),
+    LeftOut("docs", "line_of_101_columns_fails_the_check_of_line_lengths", STARTS),
+    LeftOut("docs", "python_code_in_the_readme_is_valid", STARTS),
+    LeftOut("emulator/connections", "connections_are_counted_and_closed_on_request", RESET),
+    LeftOut("emulator/connections", "faults_work_over_tls_as_over_tcp", RESET),
+    LeftOut("emulator/faults", "truncated_body_is_shorter_than_its_content_length", RESET),
+]
+
+NATIVE_LEFT_OUT = [
+    LeftOut("c", "agency_server_applies_webhooks_and_visits_every_location", UNIX),
+    LeftOut("c", "folder_store_shared_by_processes_loses_no_token", UNIX),
+    LeftOut("c", "gateway_serves_tenants_while_others_wait_and_ends_in_order", UNIX),
+    LeftOut("c", "signal_ends_the_agency_server_during_its_calls", UNIX),
+]
 
 
 def environment(prefix=PREFIX):
@@ -169,66 +185,6 @@ def check_library(result, library, largest=None):
         result.check(f"DLL of {size:,} bytes, {len(exported)} exports, system DLLs only")
 
 
-def consent(base_url, link, company):
-    """What a person does in the browser. Returns the redirect URL."""
-    body = json.dumps({"url": link, "companyId": company}).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{base_url}/_emulator/consent", body, headers)
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)["redirectUrl"]
-
-
-@contextlib.contextmanager
-def running_emulator(program, prefix):
-    """Starts the emulator under Wine. Yields its overview."""
-    emulator = subprocess.Popen(
-        [WINE, program, "--port", "0", "--locations", "5"],
-        env=os.environ | environment(prefix),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        base_url = emulator.stdout.readline().split(" on ")[1].strip()
-        with urllib.request.urlopen(f"{base_url}/_emulator") as answer:
-            yield base_url, json.load(answer)
-    finally:
-        os.killpg(emulator.pid, signal.SIGKILL)
-        emulator.communicate()
-
-
-def run_example(program, emulator, database, prefix):
-    """Connects a company with a quickstart program, which visits its locations."""
-    base_url, overview = emulator
-    company = overview["companies"][0]["id"]
-    configuration = {
-        "clientId": overview["clientId"],
-        "clientSecret": overview["clientSecret"],
-        "redirectUri": overview["redirectUris"][0],
-        "baseUrl": base_url,
-        "authorizeUrl": overview["authorizeUrl"],
-        "store": {"kind": "sqlite", "path": database},
-    }
-    example = subprocess.Popen(
-        [WINE, program, json.dumps(configuration)],
-        env=os.environ | environment(prefix),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    first = example.stdout.readline()
-    link = first.split(": ", 1)[1].strip() if ": " in first else ""
-    redirect = consent(base_url, link, company) if link.startswith("http") else ""
-    output, _ = example.communicate(redirect + "\n", timeout=120)
-    if example.returncode or f"connected: Company {company}" not in output:
-        raise frame.Failed(f"{program}: status {example.returncode}\n{first}{output}")
-    # A line for each location: ID, status, name.
-    visited = re.findall(r"^(\w+) +200 ", output, re.MULTILINE)
-    if len(visited) != 5:
-        raise frame.Failed(f"{program} visited {len(visited)} of 5 locations:\n{output}")
-
-
 def native(result, foreign):
     """Runs the tests of the C and C++ interfaces with programs for Windows."""
     programs = frame.build("cargo", ["--test=c", "--test=cpp", "--test=agency_day"], {})
@@ -249,11 +205,7 @@ def native(result, foreign):
             "PATH": f"{folder}:{os.environ['PATH']}",
             "WINEPATH": ";".join(f"Z:{path}" for path in folders),
         }
-        renamed = {}
-        for name, program in programs.items():
-            program.name = f"{name} (programs for Windows)"
-            renamed[program.name] = program
-        Suite(result, (), variables).run(renamed, NATIVE_LEFT_OUT)
+        Suite(result, (), variables).run(programs, NATIVE_LEFT_OUT)
 
 
 def consume(result, cargo, target, emulator):
@@ -283,11 +235,16 @@ def consume(result, cargo, target, emulator):
                 frame.run([*compiler, *libraries, "-o", app / f"{language}-{kind}.exe"])
         names = sorted(path.name for path in app.iterdir())
         # Programs that are linked to the static library run before the DLL is there.
-        with running_emulator(emulator, PREFIX) as running:
+        variables = {"env": os.environ | environment()}
+        with example.emulator([WINE, emulator], **variables) as base:
             for name in sorted(names, key=lambda name: "dll" in name):
                 if "dll" in name:
                     shutil.copy(tree / "bin/ghl_oauth.dll", app)
-                run_example(f"C:\\app\\{name}", running, f"C:\\app\\{name}.db", prefix)
+                store = {"kind": "sqlite", "path": f"C:\\app\\{name}.db"}
+                variables = {"env": os.environ | environment(prefix)}
+                example.quickstart([WINE, f"C:\\app\\{name}"], base, store, **variables)
+                if not (app / f"{name}.db").exists():
+                    raise frame.Failed(f"{name} stored nothing")
         result.check(f"from an installed tree in a bare prefix: {', '.join(names)}")
 
 
@@ -296,7 +253,7 @@ def main(is_update):
     wine = prepare()
     cargo = frame.cross(TARGET)
     frame.step("build the tests")
-    target = frame.TARGETS / "windows"
+    target = frame.COMMON
     programs = frame.build(
         cargo,
         ["--workspace", "--target", TARGET],
