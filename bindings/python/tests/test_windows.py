@@ -89,17 +89,21 @@ class SimulatedWindowsTest(EmulatorTest):
             config.write_text(json.dumps({**self.emulator.configuration, "store": store}))
             config.chmod(0o600)
 
+            files = ["config.json", "tokens.db", "tokens.db.locks"]
+            # The encoding of an old console.
+            variables = {"GHL_OAUTH_CONFIG": str(config), "PYTHONIOENCODING": "cp1252"}
+            variables["LOCALAPPDATA"] = folder
+
             def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-                code = "import runpy; runpy.run_module('ghl_oauth', run_name='__main__')"
-                # A service without a profile has no other folder of its own. The encoding is that
-                # of an old console.
-                variables = {
-                    "GHL_OAUTH_CONFIG": str(config),
-                    "LOCALAPPDATA": folder,
-                    "PYTHONIOENCODING": "cp1252",
-                }
+                code = f"import runpy; os.chdir({folder!r}); os.environ.pop('HOME', None);"
+                code += "runpy.run_module('ghl_oauth', run_name='__main__')"
                 return self.run_python(code, *arguments, stdin=stdin, **variables)
 
+            del variables["LOCALAPPDATA"]
+            stopped = command("login", "--paste")
+            self.assertIn("no address was pasted", stopped.stderr)
+            self.assertEqual(sorted(os.listdir(folder)), files, "nothing without a home folder")
+            variables["LOCALAPPDATA"] = folder
             stopped = command("login", "--paste")
             link = re.search(r"http\S+", stopped.stderr)
             assert link, stopped.stderr
