@@ -27,7 +27,9 @@ use windows_sys::Win32::Storage::FileSystem::{
     FILE_SHARE_WRITE,
 };
 use windows_sys::Win32::System::SystemInformation::GetTickCount64;
-use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
+use windows_sys::Win32::System::Threading::{
+    GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken,
+};
 
 /// Time since the system was started, including the time that it slept, in steps of some 16 ms.
 /// The performance counter, which std reads, need not count while the system sleeps.
@@ -114,11 +116,16 @@ pub fn create_folder(path: &Path, sddl: &str) -> Result<()> {
     succeeded(unsafe { CreateDirectoryW(path.as_ptr(), &descriptor.attributes()) })
 }
 
-/// The user of this process, as SDDL names it.
+/// The user of this thread, as SDDL names it: the one that it impersonates, or the process's.
 pub fn user() -> Result<String> {
     let mut token = null_mut();
-    // SAFETY: the handle of the process needs no closing, and `token` is valid for a write.
-    succeeded(unsafe { OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &mut token) })?;
+    // SAFETY: the handles of the thread and of the process need no closing, and `token` is valid
+    // for a write.
+    unsafe {
+        if OpenThreadToken(GetCurrentThread(), TOKEN_QUERY, 1, &mut token) == 0 {
+            succeeded(OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &mut token))?;
+        }
+    }
     // SAFETY: the handle is open and belongs to nobody else.
     let _token = unsafe { OwnedHandle::from_raw_handle(token) };
     // A SID has at most 68 bytes. The elements are pointers, for the alignment of TOKEN_USER.
