@@ -1,7 +1,5 @@
 """Linux on aarch64 with glibc, run by qemu."""
 
-import os
-
 import emulated
 import frame
 from frame import ROOT, Result, Suite
@@ -38,11 +36,9 @@ def main(is_update):
         tests = sorted({file.stem for file in (ROOT / "tests").glob("*.rs")} - NOT_RUN)
         selected = ["--lib", *(word for test in tests for word in ("--test", test))]
         programs = frame.build(cargo, ["--target", TARGET, *selected], build)
-        emulator = ["build", "--quiet", "--target", TARGET, "--package", "ghl-oauth-emulator"]
-        frame.run([cargo, *emulator], env=os.environ | build)
         frame.step("run the tests")
         environment = emulated.environment("aarch64-linux-gnu", root) | {
-            "GHL_OAUTH_EMULATOR": str(frame.COMMON / TARGET / "debug/ghl-oauth-emulator"),
+            "GHL_OAUTH_EMULATOR": frame.native_emulator(),
             "GHL_PYTHON": str(root / "usr/bin/python3.11"),
         }
         Suite(result, environment=environment).run(programs, LEFT_OUT)

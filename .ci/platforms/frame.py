@@ -55,6 +55,14 @@ def install(*packages):
     run(["apt-get", "install", *options, *packages], env=environment, stdout=subprocess.DEVNULL)
 
 
+def native_emulator():
+    """Builds the emulator for this machine: the tests reach it over the network."""
+    command = ["cargo", "build", "--quiet", "--message-format=json", "--package"]
+    done = run([*command, "ghl-oauth-emulator"], stdout=subprocess.PIPE, text=True)
+    messages = map(json.loads, done.stdout.splitlines())
+    return next(filter(None, (message.get("executable") for message in messages)))
+
+
 def cross(*targets):
     """Prepares the compiler for the targets. Returns its cargo."""
     environment = os.environ | {"GHL_CI_TOOLS": str(TOOLS)}

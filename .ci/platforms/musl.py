@@ -140,9 +140,7 @@ def main(is_update):
     for program in programs.values():
         check_static(program.executable)
     result.check("the test programs are static")
-    emulator = frame.COMMON / TARGET / "debug/ghl-oauth-emulator"
-    command = [cargo, "build", "--quiet", "--target", TARGET, "--package", "ghl-oauth-emulator"]
-    frame.run(command, env=os.environ | build)
+    emulator = frame.native_emulator()
     frame.step("run the tests")
     Suite(result).run(programs, LEFT_OUT)
 
