@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+#[cfg(target_os = "linux")]
 use std::process::Command;
 use std::thread;
 

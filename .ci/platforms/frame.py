@@ -100,7 +100,7 @@ def build(cargo, arguments, environment):
 
 @dataclass
 class LeftOut:
-    """A test that cannot pass on the platform. `program` without `test`: all of its tests.
+    """A test that cannot pass on the platform.
 
     Checked by name: it must exist, and must still fail, unless it fails only sometimes.
     """

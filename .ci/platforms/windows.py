@@ -249,8 +249,16 @@ def consume(result, cargo, target, emulator):
 
 
 def main(is_update):
-    result = Result()
     wine = prepare()
+    try:
+        return test(is_update, wine)
+    finally:
+        # Ends the programs that a failed test has left running.
+        frame.run(["/usr/lib/wine/wineserver64", "-k"], env=os.environ | environment())
+
+
+def test(is_update, wine):
+    result = Result()
     cargo = frame.cross(TARGET)
     frame.step("build the tests")
     target = frame.COMMON
