@@ -6,6 +6,7 @@ mod fixture;
 mod support;
 
 use std::ffi::{CStr, c_char, c_void};
+#[cfg(unix)]
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
