@@ -16,6 +16,7 @@ def run(target, environment, runner=()):
     build = {"CARGO_TARGET_DIR": str(frame.COMMON), "CARGO_PROFILE_DEV_DEBUG": "0"}
     programs = frame.build(cargo, ["--target", target, *TESTS], build)
     frame.step("run the tests")
+    environment = environment | {"GHL_SIMULATION_RUNS": "20"}
     Suite(result, runner, environment).run(programs)
     return result
 
