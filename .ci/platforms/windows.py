@@ -95,7 +95,21 @@ sys.exit(status)
 """
 
 # DLLs of every Windows since 8.1. Any other DLL would have to be shipped.
-SYSTEM_DLLS = ["advapi32", "bcrypt", "bcryptprimitives", "crypt32", "kernel32", "msvcrt", "ncrypt", "ntdll", "secur32", "user32", "userenv", "ws2_32", "api-ms-win-core-synch-l1-2-0"]
+SYSTEM_DLLS = [
+    "advapi32",
+    "bcrypt",
+    "bcryptprimitives",
+    "crypt32",
+    "kernel32",
+    "msvcrt",
+    "ncrypt",
+    "ntdll",
+    "secur32",
+    "user32",
+    "userenv",
+    "ws2_32",
+    "api-ms-win-core-synch-l1-2-0",
+]
 
 # The size limit of the DLL, in bytes.
 LARGEST = 5_500_000
