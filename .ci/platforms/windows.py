@@ -164,6 +164,13 @@ def create(prefix):
         frame.run([GCC + "gcc", "-O1", "-shared", source, "-ladvapi32", "-o", library])
 
 
+def end(prefix):
+    """Ends all programs of a prefix, also those that a failed test has left running."""
+    for option in ("-k", "-w"):
+        server = ["/usr/lib/wine/wineserver64", option]
+        subprocess.run(server, env=os.environ | environment(prefix), check=False)
+
+
 def prepare():
     """Installs Wine, and creates its prefix unless it exists. Returns Wine's version."""
     frame.install("wine64", "g++-mingw-w64-x86-64-posix")
@@ -266,6 +273,8 @@ def consume(result, cargo, target, emulator):
                 example.quickstart([WINE, f"C:\\app\\{name}"], base, store, **variables)
                 if not (app / f"{name}.db").exists():
                     raise frame.Failed(f"{name} stored nothing")
+        # Its server writes to the prefix until it ends.
+        end(prefix)
         result.check(f"from an installed tree in a bare prefix: {', '.join(names)}")
 
 
@@ -274,9 +283,7 @@ def main(is_update):
     try:
         return test(is_update, wine)
     finally:
-        # Ends the programs that a failed test has left running.
-        server = ["/usr/lib/wine/wineserver64", "-k"]
-        subprocess.run(server, env=os.environ | environment(), check=False)
+        end(PREFIX)
 
 
 def test(is_update, wine):
