@@ -231,7 +231,7 @@ def native(result, foreign):
 
 def consume(result, cargo, target, emulator):
     """Installs a release, and runs the examples from it in a prefix that has nothing else."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         tree, prefix = Path(folder, "tree"), Path(folder, "prefix")
         install = ["xtask", "install", "--target", TARGET, "--target-dir", target / "install"]
         environment_of_build = os.environ | {"CARGO_TARGET_DIR": str(target)}
