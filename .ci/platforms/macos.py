@@ -24,7 +24,8 @@ FRAMEWORKS = {
     "SystemConfiguration": "objc2-system-configuration",
 }
 
-DECLARED = re.compile(r"pub (?:unsafe )?(?:fn|static) (\w+)")
+# Functions and constants; some constants are arguments of macros.
+DECLARED = re.compile(r"pub (?:unsafe )?(?:fn|static) (\w+)|\b(kSec\w+)")
 
 
 def prepare():
@@ -50,7 +51,8 @@ def frameworks(cargo):
     for framework, crate in FRAMEWORKS.items():
         names = set()
         for file in sources[crate].rglob("*.rs"):
-            names.update(DECLARED.findall(file.read_text()))
+            for declared in DECLARED.findall(file.read_text()):
+                names.update(filter(None, declared))
         stub = folder / f"{framework}.framework" / f"{framework}.tbd"
         stub.parent.mkdir(parents=True, exist_ok=True)
         symbols = ", ".join(f"_{name}" for name in sorted(names))
