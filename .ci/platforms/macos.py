@@ -24,8 +24,9 @@ FRAMEWORKS = {
     "SystemConfiguration": "objc2-system-configuration",
 }
 
-# Functions and constants; some constants are arguments of macros.
-DECLARED = re.compile(r"pub (?:unsafe )?(?:fn|static) (\w+)|\b(kSec\w+)")
+# Functions and constants; some constants are arguments of macros. Names that are not Apple's do
+# no harm.
+DECLARED = re.compile(r"\b(?:fn|static) (\w+)|\b(kSec\w+)")
 
 
 def prepare():
