@@ -30,13 +30,17 @@ DECLARED = re.compile(r"\b(?:fn|static) (\w+)|\b(kSec\w+)")
 
 
 def prepare():
-    """Installs zig. Returns the folder of its programs."""
+    """Installs zig, and the tool by which rustc removes symbols. Returns the folder of programs."""
+    frame.install("llvm")
     folder = TOOLS / "zig"
     stamp = folder / "versions"
     if not stamp.exists() or stamp.read_text() != " ".join(ZIG):
         frame.run([sys.executable, "-m", "venv", "--clear", folder])
         frame.run([folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *ZIG])
         stamp.write_text(" ".join(ZIG))
+    objcopy = folder / "bin/rust-objcopy"
+    objcopy.unlink(missing_ok=True)
+    objcopy.symlink_to("/usr/bin/llvm-objcopy")
     return folder / "bin"
 
 
