@@ -104,6 +104,7 @@ def main(is_update):
         "CARGO_TARGET_DIR": str(frame.COMMON),
         "CARGO_PROFILE_DEV_DEBUG": "0",
         "CARGO_TERM_QUIET": "true",
+        "MACOSX_DEPLOYMENT_TARGET": "11.0",
         "PATH": f"{cargo.parent}:{programs}:{os.environ['PATH']}",
         "CARGO": str(cargo),
         "CARGO_ZIGBUILD_ZIG_PATH": str(programs / "python-zig"),
@@ -121,6 +122,8 @@ def main(is_update):
     if any(not name.startswith(("/usr/lib/", "/System/Library/")) for name in needed):
         raise Failed(f"{library} needs {needed}")
     result.check("it needs libraries of the system only")
+    frame.check_wheel_tag(library, "macosx_11_0_arm64")
+    result.check("its wheel is `macosx_11_0_arm64`, as MACOSX_DEPLOYMENT_TARGET says")
     frame.step("type-check")
     clippy = [programs / "cargo-zigbuild", "clippy", "--target", TARGET, "--workspace"]
     frame.run([*clippy, "--all-targets", "--", "-D", "warnings"], env=environment)

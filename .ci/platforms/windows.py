@@ -186,7 +186,14 @@ def consume(result, cargo, target, emulator):
         typed = tree / "share/ghl_oauth/ghl_oauth_typed.c"
         include = f"-I{tree}/include"
         for language, source in (("gcc", "c/quickstart.c"), ("g++", "cpp/quickstart.cpp")):
-            compiler = [GCC + language, "-O1", "-Wall", "-Werror", include, ROOT / "examples" / source]
+            compiler = [
+                GCC + language,
+                "-O1",
+                "-Wall",
+                "-Werror",
+                include,
+                ROOT / "examples" / source,
+            ]
             compiler += [typed] if language == "gcc" else ["-std=c++17"]
             # The runtime of GCC is linked statically, as programs are usually shipped.
             for kind, libraries in (
