@@ -39,10 +39,14 @@ def control(base, path, body=None):
         return json.load(response)
 
 
-def quickstart(program, base, **options):
-    """Connects the app, as a person does. The program must print a token for each location."""
+def quickstart(program, base, store=None, **options):
+    """Connects the app, as a person does. The program must print a token for each location.
+
+    `store` is the configuration's; by default the program keeps its tokens in memory.
+    """
     app = control(base, "")
-    command = [*(str(word) for word in program), json.dumps(app["configuration"])]
+    configuration = app["configuration"] | ({"store": store} if store else {})
+    command = [*(str(word) for word in program), json.dumps(configuration)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, **options) as process:
         link = process.stdout.readline().strip().rpartition(": ")[2]

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,9 @@ TARGETS = Path(os.environ.get("GHL_PLATFORM_TARGETS", ROOT / "target/platforms")
 COMMON = TARGETS / "common"
 PAGE = ROOT / "docs/platforms.md"
 BEGIN, END = "<!-- written by .ci/platforms --update -->", "<!-- end -->"
+
+# How many test programs run at a time.
+JOBS = int(os.environ.get("GHL_PLATFORM_JOBS", "2"))
 
 # Seconds for one program, and for one test that is repeated alone.
 PROGRAM_TIMEOUT, TEST_TIMEOUT = 900, 180
@@ -112,7 +116,7 @@ def build(cargo, arguments, environment):
 
 @dataclass
 class LeftOut:
-    """A test that cannot pass on the platform. `program` without `test`: all of its tests.
+    """A test that cannot pass on the platform.
 
     Checked by name: it must exist, and must still fail, unless it fails only sometimes.
     """
@@ -190,18 +194,27 @@ class Suite:
         unknown = {entry.program for entry in left_out} - set(programs)
         if unknown:
             raise Failed(f"left out, but no test program: {sorted(unknown)}")
+        attempts = []
         for program in programs.values():
-            self.run_program(
-                program, [entry for entry in left_out if entry.program == program.name]
+            attempts.append(
+                (program, [entry for entry in left_out if entry.program == program.name])
             )
+        # Two at a time, since most tests wait. What fails is repeated alone.
+        with ThreadPoolExecutor(JOBS) as pool:
+            for attempt, outcome in zip(
+                attempts, pool.map(lambda one: self.attempt(*one), attempts)
+            ):
+                self.judge(*attempt, *outcome)
 
-    def run_program(self, program, left_out):
+    def attempt(self, program, left_out):
+        """The names of the tests that must pass, their verdicts, and the status and output."""
         names = self.names(program)
         missing = [entry.test for entry in left_out if entry.test not in names]
         if missing:
             raise Failed(f"left out, but no test of {program.name}: {missing}")
-        if not names:
-            return
+        expected = sorted(set(names) - {entry.test for entry in left_out})
+        if not expected:
+            return [], {}, 0, ""
         arguments = ["--exact"]
         for entry in left_out:
             arguments += ["--skip", entry.test]
@@ -209,29 +222,35 @@ class Suite:
             arguments.append(f"--test-threads={self.threads}")
         began = time.monotonic()
         status, output = self.execute(program, arguments, PROGRAM_TIMEOUT)
-        verdicts = dict(re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (\w+)", output, re.M))
-        expected = set(names) - {entry.test for entry in left_out}
+        line = re.compile(r"^test (\S+)(?: - should panic)? \.\.\. (\w+)", re.MULTILINE)
+        verdicts = dict(line.findall(output))
+        passed = sum(verdicts.get(name) == "ok" for name in expected)
+        took = time.monotonic() - began
+        print(f"{program.name}: {passed} of {len(expected)} passed, {took:.0f} s", flush=True)
+        return expected, verdicts, status, output
+
+    def judge(self, program, left_out, expected, verdicts, status, output):
+        """Repeats what failed, and notes the result."""
+        if not expected and not left_out:
+            return
         # A crash leaves the tests after it without a verdict, and a failure may be one of time.
-        broken = [name for name in sorted(expected) if verdicts.get(name) not in ("ok", "ignored")]
+        broken = [name for name in expected if verdicts.get(name) not in ("ok", "ignored")]
         if not broken and status != 0:
             self.result.failed.append(f"{program.name}: status {status}")
             print(output)
+        failed = 0
         for name in broken:
             is_passed, alone = self.alone(program, name)
             if is_passed:
                 self.result.repeated.append(f"{program.name}::{name}")
             else:
+                failed += 1
                 self.result.failed.append(f"{program.name}::{name}")
-                print(alone)
+                print(alone, flush=True)
         ignored = sum(verdicts.get(name) == "ignored" for name in expected)
-        failed = sum(name.startswith(f"{program.name}::") for name in self.result.failed)
         self.result.programs += 1
         self.result.ignored += ignored
         self.result.passed += len(expected) - ignored - failed
-        took = time.monotonic() - began
-        print(
-            f"{program.name}: {len(expected) - ignored - failed} passed, {took:.0f} s", flush=True
-        )
         for entry in left_out:
             self.result.left_out.append(entry)
             if not entry.sometimes and self.alone(program, entry.test)[0]:

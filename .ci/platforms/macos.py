@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import frame
-from frame import ROOT, TOOLS, Failed, Result
+from frame import TOOLS, Failed, Result
 
 TARGET = "aarch64-apple-darwin"
 NAME = "macOS aarch64"

@@ -707,6 +707,27 @@ fn create_file(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// The limit of Windows for paths in their usual form. Not through `locate`, which Wine limits
+    /// as well.
+    #[test]
+    fn path_of_more_than_260_characters_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("Schlüssel, токены, 令牌/".repeat(15));
+        fs::create_dir_all(&deep).unwrap();
+        let path = deep.join("tokens.db");
+        assert!(path.to_str().unwrap().chars().count() > 300);
+        let locks = deep.join("tokens.db.locks");
+        let deadline = Deadline::after(Duration::from_secs(60), &Arc::default());
+        for may_create in [true, false] {
+            let database = Database::open(path.clone(), &locks, may_create, &deadline).unwrap();
+            let version = |connection: &Connection| {
+                connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+            };
+            assert!(database.read(&deadline, version).unwrap() > 0);
+            assert!(deep.join("tokens.db-wal").exists() && locks.join("writer").exists());
+        }
+    }
+
     #[test]
     fn backoff_for_a_foreign_lock_grows_to_three_milliseconds() {
         let longest: Vec<Duration> = (0..1000).map(longest_pause).collect();
