@@ -2,7 +2,7 @@
 
 import emulated
 import frame
-from frame import ROOT, Result, Suite
+from frame import ROOT, LeftOut, Result, Suite
 
 TARGET = "aarch64-unknown-linux-gnu"
 NAME = "Linux aarch64, glibc"
