@@ -7,7 +7,7 @@ from frame import ROOT, LeftOut, Result, Suite
 TARGET = "aarch64-unknown-linux-gnu"
 NAME = "Linux aarch64, glibc"
 
-# The C and C++ runtimes, those of the sanitizers, and a Python that loads the library.
+# The runtimes of C, C++ and the sanitizers, and a Python that loads the library.
 PACKAGES = (
     "libc6", "libgcc-s1", "libstdc++6", "libasan8", "libubsan1", "zlib1g", "libexpat1", "libffi8",
     "libssl3", "libsqlite3-0", "libuuid1", "libbz2-1.0", "liblzma5", "libcrypt1",

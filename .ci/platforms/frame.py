@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("GHL_CI_TOOLS", ROOT / "target/ci")).resolve()
-# The build folders, and the one that all platforms share: build scripts and macros, which are
+# The build folders, and a folder that several platforms share: build scripts and macros, which are
 # programs for this machine, are then built only once.
 TARGETS = Path(os.environ.get("GHL_PLATFORM_TARGETS", ROOT / "target/platforms")).resolve()
 COMMON = TARGETS / "common"
