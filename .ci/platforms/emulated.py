@@ -1,4 +1,4 @@
-"""Linux on other processors: qemu starts each program, also those that a test starts itself."""
+"""Linux on other processors: qemu starts each program, including the children of tests."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from frame import TOOLS, Failed
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
-# Tests run programs under valgrind if it is installed. It cannot run those of another processor.
+# Tests run programs under valgrind if it is installed. It cannot run programs of other processors.
 VALGRIND = """#!/bin/sh
 # Runs the program without valgrind.
 case $1 in --version) echo valgrind-none; exit ;; esac

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("GHL_CI_TOOLS", ROOT / "target/ci")).resolve()
-# The build folders, and the one that all platforms share: build scripts and macros, which are
+# The build folders, and a folder that several platforms share: build scripts and macros, which are
 # programs for this machine, are then built only once.
 TARGETS = Path(os.environ.get("GHL_PLATFORM_TARGETS", ROOT / "target/platforms")).resolve()
 COMMON = TARGETS / "common"
@@ -65,6 +65,18 @@ def native_emulator():
     done = run([*command, "ghl-oauth-emulator"], stdout=subprocess.PIPE, text=True)
     messages = map(json.loads, done.stdout.splitlines())
     return next(filter(None, (message.get("executable") for message in messages)))
+
+
+def check_wheel_tag(library, expected):
+    """Checks the platform tag that the build hook of the Python package gives a library."""
+    code = (
+        "import sys; import hatch_build as hook; print(hook._platform_tag(hook.Path(sys.argv[1])))"
+    )
+    python = os.environ.get("GHL_PYTHON", TOOLS / "python/bin/python")
+    command = [python, "-c", code, library]
+    done = run(command, cwd=ROOT / "bindings/python", capture_output=True, text=True)
+    if done.stdout.strip() != expected:
+        raise Failed(f"the wheel of {library} is {done.stdout.strip()}, not {expected}")
 
 
 def cross(*targets):

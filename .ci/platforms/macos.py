@@ -24,17 +24,23 @@ FRAMEWORKS = {
     "SystemConfiguration": "objc2-system-configuration",
 }
 
-DECLARED = re.compile(r"pub (?:unsafe )?(?:fn|static) (\w+)")
+# Functions and constants; some constants are arguments of macros. Names that are not Apple's do
+# no harm.
+DECLARED = re.compile(r"\b(?:fn|static) (\w+)|\b(kSec\w+)")
 
 
 def prepare():
-    """Installs zig. Returns the folder of its programs."""
+    """Installs zig, and the tool by which rustc removes symbols. Returns the folder of programs."""
+    frame.install("llvm")
     folder = TOOLS / "zig"
     stamp = folder / "versions"
     if not stamp.exists() or stamp.read_text() != " ".join(ZIG):
         frame.run([sys.executable, "-m", "venv", "--clear", folder])
         frame.run([folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *ZIG])
         stamp.write_text(" ".join(ZIG))
+    objcopy = folder / "bin/rust-objcopy"
+    objcopy.unlink(missing_ok=True)
+    objcopy.symlink_to("/usr/bin/llvm-objcopy")
     return folder / "bin"
 
 
@@ -50,7 +56,8 @@ def frameworks(cargo):
     for framework, crate in FRAMEWORKS.items():
         names = set()
         for file in sources[crate].rglob("*.rs"):
-            names.update(DECLARED.findall(file.read_text()))
+            for declared in DECLARED.findall(file.read_text()):
+                names.update(filter(None, declared))
         stub = folder / f"{framework}.framework" / f"{framework}.tbd"
         stub.parent.mkdir(parents=True, exist_ok=True)
         symbols = ", ".join(f"_{name}" for name in sorted(names))
@@ -97,6 +104,7 @@ def main(is_update):
         "CARGO_TARGET_DIR": str(frame.COMMON),
         "CARGO_PROFILE_DEV_DEBUG": "0",
         "CARGO_TERM_QUIET": "true",
+        "MACOSX_DEPLOYMENT_TARGET": "11.0",
         "PATH": f"{cargo.parent}:{programs}:{os.environ['PATH']}",
         "CARGO": str(cargo),
         "CARGO_ZIGBUILD_ZIG_PATH": str(programs / "python-zig"),
@@ -114,6 +122,8 @@ def main(is_update):
     if any(not name.startswith(("/usr/lib/", "/System/Library/")) for name in needed):
         raise Failed(f"{library} needs {needed}")
     result.check("it needs libraries of the system only")
+    frame.check_wheel_tag(library, "macosx_11_0_arm64")
+    result.check("its wheel is `macosx_11_0_arm64`, as MACOSX_DEPLOYMENT_TARGET says")
     frame.step("type-check")
     clippy = [programs / "cargo-zigbuild", "clippy", "--target", TARGET, "--workspace"]
     frame.run([*clippy, "--all-targets", "--", "-D", "warnings"], env=environment)
