@@ -56,5 +56,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     if env::var("CARGO_CFG_TARGET_OS")? == "linux" {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
+    // The standard library links gcc's unwinder as a shared library, which a system with musl often
+    // lacks, and which no musllinux wheel may need. This linker script of the same name has the
+    // linker take the static one.
+    if env::var("CARGO_CFG_TARGET_ENV")? == "musl" {
+        std::fs::write(Path::new(&folder).join("libgcc_s.so"), "INPUT(-lgcc_eh -lgcc)\n")?;
+        println!("cargo::rustc-cdylib-link-arg=-L{folder}");
+    }
+    // The linker's default is the path of the build, which every program linked to the library
+    // would look for. `cargo xtask install` sets the name with the ABI's version.
+    println!("cargo::rerun-if-env-changed=GHL_INSTALL_NAME");
+    if env::var("CARGO_CFG_TARGET_VENDOR")? == "apple" {
+        let name = env::var("GHL_INSTALL_NAME").unwrap_or_else(|_| "libghl_oauth.dylib".to_owned());
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,@rpath/{name}");
+    }
     Ok(())
 }

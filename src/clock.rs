@@ -59,9 +59,9 @@ impl Clock for SystemClock {
         Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
     }
 
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     fn uptime(&self) -> Duration {
-        self.monotonic()
+        crate::windows::uptime()
     }
 }
 

@@ -61,6 +61,9 @@ mod random;
 #[allow(missing_docs)]
 mod signal;
 mod socket;
+#[cfg(windows)]
+#[allow(unsafe_code)]
+mod windows;
 mod worker_pool;
 
 pub use config::Config;

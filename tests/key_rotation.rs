@@ -6,6 +6,7 @@ mod fixture;
 mod support;
 
 use std::ffi::{CStr, c_char, c_void};
+#[cfg(unix)]
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
@@ -399,6 +400,7 @@ fn invalid_adoption_parameters_are_named_in_the_error() {
 }
 
 /// Runs `program CONFIGURATION OTHER-CLIENT-ID RESOURCE-ID`, which adopts and checks each report.
+#[cfg(unix)]
 fn adopts(source: &str) {
     let fixture = Fixture::new(Kind::Sqlite);
     let (abi, company, location) = held_under_the_old_id(&fixture, &json!({}));

@@ -178,8 +178,8 @@ fn minting_can_be_stopped_and_resumed() {
         false
     });
     by_callback.fails(Status::Cancelled);
-    let minted = tally(&emulator, MINT);
-    assert!((1..60).contains(&minted), "{minted} of 60");
+    let before = tally(&emulator, MINT);
+    assert!((1..60).contains(&before), "{before} of 60");
 
     let hold = emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
     let done = AtomicUsize::new(0);
@@ -197,7 +197,8 @@ fn minting_can_be_stopped_and_resumed() {
     emulator.clear_requests();
     let [total, minted, fresh, failed] = counts(&abi.tokens_mint(of_all(&company), |_| true).ok());
     assert_eq!((total, failed, minted + fresh), (60, 0, 60));
-    assert!(fresh >= 20 - 8, "tokens granted before the stop were saved: {fresh}");
+    // Except those whose responses were awaited by the eight workers.
+    assert!(fresh + 8 >= before as u64, "saved before the stop: {fresh} of {before}");
     assert_eq!(tally(&emulator, MINT) as u64, minted);
 }
 

@@ -250,6 +250,7 @@ fn expire(client: &Client) {
 
 /// Timeouts long enough that a response delayed by a test is never requested again, even on a slow
 /// machine.
+#[cfg(unix)]
 fn patient() -> Value {
     json!({"totalMs": 120_000, "answerMs": 110_000})
 }
@@ -724,6 +725,7 @@ fn the_holder_stops(store: &Value, stage: Stage) {
 /// A process with a clock ten seconds ahead refreshes and loses its lock while the response is on
 /// its way: another process refreshes twice, if it gets the lock. The first response arrives last
 /// and contains the older token.
+#[cfg(unix)]
 fn the_lock_is_lost(store: &Value, lose: impl FnOnce()) {
     let emulator = emulator();
     let mut config = config(&emulator, store);

@@ -70,6 +70,7 @@ fn every_file_is_readable_by_its_owner_only() {
     assert_eq!(seen.len(), 6, "and the files of the two locks: {seen:?}");
 }
 
+#[cfg(unix)]
 fn walk(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -80,6 +81,47 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
         found.push(path);
     }
     found
+}
+
+#[test]
+fn path_may_have_letters_of_any_language() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("Schlüssel, токены, 令牌");
+    std::fs::create_dir_all(&deep).unwrap();
+    let path = deep.join("Zugänge.db");
+    let record = Record::new("company".into(), token(UserType::Company, "company", None));
+    let open = || SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+    open().save(&record, &patience()).unwrap();
+    for _ in 0..2 {
+        let store = open();
+        drop(store.lock("company", &patience()).unwrap());
+        assert!(store.load("company", &patience()).unwrap().is_some());
+        assert!(deep.join("Zugänge.db-wal").exists() && deep.join("Zugänge.db.locks").is_dir());
+    }
+}
+
+#[cfg(windows)]
+#[test]
+fn two_spellings_of_a_path_are_one_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let upper = folder.path().join("TOKENS.db");
+    let open = |path: &Path| SqliteStore::open(path, Seal::none("app-1")).unwrap();
+    let first = open(&folder.path().join("Tokens.db"));
+    let second = open(&upper);
+    let record = Record::new("company".into(), token(UserType::Company, "company", None));
+    first.save(&record, &patience()).unwrap();
+    assert!(second.load("company", &patience()).unwrap().is_some());
+    let _held = first.lock("company", &patience()).unwrap();
+    let at_once = Deadline::after(Duration::from_millis(1), &Arc::default());
+    assert_eq!(second.lock("company", &at_once).err().unwrap().status(), Status::Timeout);
+    // Open files can be neither removed nor renamed, so that no process locks another file.
+    let locks = folder.path().join("Tokens.db.locks");
+    for file in std::fs::read_dir(&locks).unwrap() {
+        let file = file.unwrap().path();
+        assert!(std::fs::remove_file(&file).is_err(), "{}", file.display());
+        assert!(std::fs::rename(&file, folder.path().join("other")).is_err());
+    }
+    assert!(std::fs::remove_file(&upper).is_err());
 }
 
 #[test]

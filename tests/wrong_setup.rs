@@ -8,11 +8,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+#[cfg(target_os = "linux")]
 use std::process::Command;
 use std::thread;
 
 use ghl_oauth::Status;
-use ghl_oauth_emulator::{Certificate, Emulator, Options};
+use ghl_oauth_emulator::Emulator;
+#[cfg(target_os = "linux")]
+use ghl_oauth_emulator::{Certificate, Options};
 use serde_json::{Value, json};
 
 use support::{Abi, Outcome, config, emulator};
@@ -116,6 +119,7 @@ fn work() {
 }
 
 /// The error of a call over HTTPS in a process with these variables.
+#[cfg(target_os = "linux")]
 fn error_with(base_url: &str, variables: &[(&str, &Path)]) -> Value {
     let config = json!({"clientId": "app-1", "clientSecret": "s", "baseUrl": base_url});
     let mut command = Command::new(env::current_exe().unwrap());

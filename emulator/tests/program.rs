@@ -133,7 +133,8 @@ fn printed_commands_and_configuration_use_https_with_tls() {
     let (_, base_url) = printed[0].split_once(" on ").unwrap();
     assert!(base_url.starts_with("https://127.0.0.1:"), "{base_url}");
     let printed = printed.join("\n");
-    assert!(printed.contains(&format!("\"caBundlePath\": \"{file}\"")), "{printed}");
+    let escaped = serde_json::to_string(file).unwrap();
+    assert!(printed.contains(&format!("\"caBundlePath\": {escaped}")), "{printed}");
     assert!(printed.contains(&format!("curl --cacert {file} {base_url}/_emulator")), "{printed}");
     assert!(std::fs::read_to_string(file).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
     std::fs::remove_file(file).unwrap();

@@ -112,6 +112,7 @@ impl<S: Unconnected> Attempt<S> {
 
 /// Whether a connection attempt has only begun.
 fn is_in_progress(error: &io::Error) -> bool {
+    // No `ErrorKind` on Unix; on Windows it is `WouldBlock`.
     #[cfg(unix)]
     if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) {
         return true;

@@ -4,7 +4,9 @@
 //! Each resource has its own file: with shared files, a location's refresh that takes its company's
 //! lock could wait for itself or for another resource.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+#[cfg(unix)]
+use std::fs;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -99,6 +101,7 @@ impl FileLock {
         let file = open_or_create(path)?;
         #[cfg(unix)]
         let slot = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&file));
+        // Only a forked child closes registered descriptors.
         #[cfg(not(unix))]
         let slot = None;
         Ok(FileLock { file: Some(file), generation: fork_safety::generation(), slot })
@@ -124,7 +127,13 @@ impl FileLock {
 }
 
 fn open_or_create(path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().write(true).open(path);
+    let mut options = OpenOptions::new();
+    options.write(true);
+    // On Windows, FILE_SHARE_READ and FILE_SHARE_WRITE without FILE_SHARE_DELETE: no process can
+    // remove or rename the file while it is open.
+    #[cfg(windows)]
+    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 1 | 2);
+    let open = || options.open(path);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened,
@@ -146,7 +155,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Only Unix allows an open file to be removed.
+/// The file was opened so that it cannot be removed.
 #[cfg(not(unix))]
 fn is_same(_: &File, _: &Path) -> bool {
     true

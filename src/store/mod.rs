@@ -1,6 +1,8 @@
 //! The token store: the trait that every kind of store implements, with compare-and-swap by
 //! version. A store knows neither HTTP nor when a token is due.
 
+#[cfg(all(feature = "sqlite", any(windows, test)))]
+mod access_list;
 #[cfg(feature = "sqlite")]
 mod file_lock;
 mod host;

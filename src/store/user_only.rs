@@ -1,7 +1,7 @@
 //! File permissions: on Unix, files and folders are created for one user only (modes 0600 and
 //! 0700): this user, or, if root creates them, the owner of the folder or database, so that a tool
-//! run as root does not lock out the app. On other systems they inherit the permissions of their
-//! folder.
+//! run as root does not lock out the app. On Windows, an access control list names the user, the
+//! system, the administrators, and the accounts that the folder's list names.
 
 #[cfg(unix)]
 mod modes {
@@ -76,23 +76,133 @@ mod modes {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 mod modes {
-    use std::fs::{DirBuilder, File, OpenOptions};
-    use std::io;
+    use std::fs::{DirBuilder, File};
+    use std::io::{ErrorKind, Result};
     use std::path::Path;
 
-    pub fn create_file(path: &Path) -> io::Result<File> {
-        OpenOptions::new().create_new(true).write(true).open(path)
+    use crate::store::access_list::{self, Inherit};
+    use crate::windows::{self, user};
+
+    /// Creates a file, which must not exist, for writing. While it is open, no process can remove
+    /// or rename it.
+    pub fn create_file(path: &Path) -> Result<File> {
+        windows::create_file(path, &list_like(path.parent(), Inherit::No)?)
     }
 
-    pub fn create_folder(path: &Path, _: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).create(path)
+    /// Creates a folder, unless it exists, for the accounts of the file `database` next to it.
+    pub fn create_folder(path: &Path, database: &Path) -> Result<()> {
+        let list = list_like(Some(database), Inherit::Yes)?;
+        match windows::create_folder(path, &list) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if let Some(parent) = path.parent() {
+                    DirBuilder::new().recursive(true).create(parent)?;
+                }
+                windows::create_folder(path, &list)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            created => created,
+        }
     }
 
-    pub fn others_may_read(_: &Path) -> bool {
-        false
+    /// The list of a new file or folder: of this user, and of the accounts that the list of `like`
+    /// names.
+    fn list_like(like: Option<&Path>, inherit: Inherit) -> Result<String> {
+        let like = like.and_then(|like| windows::security(like).ok());
+        Ok(access_list::for_accounts(&user()?, like.as_deref().unwrap_or_default(), inherit))
+    }
+
+    /// Creates the file `path` with the list of `database`, unless it exists; if it exists and more
+    /// accounts may read it, replaces its list.
+    pub fn protect_side_file(path: &Path, database: &Path) -> Result<()> {
+        let list = windows::security(database)?;
+        if access_list::others_may_read(&list) {
+            return Ok(());
+        }
+        match windows::create_file(path, &list) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Err(_) if others_may_read(path) => windows::set_security(path, &list),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn others_may_read(path: &Path) -> bool {
+        windows::security(path).is_ok_and(|list| access_list::others_may_read(&list))
     }
 }
 
+#[cfg(windows)]
+pub use modes::protect_side_file;
 pub use modes::{create_file, create_folder, others_may_read};
+
+#[cfg(all(test, windows, feature = "sqlite"))]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::others_may_read;
+    use crate::deadline::Deadline;
+    use crate::store::{Seal, SqliteStore, Store};
+    use crate::windows::{self, security, set_security};
+
+    /// Full access for the user and for everyone.
+    fn share(path: &Path) {
+        let user = windows::user().unwrap();
+        set_security(path, &format!("D:(A;OICI;FA;;;{user})(A;OICI;FA;;;WD)")).unwrap();
+    }
+
+    fn walk(folder: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(walk(&path));
+            }
+            found.push(path);
+        }
+        found
+    }
+
+    #[test]
+    fn files_of_a_store_in_a_shared_folder_are_not_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        share(folder.path());
+        let path = folder.path().join("tokens.db");
+        let lock = |store: &SqliteStore| {
+            let deadline = Deadline::after(Duration::from_secs(5), &Arc::default());
+            store.lock("company", &deadline).unwrap()
+        };
+        let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        let held = lock(&store);
+        let check = |when: &str| {
+            let found = walk(folder.path());
+            for entry in &found {
+                let list = security(entry).unwrap();
+                assert!(!others_may_read(entry), "{when}: {}: {list}", entry.display());
+            }
+            let names: Vec<_> = found.iter().filter_map(|entry| entry.file_name()).collect();
+            for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm", "tokens.db.locks"] {
+                assert!(names.iter().any(|found| *found == name), "{name}: {names:?}");
+            }
+            assert_eq!(found.len(), 6, "and the files of the two locks: {names:?}");
+        };
+        check("created");
+        // The last connection removes the side files, and the next one creates them.
+        drop((held, store));
+        let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        check("opened again");
+        // Created by another program, meanwhile.
+        share(&folder.path().join("tokens.db-wal"));
+        assert!(others_may_read(&folder.path().join("tokens.db-wal")));
+        let second = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        check("shared meanwhile");
+        drop((store, second));
+        // The list of an existing database is its owner's decision.
+        share(&path);
+        let _store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+        assert!(others_may_read(&path));
+    }
+}

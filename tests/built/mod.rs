@@ -22,8 +22,12 @@ pub fn library() -> PathBuf {
     library
 }
 
-/// The emulator program. `cargo test --workspace` builds it; otherwise this function does.
+/// The emulator program. `cargo test --workspace` builds it; otherwise this function does, unless
+/// `GHL_OAUTH_EMULATOR` names it.
 pub fn emulator() -> PathBuf {
+    if let Some(program) = env::var_os("GHL_OAUTH_EMULATOR") {
+        return program.into();
+    }
     let program =
         folder().parent().unwrap().join(format!("ghl-oauth-emulator{}", env::consts::EXE_SUFFIX));
     let mut build = Command::new(env!("CARGO"));

@@ -53,6 +53,18 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>> {
     }
 }
 
+/// Renames a file over another one, which older Windows refuses while the other one is open.
+fn replace(new: &Path, old: &Path) {
+    loop {
+        match fs::rename(new, old) {
+            Err(error) if cfg!(windows) && error.kind() == ErrorKind::PermissionDenied => {
+                thread::yield_now();
+            }
+            renamed => return renamed.unwrap(),
+        }
+    }
+}
+
 impl Host for FolderHost {
     fn load(&self, id: &str) -> Result<Option<Zeroizing<String>>> {
         read(&self.path(id, ".record"))
@@ -70,7 +82,7 @@ impl Host for FolderHost {
         let mut file = File::create(&beside).unwrap();
         file.write_all(record.as_bytes()).unwrap();
         file.sync_all().unwrap();
-        fs::rename(beside, path).unwrap();
+        replace(&beside, &path);
         Ok(())
     }
 

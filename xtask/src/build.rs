@@ -45,6 +45,7 @@ pub fn build(root: &Path, options: &Options, platform: Platform) -> Result<Libra
     cargo.args(options.target.iter().flat_map(|target| ["--target", target]));
     cargo.arg("--target-dir").arg(&target_dir);
     cargo.args(["--", "--print=native-static-libs"]).args(platform.version_options());
+    cargo.envs(platform.install_name().map(|name| ("GHL_INSTALL_NAME", name)));
     cargo.current_dir(root).stderr(Stdio::piped());
 
     let mut running = cargo.spawn().map_err(|error| format!("{cargo:?}: {error}"))?;

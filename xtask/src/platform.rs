@@ -73,13 +73,18 @@ impl Platform {
         }
     }
 
+    /// The name by which programs find the library, which build.rs gives the linker.
+    pub fn install_name(self) -> Option<String> {
+        let major = ABI.split('.').next().unwrap_or(ABI);
+        (self == Self::MacOs).then(|| format!("libghl_oauth.{major}.dylib"))
+    }
+
     /// Options of rustc that give the shared library its version.
     pub fn version_options(self) -> Vec<String> {
         let major = ABI.split('.').next().unwrap_or(ABI);
         let arguments = match self {
             Self::Elf => vec![format!("-Wl,-soname,libghl_oauth.so.{major}")],
             Self::MacOs => vec![
-                format!("-Wl,-install_name,@rpath/libghl_oauth.{major}.dylib"),
                 format!("-Wl,-current_version,{ABI}"),
                 format!("-Wl,-compatibility_version,{major}.0.0"),
             ],

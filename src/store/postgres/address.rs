@@ -32,6 +32,7 @@ pub struct Server {
 pub enum HostAddr {
     /// A host name or IP address, and a port.
     Tcp(String, u16),
+    #[cfg_attr(not(unix), allow(dead_code))]
     Unix(PathBuf),
 }
 
@@ -57,7 +58,7 @@ impl Address {
             .iter()
             .enumerate()
             .map(|(index, host)| addr(host, port(index)))
-            .collect();
+            .collect::<Result<_>>()?;
         if addrs.is_empty() {
             return Err(refused("it names no host"));
         }
@@ -110,14 +111,19 @@ fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
     Ok((Secret::new(format!("{base}?{}", rest.join("&"))), sslmode))
 }
 
-fn addr(host: &Host, port: u16) -> HostAddr {
-    match host {
+fn addr(host: &Host, port: u16) -> Result<HostAddr> {
+    Ok(match host {
+        // The folder of a Unix socket is a host name to tokio-postgres on other systems.
+        Host::Tcp(host) if host.starts_with('/') => {
+            return Err(refused("this system has no Unix sockets")
+                .with_help("name the server by a host name or an IP address"));
+        }
         Host::Tcp(host) => {
             HostAddr::Tcp(host.trim_start_matches('[').trim_end_matches(']').to_owned(), port)
         }
         #[cfg(unix)]
         Host::Unix(folder) => HostAddr::Unix(folder.join(format!(".s.PGSQL.{port}"))),
-    }
+    })
 }
 
 impl HostAddr {
@@ -197,9 +203,20 @@ mod tests {
             ("postgres://u:p@127.0.0.1/app", SslMode::Disable),
             ("postgres://u:p@[::1]:5433/app?sslmode=prefer", SslMode::Disable),
             ("postgres://u:p@localhost/app?sslmode=require", SslMode::Require),
+            #[cfg(unix)]
             ("postgresql://u@%2Frun%2Fpostgresql/app", SslMode::Disable),
         ] {
             assert_eq!(read(url).unwrap().servers[0].config.get_ssl_mode(), mode, "{url}");
+        }
+    }
+
+    #[cfg(not(unix))]
+    #[test]
+    fn unix_socket_is_refused_on_other_systems() {
+        for url in ["postgresql://u@%2Frun%2Fpostgresql/app", "postgres://u@/app?host=/run"] {
+            let error = read(url).err().unwrap();
+            assert_eq!(error.status(), Status::Config, "{url}");
+            assert!(error.to_string().contains("no Unix sockets"), "{error}");
         }
     }
 

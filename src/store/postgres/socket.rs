@@ -26,8 +26,10 @@ use crate::socket::{self, Interest};
 
 /// Time until a dead peer is detected: 10 + 3 × 5 seconds on an idle connection, 10 seconds if sent
 /// data is not acknowledged.
-const KEEPALIVE: TcpKeepalive =
-    TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(10))
+    .with_interval(Duration::from_secs(5))
+    .with_retries(3);
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -88,8 +90,9 @@ impl PollSocket {
             let socket = stream.socket()?;
             // Failures are ignored: these options are only improvements.
             let _ = socket.set_tcp_nodelay(true);
-            #[cfg(any(unix, windows))]
-            let _ = socket.set_tcp_keepalive(&keepalive());
+            let _ = socket.set_tcp_keepalive(&KEEPALIVE);
+            // Other systems have no such option: data that is never acknowledged is detected by the
+            // deadline of the call.
             #[cfg(target_os = "linux")]
             let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
             Ok(stream)
@@ -128,6 +131,7 @@ impl PollSocket {
         let socket = Socket::new(domain, Type::STREAM, None)?;
         #[cfg(unix)]
         let slot = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&socket));
+        // Only a forked child closes registered descriptors.
         #[cfg(not(unix))]
         let slot = None;
         let stream =
@@ -171,13 +175,6 @@ impl Drop for PollSocket {
         }
         self.socket = None;
     }
-}
-
-fn keepalive() -> TcpKeepalive {
-    #[cfg(target_os = "linux")]
-    return KEEPALIVE.with_retries(3);
-    #[cfg(not(target_os = "linux"))]
-    KEEPALIVE
 }
 
 /// Whether the waker was called since the last poll.
@@ -239,10 +236,11 @@ impl AsyncWrite for AsyncSocket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // Without the flag, writing to a closed connection would raise SIGPIPE in the host.
-        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        // Without the flag, writing to a closed connection would raise SIGPIPE in the host. On
+        // Apple's systems socket2 sets an option of the socket instead; Windows has no signals.
+        #[cfg(all(unix, not(target_vendor = "apple")))]
         let flags = libc::MSG_NOSIGNAL;
-        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+        #[cfg(not(all(unix, not(target_vendor = "apple"))))]
         let flags = 0;
         let written = ready_or_pending(context, self.0.socket()?.send_with_flags(bytes, flags));
         if written.is_pending() {

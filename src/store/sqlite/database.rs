@@ -1,7 +1,7 @@
 //! SQLite connections: one writer and one reader, opened on demand and closed before a fork. Every
 //! wait ends by the call's deadline.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -395,7 +395,8 @@ impl Database {
             .map_err(|error| AttemptError::Failed(self.open_error(&error)))?;
         let share = Share::before_opening(&self.regions, &self.paths)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        self.protect_side_files();
+        let mut connection = connect(path, flags).map_err(failed)?;
         connection.busy_timeout(Duration::ZERO).map_err(failed)?;
         // `secure_delete` overwrites replaced tokens in the file. `fullfsync`: on macOS, `fsync`
         // leaves data in the disk's cache; on other systems it has no effect.
@@ -429,7 +430,9 @@ impl Database {
                 return Err(AttemptError::Failed(error.with_retryable(false)));
             }
         }
-        // The migration has read from the database, so SQLite has opened all files.
+        // The migration has read from the database, so SQLite has opened all files. It may have
+        // created some of them anew.
+        self.protect_side_files();
         let is_protected = share.after_opening(&self.paths);
         match self.paths.files() {
             Ok(files) if files.database() == database => Ok((
@@ -439,6 +442,17 @@ impl Database {
             _ => {
                 leave_files_alone(&connection);
                 Err(AttemptError::Replaced)
+            }
+        }
+    }
+
+    /// Gives the WAL and its index the access control list of the database. On Unix, SQLite gives
+    /// them its mode.
+    fn protect_side_files(&self) {
+        #[cfg(windows)]
+        for path in [&self.paths.wal, &self.paths.shm] {
+            if let Err(error) = user_only::protect_side_file(path, &self.paths.database) {
+                log::warn!("the access to {} cannot be restricted: {error}", path.display());
             }
         }
     }
@@ -597,6 +611,19 @@ impl Drop for Handle {
     }
 }
 
+#[cfg(not(windows))]
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(path, flags)
+}
+
+/// Paths may be longer than 260 characters, for which SQLite needs another form of the path and
+/// another VFS.
+#[cfg(windows)]
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let path = crate::windows::verbatim(path);
+    Connection::open_with_flags_and_vfs(path, flags, "win32-longpath")
+}
+
 /// Prevents the checkpoint when a connection is closed: the last connection would write its WAL,
 /// which may not be the one at the path, to the database, and remove the WAL that others may be
 /// using.
@@ -636,7 +663,7 @@ fn has_room(paths: &Paths, bytes: u64) -> bool {
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::Errno;
     // SQLite has no POSIX locks on the WAL that closing the file could drop.
-    let Ok(wal) = OpenOptions::new().write(true).open(&paths.wal) else { return false };
+    let Ok(wal) = fs::OpenOptions::new().write(true).open(&paths.wal) else { return false };
     let reserved = fallocate(wal, FallocateFlags::KEEP_SIZE, paths.wal_length(), bytes);
     !matches!(reserved, Err(Errno::NOSPC | Errno::DQUOT | Errno::IO))
 }
@@ -710,6 +737,28 @@ fn create_file(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// The limit of Windows for paths in their usual form. Not through `locate`, which Wine limits
+    /// as well.
+    #[test]
+    fn path_of_more_than_260_characters_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("Schlüssel, токены, 令牌/".repeat(12));
+        fs::create_dir_all(&deep).unwrap();
+        let path = deep.join("tokens.db");
+        // SQLite's own limit on Unix is 512 bytes.
+        assert!(path.to_str().unwrap().chars().count() > 270 && path.as_os_str().len() < 500);
+        let locks = deep.join("tokens.db.locks");
+        let deadline = Deadline::after(Duration::from_secs(60), &Arc::default());
+        for may_create in [true, false] {
+            let database = Database::open(path.clone(), &locks, may_create, &deadline).unwrap();
+            let version = |connection: &Connection| {
+                connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+            };
+            assert!(database.read(&deadline, version).unwrap() > 0);
+            assert!(deep.join("tokens.db-wal").exists() && locks.join("writer").exists());
+        }
+    }
+
     #[test]
     fn backoff_for_a_foreign_lock_grows_to_three_milliseconds() {
         let longest: Vec<Duration> = (0..1000).map(longest_pause).collect();
@@ -718,5 +767,24 @@ mod tests {
             (longest[0], longest[999]),
             (Duration::from_micros(100), Duration::from_millis(3))
         );
+    }
+
+    /// On macOS, `fsync` leaves data in the disk's cache, and SQLite's default is not to flush it.
+    /// The setting can be read on every system.
+    #[test]
+    fn commits_and_checkpoints_sync_the_disk_cache_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("tokens.db");
+        let deadline = Deadline::after(Duration::from_secs(60), &Arc::default());
+        let database = Database::open(path, &folder.path().join("locks"), true, &deadline).unwrap();
+        for pragma in ["fullfsync", "checkpoint_fullfsync"] {
+            let query = format!("PRAGMA {pragma}");
+            let set = |connection: &Connection| {
+                connection.query_row(&query, [], |row| row.get::<_, bool>(0))
+            };
+            assert!(database.read(&deadline, set).unwrap(), "{pragma} of the reader");
+            let write = database.write(&deadline, |connection, _| set(connection));
+            assert!(write.unwrap(), "{pragma} of the writer");
+        }
     }
 }

@@ -69,8 +69,8 @@ pub struct Paths {
     pub wal: PathBuf,
 }
 
-/// The files that a handle has open. On systems other than Unix, an open file can be neither
-/// removed nor replaced, so that all values are equal.
+/// The files that a handle has open. On Windows, SQLite opens files so that they can be neither
+/// removed nor replaced meanwhile, so that all values are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Files {
     database: FileId,

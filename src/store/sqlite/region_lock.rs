@@ -152,7 +152,7 @@ mod platform {
     /// in WAL mode.
     const FORMAT: (u64, [u8; 2]) = (18, [2, 2]);
 
-    /// No other program locks bytes from this offset on.
+    /// No other program locks bytes from this offset on. `off_t` has 64 bits.
     const UNUSED_OFFSETS: i64 = 1 << 60;
 
     /// The descriptors that hold the locks.
@@ -309,7 +309,7 @@ mod platform {
 mod platform {
     use super::{Paths, Refusal};
 
-    /// Other systems have no OFD locks.
+    /// Other systems have no OFD locks, and the offsets of 32-bit Linux are too short for the canary.
     pub struct Held;
 
     impl Held {

@@ -56,12 +56,19 @@ def state_of(redirect_url: str) -> str | None:
 
 
 def place() -> Path:
-    """The file."""
+    """The file.
+
+    Raises:
+        OSError: A user without a home folder, for example the account of a service.
+    """
     base = os.environ.get("XDG_STATE_HOME")
     if not base and sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA")
     if not base:
-        base = os.path.join(os.path.expanduser("~"), ".local", "state")
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            raise FileNotFoundError("there is no home folder")
+        base = os.path.join(home, ".local", "state")
     return Path(base, "ghl-oauth", "logins.json")
 
 
@@ -83,9 +90,9 @@ def _read() -> list[dict[str, Any]]:
 
 
 def _write(entries: list[dict[str, Any]]) -> None:
-    path = place()
-    new = path.with_name(f"{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
+        path = place()
+        new = path.with_name(f"{path.name}.{os.getpid()}")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:

@@ -1,0 +1,54 @@
+"""Linux on aarch64 with glibc, run by qemu."""
+
+import emulated
+import frame
+from frame import ROOT, LeftOut, Result, Suite
+
+TARGET = "aarch64-unknown-linux-gnu"
+NAME = "Linux aarch64, glibc"
+
+# The runtimes of C, C++ and the sanitizers, and a Python that loads the library.
+PACKAGES = (
+    "libc6", "libgcc-s1", "libstdc++6", "libasan8", "libubsan1", "zlib1g", "libexpat1", "libffi8",
+    "libssl3", "libsqlite3-0", "libuuid1", "libbz2-1.0", "liblzma5", "libcrypt1",
+    "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib",
+)  # fmt: skip
+
+# Programs that are neither built nor run: they check the sources, or programs for this machine.
+NOT_RUN = {
+    "agency_day", "architecture", "code_blocks", "docs", "header", "install", "languages", "model", "promise",
+    "statuses", "vendor_description",
+    # Browsers and other servers.
+    "consent_page", "desktop",
+}  # fmt: skip
+
+LEFT_OUT = [
+    LeftOut(
+        "host_process",
+        "process_that_may_not_start_threads_gets_errors_where_one_is_needed",
+        "qemu has no seccomp filters",
+    ),
+]
+
+
+def main(is_update):
+    result = Result()
+    frame.install("g++-aarch64-linux-gnu")
+    with emulated.started_by_qemu("aarch64"):
+        root = emulated.system("arm64", PACKAGES)
+        cargo = frame.cross(TARGET)
+        build = {"CARGO_TARGET_DIR": str(frame.COMMON), "CARGO_PROFILE_DEV_DEBUG": "0"}
+        frame.step("build the tests")
+        tests = sorted({file.stem for file in (ROOT / "tests").glob("*.rs")} - NOT_RUN)
+        selected = ["--lib", *(word for test in tests for word in ("--test", test))]
+        programs = frame.build(cargo, ["--target", TARGET, *selected], build)
+        frame.step("run the tests")
+        environment = emulated.environment("aarch64-linux-gnu", root) | {
+            "GHL_OAUTH_EMULATOR": frame.native_emulator(),
+            # Simulated processes do not depend on the processor.
+            "GHL_SIMULATION_RUNS": "20",
+            "GHL_PYTHON": str(root / "usr/bin/python3.11"),
+        }
+        Suite(result, environment=environment).run(programs, LEFT_OUT)
+    how = f"run by {emulated.qemu_version('aarch64')}"
+    return frame.report(NAME, how, result, is_update)

@@ -1,0 +1,131 @@
+"""macOS on Apple silicon: type-checked and linked, since nothing here can run it."""
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import frame
+from frame import TOOLS, Failed, Result
+
+TARGET = "aarch64-apple-darwin"
+NAME = "macOS aarch64"
+
+# zig has the headers of the C library, and cargo-zigbuild makes it Cargo's compiler and linker.
+ZIG = ("cargo-zigbuild==0.24.1", "ziglang==0.17.1")
+
+# The crates that declare functions of Apple's frameworks.
+FRAMEWORKS = {
+    "CoreFoundation": "core-foundation-sys",
+    "Security": "security-framework-sys",
+    "SystemConfiguration": "objc2-system-configuration",
+}
+
+# Functions and constants; some constants are arguments of macros. Names that are not Apple's do
+# no harm.
+DECLARED = re.compile(r"\b(?:fn|static) (\w+)|\b(kSec\w+)")
+
+
+def prepare():
+    """Installs zig, and the tool by which rustc removes symbols. Returns the folder of programs."""
+    frame.install("llvm")
+    folder = TOOLS / "zig"
+    stamp = folder / "versions"
+    if not stamp.exists() or stamp.read_text() != " ".join(ZIG):
+        frame.run([sys.executable, "-m", "venv", "--clear", folder])
+        frame.run([folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *ZIG])
+        stamp.write_text(" ".join(ZIG))
+    objcopy = folder / "bin/rust-objcopy"
+    objcopy.unlink(missing_ok=True)
+    objcopy.symlink_to("/usr/bin/llvm-objcopy")
+    return folder / "bin"
+
+
+def frameworks(cargo):
+    """A folder with stubs of the frameworks: lists of what the crates declare, for the linker."""
+    folder = TOOLS / "frameworks"
+    command = [str(cargo), "metadata", "--format-version=1", "--filter-platform", TARGET]
+    done = frame.run(command, stdout=subprocess.PIPE, text=True)
+    sources = {
+        package["name"]: Path(package["manifest_path"]).parent / "src"
+        for package in json.loads(done.stdout)["packages"]
+    }
+    for framework, crate in FRAMEWORKS.items():
+        names = set()
+        for file in sources[crate].rglob("*.rs"):
+            for declared in DECLARED.findall(file.read_text()):
+                names.update(filter(None, declared))
+        stub = folder / f"{framework}.framework" / f"{framework}.tbd"
+        stub.parent.mkdir(parents=True, exist_ok=True)
+        symbols = ", ".join(f"_{name}" for name in sorted(names))
+        stub.write_text(
+            "--- !tapi-tbd\n"
+            "tbd-version: 4\n"
+            "targets: [ x86_64-macos, arm64-macos ]\n"
+            f"install-name: /System/Library/Frameworks/{framework}.framework/{framework}\n"
+            "exports:\n"
+            "  - targets: [ x86_64-macos, arm64-macos ]\n"
+            f"    symbols: [ {symbols} ]\n"
+            "...\n"
+        )
+    return folder
+
+
+# Load commands (mach-o/loader.h).
+ID_DYLIB, LOAD_DYLIB, BUILD_VERSION = 0xD, 0xC, 0x32
+
+
+def load_commands(library):
+    """The number and the content of each load command."""
+    content = library.read_bytes()
+    count, offset = struct.unpack_from("<I", content, 16)[0], 32
+    for _ in range(count):
+        command, size = struct.unpack_from("<2I", content, offset)
+        yield command, content[offset : offset + size]
+        offset += size
+
+
+def names(library, command):
+    """The install names in load commands of a kind."""
+    for number, content in load_commands(library):
+        if number == command:
+            (start,) = struct.unpack_from("<I", content, 8)
+            yield content[start:].split(b"\0")[0].decode()
+
+
+def main(is_update):
+    result = Result()
+    programs = prepare()
+    cargo = frame.cross(TARGET)
+    environment = os.environ | {
+        "CARGO_TARGET_DIR": str(frame.COMMON),
+        "CARGO_PROFILE_DEV_DEBUG": "0",
+        "CARGO_TERM_QUIET": "true",
+        "MACOSX_DEPLOYMENT_TARGET": "11.0",
+        "PATH": f"{cargo.parent}:{programs}:{os.environ['PATH']}",
+        "CARGO": str(cargo),
+        "CARGO_ZIGBUILD_ZIG_PATH": str(programs / "python-zig"),
+        "RUSTFLAGS": f"-Clink-arg=-F{frameworks(cargo)}",
+    }
+    build = [programs / "cargo-zigbuild", "zigbuild", "--target", TARGET]
+    frame.step("link the library")
+    frame.run([*build, "--lib", "--features", "postgres"], env=environment)
+    library = frame.COMMON / TARGET / "debug/libghl_oauth.dylib"
+    (name,) = names(library, ID_DYLIB)
+    if name != "@rpath/libghl_oauth.dylib":
+        raise Failed(f"the install name of {library} is {name}")
+    result.check("the library is linked, its install name is relative to the rpath")
+    needed = sorted(names(library, LOAD_DYLIB))
+    if any(not name.startswith(("/usr/lib/", "/System/Library/")) for name in needed):
+        raise Failed(f"{library} needs {needed}")
+    result.check("it needs libraries of the system only")
+    frame.check_wheel_tag(library, "macosx_11_0_arm64")
+    result.check("its wheel is `macosx_11_0_arm64`, as MACOSX_DEPLOYMENT_TARGET says")
+    frame.step("type-check")
+    clippy = [programs / "cargo-zigbuild", "clippy", "--target", TARGET, "--workspace"]
+    frame.run([*clippy, "--all-targets", "--", "-D", "warnings"], env=environment)
+    result.check("clippy passes for all targets")
+    return frame.report(NAME, "linked, never run", result, is_update)
