@@ -111,8 +111,8 @@ MUTATIONS = {
     "refresh is sent without the lock": [
         (
             "tokens/refresh.rs",
-            "let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;",
-            "let lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;\n        "
+            "let _lock = self.records.lock(resource_id, &renewal.store).map_err(before_sending)?;",
+            "let lock = self.records.lock(resource_id, &renewal.store).map_err(before_sending)?;\n        "
             "let _lock = (!ON).then_some(lock);",
         ),
     ],
