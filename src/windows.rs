@@ -7,7 +7,7 @@ use std::io::{Error, Result};
 use std::os::windows::ffi::OsStrExt;
 use std::os::windows::io::{FromRawHandle, OwnedHandle};
 use std::path::{Component, Path, PathBuf, Prefix};
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{
@@ -16,12 +16,11 @@ use windows_sys::Win32::Foundation::{
 use windows_sys::Win32::Security::Authorization::{
     ConvertSecurityDescriptorToStringSecurityDescriptorW, ConvertSidToStringSidW,
     ConvertStringSecurityDescriptorToSecurityDescriptorW, GetNamedSecurityInfoW, SDDL_REVISION_1,
-    SE_FILE_OBJECT, SetNamedSecurityInfoW,
+    SE_FILE_OBJECT,
 };
 use windows_sys::Win32::Security::{
-    DACL_SECURITY_INFORMATION, GetSecurityDescriptorDacl, GetTokenInformation,
-    OWNER_SECURITY_INFORMATION, PROTECTED_DACL_SECURITY_INFORMATION, SECURITY_ATTRIBUTES,
-    TOKEN_QUERY, TOKEN_USER, TokenUser,
+    DACL_SECURITY_INFORMATION, GetTokenInformation, OWNER_SECURITY_INFORMATION,
+    SECURITY_ATTRIBUTES, SetFileSecurityW, TOKEN_QUERY, TOKEN_USER, TokenUser,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     CREATE_NEW, CreateDirectoryW, CreateFileW, FILE_ATTRIBUTE_NORMAL, FILE_SHARE_READ,
@@ -69,33 +68,18 @@ pub fn security(path: &Path) -> Result<String> {
             &mut descriptor.0,
         )
     };
-    win32(status)?;
+    if status != ERROR_SUCCESS {
+        return Err(Error::from_raw_os_error(status.cast_signed()));
+    }
     text_of(&descriptor)
 }
 
-/// Replaces the access control list of a file or folder by the one in `sddl`, without entries
-/// that are inherited.
+/// Replaces the access control list of a file or folder by the one in `sddl`.
 pub fn set_security(path: &Path, sddl: &str) -> Result<()> {
     let path = wide(verbatim(path).as_os_str());
     let descriptor = descriptor_of(sddl)?;
-    let (mut is_present, mut list, mut is_default) = (0, null_mut(), 0);
-    // SAFETY: the descriptor is valid, and the other pointers are valid for a write.
-    succeeded(unsafe {
-        GetSecurityDescriptorDacl(descriptor.0, &mut is_present, &mut list, &mut is_default)
-    })?;
-    let what = DACL_SECURITY_INFORMATION | PROTECTED_DACL_SECURITY_INFORMATION;
-    // SAFETY: `path` ends with a zero; `list` is part of the descriptor, which outlives the call.
-    win32(unsafe {
-        SetNamedSecurityInfoW(
-            path.as_ptr(),
-            SE_FILE_OBJECT,
-            what,
-            null_mut(),
-            null_mut(),
-            list,
-            null(),
-        )
-    })
+    // SAFETY: `path` ends with a zero, and the descriptor is valid.
+    succeeded(unsafe { SetFileSecurityW(path.as_ptr(), DACL_SECURITY_INFORMATION, descriptor.0) })
 }
 
 /// Creates a file, which must not exist, for writing. Other processes may open it, but neither
@@ -230,11 +214,4 @@ fn wide(text: &std::ffi::OsStr) -> Vec<u16> {
 
 fn succeeded(result: i32) -> Result<()> {
     if result == 0 { Err(Error::last_os_error()) } else { Ok(()) }
-}
-
-fn win32(status: u32) -> Result<()> {
-    match status {
-        ERROR_SUCCESS => Ok(()),
-        status => Err(Error::from_raw_os_error(status.cast_signed())),
-    }
 }

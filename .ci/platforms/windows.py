@@ -39,9 +39,67 @@ __declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T length)
 }
 """
 
+# `python3 SCRIPT ARGUMENT` for Windows programs: starts the Python of this machine. A program for
+# Linux cannot write to a pipe of Wine, and Wine returns no handle to wait for it.
+PYTHON = r"""
+#include <stdio.h>
+#include <windows.h>
+
+int main(int argc, char **argv)
+{
+    char file[MAX_PATH], command[8192], line[8192];
+    if (argc != 3 || GetTempFileNameA(".", "py", 0, file) == 0)
+        return 2;
+    snprintf(command, sizeof command, "Z:\\usr\\bin\\python3 \"%s\" \"%s\"", argv[1], argv[2]);
+    SECURITY_ATTRIBUTES inherited = {sizeof inherited, NULL, TRUE};
+    STARTUPINFOA start = {.cb = sizeof start, .dwFlags = STARTF_USESTDHANDLES};
+    start.hStdOutput = CreateFileA(file, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE,
+                                   &inherited, CREATE_ALWAYS, FILE_ATTRIBUTE_NORMAL, NULL);
+    start.hStdError = start.hStdOutput;
+    PROCESS_INFORMATION process;
+    if (!CreateProcessA(NULL, command, NULL, NULL, TRUE, 0, NULL, NULL, &start, &process))
+        return 3;
+    for (int tries = 0; tries < 1000; tries++) {
+        FILE *output = fopen(file, "r");
+        char *end = output && fgets(line, sizeof line, output) ? strchr(line, '\n') : NULL;
+        if (output)
+            fclose(output);
+        if (end) {
+            fputs(line, stdout);
+            CloseHandle(start.hStdOutput);
+            return DeleteFileA(file) ? 0 : 4;
+        }
+        Sleep(20);
+    }
+    return 5;
+}
+"""
+
+# `cc` and `c++` for the tests of the C and C++ interfaces, which run on this machine: the programs
+# are for Windows, and each is a script that starts Wine.
+COMPILER = """#!/usr/bin/env python3
+import os, subprocess, sys
+
+arguments = []
+for word in sys.argv[1:]:
+    if word == "-L{native}":
+        word = "-L{foreign}"
+    if not word.startswith("-Wl,-rpath"):
+        arguments.append(word)
+program = arguments[arguments.index("-o") + 1] if "-o" in arguments else None
+if program:
+    arguments[arguments.index("-o") + 1] = program + ".exe"
+status = subprocess.call(["{gcc}", "-D__USE_MINGW_ANSI_STDIO=1", *arguments])
+if program and status == 0:
+    with open(program, "w") as script:
+        script.write('#!/bin/sh\\nunset LD_LIBRARY_PATH\\nexec {wine} "$0.exe" "$@"\\n')
+    os.chmod(program, 0o755)
+sys.exit(status)
+"""
+
 # DLLs of every Windows since 8.1. Any other DLL would have to be shipped.
 SYSTEM_DLLS = """
-    advapi32 bcrypt bcryptprimitives crypt32 kernel32 msvcrt ntdll secur32 user32 userenv ws2_32
+    advapi32 bcrypt bcryptprimitives crypt32 kernel32 msvcrt ncrypt ntdll secur32 user32 userenv ws2_32
     api-ms-win-core-synch-l1-2-0
 """.split()
 
@@ -49,6 +107,8 @@ SYSTEM_DLLS = """
 LARGEST = 5_500_000
 
 LEFT_OUT = []
+
+NATIVE_LEFT_OUT = []
 
 
 def environment(prefix=PREFIX):
@@ -169,6 +229,35 @@ def run_example(program, emulator, database, prefix):
         raise frame.Failed(f"{program} visited {len(visited)} of 5 locations:\n{output}")
 
 
+def native(result, target, foreign):
+    """Runs the tests of the C and C++ interfaces with programs for Windows."""
+    variables = {"CARGO_TARGET_DIR": str(target / "native"), "CARGO_PROFILE_DEV_DEBUG": "0"}
+    names = ["c", "cpp", "agency_day"]
+    programs = frame.build("cargo", [f"--test={name}" for name in names], variables)
+    deps = Path(programs["c"].executable).parent
+    system = PREFIX / "drive_c/windows/system32"
+    gcc_folder = Path(frame.run([GCC + "gcc", "-print-file-name=libgcc_s_seh-1.dll"],
+                                capture_output=True, text=True).stdout.strip()).parent
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "python3.c")
+        source.write_text(PYTHON)
+        frame.run([GCC + "gcc", "-std=c99", source, "-o", system / "python3.exe"])
+        for name, gcc in (("cc", "gcc"), ("c++", "g++")):
+            text = COMPILER.format(native=deps, foreign=foreign, gcc=GCC + gcc, wine=WINE)
+            Path(folder, name).write_text(text)
+            Path(folder, name).chmod(0o755)
+        folders = [foreign, gcc_folder, "/usr/x86_64-w64-mingw32/lib"]
+        variables = environment() | {
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "WINEPATH": ";".join(f"Z:{path}" for path in folders),
+        }
+        renamed = {}
+        for name, program in programs.items():
+            program.name = f"{name} (programs for Windows)"
+            renamed[program.name] = program
+        Suite(result, (), variables).run(renamed, NATIVE_LEFT_OUT)
+
+
 def consume(result, cargo, target, emulator):
     """Installs a release, and runs the examples from it in a prefix that has nothing else."""
     with tempfile.TemporaryDirectory() as folder:
@@ -221,6 +310,8 @@ def main(is_update):
     emulator = built / "ghl-oauth-emulator.exe"
     suite = Suite(result, [WINE], environment() | {"GHL_OAUTH_EMULATOR": f"Z:{emulator}"})
     suite.run(programs, LEFT_OUT)
+    frame.step("run the tests of C and C++")
+    native(result, target, built / "deps")
     frame.step("release build, and its consumers")
     consume(result, cargo, target, emulator)
     return frame.report(NAME, f"run by {wine}", result, is_update)

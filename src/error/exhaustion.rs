@@ -82,13 +82,11 @@ impl Error {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    #[cfg(unix)]
     use rustix::io::Errno;
 
-    #[cfg(unix)]
     #[test]
     fn exhausted_resources_are_retryable_and_name_the_resource() {
         for (code, resource) in [
@@ -108,7 +106,6 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
     fn wrong_paths_and_permissions_are_not_retryable() {
         for code in [Errno::NOENT, Errno::ACCESS, Errno::NOTDIR, Errno::ISDIR, Errno::ROFS] {

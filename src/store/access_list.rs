@@ -13,9 +13,8 @@ pub enum Inherit {
 
 /// Groups and users that stand for any user: Everyone, authenticated users, users, guests,
 /// anonymous, and those by kind of logon.
-const ANYONE: [&str; 13] = [
-    "WD", "AU", "BU", "BG", "LG", "AN", "IU", "NU", "SU", "RU", "AC", "DU", "DG",
-];
+const ANYONE: [&str; 13] =
+    ["WD", "AU", "BU", "BG", "LG", "AN", "IU", "NU", "SU", "RU", "AC", "DU", "DG"];
 
 /// The beginnings of SIDs that stand for any user: batch and console logons, members of this
 /// organisation, and apps of the store.
@@ -118,7 +117,7 @@ mod tests {
         }
         assert!(others_may_read(shared) && !others_may_read(&own));
         let folder = for_accounts(USER, "", Inherit::Yes);
-        assert_eq!(folder, own.replace("A;;", "A;OICI;"));
+        assert_eq!(folder, own.replace("(A;;", "(A;OICI;"));
     }
 
     #[test]

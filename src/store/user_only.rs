@@ -177,11 +177,11 @@ mod tests {
         };
         let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
         let held = lock(&store);
-        let check = || {
+        let check = |when: &str| {
             let found = walk(folder.path());
             for entry in &found {
                 let list = security(entry).unwrap();
-                assert!(!others_may_read(entry), "{}: {list}", entry.display());
+                assert!(!others_may_read(entry), "{when}: {}: {list}", entry.display());
             }
             let names: Vec<_> = found.iter().filter_map(|entry| entry.file_name()).collect();
             for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm", "tokens.db.locks"] {
@@ -189,16 +189,16 @@ mod tests {
             }
             assert_eq!(found.len(), 6, "and the files of the two locks: {names:?}");
         };
-        check();
+        check("created");
         // The last connection removes the side files, and the next one creates them.
         drop((held, store));
         let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
-        check();
+        check("opened again");
         // Created by another program, meanwhile.
         share(&folder.path().join("tokens.db-wal"));
         assert!(others_may_read(&folder.path().join("tokens.db-wal")));
         let second = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
-        check();
+        check("shared meanwhile");
         drop((store, second));
         // The list of an existing database is its owner's decision.
         share(&path);

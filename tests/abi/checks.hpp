@@ -19,7 +19,12 @@
 // Passes the consent link to the program that simulates the person. Returns the redirect URL.
 inline std::string consent(const std::string &person, const std::string &url) {
     CHECK(url.find('\'') == std::string::npos);
-    std::FILE *answer = popen((person + " '" + url + "'").c_str(), "r");
+#ifdef _WIN32
+    const std::string quote = "\"";
+#else
+    const std::string quote = "'";
+#endif
+    std::FILE *answer = popen((person + " " + quote + url + quote).c_str(), "r");
     char redirect_url[4096] = "";
     CHECK(answer != nullptr && std::fgets(redirect_url, sizeof redirect_url, answer) != nullptr);
     CHECK(pclose(answer) == 0);

@@ -22,7 +22,12 @@ static ghl_error error;
 static inline void consent(const char *person, const char *url, char *redirect_url, size_t size) {
     char command[4096];
     CHECK(strchr(url, '\'') == NULL);
-    CHECK((size_t)snprintf(command, sizeof command, "%s '%s'", person, url) < sizeof command);
+#ifdef _WIN32
+    const char *quoted = "%s \"%s\"";
+#else
+    const char *quoted = "%s '%s'";
+#endif
+    CHECK((size_t)snprintf(command, sizeof command, quoted, person, url) < sizeof command);
     FILE *answer = popen(command, "r");
     CHECK(answer != NULL && fgets(redirect_url, (int)size, answer) != NULL);
     CHECK(pclose(answer) == 0);
