@@ -22,8 +22,8 @@ may you do good and not evil; may you find forgiveness for yourself and forgive 
 share freely, never taking more than you give."""
 
 RUST = """The standard library of Rust, https://www.rust-lang.org, is licensed under the Apache
-License 2.0 or the MIT license, both of which are below. Copyright (c) The Rust Project
-Contributors."""
+License 2.0 or the MIT license, both of which are below, as are the crates that it contains.
+Copyright (c) The Rust Project Contributors."""
 
 GCC = """The unwinder of GCC, libgcc, is linked statically. It is licensed under the GNU General
 Public License 3 with the GCC Runtime Library Exception 3.1, which permits programs under any

@@ -2,6 +2,9 @@
 //! version. A store knows neither HTTP nor when a token is due.
 
 #[cfg(feature = "sqlite")]
+#[cfg(any(windows, test))]
+mod access_list;
+#[cfg(feature = "sqlite")]
 mod file_lock;
 mod host;
 mod memory;
@@ -15,9 +18,6 @@ mod seal;
 mod spent_digests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(feature = "sqlite")]
-#[cfg(any(windows, test))]
-mod access_list;
 mod user_only;
 
 use std::ops::RangeInclusive;
