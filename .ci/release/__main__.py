@@ -1,7 +1,7 @@
 """Makes the files of a release in dist/: archives, wheels, sdists, checksums.
 
     python3 .ci/release [--quick] [--reproducible] [--output DIR] [TARGET ...]
-    python3 .ci/release --sums DIR
+    python3 .ci/release --finish DIR
 
 Without a target it makes those that a Debian machine can build, and the sources. On other systems
 name the target of the machine. Each archive is then unpacked and used by a C program, which talks
@@ -20,6 +20,7 @@ import build
 import consume
 import frame
 import notices
+import nuget
 import pack
 import python_packages
 import reproducible
@@ -54,8 +55,9 @@ def make_sources(output):
     python_packages.sdists(output)
 
 
-def write_sums(output):
-    """Writes SHA256SUMS, which `sha256sum --check` reads."""
+def finish(output):
+    """Adds the NuGet package, and SHA256SUMS, which `sha256sum --check` reads."""
+    nuget.make(output)
     sums = output / "SHA256SUMS"
     sums.unlink(missing_ok=True)
     lines = [
@@ -73,7 +75,7 @@ def arguments():
         "--reproducible", action="store_true", help="build again in another folder, and compare"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR")
-    parser.add_argument("--sums", type=Path, metavar="DIR", help="only write DIR/SHA256SUMS")
+    parser.add_argument("--finish", type=Path, metavar="DIR", help="only make the files of all targets")
     parser.add_argument("--no-check", action="store_true", help="do not use the archives")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join([SOURCE, *TARGETS]))
     return parser.parse_args()
@@ -81,8 +83,8 @@ def arguments():
 
 def main():
     given = arguments()
-    if given.sums:
-        write_sums(given.sums)
+    if given.finish:
+        finish(given.finish)
         return
     names = given.targets or [SOURCE, *TARGETS]
     output = given.output.resolve()
@@ -97,7 +99,7 @@ def main():
         if not given.no_check:
             frame.step(f"{name}: use the archive and the wheel")
             consume.check(target, archive, wheel)
-    write_sums(output)
+    finish(output)
     if given.reproducible:
         frame.step("build again in another folder")
         reproducible.compare(names, output, given.quick)

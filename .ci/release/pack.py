@@ -29,7 +29,7 @@ def archive(folder, output, name, is_zip):
     path = output / file_name(name, is_zip)
     named = [(file, f"{name}/{file.relative_to(folder).as_posix()}") for file in files]
     if is_zip:
-        pack_zip(path, named)
+        write_zip(path, [(name, file.read_bytes(), is_program(file)) for file, name in named])
     else:
         path.write_bytes(compressed(pack_tar(named)))
     print(f"{path.name}: {path.stat().st_size:,} bytes")
@@ -39,15 +39,16 @@ def is_program(file):
     return bool(file.lstat().st_mode & 0o100)
 
 
-def pack_zip(path, named):
+def write_zip(path, entries):
+    """Writes entries of name, content, and whether they are programs."""
     # The format has no dates before 1980.
     date = max(time.gmtime(build.epoch())[:6], (1980, 1, 1, 0, 0, 0))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
-        for file, name in named:
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, content, is_executable in entries:
             entry = zipfile.ZipInfo(name, date)
             entry.create_system = 3
-            entry.external_attr = (0o100755 if is_program(file) else 0o100644) << 16
-            packed.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
+            entry.external_attr = (0o100755 if is_executable else 0o100644) << 16
+            packed.writestr(entry, content, zipfile.ZIP_DEFLATED, 9)
 
 
 def pack_tar(named):

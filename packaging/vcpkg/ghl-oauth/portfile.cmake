@@ -39,7 +39,9 @@ else()
     file(GLOB shared "${CURRENT_PACKAGES_DIR}/lib/libghl_oauth.so*"
         "${CURRENT_PACKAGES_DIR}/lib/libghl_oauth*.dylib"
         "${CURRENT_PACKAGES_DIR}/lib/*.dll.*" "${CURRENT_PACKAGES_DIR}/lib/ghl_oauth.def")
-    file(REMOVE ${shared})
+    if(shared)
+        file(REMOVE ${shared})
+    endif()
     file(REMOVE_RECURSE "${CURRENT_PACKAGES_DIR}/bin")
 endif()
 
