@@ -3,8 +3,8 @@
     python3 .ci/release [--quick] [--reproducible] [--output DIR] [TARGET ...]
     python3 .ci/release --finish DIR
 
-Without a target it makes those that a Debian machine can build, and the sources. On other systems
-name the target of the machine. Each archive is then unpacked and used by a C program, which talks
+Without a target it makes the sources and every target that a Debian machine can build. On other
+systems, name the target of the machine. Each archive is then unpacked and used by a C program, which talks
 to the archive's emulator. docs/releasing.md is the manual.
 """
 
@@ -75,7 +75,9 @@ def arguments():
         "--reproducible", action="store_true", help="build again in another folder, and compare"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR")
-    parser.add_argument("--finish", type=Path, metavar="DIR", help="only make the files of all targets")
+    parser.add_argument(
+        "--finish", type=Path, metavar="DIR", help="only make the files of all targets"
+    )
     parser.add_argument("--no-check", action="store_true", help="do not use the archives")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join([SOURCE, *TARGETS]))
     return parser.parse_args()

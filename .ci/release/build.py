@@ -12,7 +12,7 @@ import musl
 from frame import ROOT, TOOLS
 from targets import cargo_home
 
-# The folder of Cargo's output. A second build, in a copy of the sources, has another one.
+# The folder of Cargo's output. A second build, in a copy of the sources, uses a different folder.
 WORK = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release-files"
 
 
@@ -24,7 +24,7 @@ def version():
 
 @functools.cache
 def epoch():
-    """The time of all files: that of the commit, or of SOURCE_DATE_EPOCH."""
+    """The modification time of all files: the time of the commit, or SOURCE_DATE_EPOCH."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
         return int(given)
@@ -140,7 +140,9 @@ def shared_library(target, tree):
     """The file that programs load."""
     if target.is_windows:
         return tree / "bin/ghl_oauth.dll"
-    return (tree / ("lib/libghl_oauth.dylib" if target.is_apple else "lib/libghl_oauth.so")).resolve()
+    return (
+        tree / ("lib/libghl_oauth.dylib" if target.is_apple else "lib/libghl_oauth.so")
+    ).resolve()
 
 
 def import_library_for_msvc(tree):

@@ -229,9 +229,7 @@ def by_lld(tree, work, app):
     frame.run([*clang, "-c", work / "msvc.c", "-o", work / "msvc.obj"])
     link = [linker, "-flavor", "link", "/nologo", "/entry:mainCRTStartup", "/subsystem:console"]
     libraries = [tree / "lib/ghl_oauth.dll.lib", work / "kernel32.lib"]
-    frame.run(
-        [*link, "/nodefaultlib", f"/out:{app / 'msvc.exe'}", work / "msvc.obj", *libraries]
-    )
+    frame.run([*link, "/nodefaultlib", f"/out:{app / 'msvc.exe'}", work / "msvc.obj", *libraries])
     return "C:\\app\\msvc.exe"
 
 

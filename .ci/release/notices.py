@@ -1,4 +1,4 @@
-"""What the files of a release consist of: licences of third parties, and a bill of materials."""
+"""The licences of third parties, and the bill of materials."""
 
 import functools
 import json
@@ -37,7 +37,7 @@ def shipped(target):
     """The packages whose code is in the library or in the emulator, sorted by name.
 
     Macros and build scripts run at build time only. Each package has a list `needs` of the IDs of
-    those that it depends on.
+    its dependencies.
     """
     chosen = ["--locked", "--package", "ghl-oauth", "--package", "ghl-oauth-emulator"]
     # Unlike `cargo metadata`, without the features of the development dependencies.
@@ -79,9 +79,11 @@ def sqlite_version(packages):
 
 @functools.cache
 def rust_version(target):
-    """The version of the compiler, which is that of the standard library."""
+    """The version of the compiler and of its standard library."""
     program = "rustc" if target.is_native else frame.TOOLS / "cross/root/usr/bin/rustc"
-    return subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout.split()[1]
+    return subprocess.run(
+        [program, "--version"], check=True, capture_output=True, text=True
+    ).stdout.split()[1]
 
 
 def licence_texts(target, packages):
@@ -89,11 +91,15 @@ def licence_texts(target, packages):
     users, missing = {}, []
     for package in third_parties(packages):
         folder = Path(package["manifest_path"]).parent
-        files = sorted(file for file in folder.iterdir() if TEXTS.match(file.name) and file.is_file())
+        files = sorted(
+            file for file in folder.iterdir() if TEXTS.match(file.name) and file.is_file()
+        )
         if not files:
             missing.append(package["name"])
         for file in files:
-            text = "\n".join(line.rstrip() for line in file.read_text(errors="replace").splitlines())
+            text = "\n".join(
+                line.rstrip() for line in file.read_text(errors="replace").splitlines()
+            )
             users.setdefault(text.strip("\n"), []).append(f"{package['name']} {package['version']}")
     if missing:
         raise frame.Failed(f"no file with the licence of {', '.join(missing)}")

@@ -44,7 +44,7 @@ MANIFEST = """<?xml version="1.0" encoding="utf-8"?>
     <authors>ghl-oauth</authors>
     <license type="expression">MIT OR Apache-2.0</license>
     <readme>README.md</readme>
-    <description>OAuth 2.0 access to the GoHighLevel API: the native library, to be called by P/Invoke</description>
+    <description>OAuth 2.0 access to the GoHighLevel API, the native library</description>
     <tags>oauth2 gohighlevel highlevel native</tags>
     <dependencies>
       <group targetFramework=".NETStandard2.0" />

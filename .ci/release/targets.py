@@ -5,8 +5,7 @@ import subprocess
 
 SOURCE = "source"
 
-# What a Debian machine can build, with the prefix of GCC's programs when it builds for another
-# machine.
+# The targets that a Debian machine can build, with the prefix of GCC's programs.
 TARGETS = {
     "x86_64-unknown-linux-gnu": "x86_64-linux-gnu-",
     "aarch64-unknown-linux-gnu": "aarch64-linux-gnu-",

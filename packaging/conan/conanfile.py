@@ -65,6 +65,8 @@ class GhlOauth(ConanFile):
         self.cpp_info.builddirs = ["share/cmake/ghl_oauth"]
         self.cpp_info.libs = ["ghl_oauth"]
         if not self.options.shared:
-            description = load(self, os.path.join(self.package_folder, "lib/pkgconfig/ghl_oauth.pc"))
+            description = load(
+                self, os.path.join(self.package_folder, "lib/pkgconfig/ghl_oauth.pc")
+            )
             private = re.search(r"^Libs.private: (.*)$", description, re.MULTILINE)[1]
             self.cpp_info.system_libs = re.findall(r"-l(\S+)", private)
