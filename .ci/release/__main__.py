@@ -4,8 +4,8 @@
     python3 .ci/release --finish DIR
 
 Without a target it makes the sources and every target that a Debian machine can build. On other
-systems, name the target of the machine. Each archive is then unpacked and used by a C program, which talks
-to the archive's emulator. docs/releasing.md is the manual.
+systems, name the target of the machine. Each archive is then unpacked and used by C
+programs, which talk to the archive's emulator. docs/releasing.md is the manual.
 """
 
 import argparse
