@@ -40,7 +40,7 @@ def make(target, output, is_quick):
     sbom = output / f"{name}.cdx.json"
     sbom.write_text(notices.bill_of_materials(target, shipped))
     pack.archive(root, output, name, target.is_windows)
-    if any((tree / "debug").iterdir()):
+    if target.has_debug_archive:
         pack.archive(tree / "debug", output, f"{name}-debug", target.is_windows)
     frame.step(f"{target.triple}: wheel")
     library = build.shared_library(target, root)

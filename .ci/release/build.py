@@ -68,11 +68,14 @@ def environment(target, is_quick):
     variables = {
         "CARGO_TARGET_DIR": str(WORK / "cargo"),
         "CARGO_INCREMENTAL": "0",
-        "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only",
-        "CARGO_PROFILE_RELEASE_STRIP": "none",
         "SOURCE_DATE_EPOCH": str(epoch()),
         f"CARGO_TARGET_{target.variable}_RUSTFLAGS": " ".join(rust_flags),
     }
+    if target.has_debug_archive:
+        variables |= {
+            "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only",
+            "CARGO_PROFILE_RELEASE_STRIP": "none",
+        }
     if not target.is_msvc:
         variables[f"CFLAGS_{triple}"] = " ".join([own[1] if own else "", *c_flags])
     if is_quick:
@@ -131,7 +134,7 @@ def build(target, is_quick):
     shutil.copy(built, tree / "bin")
     if target.is_windows and not target.is_msvc:
         import_library_for_msvc(tree)
-    if not target.is_msvc and not target.is_apple:
+    if target.has_debug_archive:
         separate_symbols(target, tree, folder / "debug")
     return folder
 

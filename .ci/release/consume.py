@@ -77,7 +77,7 @@ def check(target, archive, wheel):
             check_windows(target, tree, work)
         else:
             check_unix(target, tree, work)
-        if not target.is_windows and not target.is_apple:
+        if target.has_debug_archive and not target.is_windows:
             check_symbols(target, tree)
 
 

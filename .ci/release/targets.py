@@ -30,6 +30,8 @@ class Target:
         self.is_musl = triple.endswith("-musl")
         self.is_apple = "-apple-" in triple
         self.is_msvc = triple.endswith("-msvc")
+        # The binutils separate the symbols of ELF files and of GCC's programs for Windows.
+        self.has_debug_archive = not self.is_msvc and not self.is_apple
         self.prefix = "" if self.is_native else TARGETS.get(triple, "")
 
     def tool(self, name):
