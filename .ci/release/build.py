@@ -54,7 +54,7 @@ def renamed_folders():
     ]
 
 
-def environment(target, is_quick):
+def environment(target):
     """The environment of Cargo: nothing that is built contains a path of this machine."""
     renamed = [f"{folder}={name}" for folder, name in renamed_folders()]
     c_flags = [f"-ffile-prefix-map={pair}" for pair in renamed]
@@ -72,18 +72,11 @@ def environment(target, is_quick):
         f"CARGO_TARGET_{target.variable}_RUSTFLAGS": " ".join(rust_flags),
     }
     if target.has_debug_archive:
-        variables |= {
-            "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only",
-            "CARGO_PROFILE_RELEASE_STRIP": "none",
-        }
+        for profile in ("DEV", "RELEASE"):
+            variables[f"CARGO_PROFILE_{profile}_DEBUG"] = "line-tables-only"
+            variables[f"CARGO_PROFILE_{profile}_STRIP"] = "none"
     if not target.is_msvc:
         variables[f"CFLAGS_{triple}"] = " ".join([own[1] if own else "", *c_flags])
-    if is_quick:
-        variables |= {
-            "CARGO_PROFILE_RELEASE_LTO": "off",
-            "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
-            "CARGO_PROFILE_RELEASE_OPT_LEVEL": "0",
-        }
     inherited = {name: value for name, value in os.environ.items() if name != "RUSTFLAGS"}
     return inherited | variables
 
@@ -111,7 +104,7 @@ def build(target, is_quick):
     frame.step(f"{target.triple}: build")
     program = cargo(target)
     frame.run([program, "fetch", "--quiet", "--locked", "--target", target.triple])
-    variables = environment(target, is_quick)
+    variables = environment(target)
     static = shared = variables
     if target.is_musl:
         static, shared = musl_environments(target, variables)
@@ -121,17 +114,19 @@ def build(target, is_quick):
     tree = folder / "tree"
     install = [program, "xtask", "install", "--target", target.triple, "--prefix", "/"]
     install += ["--destdir", tree, "--target-dir", WORK / "cargo"]
+    install += ["--debug"] if is_quick else []
     frame.run(install, env=shared, stdout=subprocess.DEVNULL)
     if target.is_musl:
         # Replaces the static library and its description; the shared library stays.
         frame.run(install, env=static, stdout=subprocess.DEVNULL)
     # The emulator is a program for tests: link-time optimisation would only cost time.
-    command = [program, "build", "--quiet", "--locked", "--release", "--target", target.triple]
+    command = [program, "build", "--quiet", "--locked", "--target", target.triple]
+    command += [] if is_quick else ["--release"]
     emulator = static | {"CARGO_PROFILE_RELEASE_LTO": "off"}
     frame.run([*command, "--package", "ghl-oauth-emulator"], env=emulator)
     (tree / "bin").mkdir(exist_ok=True)
-    built = WORK / "cargo" / target.triple / "release" / target.emulator
-    shutil.copy(built, tree / "bin")
+    built = WORK / "cargo" / target.triple / ("debug" if is_quick else "release")
+    shutil.copy(built / target.emulator, tree / "bin")
     if target.is_windows and not target.is_msvc:
         import_library_for_msvc(tree)
     if target.has_debug_archive:
