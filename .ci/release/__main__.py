@@ -10,6 +10,7 @@ programs, which talk to the archive's emulator. docs/releasing.md is the manual.
 
 import argparse
 import hashlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -88,6 +89,8 @@ def main():
     if given.finish:
         finish(given.finish)
         return
+    # The date that compilers, the binutils and hatchling write instead of the current one.
+    os.environ["SOURCE_DATE_EPOCH"] = str(build.epoch())
     names = given.targets or [SOURCE, *TARGETS]
     output = given.output.resolve()
     shutil.rmtree(output, ignore_errors=True)

@@ -68,7 +68,6 @@ def environment(target):
     variables = {
         "CARGO_TARGET_DIR": str(WORK / "cargo"),
         "CARGO_INCREMENTAL": "0",
-        "SOURCE_DATE_EPOCH": str(epoch()),
         f"CARGO_TARGET_{target.variable}_RUSTFLAGS": " ".join(rust_flags),
     }
     if target.has_debug_archive:

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import build
 import frame
 from frame import ROOT
 from targets import cargo_home
@@ -38,7 +37,6 @@ def compare(names, output, is_quick):
             "CARGO_HOME": str(crates(scratch / "crates")),
             "CARGO_TARGET_DIR": str(scratch / "target"),
             "GHL_CI_TOOLS": str(frame.TOOLS),
-            "SOURCE_DATE_EPOCH": str(build.epoch()),
         }
         frame.run([*command, *names], env=environment, cwd=scratch)
         first = {file.name: file.read_bytes() for file in output.iterdir()}
