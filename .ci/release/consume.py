@@ -20,6 +20,7 @@ import windows
 from frame import ROOT, TOOLS, Failed
 from targets import cargo_home
 
+WINESERVER = Path(windows.WINE).with_name("wineserver64")
 PROGRAM = ROOT / "examples/c/quickstart.c"
 
 CMAKE = """
@@ -196,18 +197,27 @@ def check_windows(target, tree, work):
         shutil.copy(program, app)
     msvc = by_lld(tree, work, app)
     environment = os.environ | windows.environment(prefix)
-    with windows.running_emulator(tree / "bin" / target.emulator, prefix) as running:
-        # The program with the static library runs before the DLL is there.
-        for name in ("static", "shared", "by_hand", "by_pkg_config"):
-            if name == "shared":
-                shutil.copy(tree / "bin/ghl_oauth.dll", app)
-            windows.run_example(f"C:\\app\\{name}.exe", running, f"C:\\app\\{name}.db", prefix)
-            print(f"{name}: visited all locations")
-    if msvc:
-        done = subprocess.run([windows.WINE, msvc], env=environment, check=False)
-        if done.returncode != 17:
-            raise Failed(f"the program for MSVC ended with {done.returncode}")
-        print("by LLVM's linker and the import library for MSVC: made a client")
+    wine = {"env": environment, "cwd": app}
+    try:
+        # The programs that created the prefix may still be ending.
+        subprocess.run([WINESERVER, "--wait"], env=environment, check=False)
+        emulator = [windows.WINE, tree / "bin" / target.emulator]
+        with example.emulator(emulator, env=environment) as base:
+            # The program with the static library runs before the DLL is there.
+            for name in ("static", "shared", "by_hand", "by_pkg_config"):
+                if name == "shared":
+                    shutil.copy(tree / "bin/ghl_oauth.dll", app)
+                count = example.quickstart([windows.WINE, app / f"{name}.exe"], base, **wine)
+                print(f"{name}.exe: tokens for {count} locations")
+        if msvc:
+            done = subprocess.run([windows.WINE, app / msvc], check=False, **wine)
+            if done.returncode != 17:
+                raise Failed(f"{msvc} ended with {done.returncode}")
+            print(f"{msvc}: made a client")
+    finally:
+        # Otherwise the server of the prefix would still write into the folder that is removed.
+        subprocess.run([WINESERVER, "--kill"], env=environment, check=False)
+        subprocess.run([WINESERVER, "--wait"], env=environment, check=False)
 
 
 def by_lld(tree, work, app):
@@ -230,7 +240,7 @@ def by_lld(tree, work, app):
     link = [linker, "-flavor", "link", "/nologo", "/entry:mainCRTStartup", "/subsystem:console"]
     libraries = [tree / "lib/ghl_oauth.dll.lib", work / "kernel32.lib"]
     frame.run([*link, "/nodefaultlib", f"/out:{app / 'msvc.exe'}", work / "msvc.obj", *libraries])
-    return "C:\\app\\msvc.exe"
+    return "msvc.exe"
 
 
 def check_wheel(target, wheel):
