@@ -9,7 +9,7 @@ from pathlib import Path
 
 import frame
 import musl
-from frame import ROOT, TOOLS
+from frame import ROOT
 from targets import cargo_home
 
 # The folder of Cargo's output. A second build, in a copy of the sources, uses a different folder.

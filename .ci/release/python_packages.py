@@ -7,7 +7,6 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-import build
 import frame
 import notices
 from frame import ROOT, TOOLS
