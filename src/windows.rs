@@ -38,8 +38,8 @@ pub fn uptime() -> Duration {
     Duration::from_millis(unsafe { GetTickCount64() })
 }
 
-/// The path in the form `\\?\C:\folder\file`, which may be longer than 260 characters. Other
-/// paths than those of a drive are unchanged.
+/// The path in the form `\\?\C:\folder\file`, which may be longer than 260 characters.
+/// Paths without a drive are unchanged.
 pub fn verbatim(path: &Path) -> PathBuf {
     let Ok(path) = std::path::absolute(path) else { return path.to_owned() };
     match path.components().next() {
@@ -104,7 +104,7 @@ pub fn create_file(path: &Path, sddl: &str) -> Result<File> {
     if handle == INVALID_HANDLE_VALUE {
         return Err(Error::last_os_error());
     }
-    // SAFETY: the handle is open and belongs to nobody else.
+    // SAFETY: the handle is open and has no other owner.
     Ok(unsafe { File::from_raw_handle(handle) })
 }
 
@@ -116,7 +116,8 @@ pub fn create_folder(path: &Path, sddl: &str) -> Result<()> {
     succeeded(unsafe { CreateDirectoryW(path.as_ptr(), &descriptor.attributes()) })
 }
 
-/// The user of this thread, as SDDL names it: the one that it impersonates, or the process's.
+/// The user of this thread, as SDDL names it: the user that it impersonates,
+/// otherwise that of the process.
 pub fn user() -> Result<String> {
     let mut token = null_mut();
     // SAFETY: the handles of the thread and of the process need no closing, and `token` is valid
@@ -126,7 +127,7 @@ pub fn user() -> Result<String> {
             succeeded(OpenProcessToken(GetCurrentProcess(), TOKEN_QUERY, &mut token))?;
         }
     }
-    // SAFETY: the handle is open and belongs to nobody else.
+    // SAFETY: the handle is open and has no other owner.
     let _token = unsafe { OwnedHandle::from_raw_handle(token) };
     // A SID has at most 68 bytes. The elements are pointers, for the alignment of TOKEN_USER.
     let mut buffer = [null_mut::<c_void>(); 32];

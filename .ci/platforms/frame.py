@@ -190,7 +190,7 @@ class Suite:
         return status == 0, output
 
     def run(self, programs, left_out=()):
-        """Runs all tests of the programs but those that are left out."""
+        """Runs the tests of the programs, except the ones in `left_out`."""
         unknown = {entry.program for entry in left_out} - set(programs)
         if unknown:
             raise Failed(f"left out, but no test program: {sorted(unknown)}")
@@ -199,7 +199,7 @@ class Suite:
             attempts.append(
                 (program, [entry for entry in left_out if entry.program == program.name])
             )
-        # Two at a time, since most tests wait. What fails is repeated alone.
+        # Two at a time, since most tests wait. A failed test is repeated alone.
         with ThreadPoolExecutor(JOBS) as pool:
             for attempt, outcome in zip(
                 attempts, pool.map(lambda one: self.attempt(*one), attempts)

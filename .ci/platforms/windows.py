@@ -95,7 +95,21 @@ sys.exit(status)
 """
 
 # DLLs of every Windows since 8.1. Any other DLL would have to be shipped.
-SYSTEM_DLLS = ["advapi32", "bcrypt", "bcryptprimitives", "crypt32", "kernel32", "msvcrt", "ncrypt", "ntdll", "secur32", "user32", "userenv", "ws2_32", "api-ms-win-core-synch-l1-2-0"]
+SYSTEM_DLLS = [
+    "advapi32",
+    "bcrypt",
+    "bcryptprimitives",
+    "crypt32",
+    "kernel32",
+    "msvcrt",
+    "ncrypt",
+    "ntdll",
+    "secur32",
+    "user32",
+    "userenv",
+    "ws2_32",
+    "api-ms-win-core-synch-l1-2-0",
+]
 
 # The size limit of the DLL, in bytes.
 LARGEST = 5_500_000
@@ -148,6 +162,13 @@ def create(prefix):
         source.write_text(RANDOM)
         library = prefix / "drive_c/windows/system32/bcryptprimitives.dll"
         frame.run([GCC + "gcc", "-O1", "-shared", source, "-ladvapi32", "-o", library])
+
+
+def end(prefix):
+    """Ends all programs of a prefix, also those that a failed test has left running."""
+    for option in ("-k", "-w"):
+        server = ["/usr/lib/wine/wineserver64", option]
+        subprocess.run(server, env=os.environ | environment(prefix), check=False)
 
 
 def prepare():
@@ -210,7 +231,7 @@ def native(result, foreign):
 
 def consume(result, cargo, target, emulator):
     """Installs a release, and runs the examples from it in a prefix that has nothing else."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         tree, prefix = Path(folder, "tree"), Path(folder, "prefix")
         install = ["xtask", "install", "--target", TARGET, "--target-dir", target / "install"]
         environment_of_build = os.environ | {"CARGO_TARGET_DIR": str(target)}
@@ -252,6 +273,8 @@ def consume(result, cargo, target, emulator):
                 example.quickstart([WINE, f"C:\\app\\{name}"], base, store, **variables)
                 if not (app / f"{name}.db").exists():
                     raise frame.Failed(f"{name} stored nothing")
+        # Its server writes to the prefix until it ends.
+        end(prefix)
         result.check(f"from an installed tree in a bare prefix: {', '.join(names)}")
 
 
@@ -260,9 +283,7 @@ def main(is_update):
     try:
         return test(is_update, wine)
     finally:
-        # Ends the programs that a failed test has left running.
-        server = ["/usr/lib/wine/wineserver64", "-k"]
-        subprocess.run(server, env=os.environ | environment(), check=False)
+        end(PREFIX)
 
 
 def test(is_update, wine):

@@ -1,8 +1,7 @@
 //! The token store: the trait that every kind of store implements, with compare-and-swap by
 //! version. A store knows neither HTTP nor when a token is due.
 
-#[cfg(feature = "sqlite")]
-#[cfg(any(windows, test))]
+#[cfg(all(feature = "sqlite", any(windows, test)))]
 mod access_list;
 #[cfg(feature = "sqlite")]
 mod file_lock;
@@ -18,6 +17,7 @@ mod seal;
 mod spent_digests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
 mod user_only;
 
 use std::ops::RangeInclusive;

@@ -19,7 +19,7 @@ import ghl_oauth
 from .support import EmulatorTest, environment
 
 # Modules of the standard library that find out the platform when they are imported come first.
-# What they need to start programs on Unix remains, as does what /proc needs.
+# Functions that they need to start programs on Unix remain, and those for reading /proc.
 PRELUDE = """
 import argparse, asyncio, concurrent.futures, contextlib, csv, ctypes, ctypes.util, datetime
 import getpass, http.client, http.server, importlib.metadata, inspect, logging, multiprocessing
