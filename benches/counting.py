@@ -1,4 +1,4 @@
-"""Counts user-space instructions of C programs with valgrind's callgrind."""
+"""Counts instructions of C programs with valgrind's callgrind, and system calls with strace."""
 
 import os
 import re
@@ -30,3 +30,21 @@ def instructions(run, few, many, profile=None, environment=None):
                 raise SystemExit(f"{' '.join(map(str, command[:4]))} …: {done.stderr}")
             totals.append(int(re.search(r"Collected : (\d+)", done.stderr)[1]))
     return (totals[1] - totals[0]) / (many - few)
+
+
+def system_calls(run, few, many):
+    """System calls per call, by name; start-up and shutdown cancel out."""
+    totals = []
+    with tempfile.TemporaryDirectory() as folder:
+        for calls in (few, many):
+            out = os.path.join(folder, "calls")
+            command = ["strace", "-f", "-c", "-o", out, *run(calls)]
+            done = subprocess.run(command, stdout=subprocess.DEVNULL)
+            if done.returncode != 0:
+                raise SystemExit(f"{' '.join(map(str, command[:5]))} … failed")
+            with open(out) as lines:
+                # % time, seconds, microseconds per call, calls, perhaps errors, name.
+                rows = [line.split() for line in lines if re.match(r" *\d", line)]
+            totals.append({row[-1]: int(row[3]) for row in rows if row[-1] != "total"})
+    before, after = totals
+    return {name: (after[name] - before.get(name, 0)) / (many - few) for name in after}

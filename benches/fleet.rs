@@ -60,7 +60,7 @@ fn sqlite(tokens: usize) {
 }
 
 fn postgres(tokens: usize) {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(server) = Server::start(&["max_connections=500"]) else { return };
     println!("PostgreSQL, over loopback");
     let database = server.database();
     measure(tokens, &json!({"kind": "postgres", "url": database.url()}));
@@ -76,6 +76,7 @@ fn postgres(tokens: usize) {
          AND (renew_at, resource_id) > (0, '') ORDER BY renew_at, resource_id LIMIT 101",
     );
     refreshes(&server, &json!({"kind": "postgres", "url": database.url()}));
+    workers(&server);
 }
 
 /// The cost of refreshes for the server, and the additional time of a refresh compared with a
@@ -102,6 +103,59 @@ fn refreshes(server: &Server, store: &Value) {
             "  a refresh with {}: {:.2?}, {wal:.1} KiB of WAL",
             store["kind"],
             median(&mut times)
+        );
+    }
+}
+
+/// What workers that refresh at the same time, each its own location, cost the server.
+fn workers(server: &Server) {
+    const REFRESHES: usize = 20;
+    for workers in [1, 10, 100] {
+        let database = server.database();
+        let store = json!({"kind": "postgres", "url": database.url()});
+        let options = Options { rate_limit: None, locations: workers, ..Options::default() };
+        let emulator = Emulator::start(options).unwrap();
+        let config = stage::configuration(&emulator, store).to_string();
+        let ids = emulator.location_ids();
+        let clients: Vec<Client> = ids
+            .iter()
+            .map(|_| Client::new(&Config::from_json(&config).unwrap()).unwrap())
+            .collect();
+        for (client, id) in clients.iter().zip(&ids) {
+            stage::connect(client, &emulator, Decision::Location(id.clone()));
+            // Connects.
+            client.token_refresh(id).unwrap();
+        }
+        let account = || -> Vec<f64> {
+            let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0') || ' ' || wal_sync || ' ' ||
+                (SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database) || ' ' ||
+                (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+                FROM pg_stat_wal";
+            // An idle session reports its statistics after ten seconds.
+            std::thread::sleep(Duration::from_secs(12));
+            database.sql(sql).split_whitespace().map(|one| one.parse().unwrap()).collect()
+        };
+        let before = account();
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for (client, id) in clients.iter().zip(&ids) {
+                scope.spawn(move || {
+                    (0..REFRESHES).for_each(|_| drop(client.token_refresh(id).unwrap()))
+                });
+            }
+        });
+        let took = began.elapsed().as_secs_f64();
+        let after = account();
+        let refreshes = (workers * REFRESHES) as f64;
+        let each = |index: usize| (after[index] - before[index]) / refreshes;
+        println!(
+            "  {workers} workers: {:.0} refreshes per second; each {:.1} KiB of WAL, {:.2} syncs, \
+             {:.1} transactions; {} connections",
+            refreshes / took,
+            each(0) / 1024.0,
+            each(1),
+            each(2),
+            after[3] - 1.0
         );
     }
 }

@@ -9,11 +9,13 @@ mod stage;
 
 use std::ffi::{CStr, CString, c_char};
 use std::hint::black_box;
+use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ghl_oauth::config::StoreKind;
 use ghl_oauth::internals::ffi::{
     client_from, ghl_access_token, ghl_access_token_into, ghl_client, ghl_client_free,
     ghl_string_free, ghl_token_refresh,
@@ -59,24 +61,32 @@ fn main() {
             format!("{took:5.0} ns ({:.1})", took / floor)
         });
         if held == 100_000 {
-            let order = || (0..held).map(|index| index * 7919 % held);
-            let ids: Vec<CString> = order().map(self::id).collect();
-            let tokens = vec![TOKEN; held];
-            let mut next = order().cycle();
-            let floor = median(|| per_call(&mut || copy(&tokens[next.next().unwrap()])));
-            println!("floor: each copied from another place, {floor:.0} ns");
-            row("the same, each call for another", |ask| {
-                let mut next = ids.iter().cycle();
-                let took = median(|| per_call(&mut || ask(client, next.next().unwrap())));
-                format!("{took:5.0} ns ({:.1})", took / floor)
-            });
+            each_for_another(client, held, "the same, each call for another");
         }
         if held == 1_000 {
             two_threads(client);
         }
         free(client);
     }
+    let folder = tempfile::tempdir().unwrap();
+    let (client, held) = (client_with_database(&folder.path().join("tokens.db")), 100_000);
+    each_for_another(client, held, "from SQLite, each call for another");
+    free(client);
     while_others_are_refreshed();
+}
+
+fn each_for_another(client: Handle, held: usize, what: &str) {
+    let order = || (0..held).map(|index| index * 7919 % held);
+    let ids: Vec<CString> = order().map(self::id).collect();
+    let tokens = vec![TOKEN; held];
+    let mut next = order().cycle();
+    let floor = median(|| per_call(&mut || copy(&tokens[next.next().unwrap()])));
+    println!("floor: each copied from another place, {floor:.0} ns");
+    row(what, |ask| {
+        let mut next = ids.iter().cycle();
+        let took = median(|| per_call(&mut || ask(client, next.next().unwrap())));
+        format!("{took:5.0} ns ({:.1})", took / floor)
+    });
 }
 
 fn two_threads(client: Handle) {
@@ -252,6 +262,15 @@ fn free(client: Handle) {
 fn client_with(held: usize) -> Handle {
     let client = Client::new(&Config::new("app-1", "secret")).unwrap();
     import(&client, held);
+    Handle(client_from(client))
+}
+
+fn client_with_database(path: &Path) -> Handle {
+    let mut config = Config::new("app-1", "secret");
+    config.store.kind = StoreKind::Sqlite;
+    config.store.path = Some(path.to_owned());
+    let client = Client::new(&config).unwrap();
+    import(&client, 100_000);
     Handle(client_from(client))
 }
 

@@ -229,7 +229,7 @@ fn code_unit(escaped: &[u8]) -> Option<u16> {
 }
 
 /// Renames the fields of a response to camelCase. If a field is present in both spellings,
-/// camelCase wins: the API introduced it later, and the other may be a leftover.
+/// camelCase wins unless it is null: the API introduced it later, and the other may be a leftover.
 pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
     if answer.keys().all(|name| camel_case(name).is_none()) {
         return answer;
@@ -245,7 +245,10 @@ pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
         }
     }
     for (name, value) in older {
-        fields.entry(name).or_insert(value);
+        let newer = fields.entry(name).or_insert(Value::Null);
+        if newer.is_null() {
+            *newer = value;
+        }
     }
     fields
 }
@@ -401,12 +404,14 @@ mod tests {
     fn newer_casing_wins() {
         let Value::Object(answer) = json!({
             "access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a",
+            "refresh_token": "only", "refreshToken": null,
         }) else {
             unreachable!()
         };
         let mut fields = in_camel_case(answer);
         assert_eq!(take_string(&mut fields, "accessToken").as_deref(), Some("new"));
         assert_eq!(take_integer(&mut fields, "expiresIn"), Some(5));
+        assert_eq!(take_string(&mut fields, "refreshToken").as_deref(), Some("only"));
         assert_eq!(Value::Object(fields), json!({"_id": 1, "scope": "a"}));
     }
 

@@ -4,73 +4,51 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
-use zeroize::Zeroizing;
 
 /// A secret string: hidden by `Debug`, zeroized when its last clone is dropped, cheap to clone.
 #[derive(Clone)]
-pub struct Secret(Repr);
+pub struct Secret(Text);
 
-/// How the string is stored.
-enum Repr {
-    /// Shared with its clones.
-    Shared(Arc<Shared>),
-    /// Owned by one secret, without the reference counts and the spare capacity: saves about a
-    /// twentieth of the memory of a token.
-    Unique(Zeroizing<Box<str>>),
+/// In one block of memory, which the allocator zeroizes.
+#[cfg(feature = "wiping-allocator")]
+type Text = Arc<str>;
+
+#[cfg(not(feature = "wiping-allocator"))]
+type Text = Arc<zeroize::Zeroizing<Box<str>>>;
+
+#[cfg(feature = "wiping-allocator")]
+fn text_of(text: String) -> Text {
+    text.into()
 }
 
-struct Shared(Zeroizing<String>);
+#[cfg(not(feature = "wiping-allocator"))]
+fn text_of(text: String) -> Text {
+    use zeroize::Zeroizing;
 
-impl Drop for Shared {
-    /// Clears the string first: zeroize then overwrites it in one piece as spare capacity instead
-    /// of byte by byte.
-    fn drop(&mut self) {
-        self.0.clear();
-    }
-}
-
-impl Repr {
-    fn shared(text: String) -> Repr {
-        Repr::Shared(Arc::new(Shared(Zeroizing::new(text))))
-    }
-}
-
-impl Clone for Repr {
-    fn clone(&self) -> Repr {
-        match self {
-            Repr::Shared(text) => Repr::Shared(Arc::clone(text)),
-            // Further clones of this copy are cheap.
-            Repr::Unique(text) => Repr::shared(text.to_string()),
-        }
-    }
+    let text = Zeroizing::new(text);
+    Arc::new(Zeroizing::new(text.as_str().into()))
 }
 
 impl Secret {
-    /// Takes the string without a copy.
+    /// A secret with this text.
     pub fn new(text: String) -> Secret {
-        Secret(Repr::shared(text))
+        Secret(text_of(text))
     }
 
-    /// A clone for long-term storage that uses as little memory as possible once `self` is dropped.
-    pub(crate) fn compact(&self) -> Secret {
-        match &self.0 {
-            // Other owners may keep it as well, so a copy could only add memory.
-            Repr::Shared(text) if Arc::strong_count(text) > 1 => self.clone(),
-            _ => Secret(Repr::Unique(Zeroizing::new(self.expose().into()))),
-        }
+    /// A copy of a secret of which only the bytes are at hand.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Secret {
+        // They come from another secret, so they are UTF-8.
+        Secret::new(String::from_utf8(bytes.to_vec()).unwrap_or_default())
     }
 
     /// The string itself. The caller is responsible for keeping it secret.
     pub fn expose(&self) -> &str {
-        match &self.0 {
-            Repr::Shared(text) => &text.0,
-            Repr::Unique(text) => text,
-        }
+        &self.0
     }
 
     /// Constant-time comparison: the time does not depend on where the strings differ.
-    pub fn matches(&self, other: &str) -> bool {
-        let (mine, other) = (self.expose().as_bytes(), other.as_bytes());
+    pub fn matches(&self, other: impl AsRef<[u8]>) -> bool {
+        let (mine, other) = (self.expose().as_bytes(), other.as_ref());
         let mut difference = u8::from(mine.len() != other.len());
         for (a, b) in mine.iter().zip(other) {
             difference |= a ^ b;
@@ -99,26 +77,11 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
-    use super::{Repr, Secret};
+    use super::Secret;
 
     #[test]
     fn debug_output_shows_nothing() {
         assert!(!format!("{:?}", Secret::new("hunter2".into())).contains("hunter2"));
-    }
-
-    #[test]
-    fn secret_has_no_second_copy_unless_it_is_shared() {
-        let secret = Secret::new("token".into());
-        let alone = secret.compact();
-        assert!(matches!(alone.0, Repr::Unique(_)) && matches!(alone.compact().0, Repr::Unique(_)));
-        let kept = secret.clone();
-        for shared in [secret.compact(), alone.clone()] {
-            assert!(matches!(shared.0, Repr::Shared(_)));
-            assert!(shared.matches("token"));
-        }
-        assert!(kept.matches(alone.expose()));
-        // A pointer and a length: the cache holds one for each token.
-        assert_eq!(size_of::<Secret>(), 2 * size_of::<usize>());
     }
 
     #[test]

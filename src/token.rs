@@ -104,6 +104,12 @@ impl Token {
         })
     }
 
+    /// Whether this is a private integration token: made by a person in the account's settings, not
+    /// granted to the app, so the app's installation does not matter to it.
+    pub fn is_private_integration(&self) -> bool {
+        self.refresh_token.is_none() && self.access_token.expose().starts_with("pit-")
+    }
+
     /// Whether the token names another owner than the requested `resource_id` of that kind.
     pub fn is_of_another(&self, resource_id: &str, kind: UserType) -> bool {
         let names_kind = self.user_type.is_some_and(|named| named != kind);

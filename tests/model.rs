@@ -119,16 +119,23 @@ fn response_that_yields_to_an_import_of_unknown_age_is_lost() {
 }
 
 #[test]
-fn compare_and_swap_by_version_alone_overwrites_a_live_token_after_a_database_restart() {
-    assert_violation(of::unsynced(), |rules| rules.writes_check_token = false, Broken::Overwritten);
+fn intent_with_the_next_version_overwrites_a_live_token_after_a_database_restart() {
+    let change = |rules: &mut Rules| rules.intent_version_is_unique = false;
+    assert_violation(of::unsynced(), change, Broken::Overwritten);
+}
+
+/// As in SQLite, whose processes all end in a power cut.
+#[test]
+fn intents_with_the_next_version_keep_all_properties_in_a_power_cut() {
+    let mut scenario = of::unsynced();
+    scenario.rules.intent_version_is_unique = false;
+    scenario.faults.retain(|fault| *fault != Fault::StoreRestart);
+    assert_clean("power cut", scenario);
 }
 
 #[test]
 fn versions_that_restart_let_an_old_copy_overwrite_a_new_consent() {
-    let change = |rules: &mut Rules| {
-        rules.versions_continue = false;
-        rules.writes_check_token = false;
-    };
+    let change = |rules: &mut Rules| rules.versions_continue = false;
     assert_violation(of::deletion(), change, Broken::Overwritten);
 }
 

@@ -255,6 +255,48 @@ fn save_survives_a_server_crash_when_the_role_has_synchronous_commit_off() {
 }
 
 #[test]
+fn intent_lost_in_a_server_crash_lets_its_client_overwrite_no_later_consent() {
+    // Nothing may sync the intent by chance.
+    let Some(mut server) = Server::start(&["wal_writer_delay=10s", "autovacuum=off"]) else {
+        return;
+    };
+    let url = server.database().url();
+    let (store, other) = (open(&url), open(&url));
+    let mut refreshing = company("company");
+    refreshing.version = store.save(&refreshing, &patience()).unwrap();
+    refreshing.version = store.save_intent(&refreshing, &patience()).unwrap();
+    server.crash();
+    let mut consented = other.load("company", &patience()).unwrap().unwrap();
+    assert_eq!(consented.version, 1, "the intent is not synced, so it is lost");
+    consented.version = other.save(&consented, &patience()).unwrap();
+    let late = store.save(&refreshing, &patience()).map_err(|error| error.status());
+    assert_eq!(late, Err(Status::Conflict));
+}
+
+#[test]
+fn refresh_makes_four_statements_and_one_synced_commit() {
+    let Some(server) = Server::start(&["log_statement=all"]) else { return };
+    let fixture = Fixture::new(&server.database().url());
+    // Connects.
+    fixture.client.token_refresh(&fixture.company).unwrap();
+    let before = server.log().len();
+    fixture.client.token_refresh(&fixture.company).unwrap();
+    let log = server.log()[before..].to_owned();
+    let statements: Vec<&str> = log
+        .lines()
+        .filter_map(|line| {
+            let (_, statement) =
+                line.split_once("statement: ").or_else(|| line.split_once("<unnamed>: "))?;
+            // The end of the lock's transaction, which nobody waits for.
+            statement.split(' ').next().filter(|word| *word != "ROLLBACK")
+        })
+        .collect();
+    assert_eq!(statements, ["SELECT", "BEGIN", "UPDATE", "UPDATE"]);
+    let unsynced = "set_config('synchronous_commit', 'off', true)";
+    assert_eq!(log.matches(unsynced).count(), 1, "the intent is not synced");
+}
+
+#[test]
 fn save_with_a_lost_reply_is_recognized_as_its_own() {
     let Some(server) = shared() else { return };
     let relay = Relay::to(server);

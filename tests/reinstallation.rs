@@ -257,6 +257,37 @@ fn install_for_another_company_is_minted_from_that_company() {
 }
 
 #[test]
+fn install_dated_after_the_own_consent_of_a_location_leaves_that_consent_in_force() {
+    for kind in KINDS {
+        for is_dead in [false, true] {
+            let fixture = Fixture::new(kind);
+            let abi = fixture.open();
+            abi.connect_company(&fixture.emulator);
+            let location = fixture.location(0);
+            abi.connect(&fixture.emulator, Decision::Location(location.clone()));
+            if is_dead {
+                fixture.emulator.revoke_refresh_token(&location);
+            }
+            // The vendor's clock is three seconds ahead, or its webhook that much later.
+            let timestamp = fixture.emulator.clock().now_ms() + 3_000;
+            let body = notice_body(
+                &fixture.emulator,
+                &install(&location),
+                json!({"timestamp": timestamp}),
+            );
+            fixture.pass(MINUTE);
+            assert_eq!(apply(&fixture, &abi, &body)["applied"], true, "{kind:?}");
+            abi.live_token(&fixture.emulator, &location);
+            let export = abi.tokens_export(json!({})).ok();
+            let tokens = export["tokens"].as_array().unwrap();
+            let token = tokens.iter().find(|token| token["locationId"] == location.as_str());
+            let is_own = token.unwrap()["ownConsent"] == true;
+            assert_eq!(is_own, !is_dead, "{kind:?}, the refresh token is dead: {is_dead}");
+        }
+    }
+}
+
+#[test]
 fn install_for_several_locations_mints_each_of_them() {
     for kind in KINDS {
         for named_once in [true, false] {

@@ -401,6 +401,26 @@ fn location_without_a_refresh_token_is_minted_again() {
 }
 
 #[test]
+fn explicit_refresh_of_a_private_integration_token_leaves_it() {
+    let emulator = emulator(1);
+    let abi = Abi::new(&emulator);
+    let company = abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    let private = emulator.private_token(&location);
+    let entry = json!({"accessToken": private, "locationId": location, "companyId": company});
+    assert_eq!(abi.tokens_import(json!({"tokens": [entry]})).ok()["imported"], 1);
+    sent(&emulator);
+    abi.token_refresh(&location).fails(Status::InvalidRequest);
+    assert_eq!(sent(&emulator), [""; 0]);
+    assert_eq!(abi.access_token(&location).text(), private);
+    let listed = abi.listed(&location);
+    assert_eq!(
+        (&listed["state"], &listed["lastFailure"], &listed["refreshable"]),
+        (&json!("ok"), &Value::Null, &json!(false))
+    );
+}
+
+#[test]
 fn location_without_refresh_token_and_company_needs_consent_until_its_company_is_connected() {
     let (emulator, abi) = with_client(1);
     let location = emulator.location_ids()[0].clone();

@@ -657,6 +657,31 @@ fn dead_grant_is_never_sent_again_and_is_replaced_by_a_new_consent() {
 }
 
 #[test]
+fn refusal_of_the_refresh_token_in_any_form_lets_a_location_be_minted() {
+    for (status, body) in [
+        (401, json!({"error": "UnAuthorized!", "message": "Invalid grant: refresh token invalid"})),
+        (400, json!({"error": {"code": "INVALID_GRANT", "message": "refresh token is invalid"}})),
+        (400, json!({"statusCode": 400, "message": {"error": "invalid_grant"}})),
+    ] {
+        let (fixture, abi, location) = location_with_spent_refresh_token(Kind::Memory);
+        let rule = Rule::on(Endpoint::Token).resource(location.clone());
+        fixture.emulator.inject(rule, answer(status, &body.to_string()));
+        abi.live_token(&fixture.emulator, &location);
+    }
+}
+
+#[test]
+fn refusal_of_the_grant_type_ends_no_connection() {
+    let fixture = Fixture::new(Kind::Memory);
+    let abi = fixture.open();
+    let company = abi.connect_company(&fixture.emulator);
+    let body = json!({"statusCode": 400, "message": "Invalid grant_type"}).to_string();
+    fixture.emulator.inject(Rule::on(Endpoint::Token).times(1), answer(400, &body));
+    abi.token_refresh(&company).fails(Status::InvalidRequest);
+    abi.token_refresh(&company).ok();
+}
+
+#[test]
 fn simultaneous_callers_share_a_refusal_and_its_backoff() {
     for endpoint in [Endpoint::Token, Endpoint::LocationToken] {
         let fixture = Fixture::new(Kind::Sqlite);

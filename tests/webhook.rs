@@ -566,6 +566,24 @@ fn uninstall_deletes_the_location_token() {
 }
 
 #[test]
+fn private_integration_token_outlives_the_uninstall_of_the_app() {
+    let (emulator, abi, company) = with_company(1);
+    let location = emulator.location_ids()[0].clone();
+    let private = emulator.private_token(&location);
+    let entry = json!({"accessToken": private, "locationId": location, "companyId": company});
+    assert_eq!(abi.tokens_import(json!({"tokens": [entry]})).ok()["imported"], 1);
+    pass(&emulator, 1);
+    let applied = tell(&abi, &emulator, &uninstall(&location));
+    assert_eq!(
+        (&applied["applied"], &applied["reason"]),
+        (&json!(false), &json!("a private integration token does not end with the app"))
+    );
+    assert_eq!(abi.access_token(&location).text(), private);
+    assert_eq!(tell(&abi, &emulator, &uninstall(&company))["applied"], true);
+    assert_eq!(held(&abi), [location]);
+}
+
+#[test]
 fn uninstall_older_than_the_token_deletes_nothing() {
     let (emulator, abi) = with_client(1);
     let (company, location) = (emulator.company_id(), emulator.location_ids()[0].clone());

@@ -35,15 +35,29 @@ fn unusable_database_is_not_retryable() {
     let at = |name: &str| folder.path().join(name);
     fs::write(at("text.db"), "no database ".repeat(400)).unwrap();
     fs::write(at("file"), "").unwrap();
+    #[cfg(unix)]
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Databases of other programs, one of them with the same number as the newest schema.
+    for (name, statements) in [
+        ("other.db", "CREATE TABLE token (x)"),
+        ("same.db", "CREATE TABLE users (x); PRAGMA user_version = 3"),
+    ] {
+        rusqlite::Connection::open(at(name)).unwrap().execute_batch(statements).unwrap();
+    }
     for (path, advice) in [
         (at("missing/tokens.db"), "store.path"),
         (at("file/tokens.db"), "store.path"),
-        (folder.path().to_owned(), "permissions"),
+        (folder.path().to_owned(), "store.path"),
+        #[cfg(unix)]
+        (at("pipe"), "store.path"),
+        (at("other.db"), "another program"),
+        (at("same.db"), "another program"),
         (at("text.db"), "backup"),
     ] {
         let error = open_error(&emulator, &path);
         assert_eq!(error["retryable"], false, "{error}");
         assert!(error["help"].as_str().unwrap().contains(advice), "{error}");
+        assert!(!error["message"].as_str().unwrap().contains('\n'), "{error}");
     }
 }
 

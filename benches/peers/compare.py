@@ -2,7 +2,7 @@
 """Compares this library with its alternatives: python3 benches/peers/compare.py [QUESTION …].
 
 `--locations N` mints more than 1,000. Run benches/peers/setup first: it downloads and builds the
-peers. benches/README.md explains the questions and the results.
+peers. benches/peers/README.md explains the questions and the results.
 """
 
 import argparse

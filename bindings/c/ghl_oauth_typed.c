@@ -395,6 +395,7 @@ static const json_member TOKEN_DOCUMENT[] = {
     FIELD(ghl_token, TEXT, "companyId", company_id),
     FIELD(ghl_token, TEXT, "locationId", location_id),
     FIELD(ghl_token, TEXT, "scope", scope),
+    FIELD(ghl_token, FLAG, "ownConsent", own_consent),
     LAST,
 };
 
@@ -1062,6 +1063,7 @@ static int32_t import(ghl_client *client, const ghl_token *tokens, size_t count,
         put_text(&params, "companyId", tokens[i].company_id);
         put_text(&params, "locationId", tokens[i].location_id);
         put_text(&params, "scope", tokens[i].scope);
+        put_flag(&params, "ownConsent", tokens[i].own_consent);
         put(&params, "}", 1);
     }
     put(&params, "]", 1);

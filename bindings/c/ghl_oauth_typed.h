@@ -118,6 +118,7 @@ typedef struct ghl_token {
     const char *location_id;
     const char *scope;
     char *document;            /* NULL within a page, which owns the strings */
+    bool own_consent;          /* a location that consented separately, not with its company */
 } ghl_token;
 
 /* A page of tokens with their secrets. */

@@ -11,6 +11,9 @@ use crate::http::{Response, requested_delay};
 /// useless.
 const INVALID_TOKEN_MESSAGES: [&str; 2] = ["invalid jwt", "access token is invalid"];
 
+/// The message for an unknown authorization code, also sent for wrong client credentials.
+const CODE_NOT_FOUND: &str = "authorization code not found";
+
 /// The help text for an app version that the API or its consent page does not find.
 pub const NO_VERSION: &str = "pass versionId to ghl_authorization_url, which a draft or private \
                               app needs, and check clientId";
@@ -69,6 +72,21 @@ pub fn says_wrong_token_kind(error: &Error) -> bool {
     error.http_status() == Some(401) && words.contains("user type mismatch")
 }
 
+/// Whether an error says that the authorization code is unknown.
+pub fn says_code_not_found(fault: &ApiFault) -> bool {
+    lowercase_message(fault).contains(CODE_NOT_FOUND)
+}
+
+/// Whether a refusal is about the code or refresh token (`invalid_grant`, RFC 6749, section 5.2),
+/// and not about the grant type. `words` is the message in lower case.
+fn says_invalid_grant(code: &str, words: &str) -> bool {
+    let is_of_type = |rest: &str| rest.trim_start_matches([' ', '_']).starts_with("type");
+    code.eq_ignore_ascii_case("invalid_grant")
+        || ["invalid grant", "invalid_grant"]
+            .iter()
+            .any(|text| words.split(text).skip(1).any(|rest| !is_of_type(rest)))
+}
+
 pub fn is_invalid_token_response(response: &Response) -> bool {
     response.status == 401 && says_invalid_token(&error(response, &[]))
 }
@@ -95,8 +113,7 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
                  its token is kept",
             );
         }
-        if code == "invalid_grant" || says("invalid grant") || says("authorization code not found")
-        {
+        if says_invalid_grant(code, &words) || says(CODE_NOT_FOUND) {
             return (
                 Status::ReauthorizationRequired,
                 "let the user consent again: the code or refresh token was used, has expired or \
@@ -165,7 +182,8 @@ fn read(response: &Response, secrets: &[&str]) -> ApiFault {
     if let Some(Value::Object(envelope)) = body.get("error") {
         return ApiFault {
             code: string(envelope, "code", secrets),
-            message: string(envelope, "message", secrets),
+            message: string(envelope, "message", secrets)
+                .or_else(|| string(&body, "message", secrets)),
             details: redacted(envelope.get("details").cloned().unwrap_or_default(), secrets),
             resolution: string(envelope, "resolution", secrets),
             trace_id: trace_id(response, &body, secrets)
@@ -357,6 +375,11 @@ mod tests {
                 ReauthorizationRequired,
                 false,
             ),
+            (400, r#"{"error":{"code":"INVALID_GRANT"}}"#, ReauthorizationRequired, false),
+            (400, r#"{"message":{"error":"invalid_grant"}}"#, ReauthorizationRequired, false),
+            (400, r#"{"message":"Invalid grant_type","error":"x"}"#, InvalidRequest, false),
+            (400, r#"{"message":"Invalid grant type: refresh"}"#, InvalidRequest, false),
+            (400, r#"{"error":{},"message":"Location is not active"}"#, LocationInactive, false),
             (
                 400,
                 r#"{"statusCode":400,"message":"Location is not active"}"#,

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::field_names::{Casing, Name};
 use super::token_response::parse_token_response;
-use super::{Api, EndpointRequest, Failure, JSON, Outcome, form, required, required_id};
+use super::{Api, EndpointRequest, Failure, JSON, Outcome, fault, form, required, required_id};
 use crate::config::Encoding;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -241,7 +241,7 @@ fn spent_code_error(failure: Failure) -> Failure {
 fn client_credentials_error(failure: Failure, grant_type: GrantType) -> Failure {
     let fault = failure.error.api().cloned();
     match (failure.error.http_status(), fault) {
-        (Some(401), Some(fault)) if failure.error.status() == Status::ReauthorizationRequired => {
+        (Some(401), Some(fault)) if fault::says_code_not_found(&fault) => {
             let message =
                 format!("the API rejected the client credentials for {}", grant_type.name());
             let error = Error::new(Status::Unauthorized, message)

@@ -80,8 +80,9 @@ impl<'de> Visitor<'de> for ResponseVisitor {
         let mut fields = TokenResponse::default();
         let mut older = Vec::new();
         while let Some(name) = response.next_key()? {
-            let value = response.next_value()?;
+            let value: Value = response.next_value()?;
             match fields.slot(name) {
+                Ok(_) if value.is_null() => {}
                 Ok(slot) => *slot = Some(value),
                 Err(other) => match camel_case(&other) {
                     Some(newer) => older.push((newer, value)),
@@ -91,7 +92,7 @@ impl<'de> Visitor<'de> for ResponseVisitor {
                 },
             }
         }
-        // As in `in_camel_case`, camelCase wins.
+        // As in `in_camel_case`, camelCase wins unless it is null.
         for (name, value) in older {
             match fields.slot(FieldName::of(name)) {
                 Ok(slot) => {
@@ -169,6 +170,17 @@ mod tests {
                 "{response}"
             );
         }
+    }
+
+    #[test]
+    fn null_in_the_newer_spelling_does_not_hide_a_value_in_the_older_spelling() {
+        for response in [
+            r#"{"refreshToken":null,"refresh_token":"new"}"#,
+            r#"{"refresh_token":"new","refreshToken":null}"#,
+        ] {
+            assert_eq!(read(response).unwrap().refresh_token, Some(json!("new")), "{response}");
+        }
+        assert_eq!(read(r#"{"refreshToken":null}"#).unwrap().refresh_token, None);
     }
 
     #[test]

@@ -271,21 +271,22 @@ impl Client {
         token.map_err(|error| call.tokens.rotation.explain_not_held(error, || call.deadline()))
     }
 
-    /// Passes the cached token to `take` if it is fresh. In a forked child, does not build the
-    /// components.
+    /// Passes the bytes of the cached token to `take` if it is fresh. In a forked child, does not
+    /// build the components.
     pub fn try_fresh_token<T>(
         &self,
         resource_id: &str,
-        take: impl FnOnce(&Secret) -> T,
+        take: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
         self.shared.existing_components()?.tokens.with_fresh(resource_id, take)
     }
 
-    /// Passes the cached token to `take` if it is fresh; on `None`, call [`Client::access_token`].
+    /// Passes the bytes of the cached token to `take` if it is fresh; on `None`, call
+    /// [`Client::access_token`].
     pub fn with_fresh_token<T>(
         &self,
         resource_id: &str,
-        take: impl FnOnce(&Secret) -> T,
+        take: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
         self.components().ok()?.tokens.with_fresh(resource_id, take)
     }

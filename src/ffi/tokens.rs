@@ -9,7 +9,6 @@ use super::client::{self, ghl_client};
 use super::{cancellation, string};
 use crate::client::{Client, OPTION_KEYS};
 use crate::error::{Error, Result, Status};
-use crate::secret::Secret;
 
 /// Returns a valid access token for a company or location: from memory while it is fresh; otherwise
 /// refreshed, or minted if the resource is a location whose company's token is held. One caller
@@ -50,8 +49,7 @@ pub unsafe extern "C" fn ghl_access_token(
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         set_null(out_token);
-        let allocate = |secret: &Secret| string::allocate(secret.expose());
-        hand_out(out_token, token(client, resource_id, out_error, allocate))
+        hand_out(out_token, token(client, resource_id, out_error, string::allocate_bytes))
     }
 }
 
@@ -162,7 +160,7 @@ pub unsafe extern "C" fn ghl_access_token_into(
                 return boundary::call(out_error, refused);
             }
         };
-        let copied = token(client, resource_id, out_error, |secret| copy(secret, buffer, size));
+        let copied = token(client, resource_id, out_error, |token| copy(token, buffer, size));
         match copied {
             Ok(needed) => {
                 length.write(needed);
@@ -214,7 +212,7 @@ pub unsafe extern "C" fn ghl_access_token_try_into(
         let found = guarded(|| {
             let resource_id = string::read("resource_id", resource_id)?;
             Ok(client::core(client)?
-                .try_fresh_token(resource_id, |secret| copy(secret, buffer, size)))
+                .try_fresh_token(resource_id, |token| copy(token, buffer, size)))
         });
         match found {
             Ok(Some(needed)) => {
@@ -251,8 +249,7 @@ unsafe fn prepare(buffer: *mut c_char, length: *mut usize) -> Result<usize, &'st
 ///
 /// # Safety
 /// `buffer` is valid for writes of `size` bytes.
-unsafe fn copy(secret: &Secret, buffer: *mut c_char, size: usize) -> usize {
-    let token = secret.expose().as_bytes();
+unsafe fn copy(token: &[u8], buffer: *mut c_char, size: usize) -> usize {
     let needed = token.len() + 1;
     if needed <= size {
         // SAFETY: by the contract, and since the token and its NUL fit.
@@ -281,7 +278,7 @@ unsafe fn token<T>(
     client: *const ghl_client,
     resource_id: *const c_char,
     out_error: *mut *mut c_char,
-    take: impl Fn(&Secret) -> T,
+    take: impl Fn(&[u8]) -> T,
 ) -> Result<T, i32> {
     // SAFETY: by the contract.
     unsafe {
@@ -293,7 +290,7 @@ unsafe fn token<T>(
                 Some(taken) => Ok(taken),
                 None => {
                     let _delayed = cancellation::Delayed::new();
-                    client.access_token(resource_id).map(|secret| take(&secret))
+                    client.access_token(resource_id).map(|secret| take(secret.expose().as_bytes()))
                 }
             }
         });

@@ -24,6 +24,8 @@ pub struct Disk {
     highest: HashMap<String, u64>,
     /// Every refresh token that has been stored.
     pub stored: HashSet<String>,
+    /// The records before unsynced intents, which a restart undoes.
+    synced: HashMap<String, Record>,
 }
 
 struct Holder {
@@ -161,7 +163,8 @@ impl SimulatedStore {
         (fault, Duration::from_micros(micros))
     }
 
-    fn save_now(&self, state: &mut State, record: &Record) -> Result<u64> {
+    /// Saves a record, an intent with a version that no other writer uses.
+    fn save_now(&self, state: &mut State, record: &Record, is_intent: bool) -> Result<u64> {
         let id = &record.resource_id;
         let stored = state.disk.records.get(id).map_or(0, |stored| stored.version);
         let tombstone =
@@ -177,7 +180,8 @@ impl SimulatedStore {
         {
             state.violation(format!("a new token of {id} is saved with the failure of an old one"));
         }
-        let version = record.next_version();
+        let skipped = if is_intent { 1 + state.rng.below(1 << 32) } else { 0 };
+        let version = record.next_version() + skipped;
         let highest = state.disk.highest.entry(id.clone()).or_default();
         // Without an atomic tombstone comparison, a batch for which the tombstone was read before a
         // deletion may still be saved after it.
@@ -204,6 +208,13 @@ impl SimulatedStore {
         });
         let saved = Record { version, ..record.clone() };
         let replaced = state.disk.records.insert(id.clone(), saved);
+        match (&replaced, is_intent) {
+            (Some(replaced), true) => {
+                state.disk.synced.entry(id.clone()).or_insert_with(|| replaced.clone());
+            }
+            // Syncs the earlier writes as well.
+            _ => state.disk.synced.clear(),
+        }
         if replaced.is_none_or(|replaced| has_new_token(&replaced.token, &record.token)) {
             state.ledger.token_changed.insert(id.clone(), state.now);
         }
@@ -214,6 +225,7 @@ impl SimulatedStore {
         if state.disk.notes.get(&note.key).map_or(0, |stored| stored.version) != note.version {
             return Err(conflict());
         }
+        state.disk.synced.clear();
         state
             .disk
             .notes
@@ -223,6 +235,20 @@ impl SimulatedStore {
 }
 
 impl State {
+    /// Restarts the store: every lock is free, and intents are undone, although their processes go
+    /// on.
+    pub fn restart_store(&mut self) {
+        self.say(|| "the store restarts".to_owned());
+        for (id, record) in std::mem::take(&mut self.disk.synced) {
+            self.say(|| format!("restored {id} version {}", record.version));
+            self.disk.highest.insert(id.clone(), record.version);
+            self.disk.records.insert(id, record);
+        }
+        for process in 0..self.processes.len() {
+            self.lose_locks(process);
+        }
+    }
+
     /// Ends the process's store sessions: its locks are free, although it still relies on them.
     pub fn lose_locks(&mut self, process: usize) {
         let now = self.now;
@@ -248,13 +274,18 @@ impl Store for SimulatedStore {
     }
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
-        let saved = self.call("save", true, deadline, |state| self.save_now(state, record));
+        let saved = self.call("save", true, deadline, |state| self.save_now(state, record, false));
         if saved.is_ok()
             && let Some(refresh_token) = &record.token.refresh_token
         {
             self.world.with(|state| state.server.stored(refresh_token.expose(), state.now));
         }
         saved
+    }
+
+    fn save_intent(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
+        let is_intent = record.version > 0;
+        self.call("intent", true, deadline, |state| self.save_now(state, record, is_intent))
     }
 
     fn compares_tombstones(&self) -> bool {
@@ -266,6 +297,9 @@ impl Store for SimulatedStore {
             let mut remove = |(id, version): &(String, u64)| {
                 let is_same =
                     state.disk.records.get(id).is_some_and(|record| record.version == *version);
+                if is_same {
+                    state.disk.synced.clear();
+                }
                 is_same && state.disk.records.remove(id).is_some()
             };
             Ok(records.iter().map(&mut remove).collect())

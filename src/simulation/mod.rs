@@ -298,7 +298,10 @@ impl Run {
         }
         self.stop(process);
         if refreshes && self.draw(|state| state.profile.lost_locks) {
-            self.draw(|state| state.lose_locks(process.index));
+            self.draw(|state| match state.rng.chance(50) {
+                true => state.restart_store(),
+                false => state.lose_locks(process.index),
+            });
             for other in self.processes.clone().into_iter().flatten() {
                 let takes = self.draw(|state| !state.processes[other.index].ending);
                 if takes && other.index != process.index {

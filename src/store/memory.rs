@@ -12,13 +12,13 @@ use crate::error::Result;
 /// A store that ends with the process.
 #[derive(Default)]
 pub struct MemoryStore {
-    records: Mutex<BTreeMap<String, Record>>,
+    records: Mutex<BTreeMap<String, Box<Record>>>,
     notes: Mutex<BTreeMap<String, Note>>,
     locks: Arc<ProcessLocks>,
 }
 
 impl MemoryStore {
-    fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+    fn records(&self) -> MutexGuard<'_, BTreeMap<String, Box<Record>>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -35,7 +35,7 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn load(&self, resource_id: &str, _: &Deadline) -> Result<Option<Record>> {
-        Ok(self.records().get(resource_id).cloned())
+        Ok(self.records().get(resource_id).map(|record| Record::clone(record)))
     }
 
     fn version(&self, resource_id: &str, _: &Deadline) -> Result<Option<u64>> {
@@ -49,7 +49,7 @@ impl Store for MemoryStore {
             return Err(super::changed_meanwhile(&record.resource_id));
         }
         let version = record.next_version();
-        records.insert(record.resource_id.clone(), Record { version, ..record.clone() });
+        records.insert(record.resource_id.clone(), Box::new(Record { version, ..record.clone() }));
         Ok(version)
     }
 
@@ -70,7 +70,7 @@ impl Store for MemoryStore {
     fn list(&self, query: &Query, _: &Deadline) -> Result<Page> {
         let records = self.records();
         let start = query.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let after = records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| record);
+        let after = records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| &**record);
         let matching = after.filter(|record| query.matches(record));
         Ok(Page::cut(matching.take(query.limit + 1).cloned().collect(), query.limit))
     }
@@ -88,6 +88,7 @@ impl Store for MemoryStore {
         let records = self.records();
         let mut due: Vec<_> = records
             .values()
+            .map(AsRef::as_ref)
             .filter(|record| renewals.contains(&record.renew_at))
             .filter(|record| {
                 company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id))

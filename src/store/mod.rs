@@ -71,8 +71,8 @@ pub trait Store: Send + Sync {
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64>;
 
     /// Saves the intent of a record whose token is already stored. Like [`Store::save`], but a
-    /// power failure that ends every user of the store may undo it: by the time the store is used
-    /// again, the replay window, for which the intent is needed, has passed.
+    /// power failure may undo it. If users of the store survive that, as those of a database
+    /// server, the new version must be one that no other save uses.
     ///
     /// # Errors
     /// As [`Store::save`].

@@ -241,6 +241,7 @@ impl Record {
         let minted = self.token.kind() == UserType::Location && self.token.company_id.is_some();
         match self.standing {
             Standing::ReauthorizationRequired { .. } => false,
+            _ if self.token.is_private_integration() => false,
             _ => self.token.refresh_token.is_some() || minted,
         }
     }

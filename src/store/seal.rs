@@ -156,7 +156,8 @@ impl Seal {
         )
     }
 
-    fn row_of_version(&self, record: &Record, version: u64) -> Result<Row> {
+    /// Like [`Seal::row`], with another version after the write.
+    pub fn row_of_version(&self, record: &Record, version: u64) -> Result<Row> {
         let mut document = record.to_document()?;
         if let Some(key) = self.0.keys.first() {
             document = key.seal(&document, &self.bound_to(&record.resource_id, version))?;

@@ -144,11 +144,14 @@ impl Tokens {
         call: impl Fn(&Secret) -> T,
         is_dead: impl Fn(&T) -> bool,
     ) -> Result<T> {
-        let bearer = match self.with_fresh(resource_id, Secret::clone) {
+        let bearer = match self.with_fresh(resource_id, Secret::copy_of) {
             Some(bearer) => bearer,
-            None => self
-                .renewed_with_waits(resource_id, Want::Fresh, None, deadline, waits)
-                .map_err(|error| error.with_resource(resource_id))?,
+            None => {
+                let deadlines = (deadline, waits);
+                self.renewed_with_waits(resource_id, Want::Fresh, None, None, deadlines)
+                    .map_err(|error| error.with_resource(resource_id))?
+                    .0
+            }
         };
         let outcome = call(&bearer);
         if !is_dead(&outcome) || self.rejected.contains(resource_id, &bearer) {

@@ -1,5 +1,6 @@
 //! INSTALL and UNINSTALL webhooks: mints and deletes tokens by the state of the installation.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 
 use super::installation_state::{InstallationState, Installations, UNMINTED};
@@ -14,6 +15,10 @@ use crate::error::{Error, Result, Status};
 use crate::event::Event;
 use crate::store::{Query, Record, Standing};
 use crate::token::CLOCK_TOLERANCE_MS;
+
+/// Why an UNINSTALL left a token.
+const KEPT_AS_NEWER: &str = "the token is newer";
+const KEPT_AS_PRIVATE: &str = "a private integration token does not end with the app";
 
 /// Records per page.
 const PAGE: usize = 100;
@@ -116,10 +121,11 @@ impl<'a> InstallationEvents<'a> {
             // minted.
             self.installations.set_list(location_id, UNMINTED, deadline)?;
         }
+        let kept = Cell::new(KEPT_AS_NEWER);
         let end = self.writer.delete_if(
             location_id,
             at_ms,
-            |record| self.ends_by(record, at_ms),
+            |record| self.ends_or_says_why(record, at_ms, &kept),
             deadline,
         )?;
         let pending = match last.installed {
@@ -128,7 +134,7 @@ impl<'a> InstallationEvents<'a> {
         };
         Ok(match end {
             Deletion::Deleted => WebhookOutcome { applied: true, reason: pending },
-            Deletion::Kept => WebhookOutcome::ignored("the token is newer"),
+            Deletion::Kept => WebhookOutcome::ignored(kept.get()),
             Deletion::NotFound if last.installed => {
                 WebhookOutcome::ignored("a later INSTALL was applied")
             }
@@ -150,10 +156,11 @@ impl<'a> InstallationEvents<'a> {
         let state = InstallationState { at_ms, installed: false, company_id: None };
         self.installations.update(company_id, state.clone(), deadline)?;
         // The company first: without its token, no location can be minted meanwhile.
+        let kept = Cell::new(KEPT_AS_NEWER);
         let company = self.writer.delete_if(
             company_id,
             at_ms,
-            |record| self.ends_by(record, at_ms),
+            |record| self.ends_or_says_why(record, at_ms, &kept),
             deadline,
         )?;
         let mut deleted = company == Deletion::Deleted;
@@ -202,16 +209,26 @@ impl<'a> InstallationEvents<'a> {
         )?;
         Ok(match (deleted, company) {
             (true, _) => WebhookOutcome { applied: true, reason: None },
-            (false, Deletion::Kept) => WebhookOutcome::ignored("the token is newer"),
+            (false, Deletion::Kept) => WebhookOutcome::ignored(kept.get()),
             (false, _) => WebhookOutcome { applied: true, reason: Some("no token was held") },
         })
     }
 
     /// Whether an UNINSTALL at `at_ms` ends the record's installation. An installation dated in the
-    /// future comes from a wrong clock and does not count as later.
+    /// future comes from a wrong clock and does not count as later. A private integration token
+    /// belongs to no installation.
     fn ends_by(&self, record: &Record, at_ms: i64) -> bool {
         let began = record.installed_at();
-        began <= at_ms || began > self.clock.wall_ms().saturating_add(CLOCK_TOLERANCE_MS)
+        !record.token.is_private_integration()
+            && (began <= at_ms || began > self.clock.wall_ms().saturating_add(CLOCK_TOLERANCE_MS))
+    }
+
+    /// Like [`InstallationEvents::ends_by`]; sets the reason for a private integration token.
+    fn ends_or_says_why(&self, record: &Record, at_ms: i64, kept: &Cell<&'static str>) -> bool {
+        if record.token.is_private_integration() {
+            kept.set(KEPT_AS_PRIVATE);
+        }
+        self.ends_by(record, at_ms)
     }
 
     /// Deletes the listed tokens of a company's locations. Locations that were installed again
@@ -363,7 +380,9 @@ impl<'a> InstallationEvents<'a> {
             // A mint replaces the unreadable record.
             None if held.is_unreadable => self.mint_new(location_id, deadline),
             // The record belongs to an earlier installation: its refresh token is of no use.
-            Some(record) if installed.requires_mint(record) => self.mint_new(location_id, deadline),
+            Some(record) if installed.requires_mint(record) && !may_be_own(record, installed) => {
+                self.mint_new(location_id, deadline)
+            }
             // Request a different token: the API may have rejected the stored one before its
             // expiry.
             Some(record) => self
@@ -404,4 +423,13 @@ impl<'a> InstallationEvents<'a> {
 
 fn is_good(record: &Record) -> bool {
     record.standing == Standing::Good
+}
+
+/// Whether a location's own consent may belong to this INSTALL, whose sender has another clock. A
+/// refresh tells: it keeps the consent, or mints if the API rejects the refresh token.
+fn may_be_own(record: &Record, installed: &InstallationState) -> bool {
+    record.own_consent
+        && is_good(record)
+        && record.token.refresh_token.is_some()
+        && !installed.names_another_company(record)
 }

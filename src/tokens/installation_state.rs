@@ -212,10 +212,14 @@ impl InstallationState {
     /// Whether the record's token may be dead after this INSTALL: the installation is later, or the
     /// company is another.
     pub fn requires_mint(&self, record: &Record) -> bool {
+        self.begins_after(record)
+            || (self.names_another_company(record) && self.at_ms >= record.installed_at())
+    }
+
+    /// Whether this INSTALL names another company than the record.
+    pub fn names_another_company(&self, record: &Record) -> bool {
         let held = record.token.company_id.as_ref();
-        let names_another =
-            self.company_id.as_ref().zip(held).is_some_and(|(named, held)| named != held);
-        self.begins_after(record) || (names_another && self.at_ms >= record.installed_at())
+        self.company_id.as_ref().zip(held).is_some_and(|(named, held)| named != held)
     }
 
     /// Whether this state is later. At the same time INSTALL wins in either order: the API rejects

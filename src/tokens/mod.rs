@@ -14,7 +14,6 @@ mod cooldown;
 mod failures;
 mod flight;
 mod id_hash;
-mod inline_id;
 mod installation;
 mod installation_state;
 mod maintain;
@@ -49,7 +48,7 @@ use crate::deferred_callbacks;
 use crate::error::{Error, Result, Status};
 use crate::event::Events;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{Record, Store};
 use crate::token::{Token, UserType, valid_id};
 
 pub use adoption::{AdoptParams, Adoption};
@@ -222,7 +221,7 @@ impl Tokens {
         resource_id: &str,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<Secret> {
-        match self.with_fresh(resource_id, Secret::clone) {
+        match self.with_fresh(resource_id, Secret::copy_of) {
             Some(access_token) => Ok(access_token),
             None => {
                 valid_id("resource_id", resource_id)?;
@@ -249,7 +248,7 @@ impl Tokens {
         let least = Duration::from_secs(seconds);
         let uptime = self.clock.uptime();
         if self.cache.unexpired_for(resource_id, uptime).is_some_and(|left| left >= least)
-            && let Some(access_token) = self.cache.with_fresh(resource_id, uptime, Secret::clone)
+            && let Some(access_token) = self.cache.with_fresh(resource_id, uptime, Secret::copy_of)
         {
             return Ok(access_token);
         }
@@ -257,8 +256,9 @@ impl Tokens {
             .map_err(|error| error.with_resource(resource_id))
     }
 
-    /// Passes a token that is fresh in the cache to `take`, without I/O, waiting or allocation.
-    pub fn with_fresh<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
+    /// Passes the bytes of a token that is fresh in the cache to `take`, without I/O, waiting or
+    /// allocation.
+    pub fn with_fresh<T>(&self, resource_id: &str, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 
@@ -278,11 +278,14 @@ impl Tokens {
     pub fn refresh(&self, resource_id: &str, deadline: &Deadline) -> Result<Value> {
         valid_id("resource_id", resource_id)?;
         let named = |error: Error| error.with_resource(resource_id);
-        let known = self
-            .records
-            .load(resource_id, deadline)?
-            .map(|record| record.token.access_token.clone());
-        self.renewed(resource_id, Want::Now, known.as_ref(), deadline).map_err(named)?;
+        let read = self.records.load(resource_id, deadline)?;
+        let known = read.as_ref().map(|record| record.token.access_token.clone());
+        let (_, saved) = self
+            .renewed_with_waits(resource_id, Want::Now, known.as_ref(), read, (deadline, deadline))
+            .map_err(named)?;
+        if let Some(record) = saved {
+            return Ok(self.records.describe(&record));
+        }
         self.records
             .metadata(resource_id, &deadline.at_least(SAVE_TIME))?
             .ok_or_else(|| not_found(resource_id))
@@ -388,19 +391,21 @@ impl Tokens {
         known: Option<&Secret>,
         deadline: &Deadline,
     ) -> Result<Secret> {
-        self.renewed_with_waits(resource_id, want, known, deadline, deadline)
+        let renewed = self.renewed_with_waits(resource_id, want, known, None, (deadline, deadline));
+        renewed.map(|(token, _)| token)
     }
 
     /// Like [`Tokens::renewed`], but waits for other callers, locks and the store only until
-    /// `waits`.
+    /// `waits`. `read` is the record if the caller has just read it. Also returns the record that a
+    /// refresh by this caller has saved.
     fn renewed_with_waits(
         &self,
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        deadline: &Deadline,
-        waits: &Deadline,
-    ) -> Result<Secret> {
+        mut read: Option<Record>,
+        (deadline, waits): (&Deadline, &Deadline),
+    ) -> Result<(Secret, Option<Record>)> {
         if want != Want::Runway {
             self.maintained.ask_for(resource_id);
         }
@@ -408,16 +413,21 @@ impl Tokens {
             let _deferred = deferred_callbacks::defer();
             match self.flights.join((resource_id.to_owned(), want)) {
                 Role::Leader(leader) => {
-                    let result = self.renew(resource_id, want, known, deadline, waits);
-                    leader.complete(result.clone());
+                    let read = read.take();
+                    let result = self.renew(resource_id, want, known, read, (deadline, waits));
+                    leader.complete(match &result {
+                        Ok((token, _)) => Ok(token.clone()),
+                        Err(error) => Err(error.clone()),
+                    });
                     return result;
                 }
                 Role::Follower(flight) => {
                     if let Some(least) = want.accepts_valid_for()
                         && let Some(valid) = self.published.valid(resource_id, least, deadline)
                     {
-                        return Ok(valid);
+                        return Ok((valid, None));
                     }
+                    read = None;
                     match flight.wait(waits)? {
                         // The leader panicked, was cancelled or timed out, had too little time for
                         // another attempt, or returned the token that this caller already knows:
@@ -428,7 +438,7 @@ impl Tokens {
                                 || error.is_cut_short() => {}
                         Some(Ok(token))
                             if known.is_some_and(|known| known.matches(token.expose())) => {}
-                        Some(result) => return result,
+                        Some(result) => return result.map(|token| (token, None)),
                     }
                 }
             }

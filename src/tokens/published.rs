@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::secret::Secret;
 use crate::store::Record;
+use crate::token::Token;
 
 /// The tokens that this process serves.
 pub struct PublishedTokens {
@@ -93,19 +94,14 @@ impl PublishedTokens {
     /// Caches a token as valid but due, so the next caller reads the store. The entry keeps the
     /// token's expiry by the uptime, independent of later changes of the wall clock.
     pub fn publish_due(&self, record: &Record) {
-        let (resource_id, company_id) = (&record.resource_id, record.token.company_id.as_deref());
+        let resource_id = &record.resource_id;
         loop {
             let changes = self.cache.changes(resource_id);
             if self.records.was_deleted_since(resource_id, record.as_of) {
                 return self.cache.forget(resource_id);
             }
             let (uptime, left) = (self.clock.uptime(), self.left(record));
-            let due = CachedToken::new(
-                record.token.access_token.clone(),
-                company_id,
-                uptime,
-                uptime + left,
-            );
+            let due = Self::entry_of(&record.token, uptime, uptime + left);
             if self.cache.publish(resource_id, due, Some(changes)) {
                 return;
             }
@@ -140,12 +136,13 @@ impl PublishedTokens {
         if let Some(next_save_at) = self.records.next_save_at(&record.resource_id) {
             fresh_until = fresh_until.min(next_save_at);
         }
-        // The memory store shares this token: cloning it allocates no second string.
-        let access_token = match Arc::strong_count(&record.token) {
-            1 => record.token.access_token.compact(),
-            _ => record.token.access_token.clone(),
-        };
-        let company_id = record.token.company_id.as_deref();
-        CachedToken::new(access_token, company_id, fresh_until, uptime + left)
+        Self::entry_of(&record.token, fresh_until, uptime + left)
+    }
+
+    fn entry_of(token: &Arc<Token>, fresh_until: Duration, valid_until: Duration) -> CachedToken {
+        let (access_token, company_id) = (token.access_token.clone(), token.company_id.as_deref());
+        let cached = CachedToken::new(access_token, company_id, fresh_until, valid_until);
+        // The memory store holds the token as well.
+        if Arc::strong_count(token) > 1 { cached.shared() } else { cached }
     }
 }

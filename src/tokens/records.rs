@@ -232,6 +232,13 @@ impl Records {
         self.overlay().deleted.get(resource_id).is_some_and(|deleted| deleted.ended > as_of)
     }
 
+    /// Whether this process has neither an unsaved copy of a resource, nor has kept or deleted
+    /// anything since it read this record.
+    pub fn is_newest_here(&self, record: &Record) -> bool {
+        let overlay = self.overlay();
+        overlay.count == record.as_of && !overlay.unsaved.contains_key(&record.resource_id)
+    }
+
     /// The current count of unsaved copies and deletions, as `as_of` for a new record.
     pub fn count(&self) -> u64 {
         self.overlay().count
@@ -955,7 +962,10 @@ impl Origin {
                 // A later consent also inherits the digests, but begins another installation.
                 let is_successor = is_spent(&replaced.token.refresh_token)
                     && stored.installed_at() == replaced.installed_at;
-                is_lost || same_token(&stored.token, &replaced.token) || is_successor
+                is_lost
+                    || outlives_mint
+                    || same_token(&stored.token, &replaced.token)
+                    || is_successor
             }
             Origin::Consent(None) => is_lost,
             Origin::ConsentUnread => is_lost || ours.installed_at() >= stored.installed_at(),
@@ -1110,6 +1120,28 @@ mod tests {
             ));
             let expected = if consents_again { "access later" } else { "access consent" };
             assert_eq!(newest(&records), expected);
+        }
+    }
+
+    #[test]
+    fn unsaved_own_consent_replaces_a_token_that_was_minted_meanwhile() {
+        for is_newer_install in [false, true] {
+            let records = records();
+            let mut first = records.new_record(ID.into(), token("first"), &patience()).unwrap();
+            records.save(&mut first, &Origin::Mint, &patience()).unwrap();
+            let (unsaved, origin) = consent(&records);
+            let unsaved = Record { own_consent: true, ..unsaved };
+            let began = unsaved.installed_at();
+            assert_eq!(records.keep_unsaved(unsaved, origin), Keeping::Kept);
+            // Another process mints again.
+            let stored = records.load_stored(ID, &patience()).unwrap().unwrap();
+            let installed_at = Some(began + i64::from(is_newer_install));
+            let token = Arc::new(token("minted"));
+            let mut minted = Record { token, installed_at, ..stored };
+            records.save(&mut minted, &Origin::Mint, &patience()).unwrap();
+            let retry = records.retry_save(ID, |_, saved| Ok(saved), &patience());
+            let expected = if is_newer_install { Saved::Theirs } else { Saved::Ours };
+            assert!(matches!(retry, SaveRetry::Done(_, saved) if saved == expected));
         }
     }
 

@@ -17,6 +17,7 @@ use crate::event::Event;
 use crate::secret::Secret;
 use crate::store::{Intent, Record, Standing};
 use crate::token::{CLOCK_TOLERANCE_MS, Token, UserType};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +39,8 @@ enum Precheck {
     Taken(Secret),
     /// No attempt is allowed now, for this reason.
     NotNow(Error),
-    /// The token must be renewed.
-    Due,
+    /// The token must be renewed: this one of the store, unless it has to be read again.
+    Due(Option<Box<Record>>),
 }
 
 /// Why a renewal returned no token.
@@ -62,20 +63,23 @@ impl From<Error> for RenewalError {
     }
 }
 
-/// The deadlines of one flight.
-struct Deadlines {
+/// The deadlines of one flight, and the record that it saves.
+struct Renewal {
     /// For the server: the call's own deadline, or shortly before the caller's valid token expires.
     call: Deadline,
     /// For locks, and for the store before the request: brief if the caller has a valid token.
     store: Deadline,
     /// Whether the caller has a valid token.
     has_valid: bool,
+    /// The record with the token of the refresh.
+    saved: Cell<Option<Record>>,
 }
 
-impl Deadlines {
+impl Renewal {
     /// The deadlines of a caller without a known valid token.
-    fn of(deadline: &Deadline, waits: &Deadline) -> Deadlines {
-        Deadlines { call: deadline.clone(), store: waits.clone(), has_valid: false }
+    fn of(deadline: &Deadline, waits: &Deadline) -> Renewal {
+        let (call, store) = (deadline.clone(), waits.clone());
+        Renewal { call, store, has_valid: false, saved: Cell::default() }
     }
 
     /// For other callers, and for the store while the lock is held: brief if the caller has a valid
@@ -116,44 +120,47 @@ fn is_impatience(error: &Error) -> bool {
 }
 
 impl Tokens {
-    /// Returns a token that satisfies `want`, renewed by this caller or another. Runs once
-    /// at a time per resource among all processes that share the store.
+    /// Returns a token that satisfies `want`, renewed by this caller or another, and the record
+    /// that a refresh has saved. Runs once at a time per resource among all processes that share
+    /// the store. `read` is the record if the caller has just read it.
     pub(super) fn renew(
         &self,
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        deadline: &Deadline,
-        waits: &Deadline,
-    ) -> Result<Secret> {
+        read: Option<Record>,
+        (deadline, waits): (&Deadline, &Deadline),
+    ) -> Result<(Secret, Option<Record>)> {
         if want == Want::Fresh
-            && let Some(token) = self.with_fresh(resource_id, Secret::clone)
+            && let Some(token) = self.with_fresh(resource_id, Secret::copy_of)
         {
             // The previous flight completed after the caller had checked the cache.
-            return Ok(token);
+            return Ok((token, None));
         }
-        let mut deadlines = Deadlines::of(deadline, waits);
+        let mut renewal = Renewal::of(deadline, waits);
         if let Some(left) = self.cache.unexpired_for(resource_id, self.clock.uptime()) {
-            deadlines.shorten(want.accepts_for(left));
+            renewal.shorten(want.accepts_for(left));
         }
-        let failure = match self.precheck(resource_id, want, known, &mut deadlines) {
-            Ok(Precheck::Taken(token)) => return Ok(token),
+        let failure = match self.precheck(resource_id, want, known, read, &mut renewal) {
+            Ok(Precheck::Taken(token)) => return Ok((token, None)),
             Ok(Precheck::NotNow(error)) => {
                 RenewalError { attempt: Attempt::NotMade, ..RenewalError::from(error) }
             }
-            Err(error) if deadlines.has_valid && error.status() == Status::Timeout => {
+            Err(error) if renewal.has_valid && error.status() == Status::Timeout => {
                 RenewalError { attempt: Attempt::Busy, ..RenewalError::from(error) }
             }
             Err(error) => RenewalError::from(error),
-            Ok(Precheck::Due) => match self.with_lock(resource_id, want, known, &deadlines) {
-                Ok(token) => return Ok(token),
-                Err(failure) => failure,
-            },
+            Ok(Precheck::Due(read)) => {
+                match self.with_lock(resource_id, want, known, read, &renewal) {
+                    Ok(token) => return Ok((token, renewal.saved.take())),
+                    Err(failure) => failure,
+                }
+            }
         };
         if failure.attempt == Attempt::Failed {
             self.reports.counters.count_failure(failure.error.status());
         }
-        self.fall_back(failure, resource_id, want, &deadlines)
+        Ok((self.fall_back(failure, resource_id, want, &renewal)?, None))
     }
 
     /// The part of a renewal that runs without the resource's lock. Uses a token that another
@@ -164,15 +171,18 @@ impl Tokens {
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        deadlines: &mut Deadlines,
+        read: Option<Record>,
+        renewal: &mut Renewal,
     ) -> Result<Precheck> {
         if self.records.is_unsaved(resource_id) {
             // If the save fails again, the failure is logged and the copy stays in memory.
-            let _ =
-                self.writer.retry_save_when_due(resource_id, &deadlines.store.within(BRIEF_WAIT));
+            let _ = self.writer.retry_save_when_due(resource_id, &renewal.store.within(BRIEF_WAIT));
         }
         let changes = self.cache.changes(resource_id);
-        let record = self.records.load(resource_id, &deadlines.store)?;
+        let record = match read.filter(|record| self.records.is_newest_here(record)) {
+            Some(record) => Some(record),
+            None => self.records.load(resource_id, &renewal.store)?,
+        };
         if record.is_none() {
             self.cache.forget(resource_id);
         }
@@ -184,33 +194,33 @@ impl Tokens {
                 }
                 // The cache changed meanwhile, perhaps to this token: read the record again under
                 // the lock.
-                deadlines.shorten(want.accepts_for(self.published.left(record)));
-                return Ok(Precheck::Due);
+                renewal.shorten(want.accepts_for(self.published.left(record)));
+                return Ok(Precheck::Due(None));
             }
-            if let Some(error) = self.blocked_by_state(record, want, &deadlines.store) {
+            if let Some(error) = self.blocked_by_state(record, want, &renewal.store) {
                 return Ok(Precheck::NotNow(error));
             }
             let left = self.published.left(record);
-            deadlines.shorten(want.accepts_for(left));
+            renewal.shorten(want.accepts_for(left));
             if want == Want::Fresh && !left.is_zero() {
                 // Other callers are served this token during the renewal.
                 self.published.serve_stale(changes, record, StaleReason::Due);
             }
         }
         // For a caller with a valid token, the cache already applies the backoff.
-        if want.accepts_valid_for().is_some() && !deadlines.has_valid {
-            match self.cooldowns.check(resource_id, deadlines.call.now()) {
+        if want.accepts_valid_for().is_some() && !renewal.has_valid {
+            match self.cooldowns.check(resource_id, renewal.call.now()) {
                 CooldownState::Over => {}
-                CooldownState::Short(left) => deadlines.call.sleep(left)?,
+                CooldownState::Short(left) => renewal.call.sleep(left)?,
                 CooldownState::Long(error) => return Ok(Precheck::NotNow(error)),
             }
         }
         if record.as_ref().is_some_and(|record| {
             record.token.kind() == UserType::Company || record.token.refresh_token.is_some()
         }) {
-            return Ok(Precheck::Due);
+            return Ok(Precheck::Due(record.map(Box::new)));
         }
-        let waits = deadlines.waits();
+        let waits = renewal.waits();
         let company_id = match self.company_of(resource_id, record.as_ref(), waits) {
             Err(error) if error.status() == Status::NotFound => return Ok(Precheck::NotNow(error)),
             company_id => company_id?,
@@ -220,27 +230,40 @@ impl Tokens {
         {
             // A caller with a valid token may lead the company's refresh, but does not wait for
             // another leader.
-            self.renewed_with_waits(&company_id, Want::Fresh, None, &deadlines.call, waits)
+            let deadlines = (&renewal.call, waits);
+            self.renewed_with_waits(&company_id, Want::Fresh, None, None, deadlines)
                 .map_err(|error| error.with_resource(&company_id))?;
         }
-        Ok(Precheck::Due)
+        Ok(Precheck::Due(None))
     }
 
-    /// Renews under the resource's lock.
+    /// Renews under the resource's lock. `read` is the record that was read before.
     fn with_lock(
         &self,
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        deadlines: &Deadlines,
+        read: Option<Box<Record>>,
+        renewal: &Renewal,
     ) -> Result<Secret, RenewalError> {
-        let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;
+        let _lock = self.records.lock(resource_id, &renewal.store).map_err(before_sending)?;
         // If the save fails again, the failure is logged and the copy stays in memory.
-        let _ = self.writer.retry_save_locked(resource_id, &deadlines.store);
+        let _ = self.writer.retry_save_locked(resource_id, &renewal.store);
+        let is_usable = |record: &Record| {
+            record.token.refresh_token.is_some() && self.records.is_newest_here(record)
+        };
+        if let Some(record) = read.filter(|record| is_usable(record)) {
+            // The save of the intent compares the version: it finds a record that was changed since
+            // it was read, so the record needs no second read.
+            match self.refresh_locked(*record, want, renewal) {
+                Err(RenewalError { error, .. }) if error.status() == Status::Conflict => {}
+                outcome => return outcome,
+            }
+        }
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.renew_locked(resource_id, want, known, deadlines) {
+            match self.renew_locked(resource_id, want, known, renewal) {
                 // Another writer ignored the lock: load its record and try again.
                 Err(RenewalError { error, .. })
                     if error.status() == Status::Conflict && tries < 3 => {}
@@ -255,25 +278,25 @@ impl Tokens {
         resource_id: &str,
         want: Want,
         known: Option<&Secret>,
-        deadlines: &Deadlines,
+        renewal: &Renewal,
     ) -> Result<Secret, RenewalError> {
-        match self.records.load(resource_id, &deadlines.store).map_err(before_sending)? {
+        match self.records.load(resource_id, &renewal.store).map_err(before_sending)? {
             None => {
                 self.cache.forget(resource_id);
-                Ok(self.mint(resource_id, None, &deadlines.call, deadlines.waits())?)
+                Ok(self.mint(resource_id, None, &renewal.call, renewal.waits())?)
             }
             Some(record) if self.satisfies(&record, want, known) => {
                 self.cooldowns.clear(resource_id);
                 self.published.publish(&record, record.as_of);
                 Ok(record.token.access_token.clone())
             }
-            Some(record) => match self.blocked_by_state(&record, want, &deadlines.store) {
+            Some(record) => match self.blocked_by_state(&record, want, &renewal.store) {
                 Some(error) => Err(error.into()),
                 None if record.token.refresh_token.is_some() => {
-                    self.refresh_locked(record, want, deadlines)
+                    self.refresh_locked(record, want, renewal)
                 }
                 None => {
-                    Ok(self.mint(resource_id, Some(&record), &deadlines.call, deadlines.waits())?)
+                    Ok(self.mint(resource_id, Some(&record), &renewal.call, renewal.waits())?)
                 }
             },
         }
@@ -304,13 +327,13 @@ impl Tokens {
         failure: RenewalError,
         resource_id: &str,
         want: Want,
-        deadlines: &Deadlines,
+        renewal: &Renewal,
     ) -> Result<Secret> {
         let RenewalError { error, attempt, is_noted } = failure;
         let changes = self.cache.changes(resource_id);
         // Allow at least a brief read, even if the call was cancelled.
         let record =
-            self.records.load(resource_id, &deadlines.store.at_least(BRIEF_WAIT).within(LOCK_WAIT));
+            self.records.load(resource_id, &renewal.store.at_least(BRIEF_WAIT).within(LOCK_WAIT));
         // Use the cache only if the store fails: a record that the store does not have was deleted.
         let in_memory = match record {
             Ok(None) => None,
@@ -320,14 +343,14 @@ impl Tokens {
         let stored = record.ok().flatten();
         let is_failure = attempt == Attempt::Failed
             && (stored.is_some() || in_memory.is_some())
-            && !is_end_of_call(&error, &deadlines.call);
+            && !is_end_of_call(&error, &renewal.call);
         // Before the cooldown starts, which decides when the next attempt is due.
         let noted = if is_failure
             && !is_noted
             && !stored.as_ref().is_some_and(|record| is_of_standing(&error, record))
         {
-            let wait = if deadlines.has_valid { BRIEF_WAIT } else { LOCK_WAIT };
-            let deadline = deadlines.call.within(wait);
+            let wait = if renewal.has_valid { BRIEF_WAIT } else { LOCK_WAIT };
+            let deadline = renewal.call.within(wait);
             self.failures.note(resource_id, stored.as_ref(), &error, &deadline)
         } else {
             stored.as_ref().and_then(|record| self.records.last_failure(record))
@@ -335,7 +358,7 @@ impl Tokens {
         // The record remembers that consent is required, so no cooldown is needed.
         let is_remembered = error.status() == Status::ReauthorizationRequired && stored.is_some();
         if attempt == Attempt::Failed && !is_remembered && !is_impatience(&error) {
-            self.cooldowns.failed(resource_id, &error, deadlines.call.now());
+            self.cooldowns.failed(resource_id, &error, renewal.call.now());
         }
         if is_failure && error.status() != Status::ReauthorizationRequired {
             let expires_at = stored.as_ref().map(|record| record.token.expires_at);
@@ -374,6 +397,7 @@ impl Tokens {
         deadline: &Deadline,
     ) -> Option<Error> {
         match &record.standing {
+            Standing::Good if record.token.is_private_integration() => Some(private_integration()),
             Standing::Good => None,
             // An explicit refresh ignores the hold.
             Standing::Inactive { .. } if want == Want::Now => None,
@@ -430,16 +454,11 @@ impl Tokens {
         &self,
         mut record: Record,
         want: Want,
-        deadlines: &Deadlines,
+        renewal: &Renewal,
     ) -> Result<Secret, RenewalError> {
-        let deadline = &deadlines.call;
+        let deadline = &renewal.call;
         let Some(refresh_token) = record.token.refresh_token.clone() else {
-            return Ok(self.mint(
-                &record.resource_id,
-                Some(&record),
-                deadline,
-                deadlines.waits(),
-            )?);
+            return Ok(self.mint(&record.resource_id, Some(&record), deadline, renewal.waits())?);
         };
         // An intent without a result: an earlier request, perhaps of a process that died, may have
         // consumed the token.
@@ -449,7 +468,7 @@ impl Tokens {
         record.intent.get_or_insert(Intent { since_ms: now });
         // Without a saved intent the new token could not be saved either: do not spend the old one.
         record.renew_at = self.schedule.renewal(&record);
-        self.records.note_intent(&mut record, &deadlines.store).map_err(before_sending)?;
+        self.records.note_intent(&mut record, &renewal.store).map_err(before_sending)?;
 
         let kind = Some(record.token.kind());
         let mut params = TokenParams::refresh(refresh_token, kind);
@@ -459,7 +478,7 @@ impl Tokens {
             let failure = match self.api.token(&params, policy, self.clock.wall_ms(), deadline) {
                 Ok(token) => {
                     count(&self.reports.counters.refreshed);
-                    return self.refreshed(record, token, deadline);
+                    return self.refreshed(record, token, renewal);
                 }
                 // A company's refresh token stored under a location, or the reverse: let the server
                 // decide the kind. The response names the owner.
@@ -510,8 +529,9 @@ impl Tokens {
         &self,
         mut record: Record,
         token: Token,
-        deadline: &Deadline,
+        renewal: &Renewal,
     ) -> Result<Secret, RenewalError> {
+        let deadline = &renewal.call;
         let spent = Arc::clone(&record.token);
         // Until the installation time is known, derive it from the first token: later tokens have
         // later times.
@@ -528,12 +548,11 @@ impl Tokens {
             return self.refreshed_another(record, token, deadline);
         }
         let mut record = replaced(record, token);
-        Ok(self.writer.save_and_publish(
-            &mut record,
-            Origin::Refresh(spent),
-            &Event::Refreshed,
-            deadline,
-        )?)
+        let origin = Origin::Refresh(spent);
+        let token =
+            self.writer.save_and_publish(&mut record, origin, &Event::Refreshed, deadline)?;
+        renewal.saved.set(Some(record));
+        Ok(token)
     }
 
     /// Handles a refresh token that belonged to another owner: saves the new token for that owner,
@@ -818,6 +837,16 @@ fn replaced(mut record: Record, token: Token) -> Record {
     record.intent = None;
     record.last_failure = None;
     record
+}
+
+/// Only a person can renew a private integration token: neither a refresh nor a mint replaces it.
+fn private_integration() -> Error {
+    Error::new(Status::InvalidRequest, "a private integration token cannot be refreshed")
+        .with_help(
+            "keep using it; if the API rejects it, import the current one from the account's \
+             settings",
+        )
+        .with_retryable(false)
 }
 
 fn reauthorization_required(reason: &str) -> Error {

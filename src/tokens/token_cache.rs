@@ -1,27 +1,42 @@
 //! The in-memory token cache, sharded by ID. Serves stale tokens while a refresh runs.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use super::id_hash::IdHash;
-use super::inline_id::InlineId;
 use super::striped_lock::{ReadGuard, StripedLock, WriteGuard};
 use crate::secret::Secret;
 
 /// Enough shards that readers rarely meet a writer, and that a growing map is rehashed quickly.
 const SHARDS: usize = 16;
 
+/// A token to be cached.
 pub struct CachedToken {
     access_token: Secret,
+    is_shared: bool,
+    times: Times,
+    /// Consecutive failed refreshes.
+    failures: u8,
+    company: CompanyTag,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
     /// The uptime in milliseconds until which the token is served without a check.
     fresh_until: u64,
     /// How long after `fresh_until` the token is still valid. Limited to 49 days, which only
     /// shortens its use.
     valid_for_ms: u32,
-    /// Consecutive failed refreshes.
-    failures: u8,
-    company: CompanyTag,
+}
+
+impl Times {
+    fn valid_until(self) -> u64 {
+        self.fresh_until.saturating_add(self.valid_for_ms.into())
+    }
 }
 
 /// A short hash of a token's company. On a collision, both companies are forgotten together.
@@ -51,19 +66,141 @@ impl CachedToken {
         // A token that expires before it is due is fresh only until it expires.
         let fresh_until = fresh_until.min(valid_until);
         let valid_for_ms = u32::try_from(valid_until - fresh_until).unwrap_or(u32::MAX);
-        CachedToken {
-            access_token,
-            fresh_until,
-            valid_for_ms,
-            failures: 0,
-            company: company_tag(company_id),
+        let times = Times { fresh_until, valid_for_ms };
+        let company = company_tag(company_id);
+        CachedToken { access_token, is_shared: false, times, failures: 0, company }
+    }
+
+    /// The same for a token that the store holds in memory as well: the cache makes no second copy.
+    pub fn shared(self) -> CachedToken {
+        CachedToken { is_shared: true, ..self }
+    }
+}
+
+/// A cached token with its ID.
+enum Entry {
+    /// The head and the token in one block of memory: the first access to each block in a large
+    /// cache waits for the memory.
+    Own(Box<[u8]>),
+    /// A token that the store holds in memory as well.
+    Shared(Box<SharedEntry>),
+}
+
+struct SharedEntry {
+    access_token: Secret,
+    head: [u8; HEADER + MAX_SHARED_ID],
+}
+
+/// The head of an entry: the times, the failures, the company, the length of the ID; then the ID.
+const HEADER: usize = 18;
+const FAILURES: usize = 12;
+const COMPANY: usize = 13;
+const ID_LENGTH: usize = 16;
+
+/// The longest ID of a shared entry, in bytes. The API's IDs have 20.
+const MAX_SHARED_ID: usize = 22;
+
+type Header = [u8; HEADER];
+
+impl Entry {
+    /// `None` if the ID is too long for an entry. The longest valid one has 255 bytes.
+    fn new(resource_id: &str, cached: &CachedToken) -> Option<Entry> {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(&cached.times.fresh_until.to_le_bytes());
+        header[8..FAILURES].copy_from_slice(&cached.times.valid_for_ms.to_le_bytes());
+        header[FAILURES] = cached.failures;
+        header[COMPANY..ID_LENGTH].copy_from_slice(&cached.company);
+        let id = resource_id.as_bytes();
+        header[ID_LENGTH..].copy_from_slice(&u16::try_from(id.len()).ok()?.to_le_bytes());
+        if cached.is_shared && id.len() <= MAX_SHARED_ID {
+            let mut head = [0; HEADER + MAX_SHARED_ID];
+            head[..HEADER].copy_from_slice(&header);
+            head[HEADER..HEADER + id.len()].copy_from_slice(id);
+            let access_token = cached.access_token.clone();
+            return Some(Entry::Shared(Box::new(SharedEntry { access_token, head })));
+        }
+        let token = cached.access_token.expose().as_bytes();
+        Some(Entry::Own([&header[..], id, token].concat().into_boxed_slice()))
+    }
+
+    fn header(&self) -> &Header {
+        let head = match self {
+            Entry::Own(bytes) => bytes.first_chunk(),
+            Entry::Shared(shared) => shared.head.first_chunk(),
+        };
+        head.unwrap_or_else(|| unreachable!("every entry has a header"))
+    }
+
+    fn times(&self) -> Times {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *self.header();
+        Times {
+            fresh_until: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            valid_for_ms: u32::from_le_bytes([i, j, k, l]),
         }
     }
 
-    fn valid_until(&self) -> u64 {
-        self.fresh_until.saturating_add(self.valid_for_ms.into())
+    fn failures(&self) -> u8 {
+        self.header()[FAILURES]
+    }
+
+    fn company(&self) -> &[u8] {
+        &self.header()[COMPANY..ID_LENGTH]
+    }
+
+    /// The end of the ID in the block.
+    fn id_end(&self) -> usize {
+        let header = self.header();
+        HEADER + usize::from(u16::from_le_bytes([header[ID_LENGTH], header[ID_LENGTH + 1]]))
+    }
+
+    fn id(&self) -> &[u8] {
+        let block = match self {
+            Entry::Own(bytes) => &bytes[..],
+            Entry::Shared(shared) => &shared.head,
+        };
+        &block[HEADER..self.id_end()]
+    }
+
+    fn access_token(&self) -> &[u8] {
+        match self {
+            Entry::Own(bytes) => &bytes[self.id_end()..],
+            Entry::Shared(shared) => shared.access_token.expose().as_bytes(),
+        }
     }
 }
+
+impl Drop for Entry {
+    /// Clears the bytes first: zeroize then overwrites them in one piece as spare capacity instead
+    /// of byte by byte.
+    fn drop(&mut self) {
+        if let Entry::Own(bytes) = self {
+            let mut bytes = std::mem::take(bytes).into_vec();
+            bytes.clear();
+            bytes.zeroize();
+        }
+    }
+}
+
+/// Allows lookups by the bytes of an ID.
+impl Borrow<[u8]> for Entry {
+    fn borrow(&self) -> &[u8] {
+        self.id()
+    }
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Entry {}
 
 /// Why a token that is due is still served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +233,7 @@ pub struct TokenCache {
 }
 
 struct Shard {
-    tokens: HashMap<InlineId, CachedToken, IdHash>,
+    tokens: HashSet<Entry, IdHash>,
     /// The number of changes so far.
     changes: u64,
 }
@@ -105,21 +242,22 @@ impl TokenCache {
     pub fn new() -> TokenCache {
         let hash = IdHash::new();
         let shard =
-            |_| StripedLock::new(Shard { tokens: HashMap::with_hasher(hash.clone()), changes: 0 });
+            |_| StripedLock::new(Shard { tokens: HashSet::with_hasher(hash.clone()), changes: 0 });
         TokenCache { shards: std::array::from_fn(shard) }
     }
 
-    /// Passes a fresh token to `take`.
+    /// Passes the bytes of a fresh token to `take`.
     pub fn with_fresh<T>(
         &self,
         resource_id: &str,
         uptime: Duration,
-        take: impl FnOnce(&Secret) -> T,
+        take: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
         let shard = self.read(resource_id);
-        let cached =
-            shard.get(resource_id).filter(|cached| milliseconds(uptime) < cached.fresh_until)?;
-        Some(take(&cached.access_token))
+        let entry = shard
+            .get(resource_id)
+            .filter(|entry| milliseconds(uptime) < entry.times().fresh_until)?;
+        Some(take(entry.access_token()))
     }
 
     pub fn contains(&self, resource_id: &str) -> bool {
@@ -129,14 +267,15 @@ impl TokenCache {
     /// A token that has not expired, due or not.
     pub fn unexpired(&self, resource_id: &str, uptime: Duration) -> Option<Secret> {
         let shard = self.read(resource_id);
-        let cached =
-            shard.get(resource_id).filter(|cached| milliseconds(uptime) < cached.valid_until())?;
-        Some(cached.access_token.clone())
+        let entry = shard
+            .get(resource_id)
+            .filter(|entry| milliseconds(uptime) < entry.times().valid_until())?;
+        Some(Secret::copy_of(entry.access_token()))
     }
 
     /// The remaining lifetime of the resource's token, due or not; `None` if it has expired.
     pub fn unexpired_for(&self, resource_id: &str, uptime: Duration) -> Option<Duration> {
-        let valid_until = self.read(resource_id).get(resource_id)?.valid_until();
+        let valid_until = self.read(resource_id).get(resource_id)?.times().valid_until();
         let left = valid_until.checked_sub(milliseconds(uptime)).filter(|left| *left > 0)?;
         Some(Duration::from_millis(left))
     }
@@ -149,10 +288,10 @@ impl TokenCache {
         uptime: Duration,
     ) -> Option<Duration> {
         let shard = self.read(resource_id);
-        let cached = shard
-            .get(resource_id)
-            .filter(|cached| cached.access_token.matches(access_token.expose()))?;
-        Some(Duration::from_millis(cached.valid_until().saturating_sub(milliseconds(uptime))))
+        let entry =
+            shard.get(resource_id).filter(|entry| access_token.matches(entry.access_token()))?;
+        let valid_until = entry.times().valid_until();
+        Some(Duration::from_millis(valid_until.saturating_sub(milliseconds(uptime))))
     }
 
     /// A counter that increases with every change of the resource's shard.
@@ -167,7 +306,7 @@ impl TokenCache {
         let mut shard = self.write(resource_id);
         let current = changes.is_none_or(|changes| changes == shard.changes);
         if current {
-            shard.put(resource_id, cached);
+            shard.put(resource_id, &cached);
         }
         current
     }
@@ -176,7 +315,7 @@ impl TokenCache {
     pub fn replace(&self, resource_id: &str, cached: CachedToken) {
         let mut shard = self.write(resource_id);
         if shard.get(resource_id).is_some() {
-            shard.put(resource_id, cached);
+            shard.put(resource_id, &cached);
         } else {
             shard.changes += 1;
         }
@@ -197,21 +336,21 @@ impl TokenCache {
         if changes != shard.changes {
             return;
         }
-        let failures = shard.get(resource_id).map_or(0, |cached| cached.failures);
+        let failures = shard.get(resource_id).map_or(0, Entry::failures);
         let failures = failures.saturating_add(u8::from(reason == StaleReason::Failed));
         let fresh_until = uptime + left.min(reason.duration(failures));
         let cached = CachedToken::new(access_token, company_id, fresh_until, uptime + left);
-        shard.put(resource_id, CachedToken { failures, ..cached });
+        shard.put(resource_id, &CachedToken { failures, ..cached });
     }
 
     /// Whether no refresh of the cached token has failed yet.
     pub fn is_first_failure(&self, resource_id: &str) -> bool {
-        self.read(resource_id).get(resource_id).is_none_or(|cached| cached.failures == 0)
+        self.read(resource_id).get(resource_id).is_none_or(|entry| entry.failures() == 0)
     }
 
     /// How long a valid old token is served after one more failed refresh.
     pub fn backoff_after_failure(&self, resource_id: &str) -> Duration {
-        let failures = self.read(resource_id).get(resource_id).map_or(0, |cached| cached.failures);
+        let failures = self.read(resource_id).get(resource_id).map_or(0, Entry::failures);
         StaleReason::Failed.duration(failures.saturating_add(1))
     }
 
@@ -228,9 +367,9 @@ impl TokenCache {
         for shard in self.shards.iter() {
             let mut shard = shard.write();
             shard.changes += 1;
-            shard.tokens.retain(|id, cached| {
-                (cached.company != company && cached.company != UNKNOWN)
-                    || except.contains(Borrow::<[u8]>::borrow(id))
+            shard.tokens.retain(|entry| {
+                (entry.company() != company && entry.company() != UNKNOWN)
+                    || except.contains(entry.id())
             });
         }
     }
@@ -249,13 +388,15 @@ impl TokenCache {
 }
 
 impl Shard {
-    fn get(&self, resource_id: &str) -> Option<&CachedToken> {
+    fn get(&self, resource_id: &str) -> Option<&Entry> {
         self.tokens.get(resource_id.as_bytes())
     }
 
-    fn put(&mut self, resource_id: &str, cached: CachedToken) {
+    fn put(&mut self, resource_id: &str, cached: &CachedToken) {
         self.changes += 1;
-        self.tokens.insert(InlineId::new(resource_id), cached);
+        if let Some(entry) = Entry::new(resource_id, cached) {
+            self.tokens.replace(entry);
+        }
     }
 }
 
@@ -285,7 +426,9 @@ mod tests {
     }
 
     fn held(cache: &TokenCache, resource_id: &str) -> Option<String> {
-        cache.with_fresh(resource_id, Duration::ZERO, |token| token.expose().to_owned())
+        cache.with_fresh(resource_id, Duration::ZERO, |token| {
+            String::from_utf8(token.to_vec()).unwrap()
+        })
     }
 
     #[test]
@@ -312,6 +455,31 @@ mod tests {
             cache.forget(id);
             assert_eq!(held(&cache, id), None);
         }
+    }
+
+    #[test]
+    fn entry_has_the_times_and_the_token_whether_or_not_the_token_is_shared() {
+        let cache = TokenCache::new();
+        let secret = Secret::new("secret".to_owned());
+        let short_life = Duration::from_millis(300);
+        for shared in [false, true] {
+            for id in ["", "location", &"i".repeat(255), &"i".repeat(300)] {
+                let cached = CachedToken::new(secret.clone(), Some("one"), short_life, HOUR);
+                cache.publish(id, if shared { cached.shared() } else { cached }, None);
+                assert_eq!(held(&cache, id).as_deref(), Some("secret"));
+                assert!(cache.with_fresh(id, short_life, |_| ()).is_none());
+                assert!(cache.unexpired(id, short_life).unwrap().matches("secret"));
+                assert_eq!(cache.left(id, &secret, short_life), Some(HOUR - short_life));
+                assert_eq!(cache.left(id, &Secret::new("other".into()), short_life), None);
+                assert_eq!(cache.unexpired_for(id, HOUR), None);
+                assert!(cache.is_first_failure(id));
+            }
+            assert_eq!(cache.len(), 4);
+        }
+        assert_eq!(size_of::<Entry>(), 2 * size_of::<usize>());
+        let too_long = "i".repeat(1 << 16);
+        cache.publish(&too_long, token("secret".into()), None);
+        assert!(!cache.contains(&too_long) && cache.len() == 4);
     }
 
     #[test]

@@ -108,6 +108,24 @@ int main(int argc, char **argv) {
     CHECK(strcmp(response.body, "[1e400,{\"b\":1.0,\"a\":2}]") == 0);
     ghl_typed_api_response_clear(&response);
 
+    /* A location's own consent survives an export and an import. */
+    ghl_token own = {.access_token = "a", .location_id = "own", .own_consent = true};
+    ghl_import_report imported;
+    OK(ghl_typed_tokens_import(client, &own, 1, false, &imported, &error));
+    CHECK(imported.imported == 1);
+    ghl_typed_import_report_clear(&imported);
+    ghl_token_page tokens;
+    OK(ghl_typed_tokens_export(client, NULL, &tokens, &error));
+    size_t consents = 0;
+    for (size_t i = 0; i < tokens.count; i++) {
+        const char *location_id = tokens.items[i].location_id;
+        bool is_own = location_id != NULL && strcmp(location_id, "own") == 0;
+        CHECK(tokens.items[i].own_consent == is_own);
+        consents += is_own;
+    }
+    CHECK(consents == 1);
+    ghl_typed_token_page_clear(&tokens);
+
     ghl_typed_token_info_clear(&company);
     ghl_client_free(other);
     ghl_client_free(client);

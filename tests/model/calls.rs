@@ -60,7 +60,7 @@ impl Scenario {
                 }
             }
             Step::Read => self.read(state, index, &mut call),
-            Step::RecordIntent => self.record_intent(state, &mut call, outcome),
+            Step::RecordIntent => self.record_intent(state, index, &mut call, outcome),
             Step::Send => self.send(state, index, &mut call, outcome),
             Step::Save => self.save(state, index, &mut call, outcome),
             Step::ResolveConflict => self.resolve(state, index, &mut call),
@@ -96,7 +96,7 @@ impl Scenario {
             Step::WriteVerdict => {
                 let row = state.slots[resource].row;
                 if let (Some(row), Some(record)) = (row, call.record)
-                    && self.is_unchanged(row, record.version, Some(record.token))
+                    && row.version == record.version
                 {
                     if call.hasty {
                         state.broken = Some(Broken::HastyVerdict);
@@ -199,7 +199,6 @@ impl Scenario {
             Kind::Consent => {
                 if let Some(fresh) = &mut call.fresh {
                     fresh.record.version = row.map_or(0, |row| row.version);
-                    fresh.base = row.map(|row| row.token);
                     fresh.record.epoch = slot.epoch;
                     fresh.tombstone = slot.tombstone;
                 }
@@ -229,7 +228,6 @@ impl Scenario {
                     record.version = row.map_or(0, |row| row.version);
                     call.fresh = Some(Fresh {
                         record,
-                        base: row.map(|row| row.token),
                         source: Source::Imported,
                         owner: resource as u8,
                         tombstone: slot.tombstone,
@@ -263,7 +261,7 @@ impl Scenario {
         };
     }
 
-    fn record_intent(&self, state: &mut State, call: &mut Call, outcome: Outcome) {
+    fn record_intent(&self, state: &mut State, index: usize, call: &mut Call, outcome: Outcome) {
         let resource = usize::from(call.resource);
         if outcome == Outcome::Refused {
             call.refused = true;
@@ -274,9 +272,9 @@ impl Scenario {
             call.step = Step::Unlock;
             return;
         };
-        if self.is_unchanged(row, record.version, Some(record.token)) {
-            let version =
-                if self.rules.intent_keeps_version { row.version } else { row.version + 1 };
+        if row.version == record.version {
+            let unique = if self.rules.intent_version_is_unique { 32 << index } else { 0 };
+            let version = row.version + 1 + unique;
             let record = Record { intent: true, version, ..record };
             self.write(state, resource, record, false);
             call.record = Some(record);
@@ -320,11 +318,10 @@ impl Scenario {
         // meets a conflict.
         let (version, tombstone) = match owner == call.resource {
             true => (record.version, call.tombstone),
-            false => (u8::MAX, state.slots[usize::from(owner)].tombstone),
+            false => (u16::MAX, state.slots[usize::from(owner)].tombstone),
         };
         call.fresh = Some(Fresh {
             record: Record { version, ..fresh },
-            base: Some(record.token),
             source: Source::Refreshed { spent: record.token },
             owner,
             tombstone,
@@ -366,7 +363,6 @@ impl Scenario {
                 let replaced = call.record.map(|record| record.token);
                 call.fresh = Some(Fresh {
                     record: Record { version, ..record },
-                    base: replaced,
                     source: Source::Minted { replaced },
                     owner: resource as u8,
                     tombstone: call.tombstone,
@@ -478,7 +474,6 @@ impl Scenario {
             Some(version) => {
                 call.fresh = Some(Fresh {
                     record: Record { version, epoch, ..ours },
-                    base: slot.row.map(|row| row.token),
                     tombstone: if version == 0 { slot.tombstone } else { fresh.tombstone },
                     ..fresh
                 });
@@ -550,24 +545,19 @@ impl Scenario {
         slot.deleted = slot.deleted.max(call.epoch);
         // A copy of the later installation is then a first record.
         let record = |copy: Fresh| Record { version: 0, epoch: slot.epoch, ..copy.record };
-        state.processes[index].unsaved[resource] = stays.filter(|_| is_uninstall).map(|copy| {
-            Fresh { record: record(copy), base: None, tombstone: slot.tombstone, ..copy }
-        });
+        state.processes[index].unsaved[resource] = stays
+            .filter(|_| is_uninstall)
+            .map(|copy| Fresh { record: record(copy), tombstone: slot.tombstone, ..copy });
         let installed_anew = slot.note.is_some_and(|note| note.installed);
         (call.record, call.tombstone, call.epoch) = (None, slot.tombstone, slot.epoch);
         call.step = if is_uninstall && installed_anew { Step::SendMint } else { Step::Unlock };
-    }
-
-    /// The condition of a compare-and-swap on a row.
-    fn is_unchanged(&self, row: Record, version: u8, token: Option<Token>) -> bool {
-        row.version == version && (!self.rules.writes_check_token || Some(row.token) == token)
     }
 
     /// The condition of the save of a new token: the stored state is still its base.
     pub fn is_accepted(&self, state: &State, fresh: &Fresh) -> bool {
         let slot = &state.slots[usize::from(fresh.owner)];
         match slot.row {
-            Some(row) => self.is_unchanged(row, fresh.record.version, fresh.base),
+            Some(row) => row.version == fresh.record.version,
             None if fresh.record.version != 0 => false,
             None => {
                 self.rules.first_save != FirstSave::NamesTombstone

@@ -369,7 +369,6 @@ impl Scenario {
                     self.record_of(state, index, token, began, state.slots[resource].epoch);
                 call.fresh = Some(Fresh {
                     record,
-                    base: None,
                     source: Source::Consented,
                     owner: resource as u8,
                     tombstone: 0,

@@ -10,10 +10,9 @@ pub struct Rules {
     /// Of tokens from different grants the one with the later installation start wins, unless it
     /// was deleted afterwards. A saved response of unknown age is older than all others.
     pub later_beginning_wins: bool,
-    /// Every compare-and-swap compares the stored refresh token as well as the version.
-    pub writes_check_token: bool,
-    /// A write without a sync, the intent, does not advance the version.
-    pub intent_keeps_version: bool,
+    /// The intent, a write without a sync, takes a version that no other write takes. Otherwise it
+    /// takes the next one.
+    pub intent_version_is_unique: bool,
     /// Versions continue after the tombstone. Otherwise they start again at 1.
     pub versions_continue: bool,
     /// A deletion writes a tombstone even if the store holds no row.
@@ -75,8 +74,7 @@ impl Rules {
     pub const ALL: Rules = Rules {
         conflict_by_content: true,
         later_beginning_wins: true,
-        writes_check_token: true,
-        intent_keeps_version: false,
+        intent_version_is_unique: true,
         versions_continue: true,
         tombstone_without_row: true,
         deleted_copy_dropped: true,

@@ -35,7 +35,7 @@ pub struct Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     pub token: Token,
-    pub version: u8,
+    pub version: u16,
     pub intent: bool,
     /// The standing is "reauthorization required".
     pub lost: bool,
@@ -56,7 +56,7 @@ pub struct Slot {
     /// The row on disk, without unsynced writes.
     pub durable: Option<Record>,
     /// The last version before the last deletion, or 0.
-    pub tombstone: u8,
+    pub tombstone: u16,
     pub lock: Option<u8>,
     /// Digests of the refresh tokens that this store has spent.
     pub spent: u32,
@@ -82,12 +82,10 @@ pub struct Note {
 pub struct Fresh {
     /// The record to be saved. It carries the version of the row that it replaces, 0 without a row.
     pub record: Record,
-    /// The refresh token of the row that it is based on.
-    pub base: Option<Token>,
     pub source: Source,
     pub owner: u8,
     /// The tombstone when the token was requested.
-    pub tombstone: u8,
+    pub tombstone: u16,
 }
 
 /// The origin of a new token.
@@ -134,7 +132,7 @@ pub struct Call {
     /// The token being saved is an unsaved copy of an earlier call.
     pub offering: bool,
     /// The tombstone and the number of deletions at the start of the work on a new token.
-    pub tombstone: u8,
+    pub tombstone: u16,
     pub epoch: u8,
     /// The refresh token may have been spent by a use without a response.
     pub outcome_unknown: bool,

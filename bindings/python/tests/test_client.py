@@ -18,9 +18,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import parse_qs, urlsplit
 
 import ghl_oauth
+from ghl_oauth import _handle
 
 from .support import PAST, EmulatorTest, damage, environment, free_port, in_threads
 
@@ -258,6 +260,41 @@ class AccessTokenTest(EmulatorTest):
             self.client.access_token(self.emulator.company_id),
         )
         self.assertEqual(self.client.stats()["tokens"]["minted"], 1)
+
+    def test_call_in_a_signal_handler_does_not_change_the_token_of_the_interrupted_call(
+        self,
+    ) -> None:
+        self.client.tokens_import(
+            {"accessToken": token, "locationId": token, "expiresIn": 86_399}
+            for token in ("mine", "another")
+        )
+        for token in ("mine", "another"):
+            self.assertEqual(self.client.access_token(token), token)
+        heard: list[str] = []
+        function = _handle._access_token_try_into
+
+        def interrupted(*arguments: Any) -> int:
+            status: int = function(*arguments)
+            if not heard:
+                heard.append("")
+                # As a signal handler does that runs before the buffer is read.
+                heard[0] = self.client.access_token("another")
+            return status
+
+        with mock.patch.object(_handle, "_access_token_try_into", interrupted):
+            self.assertEqual(self.client.access_token("mine"), "mine")
+        self.assertEqual(heard, ["another"])
+
+    def test_tokens_of_any_length_come_from_memory(self) -> None:
+        tokens = {f"location{length}": "t" * length for length in (1, 900, 5_000, 2, 20_000, 3)}
+        self.client.tokens_import(
+            {"accessToken": token, "locationId": location_id, "expiresIn": 86_399}
+            for location_id, token in tokens.items()
+        )
+        for _ in range(2):
+            for location_id, token in tokens.items():
+                self.assertEqual(self.client.access_token(location_id), token)
+                self.assertEqual(self.client._open().token_in_memory(location_id), token)
 
     def test_many_threads_share_one_refresh(self) -> None:
         self.install()

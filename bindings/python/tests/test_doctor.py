@@ -261,6 +261,24 @@ class DeadDatabaseTest(DoctorCase):
         for wrong in ("is damaged", "is not an SQLite", "is not free", "disk of"):
             self.assertNotIn(wrong, message.replace(str(folder), ""))
 
+    @unittest.skipUnless(hasattr(os, "mkfifo"), "needs pipes and symbolic links")
+    def test_path_that_is_no_file_is_diagnosed(self) -> None:
+        database = self.folder / "tokens.db"
+
+        def pipe() -> None:
+            os.mkfifo(database)
+
+        def loop() -> None:
+            database.symlink_to(database)
+
+        for make, words in ((pipe, "is not a regular file"), (loop, "symbolic links")):
+            make()
+            with self.subTest(words):
+                self.assertIn(words, self.run_cli("doctor").stdout)
+            database.unlink()
+        self.configure(store={"kind": "sqlite", "path": str(self.folder / ("x" * 300))})
+        self.assertIn("File name too long", self.run_cli("doctor").stdout)
+
     def test_database_of_another_program_is_diagnosed(self) -> None:
         database = sqlite3.connect(self.folder / "tokens.db")
         with contextlib.closing(database), database:
@@ -442,5 +460,5 @@ class WebhookKeysTest(DoctorCase):
             (["00" * 32], "warning"),
         ):
             document = {"store": {"kind": "memory"}, "webhook": {"ed25519PublicKeys": keys}}
-            check = setup.webhooks(Configuration(Path("c.json"), document, "c.json", ()))
+            check = setup.webhooks(Configuration("c.json", document, "c.json", ()))
             self.assertEqual(check.outcome, outcome, keys)

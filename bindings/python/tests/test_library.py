@@ -111,3 +111,30 @@ class ImportTest(unittest.TestCase):
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         )
         self.assertEqual(imported.stdout.strip(), "")
+
+    def test_client_does_not_import_slow_modules(self) -> None:
+        program = (
+            "import sys, ghl_oauth; client = ghl_oauth.Client('app-1', 'secret'); "
+            "client._open().token_in_memory('l1'); client.tokens_list(); print(*sys.modules)"
+        )
+        imported = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        slow = {"typing", "dataclasses", "inspect", "logging", "datetime", "asyncio", "urllib"}
+        at_start = subprocess.run(
+            [sys.executable, "-c", "import sys; print(*sys.modules)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        loaded = set(imported.stdout.split()) - set(at_start.stdout.split())
+        self.assertEqual(loaded & {*slow, "ghl_oauth.models"}, set())
+
+    def test_every_name_is_imported_when_it_is_used(self) -> None:
+        for name in ghl_oauth.__all__:
+            self.assertIn(name, dir(ghl_oauth))
+            self.assertIsNotNone(getattr(ghl_oauth, name))
+        for module in ("auth", "client", "errors", "models", "pages", "progress", "store"):
+            self.assertEqual(getattr(ghl_oauth, module).__name__, f"ghl_oauth.{module}")
+        with self.assertRaisesRegex(AttributeError, "'ghl_oauth' has no attribute 'Cilent'"):
+            _ = ghl_oauth.Cilent  # type: ignore[attr-defined] # pyright: ignore

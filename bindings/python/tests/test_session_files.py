@@ -107,6 +107,33 @@ class FormatsTest(unittest.TestCase):
         for key in ("highLevelOauthTokens", "sess:" + "aB3" * 10, "6b0ceabf6178b4e2b332e51f"):
             self.assertNotIn("locationId", token({key: session}))
 
+    def test_owner_is_completed_from_the_row_that_contains_a_session(self) -> None:
+        company, location = "8vYEsNF1lwlNgcL7Mi28", "ve9EPM428h8vShlRW1KT"
+        session = {"access_token": "a", "refresh_token": "r"}
+        whole = {"companyId": company, "locationId": location}
+        for document, expected in (
+            ({"location_id": location, "company_id": company, "data": session}, whole),
+            # Otherwise it would replace the company's own token.
+            ({"locationId": location, "data": {**session, "companyId": company}}, whole),
+            ({"locationId": location, "data": {**session, "userType": "Company"}}, {}),
+            ({"companyId": company, "all": [{"locationId": location, "data": session}]}, whole),
+            (
+                {"userType": "Company", "companyId": company, "all": [{**whole, "data": session}]},
+                whole,
+            ),
+            ({**whole, "agency": {"companyId": company, "data": session}}, {"companyId": company}),
+            # The program's own IDs are no IDs of the API.
+            ({"companyId": "17", "locationId": "acme", "data": session}, {}),
+        ):
+            for form in (document, json.loads(json.dumps(document))):
+                if isinstance(form.get("data"), dict) and form is not document:
+                    form["data"] = json.dumps(form["data"])
+                found = token(form)
+                owners = {key: found[key] for key in ("companyId", "locationId") if key in found}
+                self.assertEqual(owners, expected, form)
+                if expected == whole:
+                    self.assertNotEqual(found.get("userType"), "Company", form)
+
     def test_expiry_is_read_in_every_form(self) -> None:
         for expiry in (
             {"expiresAt": AT},

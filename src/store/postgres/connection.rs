@@ -134,6 +134,13 @@ impl Connection {
         !*is_broken
     }
 
+    /// The IP address and port of both ends, its own first; `None` on a Unix socket.
+    pub fn ends(&self) -> Option<String> {
+        let ends = self.0.get()?.socket.ends()?;
+        let [own, server] = ends.map(|end| format!("{} {}", end.ip().to_canonical(), end.port()));
+        Some(format!("{own} {server}"))
+    }
+
     /// Whether it belongs to this process.
     pub fn is_ours(&self) -> bool {
         self.0.get().is_some()

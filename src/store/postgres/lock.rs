@@ -11,11 +11,12 @@
 //! - in any case after `timeouts.totalMs` plus 30 seconds (`idle_in_transaction_session_timeout`).
 //!
 //! A pooler with few connections can deadlock: each holder occupies one connection and each waiter
-//! needs one, so that no holder can save. A client that gets a lock therefore first checks that a
-//! statement completes, and otherwise releases the lock. From then on it tries the lock without
-//! waiting, and only together with one slot of a semaphore that all clients share. The semaphore's
-//! size is halved after each failure, down to one slot. The holder then needs two connections, or
-//! three if a location's refresh also refreshes its company's token.
+//! needs one, so that no holder can save. A client that gets a lock through a pooler therefore
+//! first checks that a statement completes, and otherwise releases the lock. From then on it tries
+//! the lock without waiting, and only together with one slot of a semaphore that all clients share.
+//! The semaphore's size is halved after each failure, down to one slot. The holder then needs two
+//! connections, or three if a location's refresh also refreshes its company's token. If client and
+//! server see the same addresses and ports, there is no pooler in between.
 //!
 //! A holder that loses its connection may believe that it still holds the lock. This is safe: its
 //! save is a compare-and-swap.
@@ -134,11 +135,13 @@ pub fn lock(
             take(session.connection.insert(connection), &keys, lock_timeout, idle_limit, &until)
         });
         match outcome {
-            Ok(()) => {
+            Ok(is_direct) => {
                 failures = 0;
                 let check_timeout = CHECK_TIMEOUT_MS << contention.min(4);
                 let check_timeout = check_timeout + random::up_to(check_timeout / 2);
-                if pool.is_responsive(Duration::from_millis(check_timeout), deadline)? {
+                if is_direct
+                    || pool.is_responsive(Duration::from_millis(check_timeout), deadline)?
+                {
                     session.has_semaphore = semaphore.is_some();
                     SEMAPHORE_HELD.set(SEMAPHORE_HELD.get() + u32::from(session.has_semaphore));
                     return Ok(Box::new(ServerLock { _own: ProcessLocal::new(session) }));
@@ -178,35 +181,45 @@ pub fn lock(
 }
 
 /// Begins the transaction and waits in it for the locks. The `statement_timeout` of the role or
-/// database does not apply, since the wait has its own limit.
+/// database does not apply, since the wait has its own limit. Returns whether no pooler is between
+/// client and server.
 fn take(
     connection: &mut Connection,
     keys: &[Option<i64>],
     lock_timeout: Duration,
     idle_limit: Duration,
     until: &StepDeadline,
-) -> Result<(), PgError> {
+) -> Result<bool, PgError> {
     let locks: String =
         keys.iter().flatten().map(|key| format!("SELECT pg_advisory_xact_lock({key}); ")).collect();
     let batch = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; \
-         SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
-         SELECT CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL \
-                THEN set_config('transaction_timeout', '0', true) END; \
-         SET LOCAL tcp_keepalives_idle = 3; SET LOCAL tcp_keepalives_interval = 2; \
-         SET LOCAL tcp_keepalives_count = 3; SET LOCAL tcp_user_timeout = 9000; \
-         {locks}SHOW transaction_read_only",
+        "BEGIN ISOLATION LEVEL READ COMMITTED; \
+         SELECT set_config('statement_timeout', '0', true), \
+                set_config('lock_timeout', '{}', true), \
+                set_config('idle_in_transaction_session_timeout', '{}', true), \
+                CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL \
+                THEN set_config('transaction_timeout', '0', true) END, \
+                set_config('tcp_keepalives_idle', '3', true), \
+                set_config('tcp_keepalives_interval', '2', true), \
+                set_config('tcp_keepalives_count', '3', true), \
+                set_config('tcp_user_timeout', '9000', true); \
+         {locks}SELECT current_setting('transaction_read_only') || ' ' || \
+         coalesce(host(inet_client_addr()) || ' ' || inet_client_port() || ' ' || \
+         host(inet_server_addr()) || ' ' || inet_server_port(), '')",
         lock_timeout.as_millis(),
         idle_limit.as_millis(),
     );
     let rows = connection.run(until, async |client| client.simple_query(&batch).await)?;
+    // The last row.
+    let answer = rows.iter().rev().find_map(|row| first_column(std::slice::from_ref(row)));
+    let (read_only, ends) = answer.and_then(|answer| answer.split_once(' ')).unwrap_or_default();
     // A standby grants advisory locks as well, but independently of the primary.
-    let read_only = rows.iter().any(|row| first_column(std::slice::from_ref(row)) == Some("on"));
-    if read_only {
+    if read_only != "off" {
         connection.mark_broken();
         return Err(PgError::read_only());
     }
-    Ok(())
+    // A pooler's own connection to the server has other ends.
+    Ok(connection.ends().is_some_and(|own| own == ends))
 }
 
 /// The advisory lock key of a resource: 64 bits of a digest, so that two resources collide with a

@@ -7,8 +7,8 @@
 //! end every wait: for the pool, name resolution, a connection, or a response.
 //!
 //! A successful save is on the server's disk, even if `synchronous_commit` is off for the role or
-//! the server. Replaced and removed rows disappear at the next vacuum, and later from the WAL and
-//! backups; sealing protects them until then.
+//! the server; an intent need not be. Replaced and removed rows disappear at the next vacuum, and
+//! later from the WAL and backups; sealing protects them until then.
 
 mod address;
 mod connection;
@@ -41,6 +41,7 @@ use super::{
 use crate::config::Timeouts;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
+use crate::random;
 use crate::secret::Secret;
 use crate::token::UserType;
 
@@ -59,6 +60,10 @@ const RESEAL_BATCH: usize = 100;
 
 /// The deadline for reading and writing one such batch.
 const RESEAL_STEP: Duration = Duration::from_secs(30);
+
+/// Upper limit of the random number that is added to the version of an intent: large enough that no
+/// other writer uses the same version, and small enough for a billion refreshes.
+const INTENT_STEP: u64 = u32::MAX as u64;
 
 /// Evaluated for each written row: makes its transaction durable if `synchronous_commit` is off. As
 /// a part of the statement, it costs no round trip.
@@ -118,15 +123,24 @@ const INSERT: &str = concat!(
     durably!()
 );
 
-const UPDATE: &str = concat!(
-    "UPDATE ghl_oauth_token AS t
-     SET version = $3, user_type = $4, company_id = $5, renew_at = $6,
-         sealed_with = $7, document = $8
-     WHERE client_id = $1 AND resource_id = $2 AND ",
-    version!("t"),
-    " = $3 - 1 RETURNING ",
-    durably!()
-);
+/// A save of a row that has the version `$9`.
+macro_rules! update {
+    () => {
+        concat!(
+            "UPDATE ghl_oauth_token AS t
+             SET version = $3, user_type = $4, company_id = $5, renew_at = $6,
+                 sealed_with = $7, document = $8
+             WHERE client_id = $1 AND resource_id = $2 AND ",
+            version!("t"),
+            " = $9 RETURNING "
+        )
+    };
+}
+
+const UPDATE: &str = concat!(update!(), durably!());
+
+/// The save of an intent: its transaction does not wait for the disk.
+const UPDATE_INTENT: &str = concat!(update!(), "set_config('synchronous_commit', 'off', true)");
 
 /// Rows as columns, `$2` to `$8`.
 macro_rules! rows {
@@ -267,13 +281,15 @@ impl PostgresStore {
         rows.map_err(|error| self.pool.error(error.into()))
     }
 
-    /// Writes a row by compare-and-swap on its version. If an earlier attempt lost its response, an
-    /// identical stored row counts as written.
-    fn put(&self, row: &Row, deadline: &Deadline) -> Result<bool> {
+    /// Writes a row by compare-and-swap, with one of the statements above: the stored version must
+    /// be `replaced`. If an earlier attempt lost its response, an identical stored row counts as
+    /// written.
+    fn put(&self, statement: &str, row: &Row, replaced: u64, deadline: &Deadline) -> Result<bool> {
         let (client_id, version, document) =
             (self.seal.client_id(), row.version.cast_signed(), &row.document[..]);
+        let replaced = replaced.cast_signed();
         let user_type = row.user_type.name();
-        let params: [Param<'_>; 8] = [
+        let params: [Param<'_>; 9] = [
             (&client_id, Type::TEXT),
             (&row.resource_id, Type::TEXT),
             (&version, Type::INT8),
@@ -282,12 +298,13 @@ impl PostgresStore {
             (&row.renew_at, Type::INT8),
             (&row.sealed_with, Type::TEXT),
             (&document, Type::BYTEA),
+            (&replaced, Type::INT8),
         ];
         let own: [Param<'_>; 4] =
-            [params[0].clone(), params[1].clone(), params[2].clone(), (&document, Type::BYTEA)];
-        let statement = if row.is_new { INSERT } else { UPDATE };
+            [params[0].clone(), params[1].clone(), params[2].clone(), params[7].clone()];
+        let params = if row.is_new { &params[..8] } else { &params };
         self.pool.run(Priority::Critical, deadline, async |client, again| {
-            let written = client.query_typed(statement, &params).await?;
+            let written = client.query_typed(statement, params).await?;
             if !written.is_empty() || !again {
                 return Ok(!written.is_empty());
             }
@@ -296,6 +313,20 @@ impl PostgresStore {
                               AND document = $4";
             Ok(!client.query_typed(select, &own).await?.is_empty())
         })
+    }
+
+    fn save_row(
+        &self,
+        statement: &str,
+        row: &Row,
+        record: &Record,
+        deadline: &Deadline,
+    ) -> Result<u64> {
+        let saved = self.put(statement, row, record.version, deadline);
+        match saved.map_err(|error| error.with_resource(&record.resource_id))? {
+            true => Ok(row.version),
+            false => Err(super::changed_meanwhile(&record.resource_id)),
+        }
     }
 
     /// Writes rows of different resources, with one statement for new rows and one for others.
@@ -484,9 +515,19 @@ impl Store for PostgresStore {
 
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
         let row = self.seal.row(record)?;
-        let saved =
-            self.put(&row, deadline).map_err(|error| error.with_resource(&record.resource_id))?;
-        if saved { Ok(row.version) } else { Err(super::changed_meanwhile(&record.resource_id)) }
+        let statement = if row.is_new { INSERT } else { UPDATE };
+        self.save_row(statement, &row, record, deadline)
+    }
+
+    fn save_intent(&self, record: &Record, deadline: &Deadline) -> Result<u64> {
+        if record.version == 0 {
+            return self.save(record, deadline);
+        }
+        // A crash of the server may undo this save while its clients go on. If another writer's
+        // next save had the same version, this client could overwrite it.
+        let version = record.next_version() + 1 + random::up_to(INTENT_STEP);
+        let row = self.seal.row_of_version(record, version)?;
+        self.save_row(UPDATE_INTENT, &row, record, deadline)
     }
 
     fn save_all(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {

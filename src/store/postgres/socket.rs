@@ -143,6 +143,12 @@ impl PollSocket {
         self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// The addresses of both ends, its own first; `None` for a Unix socket.
+    pub fn ends(&self) -> Option<[SocketAddr; 2]> {
+        let socket = self.socket().ok()?;
+        Some([socket.local_addr().ok()?.as_socket()?, socket.peer_addr().ok()?.as_socket()?])
+    }
+
     /// Whether all written bytes were accepted by the socket.
     pub fn is_flushed(&self) -> bool {
         !self.write_blocked.load(Ordering::Relaxed)

@@ -118,6 +118,14 @@ impl Database {
         if may_create {
             create_file(&path)?;
         }
+        // SQLite would wait for ever for a pipe.
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            let message = format!("the database {} is not a regular file", path.display());
+            return Err(Error::new(Status::Store, message)
+                .with_help("set store.path to a file")
+                .with_parameter("store.path")
+                .with_retryable(false));
+        }
         if user_only::others_may_read(&path) {
             log::warn!(
                 "other users may read {}: only its file permissions protect the tokens in it",
@@ -519,9 +527,21 @@ impl Database {
                  locations are minted again. Without a backup, remove the file and let the users \
                  consent again"
             }
+            // The statements are constant, so another program made the tables.
+            _ if is_sql_error(error) => {
+                retryable = false;
+                "set store.path to a file of its own: another program uses this database"
+            }
             _ => "check the disk and the file, then try again",
         };
-        let message = format!("the database {} failed: {error}", self.paths.database.display());
+        let path = self.paths.database.display();
+        let message = match error {
+            // Without the text of the statement.
+            rusqlite::Error::SqlInputError { msg, .. } => {
+                format!("the database {path} failed: {msg}")
+            }
+            error => format!("the database {path} failed: {error}"),
+        };
         AttemptError::Failed(
             Error::new(Status::Store, message).with_help(help).with_retryable(retryable),
         )
@@ -683,6 +703,16 @@ fn pause(tries: u32) -> Duration {
 
 fn longest_pause(tries: u32) -> Duration {
     MAX_PAUSE.min(Duration::from_micros(100) * (1 << tries.min(5)))
+}
+
+/// `SQLITE_ERROR`: a statement that does not fit the tables.
+fn is_sql_error(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(error, _) | rusqlite::Error::SqlInputError { error, .. } => {
+            error.extended_code & 0xff == 1
+        }
+        _ => false,
+    }
 }
 
 /// Creates the file for one user only. SQLite creates its side files with the same mode and owner.

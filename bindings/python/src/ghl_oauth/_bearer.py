@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from .client import Client
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from .client import Client
 
 # The only errors that a new access token fixes; for any other, a refresh would be wasted.
 _CURABLE = ("invalid jwt", "access token is invalid")

@@ -5,17 +5,29 @@ The only module that reads and writes the library's JSON and frees its memory.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from ctypes import byref, c_void_p, string_at
-from typing import Any, Callable, NoReturn
 
 from ._callback import callback, pending, settle
+from ._lazy_module import LazyModule
 from ._library import ProgressCallback, library
-from ._names import Names
 from .errors import from_json
 
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    import json
+    from collections.abc import Mapping
+    from typing import Any, Callable, NoReturn
+
+    from ._names import Names
+else:
+    json = LazyModule("json")
+
 OK = 0
+
+
+def parse(document: bytes) -> Any:
+    """Parses a document of the library."""
+    return json.loads(document)
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
@@ -36,7 +48,7 @@ def encode_id(resource_id: str) -> bytes:
 def call(
     function: Callable[..., int],
     *arguments: Any,
-    read: Callable[[bytes], Any] = json.loads,
+    read: Callable[[bytes], Any] = parse,
     names: Names | None = None,
 ) -> Any:
     """Calls a function whose last parameter receives its result, or the error as JSON.

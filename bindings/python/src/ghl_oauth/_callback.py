@@ -10,10 +10,14 @@ import sys
 import threading
 from ctypes import c_void_p
 from threading import get_ident
-from typing import Any, Callable
 
 from ._companion import companion
 from ._library import library
+from ._logger import logger
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 
 def callback(
@@ -73,11 +77,11 @@ def callback(
 def _report(error: BaseException) -> None:
     """Logs an exception that no call will raise. The log's own exceptions must not reach C."""
     try:
-        import logging  # imported here because it is slow
-
-        logging.getLogger("ghl_oauth").error(
-            "a callback on a thread of the library raised %s: %s", type(error).__name__, error
-        )
+        found = logger()
+        if found is not None:
+            found.error(
+                "a callback on a thread of the library raised %s: %s", type(error).__name__, error
+            )
     except BaseException:
         pass
 

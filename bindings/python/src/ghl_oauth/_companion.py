@@ -14,16 +14,31 @@ import threading
 from contextlib import suppress
 from contextvars import ContextVar
 from types import BuiltinFunctionType
-from typing import Any, Callable, Optional, Protocol
 
 from .errors import Cancelled
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Any, Callable, Optional, Protocol
+
+    Cancel = Callable[[], object]
+    Pending = Callable[[], Optional[BaseException]]
+
+    class Caller(Protocol):
+        """Something that runs the callbacks of a call elsewhere."""
+
+        @property
+        def abandoned(self) -> bool:
+            """Whether the caller has stopped waiting, so that the callbacks must run here."""
+            ...
+
+        def serve(self, function: Callable[..., Any], arguments: Any, failed: Any) -> Any:
+            """Runs a callback; ``failed`` is its result if it is interrupted."""
+
 
 _PATIENCE = 0.1
 """How often the main thread looks around while it waits, in seconds. Only Linux interrupts the
 wait for a lock when a signal arrives."""
-
-Cancel = Callable[[], object]
-Pending = Callable[[], Optional[BaseException]]
 
 
 def is_possible() -> bool:
@@ -292,18 +307,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class Caller(Protocol):
-    """Something that runs the callbacks of a call elsewhere."""
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether the caller has stopped waiting, so that the callbacks must run here."""
-        ...
-
-    def serve(self, function: Callable[..., Any], arguments: Any, failed: Any) -> Any:
-        """Runs a callback; ``failed`` is its result if it is interrupted."""
 
 
 companion: ContextVar[Caller | None] = ContextVar("ghl_oauth_companion", default=None)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from .errors import ConfigError
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
 
 PATH_VARIABLE = "GHL_OAUTH_CONFIG"
 SECRET_VARIABLE = "GHL_OAUTH_CLIENT_SECRET"
@@ -24,20 +25,28 @@ _EXAMPLE = (
 )
 
 
-@dataclass(frozen=True)
 class Configuration:
     """The configuration of a client."""
 
-    path: Path
-    document: Mapping[str, Any]
-    """The library's configuration, with absolute paths."""
-    secret_from: str
-    """The source of the client secret, for messages."""
-    warnings: tuple[str, ...]
+    def __init__(
+        self, path: str, document: Mapping[str, Any], secret_from: str, warnings: tuple[str, ...]
+    ) -> None:
+        self.path = path
+        self.document = document
+        """The library's configuration, with absolute paths."""
+        self.secret_from = secret_from
+        """The source of the client secret, for messages."""
+        self.warnings = warnings
+
+    def with_document(self, document: Mapping[str, Any]) -> Configuration:
+        """A copy with another document."""
+        return Configuration(self.path, document, self.secret_from, self.warnings)
 
     @property
     def store_path(self) -> Path | None:
         """The store's file; None if the store has no file."""
+        from pathlib import Path  # imported here because it is slow
+
         store = self.document["store"]
         return (
             Path(store["path"])
@@ -54,6 +63,8 @@ class Configuration:
     @property
     def address(self) -> tuple[str, int]:
         """The API's host and port."""
+        from urllib.parse import urlsplit  # imported here because it is slow
+
         url = urlsplit(str(self.document.get("baseUrl") or _BASE_URL))
         try:
             port = url.port
@@ -76,13 +87,13 @@ class Configuration:
         return str(url).rpartition("@")[2].rpartition("//")[2].rstrip("/") if url else None
 
 
-def place(option: str | os.PathLike[str] | None) -> Path:
+def place(option: str | os.PathLike[str] | None) -> str:
     """The path from the option, the environment variable or the default, in this order."""
     named = option or os.environ.get(PATH_VARIABLE)
     if named:
-        return Path(named)
+        return os.fspath(named)
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
-    return Path(base, "ghl-oauth", "config.json")
+    return os.path.join(base, "ghl-oauth", "config.json")
 
 
 def read(option: str | os.PathLike[str] | None) -> Configuration:
@@ -96,7 +107,7 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
     """
     path = place(option)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
     except FileNotFoundError:
         elsewhere = "" if option else f", or set --config or {PATH_VARIABLE}"
         raise _unusable(
@@ -129,14 +140,14 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
             "replace the texts in angle brackets with those of the developer portal",
             "clientId",
         )
-    folder = path.resolve().parent
+    folder = os.path.dirname(os.path.realpath(path))
     warnings = []
     document.setdefault("store", {"kind": "sqlite", "path": "tokens.db"})
     for key in ("path", "encryptionKeysPath", "caBundlePath"):
         _complete(document["store"], key, folder)
     _complete(document.get("http"), "caBundlePath", folder)
 
-    secret_from = f"{path}"
+    secret_from = path
     store = document["store"] if isinstance(document["store"], dict) else {}
     if document.get("clientSecret") is not None or store.get("url") or store.get("encryptionKeys"):
         warnings += _open_to_others(path)
@@ -148,11 +159,11 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
                 "set it to a path",
                 "clientSecretFile",
             )
-        secret_path = folder / os.path.expanduser(secret_file)
-        secret_from = f"{secret_path}"
+        secret_path = os.path.join(folder, os.path.expanduser(secret_file))
+        secret_from = secret_path
         if SECRET_VARIABLE not in os.environ:
             try:
-                document["clientSecret"] = secret_path.read_text(encoding="utf-8").strip()
+                document["clientSecret"] = _text_of(secret_path).strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise _unusable(
                     f"the client secret cannot be read from {secret_path}: {_reason(error)}",
@@ -184,14 +195,19 @@ def without_comments(text: str) -> str:
     return "\n".join("" if line.lstrip().startswith("//") else line for line in text.split("\n"))
 
 
-def _complete(part: Any, key: str, folder: Path) -> None:
+def _text_of(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _complete(part: Any, key: str, folder: str) -> None:
     """Resolves a relative path against the configuration's folder, not the working directory."""
     if isinstance(part, dict) and isinstance(part.get(key), str) and part[key]:
-        part[key] = str(folder / os.path.expanduser(part[key]))
+        part[key] = os.path.join(folder, os.path.expanduser(part[key]))
 
 
-def _open_to_others(path: Path) -> list[str]:
-    mode = stat.S_IMODE(path.stat().st_mode)
+def _open_to_others(path: str) -> list[str]:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
     if os.name != "posix" or not mode & 0o077:
         return []
     return [f"other users can read the secret in {path} (mode {mode:04o}): chmod 600 {path}"]

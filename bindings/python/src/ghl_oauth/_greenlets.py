@@ -12,11 +12,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
 from ._callback import take_pending
-from ._companion import Cancel, Errand, companion
+from ._companion import Errand, companion
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from ._companion import Cancel
 
 _PATIENCE = 0.1
 """How often a waiting greenlet looks around, in seconds: after a fork its thread is missing."""

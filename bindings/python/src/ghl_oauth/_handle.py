@@ -5,28 +5,29 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import json
 import os
 import threading
 import weakref
-from collections.abc import Mapping
 from ctypes import byref, c_size_t, c_void_p, create_string_buffer
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable
 
 from . import _boundary
-from ._boundary import OK, encode, encode_id, progress_callback
+from ._boundary import encode, encode_id, parse, progress_callback
 from ._callback import callback, free_client, settle
 from ._companion import companion
 from ._interrupt import current_scope, interruptible
-from ._library import EventCallback, ProgressCallback, library
-from ._names import Names
+from ._library import EventCallback, ProgressCallback, library, with_gil
 from .errors import GhlError, InvalidArgument, StoreError
 
+TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Callable
+
+    from ._names import Names
     from .store import Store
 
-Listener = Callable[[Mapping[str, Any]], None]
+    Listener = Callable[[Mapping[str, Any]], None]
 
 _BUFFER_TOO_SMALL = 20
 
@@ -41,7 +42,15 @@ class Handle:
     the client is freed when its owner has released it and the last call has returned.
     """
 
-    __slots__ = ("__weakref__", "_event_callback", "_given_ids", "_listener", "_pointer", "names")
+    __slots__ = (
+        "__weakref__",
+        "_argument",
+        "_event_callback",
+        "_given_ids",
+        "_listener",
+        "_pointer",
+        "names",
+    )
 
     def __init__(self, config: bytes, names: Names) -> None:
         self.names = names
@@ -72,13 +81,15 @@ class Handle:
             finalizer()
             raise
         self._pointer = created[0]
+        # ctypes converts an address to an argument faster than a pointer object.
+        self._argument = c_void_p.from_param(self._pointer.value)
         _offer_at_exit(self)
 
     def call(
         self,
         function: Callable[..., int],
         *arguments: Any,
-        read: Callable[[bytes], Any] = json.loads,
+        read: Callable[[bytes], Any] = parse,
     ) -> Any:
         """Calls :func:`_boundary.call` with this client as the first argument."""
         return _boundary.call(function, self._pointer, *arguments, read=read, names=self.names)
@@ -88,7 +99,7 @@ class Handle:
         function: Callable[..., int],
         params: Mapping[str, Any],
         *before: Any,
-        read: Callable[[bytes], Any] = json.loads,
+        read: Callable[[bytes], Any] = parse,
     ) -> Any:
         """Calls a function with parameters. It may wait, and can be interrupted.
 
@@ -176,18 +187,30 @@ class Handle:
 
         No allocation in the library, no callback, no JSON.
         """
-        resource = encode_id(resource_id)
-        size, buffer, length, length_out = _this_thread.scratch
-        length.value = size
-        status = _access_token_try_into(self._pointer, resource, buffer, length_out)
-        if status == OK:
-            token: str = buffer[: length.value - 1].decode()
-            return token
-        if status != _BUFFER_TOO_SMALL:
-            return None
-        # Twice the required size, in case the token is replaced by a longer one.
-        _this_thread.scratch = _scratch(2 * length.value)
-        return self.token_in_memory(resource_id)
+        if type(resource_id) is str and "\0" not in resource_id:
+            resource = resource_id.encode()
+        else:
+            resource = encode_id(resource_id)
+        # Taken out during the call: a signal handler may ask for another token before this one is
+        # read from the buffer.
+        try:
+            scratch = _scratches.pop()
+        except IndexError:
+            scratch = _scratch(_USUAL_TOKEN_SIZE)
+        buffer, length, buffer_out, length_out, size = scratch
+        # The length of the last token is usually enough.
+        status = _access_token_try_into(self._argument, resource, buffer_out, length_out)
+        if status:
+            required, length.value = length.value, size
+            if status != _BUFFER_TOO_SMALL or required <= size:
+                _scratches.append(scratch)
+            else:
+                # Twice the required size, in case the token is replaced by a longer one.
+                _scratches.append(_scratch(2 * required))
+            return self.token_in_memory(resource_id) if status == _BUFFER_TOO_SMALL else None
+        token: str = buffer[: length.value - 1].decode()
+        _scratches.append(scratch)
+        return token
 
     def access_token(self, params: Mapping[str, Any]) -> str:
         """A token that may have to be renewed first."""
@@ -213,7 +236,7 @@ class Handle:
                 handle = reference()
                 listener = handle._listener if handle else None
                 if listener is not None:
-                    listener(json.loads(event))
+                    listener(parse(event))
 
             self._event_callback = callback(EventCallback, on_event)
             library.ghl_client_on_event(self._pointer, self._event_callback, None)
@@ -255,7 +278,7 @@ class StoreHandle(Handle):
         self,
         function: Callable[..., int],
         *arguments: Any,
-        read: Callable[[bytes], Any] = json.loads,
+        read: Callable[[bytes], Any] = parse,
     ) -> Any:
         return self._guarded(partial(super().call, function, *arguments, read=read))
 
@@ -370,18 +393,14 @@ def _disconnect_all() -> None:
 
 
 def _scratch(size: int) -> tuple[Any, ...]:
-    """The output buffers of ``ghl_access_token_try_into``, with their pointers."""
-    buffer, length = create_string_buffer(size), c_size_t()
-    return size, buffer, length, byref(length)
+    """The output buffers of ``ghl_access_token_try_into``, and the arguments that point to them."""
+    buffer, length = create_string_buffer(size), c_size_t(size)
+    return buffer, length, byref(buffer), byref(length), size
 
 
-class _ThisThread(threading.local):
-    def __init__(self) -> None:
-        self.scratch = _scratch(_USUAL_TOKEN_SIZE)
-
-
-_this_thread = _ThisThread()
+_scratches: list[tuple[Any, ...]] = []
+"""The buffers that no call uses at the moment."""
 
 # A function without argtypes: ctypes' checks would take as long as the call itself, and the
-# arguments of `token_in_memory` always have the right types.
-_access_token_try_into = library["ghl_access_token_try_into"]
+# arguments of `token_in_memory` always have the right types. It never waits, so it keeps the GIL.
+_access_token_try_into = with_gil["ghl_access_token_try_into"]

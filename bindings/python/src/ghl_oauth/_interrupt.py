@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Callable
 
 from . import _companion, _greenlets
 from ._callback import discard_pending, pending, settle
 from .errors import Cancelled
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 
 class Scope:

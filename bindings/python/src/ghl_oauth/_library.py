@@ -11,6 +11,7 @@ from ctypes import (
     CDLL,
     CFUNCTYPE,
     POINTER,
+    PyDLL,
     Structure,
     c_char_p,
     c_int32,
@@ -21,7 +22,10 @@ from ctypes import (
     c_void_p,
     pythonapi,
 )
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Any
 
 ABI_VERSION = 1
 """The oldest ``ghl_abi_version()`` that these bindings can use."""
@@ -184,6 +188,9 @@ def _check_interpreter() -> None:
 
 _check_interpreter()
 library = _load(_path())
+# The same library for functions that never wait and never call back: the GIL is kept, because
+# releasing it takes as long as such a function, and hands it to another thread.
+with_gil = PyDLL(library._name, handle=library._handle)
 
 
 def library_version() -> str:

@@ -7,30 +7,33 @@ The fields at the end of a message, ``key=value`` or ``key="JSON string"``, are 
 from __future__ import annotations
 
 import atexit
-import json
-import logging
-import re
-from typing import Any
 
 from ._callback import callback
+from ._lazy_module import LazyModule
 from ._library import LogCallback, library
+from ._logger import logger
 
-_logger = logging.getLogger("ghl_oauth")
-# Prints nothing in programs that do not configure logging.
-_logger.addHandler(logging.NullHandler())
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    import json
+    import re
+    from typing import Any
+else:
+    json, re = LazyModule("json"), LazyModule("re")
 
 _TRACE = 5
-_LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG, _TRACE: 5}
+# The numbers of ERROR, WARNING, INFO and DEBUG, and a lower one.
+_DEBUG = 10
+_LEVELS = {1: 40, 2: 30, 3: 20, 4: _DEBUG, _TRACE: 5}
 
-
-_FIELD = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"=]+)')
-_FIELDS = re.compile(rf"(?:{_FIELD.pattern})+$")
+_FIELD = r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"=]+)'
+_FIELDS = rf"(?:{_FIELD})+$"
 
 
 def fields(message: str) -> dict[str, Any]:
     """The fields at the end of a message of the library."""
-    end = _FIELDS.search(message)
-    found = _FIELD.findall(message, end.start()) if end else []
+    end = re.search(_FIELDS, message)
+    found = re.findall(_FIELD, message[end.start() :]) if end else []
     return {key: _value(text) for key, text in found}
 
 
@@ -46,21 +49,27 @@ def _value(text: str) -> Any:
 
 
 def _forward(level: int, message: bytes | None, _context: int | None) -> None:
-    text = (message or b"").decode("utf-8", "replace")
-    _logger.log(_python_level(level), "%s", text, extra={"ghl": fields(text)})
+    _write(_python_level(level), (message or b"").decode("utf-8", "replace"))
+
+
+def _write(level: int, message: str) -> None:
+    found = logger()
+    if found is not None and found.isEnabledFor(level):
+        found.log(level, "%s", message, extra={"ghl": fields(message)})
 
 
 def _is_unwanted(level: int, _message: bytes | None, _context: int | None) -> bool:
-    return not _logger.isEnabledFor(_python_level(level))
+    found = logger()
+    return found is None or not found.isEnabledFor(_python_level(level))
 
 
 def _python_level(level: int) -> int:
-    return _LEVELS.get(level, logging.DEBUG)
+    return _LEVELS.get(level, _DEBUG)
 
 
 def warn(message: str) -> None:
     """Logs a warning of this package."""
-    _logger.warning("%s", message, extra={"ghl": fields(message)})
+    _write(_LEVELS[2], message)
 
 
 # The library calls it until the process ends, so it must never be collected.

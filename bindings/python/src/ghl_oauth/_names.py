@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Protocol
+from ._lazy_module import LazyModule
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    class Explained(Protocol):
+        """The part of :class:`ghl_oauth.GhlError` that is rewritten."""
+
+        message: str
+        help: str | None
+        parameter: str | None
+        http_status: int | None
+
+else:
+    re = LazyModule("re")
 
 # Sections of the configuration, whose keys may be mentioned by any error.
 _SECTIONS = (
@@ -79,16 +94,14 @@ _TYPES = {
     "usize": "a whole number, 0 or more",
 }
 
-# Not inside URLs, paths and longer words.
+# The patterns are compiled when they are first used. Not inside URLs, paths and longer words.
 _BEGIN, _END = r"(?<![\w./@:-])", r"(?![\w/@-]|:\S)"
 _CAMEL_CASE = "[a-z][a-z0-9]*(?:[A-Z][a-z0-9]+)*"
-_SETTING = re.compile(
-    rf"{_BEGIN}(?:(?:{'|'.join(_SECTIONS)})\.{_CAMEL_CASE}|{'|'.join(_KEYS)}){_END}"
-)
-_PARAMETER = re.compile(rf"{_BEGIN}(?:{'|'.join((*_PARAMETERS, *_IN_SNAKE_CASE))}){_END}")
-_TYPE = re.compile(rf"\bexpected ({'|'.join(_TYPES)})\b")
-_RANGE = re.compile(r"\bfrom (\d+) to (\d+)\b")
-_ARGUMENT = re.compile(r" in (?:config|params|request)_json\b")
+_SETTING = rf"{_BEGIN}(?:(?:{'|'.join(_SECTIONS)})\.{_CAMEL_CASE}|{'|'.join(_KEYS)}){_END}"
+_PARAMETER = rf"{_BEGIN}(?:{'|'.join((*_PARAMETERS, *_IN_SNAKE_CASE))}){_END}"
+_TYPE = rf"\bexpected ({'|'.join(_TYPES)})\b"
+_RANGE = r"\bfrom (\d+) to (\d+)\b"
+_ARGUMENT = r" in (?:config|params|request)_json\b"
 
 # The settings that web frameworks need behind a proxy.
 _PROXY = "behind a proxy"
@@ -101,15 +114,6 @@ _PROXY_HELP = (
 
 # How the library reports that it was built without the feature.
 _NO_POSTGRESQL = "does not include PostgreSQL"
-
-
-class Explained(Protocol):
-    """The part of :class:`ghl_oauth.GhlError` that is rewritten."""
-
-    message: str
-    help: str | None
-    parameter: str | None
-    http_status: int | None
 
 
 class Names:
@@ -138,7 +142,7 @@ class Names:
         if error.http_status is None:  # otherwise the message quotes the server
             error.message = self._translated(error.message)
             if parameter is not None and self._is_in_seconds(parameter):
-                error.message = _RANGE.sub(_seconds, error.message)
+                error.message = re.sub(_RANGE, _seconds, error.message)
                 error.message = re.sub("an integer|a whole number", "a number", error.message)
         if parameter is not None:
             error.parameter = self._translated(parameter)
@@ -147,16 +151,16 @@ class Names:
         return parameter.endswith("Ms") and not self._translated(parameter).endswith(("Ms", "_ms"))
 
     def _translated(self, text: str) -> str:
-        text = _PARAMETER.sub(lambda found: _parameter(found.group()), text)
+        text = re.sub(_PARAMETER, lambda found: _parameter(found.group()), text)
         if self._written is not None:
             written = self._written
-            text = _SETTING.sub(
-                lambda found: written.get(found.group()) or setting(found.group()), text
+            text = re.sub(
+                _SETTING, lambda found: written.get(found.group()) or setting(found.group()), text
             )
             text = text.replace("keys are camelCase", "names are in snake_case")
             text = text.replace("config_json", "the configuration")
-        text = _ARGUMENT.sub("", text).replace(" in the configuration has", " has")
-        return _TYPE.sub(lambda found: f"expected {_TYPES[found.group(1)]}", text)
+        text = re.sub(_ARGUMENT, "", text).replace(" in the configuration has", " has")
+        return re.sub(_TYPE, lambda found: f"expected {_TYPES[found.group(1)]}", text)
 
 
 def setting(name: str) -> str:

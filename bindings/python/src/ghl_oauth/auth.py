@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._bearer import Bearer as Bearer
 from ._bearer import is_curable as is_curable
-from .client import Client
 
+TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
     from . import aio
     from .auth_httpx import HttpxAuth
     from .auth_requests import RequestsAuth
+    from .client import Client
 
 
 def httpx_auth(client: Client | aio.Client, resource_id: str) -> HttpxAuth:

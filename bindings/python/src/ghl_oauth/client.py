@@ -2,54 +2,63 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from types import TracebackType
-from typing import Any, Callable, Protocol, TypeVar
+import sys
+from collections.abc import Mapping
 
 from ._boundary import encode, encode_id
 from ._handle import Handle, StoreHandle
+from ._lazy_module import LazyModule
 from ._library import library
 from ._names import Names
 from .errors import InvalidArgument
-from .models import (
-    Adoption,
-    AuthorizationUrl,
-    Event,
-    FailedToken,
-    ImportResult,
-    Location,
-    Maintenance,
-    MaintenanceProgress,
-    Minting,
-    MintProgress,
-    Response,
-    Statistics,
-    Token,
-    TokenInfo,
-    TokenState,
-    Webhook,
-    WebhookOutcome,
-    epoch_ms,
-    flag,
-)
-from .pages import Pages
-from .progress import ProgressBar, ProgressDisplay, mover
-from .store import Store
 
-Item = TypeVar("Item")
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    import base64
+    import json
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+    from types import TracebackType
+    from typing import Any, Callable, Protocol, TypeVar
 
+    from . import models
+    from .models import (
+        Adoption,
+        AuthorizationUrl,
+        Event,
+        FailedToken,
+        ImportResult,
+        Location,
+        Maintenance,
+        MaintenanceProgress,
+        Minting,
+        MintProgress,
+        Response,
+        Statistics,
+        Token,
+        TokenInfo,
+        TokenState,
+        Webhook,
+        WebhookOutcome,
+    )
+    from .pages import Pages
+    from .progress import ProgressBar, ProgressDisplay
+    from .store import Store
 
-class Headers(Protocol):
-    """The part of a header mapping that this package uses, as a dict or a framework provides it."""
+    Item = TypeVar("Item")
 
-    def items(self) -> Iterable[tuple[str, str]]:
-        """Names with their values."""
-        ...
+    class Headers(Protocol):
+        """The part of a header mapping that this package uses: a dict, or a framework's own."""
+
+        def items(self) -> Iterable[tuple[str, str]]:
+            """Names with their values."""
+            ...
+
+else:
+    base64, json = LazyModule("base64"), LazyModule("json")
+    models = LazyModule(f"{__package__}.models")
 
 
 class Client:
@@ -159,6 +168,7 @@ class Client:
         """
         self._client_id = client_id
         self._handle: Handle | None = None
+        custom = _custom(store)
         written: dict[str, str] = {}
         config = {
             "clientId": client_id,
@@ -168,7 +178,7 @@ class Client:
             else os.fspath(client_secret_file),
             "redirectUri": redirect_uri,
             "scopes": _words(scopes),
-            "store": None if isinstance(store, Store) else _store(store, written),
+            "store": None if custom else _store(store, written),
             "baseUrl": base_url,
             "authorizeUrl": authorize_url,
             "apiVersion": api_version,
@@ -182,7 +192,7 @@ class Client:
             "webhook": _in_camel_case("webhook", webhook, written),
             "consentPage": _in_camel_case("consent_page", consent_page, written),
         }
-        self._begin(config, store if isinstance(store, Store) else None, Names(written))
+        self._begin(config, custom, Names(written))
 
     @classmethod
     def from_config(
@@ -294,7 +304,7 @@ class Client:
 
         For figures about all stored tokens, see :meth:`metrics`.
         """
-        return Statistics.from_json(self._call(library.ghl_client_stats))
+        return models.Statistics.from_json(self._call(library.ghl_client_stats))
 
     def metrics(self, *, timeout: float | None = None, call_id: str | None = None) -> str:
         """Metrics in Prometheus' text format, for your program's own endpoint; never a secret.
@@ -330,7 +340,9 @@ class Client:
         handle = self._open()
         names = handle.names
         handle.listen(
-            None if listener is None else lambda event: listener(Event.from_json(event, names))
+            None
+            if listener is None
+            else lambda event: listener(models.Event.from_json(event, names))
         )
 
     # Authorization code flow.
@@ -365,7 +377,7 @@ class Client:
         }
         # It never waits.
         link = self._call(library.ghl_authorization_url, encode(wanted))
-        return AuthorizationUrl.from_json(link)
+        return models.AuthorizationUrl.from_json(link)
 
     def authorization_complete(
         self,
@@ -411,7 +423,7 @@ class Client:
             timeoutMs=milliseconds(timeout),
             callId=call_id,
         )
-        return TokenInfo.from_json(info)
+        return models.TokenInfo.from_json(info)
 
     def authorization_listen(
         self,
@@ -466,7 +478,7 @@ class Client:
             userType=user_type,
             callId=call_id,
         )
-        return TokenInfo.from_json(info)
+        return models.TokenInfo.from_json(info)
 
     # Token manager.
 
@@ -530,7 +542,7 @@ class Client:
         Raises:
             GhlError: As for :meth:`access_token`; here a valid old token does not hide a failure.
         """
-        return TokenInfo.from_json(
+        return models.TokenInfo.from_json(
             self._call_with(
                 library.ghl_token_refresh_with,
                 resourceId=encode_id(resource_id).decode(),
@@ -548,7 +560,7 @@ class Client:
         Raises:
             NotFound: No token is held for it.
         """
-        return TokenInfo.from_json(
+        return models.TokenInfo.from_json(
             self._open().call_without(library.ghl_token_delete, encode_id(resource_id))
         )
 
@@ -590,12 +602,16 @@ class Client:
             "userType": user_type,
             "state": None if state is None else str(state),
             "failing": failing,
-            "expiresBefore": epoch_ms(expires_before),
+            "expiresBefore": _epoch_ms(expires_before),
             "pageSize": page_size,
         }
         params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
         return self._token_pages(
-            library.ghl_tokens_list, "items", TokenInfo.from_json, params, page_token
+            library.ghl_tokens_list,
+            "items",
+            lambda item: models.TokenInfo.from_json(item),
+            params,
+            page_token,
         )
 
     def tokens_export(
@@ -636,12 +652,16 @@ class Client:
             "userType": user_type,
             "state": None if state is None else str(state),
             "failing": failing,
-            "expiresBefore": epoch_ms(expires_before),
+            "expiresBefore": _epoch_ms(expires_before),
             "pageSize": page_size,
         }
         params |= {"timeoutMs": milliseconds(timeout), "callId": call_id}
         return self._token_pages(
-            library.ghl_tokens_export, "tokens", Token.from_json, params, page_token
+            library.ghl_tokens_export,
+            "tokens",
+            lambda item: models.Token.from_json(item),
+            params,
+            page_token,
         )
 
     def tokens_import(
@@ -675,9 +695,9 @@ class Client:
                 repeated.
         """
         documents = [
-            token.to_json() if isinstance(token, Token) else dict(token) for token in tokens
+            token.to_json() if isinstance(token, models.Token) else dict(token) for token in tokens
         ]
-        return ImportResult.from_json(
+        return models.ImportResult.from_json(
             self._call_with(
                 library.ghl_tokens_import,
                 tokens=documents,
@@ -715,7 +735,7 @@ class Client:
             ConfigError: The store holds the tokens of one client id only.
             StoreError: The store failed. Some tokens may be adopted; repeat the call for the rest.
         """
-        return Adoption.from_json(
+        return models.Adoption.from_json(
             self._call_with(
                 library.ghl_tokens_adopt,
                 clientId=client_id,
@@ -770,13 +790,17 @@ class Client:
 
         def maintain(tell: Callable[[MaintenanceProgress], object] | None) -> Maintenance:
             hear = (
-                None if tell is None else lambda so_far: tell(MaintenanceProgress.from_json(so_far))
+                None
+                if tell is None
+                else lambda so_far: tell(models.MaintenanceProgress.from_json(so_far))
             )
             done = handle.work(library.ghl_tokens_maintain, wanted, hear)
-            return Maintenance.from_json(done, handle.names)
+            return models.Maintenance.from_json(done, handle.names)
 
         if progress is None or callable(progress):
             return maintain(progress)
+        from .progress import mover  # imported here because it is slow
+
         move = mover(progress, "Renewing tokens")
         maintenance = maintain(lambda so_far: move(so_far.checked, None))
         move(maintenance.checked, maintenance.checked)
@@ -837,13 +861,17 @@ class Client:
         }
 
         def mint(tell: Callable[[MintProgress], object] | None) -> Minting:
-            hear = None if tell is None else lambda so_far: tell(MintProgress.from_json(so_far))
-            return Minting.from_json(
+            hear = (
+                None if tell is None else lambda so_far: tell(models.MintProgress.from_json(so_far))
+            )
+            return models.Minting.from_json(
                 handle.work(library.ghl_tokens_mint, wanted, hear), handle.names
             )
 
         if progress is None or callable(progress):
             return mint(progress)
+        from .progress import mover  # imported here because it is slow
+
         move = mover(progress, "Minting tokens")
         return mint(lambda so_far: move(so_far.done + so_far.failed, so_far.total))
 
@@ -913,7 +941,7 @@ class Client:
             "bodyBase64": base64.b64encode(body).decode("ascii") if is_bytes else None,
         }
         answer = self._open().call_with(library.ghl_request, wanted)
-        return Response.from_json(answer, method, resource_id, idempotent)
+        return models.Response.from_json(answer, method, resource_id, idempotent)
 
     # Webhooks of installations and uninstallations.
 
@@ -931,7 +959,7 @@ class Client:
             InvalidArgument: The body is signed but is not a JSON object.
         """
         delivery = self._delivery(body, headers)
-        return Webhook.from_json(self._call(library.ghl_webhook_verify, *delivery))
+        return models.Webhook.from_json(self._call(library.ghl_webhook_verify, *delivery))
 
     def webhook_apply(
         self,
@@ -974,7 +1002,7 @@ class Client:
             outcome = handle.call_without(function, *delivery, encode(params))
         else:
             outcome = handle.call_with(function, params, *delivery)
-        return WebhookOutcome.from_json(outcome)
+        return models.WebhookOutcome.from_json(outcome)
 
     # The OAuth endpoints, without token management.
 
@@ -1022,7 +1050,7 @@ class Client:
             timeoutMs=milliseconds(timeout),
             callId=call_id,
         )
-        return Token.from_json(token)
+        return models.Token.from_json(token)
 
     def oauth_location_token(
         self,
@@ -1056,7 +1084,7 @@ class Client:
             timeoutMs=milliseconds(timeout),
             callId=call_id,
         )
-        return Token.from_json(token)
+        return models.Token.from_json(token)
 
     def installed_locations(
         self,
@@ -1125,10 +1153,12 @@ class Client:
                 timeoutMs=milliseconds(timeout),
                 callId=call_id,
             )
-            found = Location.all_of(page.get("items"))
+            found = models.Location.all_of(page.get("items"))
             if installed:
                 found = [location for location in found if location.is_installed is not False]
             return found, _next_page_token(page.get("pagination"))
+
+        from .pages import Pages  # imported here because it is slow
 
         return Pages(fetch, page_token)
 
@@ -1171,7 +1201,7 @@ class Client:
             items = [read(item) for item in page[key]]
             names = self._open().names
             failures = page.get("failed") or ()
-            unreadable = [FailedToken.from_json(failure, names) for failure in failures]
+            unreadable = [models.FailedToken.from_json(failure, names) for failure in failures]
             if unreadable:
                 from . import _log
 
@@ -1184,6 +1214,8 @@ class Client:
                 failed.extend(unreadable)
             return items, page["nextPageToken"]
 
+        from .pages import Pages  # imported here because it is slow
+
         return Pages(fetch, page_token, failed)
 
 
@@ -1194,9 +1226,7 @@ def _words(scopes: Sequence[str] | str | None) -> list[str] | None:
     return scopes.split() if isinstance(scopes, str) else list(scopes)
 
 
-def _store(
-    store: str | os.PathLike[str] | Mapping[str, Any] | None, written: dict[str, str]
-) -> dict[str, Any] | None:
+def _store(store: Any, written: dict[str, str]) -> dict[str, Any] | None:
     if store is None:
         # Static types forbid this, but not every caller checks them, and an environment variable
         # may be unset.
@@ -1210,6 +1240,12 @@ def _store(
     if isinstance(store, str) and store.startswith(("postgres://", "postgresql://")):
         return {"kind": "postgres", "url": store}
     return {"kind": "sqlite", "path": os.fspath(store)}
+
+
+def _custom(store: Any) -> Store | None:
+    """The store if it is a :class:`Store`. None exists before its slow module is imported."""
+    module = sys.modules.get(f"{__package__}.store")
+    return store if module is not None and isinstance(store, module.Store) else None
 
 
 def _no_store() -> InvalidArgument:
@@ -1276,9 +1312,13 @@ def _camel(name: str) -> str:
     return first + "".join(word[:1].upper() + word[1:] for word in others)
 
 
+def _epoch_ms(moment: datetime | None) -> int | None:
+    return None if moment is None else models.epoch_ms(moment)
+
+
 def _next_page_token(pagination: Any) -> str | None:
     """The token of an API list's next page. None on the last page, or if it is unusable."""
-    if not isinstance(pagination, dict) or flag(pagination.get("hasNextPage")) is False:
+    if not isinstance(pagination, dict) or models.flag(pagination.get("hasNextPage")) is False:
         return None
     token = pagination.get("nextPageToken")
     return token if isinstance(token, str) and token else None

@@ -31,7 +31,7 @@ from .errors import (
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
 
-_STATE = re.compile(r"(?<![^?&])state=[^&#]*")
+_STATE = r"(?<![^?&])state=[^&#]*"
 
 
 def _moment(epoch_ms: int | None) -> datetime | None:
@@ -409,7 +409,7 @@ class AuthorizationUrl:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
-        return f"AuthorizationUrl(url={_STATE.sub('state=…', self.url)!r})"
+        return f"AuthorizationUrl(url={re.sub(_STATE, 'state=…', self.url)!r})"
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> AuthorizationUrl:

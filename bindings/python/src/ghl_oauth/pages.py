@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Callable, TypeVar
 
 from .errors import ProtocolError
-from .models import FailedToken
 
-Item = TypeVar("Item")
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Callable, TypeVar
+
+    from .models import FailedToken
+
+    Item = TypeVar("Item")
+else:
+    Item = object
 
 
 class Pages(Iterator[Item]):

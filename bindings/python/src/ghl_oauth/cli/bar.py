@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import time
 
-from ..models import MaintenanceProgress, MintProgress
 from .output import duration, is_terminal
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from ..models import MaintenanceProgress, MintProgress
 
 _WIDTH = 30
 
@@ -22,7 +24,11 @@ class Line:
     def __init__(self) -> None:
         self.shown = is_terminal(sys.stderr)
         self._width = 0
-        self._columns = shutil.get_terminal_size().columns if self.shown else 0
+        self._columns = 0
+        if self.shown:
+            import shutil  # imported here because it is slow
+
+            self._columns = shutil.get_terminal_size().columns
 
     def draw(self, text: str) -> None:
         """Replaces the line."""
@@ -71,6 +77,8 @@ class Bar:
         """Draws the progress."""
         if not self._line.shown:
             return
+        from ..models import MintProgress  # imported here because it is slow
+
         text = _minted(progress) if isinstance(progress, MintProgress) else _maintained(progress)
         now = time.monotonic()
         if now - self._drawn_at < _PAUSE:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from .._configuration import Configuration
 from ..errors import GhlError, NetworkError, Timeout
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from .._configuration import Configuration
 
 DISK_HELP = (
     "free disk space, or move the store to another disk; until then a new token is kept only in "

@@ -6,13 +6,17 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, TextIO
 
 from ..errors import GhlError
-from ..models import FailedToken, TokenInfo
 from . import status
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, TextIO
+
+    from ..models import FailedToken, TokenInfo
 
 
 class Refusal(Exception):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import textwrap
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from functools import cache
 
 from .._configuration import PATH_VARIABLE, SECRET_VARIABLE
 from .._library import abi_version, library_version
@@ -14,6 +13,13 @@ from ..errors import GhlError
 from . import output, status
 from .commands import COMMANDS
 from .session import Terminated, terminable
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    from .commands import Command, Module
 
 _DESCRIPTION = "OAuth 2.0 client for the GoHighLevel API that keeps tokens valid."
 
@@ -84,6 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    module: Module | None = None
+    """The command's module; None for the program itself."""
+
+    def format_help(self) -> str:
+        if self.module is not None:
+            import textwrap  # imported here because it is slow
+
+            self.description = textwrap.fill(self.module.DESCRIPTION, _WIDTH)
+            self.epilog = _examples(self.module.EXAMPLES)
+        return super().format_help()
+
     def _print_message(self, message: str, file: Any = None) -> None:
         # The base class ignores a stream that cannot be written.
         if message and file is sys.stdout:
@@ -136,11 +153,11 @@ def _flush() -> int | None:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     named = _named_command(arguments)
-    known = [each.name for each in COMMANDS if named in (each.name, *each.aliases)]
+    known = [each for each in COMMANDS if named in (each.name, *each.aliases)]
     if named is not None and not known:
         every = [name for each in COMMANDS for name in (each.name, *each.aliases)]
         _refuse(f"unknown command {named!r}", named, every, "ghl-oauth --help")
-    parser = make_parser(known or None)
+    parser = make_parser(known[0] if known and not _asks_for_help(arguments, named) else None)
     options, unknown = parser.parse_known_args(
         arguments, argparse.Namespace(config=None, json=False, verbose=0, log_format=None)
     )
@@ -170,15 +187,31 @@ def _refuse(message: str, word: str, every: Sequence[str], help_command: str) ->
     raise SystemExit(status.USAGE)
 
 
-def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
+@cache
+def _width() -> int:
+    """The width of the help. The function of :mod:`shutil` that argparse uses is slow to import."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns) - 2
+    try:
+        return os.get_terminal_size(1).columns - 2
+    except (OSError, ValueError):
+        return _WIDTH
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"width": _width(), **options})
+
+
+def make_parser(only: Command | None = None) -> argparse.ArgumentParser:
     """Creates the argument parser.
 
     Args:
-        only: The commands whose modules are imported; the others have only their line in the help.
-            Default: every command.
+        only: The only command that it knows. Default: every command.
     """
     # Accepted before and after the command; a default after it must not override an earlier value.
-    general = _Parser(add_help=False)
+    general = _Parser(add_help=False, formatter_class=_Formatter)
     absent = argparse.SUPPRESS
     general.add_argument("--config", metavar="FILE", default=absent, help="the configuration file")
     general.add_argument(
@@ -198,7 +231,7 @@ def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
         prog="ghl-oauth",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         parents=[general],
     )
     parser.add_argument(
@@ -206,27 +239,33 @@ def make_parser(only: Sequence[str] | None = None) -> argparse.ArgumentParser:
         action="version",
         version=f"ghl-oauth {library_version()} (ABI {abi_version()})",
     )
-    every = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    every = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, prog="ghl-oauth"
+    )
+    for command in COMMANDS if only is None else (only,):
         one = every.add_parser(
             command.name,
             help=command.summary,
             aliases=command.aliases,
             parents=[general],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
         )
-        if only is None or command.name in only:
-            module = command.load()
-            one.description = textwrap.fill(module.DESCRIPTION, _WIDTH)
-            one.epilog = _examples(module.EXAMPLES)
-            module.arguments(one)
-            one.set_defaults(command=module.run, parser=one)
+        module = command.load()
+        one.module = module
+        module.arguments(one)
+        one.set_defaults(command=module.run, parser=one)
     return parser
 
 
 def _examples(lines: Sequence[str]) -> str:
     title = "example" if len(lines) == 1 else "examples"
     return f"{title}:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _asks_for_help(arguments: Sequence[str], named: str | None) -> bool:
+    """Whether an option before the command may ask for the help of the program."""
+    before = arguments[: arguments.index(named)] if named in arguments else arguments
+    return any("h" in option.partition("=")[0] for option in before if option.startswith("-"))
 
 
 def _named_command(arguments: Sequence[str]) -> str | None:

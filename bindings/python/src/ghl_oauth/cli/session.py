@@ -5,19 +5,23 @@ from __future__ import annotations
 import _thread
 import signal
 import time
-from collections.abc import Generator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Callable, TypeVar
 
-from .._configuration import Configuration, read
+from .._configuration import read
 from ..client import Client
-from ..errors import Cancelled, GhlError
-from ..models import Event
+from ..errors import Cancelled, GhlError, from_json
 from .explain import explain
 from .output import Refusal, Unsaved, say, show_error, warn
 
-Result = TypeVar("Result")
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from types import TracebackType
+    from typing import Any, Callable, TypeVar
+
+    from .._configuration import Configuration
+
+    Result = TypeVar("Result")
 
 _PATIENCE = 5.0
 """How long saving is retried for new tokens that the store refused, in seconds."""
@@ -66,7 +70,8 @@ class Session:
             raise
         self._refused: dict[str, GhlError] = {}
         self._interrupted = False
-        self.client.on_event(self._hear)
+        # Not `Client.on_event`, because its events are slow to import.
+        self.client._open().listen(self._hear)
 
     def __enter__(self) -> Session:
         return self
@@ -119,8 +124,7 @@ class Session:
         ]
 
     def _unsaved(self) -> int:
-        count: int = self.client.stats()["tokens"]["unsaved"]
-        return count
+        return self.client._open().unsaved()
 
     def _offer(self, client: Client) -> None:
         until, pause = time.monotonic() + _PATIENCE, 0.1
@@ -137,11 +141,13 @@ class Session:
             time.sleep(pause)
             pause = min(2 * pause, 0.5)
 
-    def _hear(self, event: Event) -> None:
-        if event.type == "token.unsaved":
-            self._refused[event.resource_id] = event.error or GhlError()
-        elif event.type in ("token.saved", "token.refreshed", "token.minted", "token.deleted"):
-            self._refused.pop(event.resource_id, None)
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        kind, resource_id = event["type"], event["resourceId"]
+        if kind == "token.unsaved":
+            names = self.client._open().names
+            self._refused[resource_id] = from_json(event.get("error") or {}, names)
+        elif kind in ("token.saved", "token.refreshed", "token.minted", "token.deleted"):
+            self._refused.pop(resource_id, None)
 
     def run(self, work: Callable[[Client], Result]) -> Result:
         """Runs the work on another thread, since Python handles no signals during a call.

@@ -29,6 +29,8 @@ _EXPIRY_KEYS = ("expiresAt", "expires_at", "expireAt", "expire_at")
 _TIME_KEYS = ("updatedAt", "updated_at", "createdAt", "created_at")
 _STORE_KEYS = ("_id", "__v", "applicationId", "application_id", "resourceId", "resource_id")
 
+_NOTHING: Mapping[str, str] = {}
+
 _APP_ID = re.compile(r"[0-9a-f]{24}")
 _SHELL = re.compile(r"\b(?:ObjectId|ISODate|NumberLong|Long)\(")
 _ISO = re.compile(
@@ -218,7 +220,7 @@ class _Finder:
             yield Entry(place, None, problem="it is not an object")
             return
         value = _plain(value)
-        yield from list(self.find(value, place)) or [self._entry(value, place, None, None)]
+        yield from list(self.find(value, place)) or [self._entry(value, place, None, None, {})]
 
     def find(
         self,
@@ -226,31 +228,43 @@ class _Finder:
         place: str,
         owner: str | None = None,
         app: str | None = None,
+        around: Mapping[str, str] = _NOTHING,
         depth: int = 0,
     ) -> Iterator[Entry]:
-        """The tokens in a value that is stored for this owner."""
+        """The tokens in a value that is stored for this owner.
+
+        Args:
+            value: The value.
+            place: The file and the place in it, for messages.
+            owner: The ID under which it is stored.
+            app: The app for which it is stored.
+            around: ``userType``, ``companyId`` and ``locationId`` of the enclosing objects.
+            depth: How deeply it is nested.
+        """
         if depth > _MAX_DEPTH:
             return
         if isinstance(value, str):
             # A column with the session as JSON, such as the storage in the PHP SDK's documentation.
             if value[:1] == "{" and "oken" in value:
                 try:
-                    yield from self.find(_plain(_parse(value)), place, owner, app, depth + 1)
+                    plain = _plain(_parse(value))
+                    yield from self.find(plain, place, owner, app, around, depth + 1)
                 except (ValueError, RecursionError):
                     yield Entry(place, None, owner, "it contains text that is not complete JSON")
         elif isinstance(value, list):
             for index, item in enumerate(value):
-                yield from self.find(item, f"{place}[{index}]", owner, app, depth + 1)
+                yield from self.find(item, f"{place}[{index}]", owner, app, around, depth + 1)
         elif _is_token(value):
-            yield self._entry(value, place, owner, app)
+            yield self._entry(value, place, owner, app, around)
         elif isinstance(value, dict):
             named = _text(value, "resourceId", "resource_id")
             app = _text(value, "applicationId", "application_id") or app
+            around = _owner_around(around, value)
             for key, item in value.items():
                 key_app, key_owner = self._key(key)
                 inner = f"{place}, {_shown(key)}" if isinstance(item, (dict, list)) else place
                 yield from self.find(
-                    item, inner, named or key_owner or owner, key_app or app, depth + 1
+                    item, inner, named or key_owner or owner, key_app or app, around, depth + 1
                 )
 
     def _key(self, key: str) -> tuple[str | None, str | None]:
@@ -262,7 +276,12 @@ class _Finder:
         return None, last if _is_id(last) else None
 
     def _entry(
-        self, value: Mapping[str, Any], place: str, owner: str | None, app: str | None
+        self,
+        value: Mapping[str, Any],
+        place: str,
+        owner: str | None,
+        app: str | None,
+        around: Mapping[str, str],
     ) -> Entry:
         owner = _text(value, "resourceId", "resource_id") or owner
         app = _text(value, "applicationId", "application_id") or app
@@ -280,6 +299,7 @@ class _Finder:
         problem = _unusable(token)
         if problem is not None:
             return Entry(place, None, owner, problem)
+        _complete_from_around(token, around)
         _complete_owner(token, owner)
         _complete_expiry(token, value, is_stored)
         return Entry(place, token, owner)
@@ -327,6 +347,41 @@ def _text(value: Mapping[str, Any], *keys: str) -> str | None:
         if isinstance(text, str) and text:
             return text
     return None
+
+
+def _owner_around(around: Mapping[str, str], value: Mapping[str, Any]) -> Mapping[str, str]:
+    """The user type, company and location that the objects around a token name.
+
+    The nearest object that names a company or location decides; only the company is inherited from
+    objects around it.
+    """
+    kind = _text(value, "userType", "user_type")
+    found = {"userType": kind} if kind in ("Company", "Location") else {}
+    ids = {}
+    for name, older in (("companyId", "company_id"), ("locationId", "location_id")):
+        named = _text(value, name, older)
+        if named is not None and _is_id(named):
+            ids[name] = named
+    if ids:
+        around = {name: around[name] for name in ("companyId",) if name in around}
+    return {**around, **found, **ids}
+
+
+def _complete_from_around(token: dict[str, Any], around: Mapping[str, str]) -> None:
+    """Adds the owner that the row names in which the token is stored.
+
+    Without it, a location's token that names its company would count as the company's.
+    """
+    for name, older in (("userType", "user_type"), ("companyId", "company_id")):
+        if name in around and _text(token, name, older) is None:
+            token[name] = around[name]
+    kind = _text(token, "userType", "user_type")
+    if (
+        "locationId" in around
+        and kind != "Company"
+        and _text(token, "locationId", "location_id") is None
+    ):
+        token["locationId"] = around["locationId"]
 
 
 def _complete_owner(token: dict[str, Any], owner: str | None) -> None:

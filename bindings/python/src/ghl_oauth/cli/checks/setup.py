@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
-from importlib import metadata
 
-from ... import _library
+from ... import __version__, _library
 from ..._configuration import Configuration
 from . import Check
 
@@ -26,16 +25,12 @@ def library() -> Check:
     """The version of the library, and whether the package has the same."""
     version = _library.library_version()
     message = f"version {version}, ABI {_library.abi_version()}, {_library.library._name}"
-    try:
-        package = metadata.version("ghl-oauth")
-    except metadata.PackageNotFoundError:
-        package = version
-    if package != version:
+    if __version__ != version:
         return Check(
             "library",
             "warning",
             message,
-            f"the Python package has version {package}: install both from one build, or unset "
+            f"the Python package has version {__version__}: install both from one build, or unset "
             "GHL_OAUTH_LIBRARY",
         )
     return Check("library", "ok", message)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -49,12 +47,11 @@ _DAMAGED_HELP = (
 
 # Run by a separate program, since a second SQLite in the process of a client would drop its locks.
 _INSPECTION = """
-import json, sqlite3, sys
+import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], uri=True, timeout=1)
-version = connection.execute("PRAGMA user_version").fetchone()[0]
 tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
 damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-print(json.dumps({"version": version, "tables": tables, "damage": damage}))
+sys.stdout.buffer.write("\\0".join([damage, *tables]).encode())
 """
 _INSPECTED = 32 * 1024 * 1024
 """The largest database that is inspected for damage, in bytes."""
@@ -153,7 +150,7 @@ def _disk(path: Path) -> Iterator[Check]:
             "move it to a local disk",
         )
     for place in (path, folder):
-        if place.exists() and not os.access(place, os.W_OK):
+        if os.path.exists(place) and not os.access(place, os.W_OK):
             yield Check(
                 "store", "problem", f"{place} is not writable", "grant this user write permission"
             )
@@ -195,7 +192,9 @@ def _owners(path: Path) -> Iterator[Check]:
     files = [Path(f"{path}-wal"), Path(f"{path}-shm"), locks_folder]
     with contextlib.suppress(OSError):
         files += locks_folder.iterdir()
-    denied = [file for file in files if file.exists() and not os.access(file, os.R_OK | os.W_OK)]
+    denied = [
+        file for file in files if os.path.exists(file) and not os.access(file, os.R_OK | os.W_OK)
+    ]
     if denied:
         more = f" and {len(denied) - 1} more" if len(denied) > 1 else ""
         yield Check(
@@ -231,34 +230,36 @@ def _contents(path: Path) -> Iterator[Check]:
     embedded = not sys.executable or getattr(sys, "frozen", False)
     if embedded or not 0 < size_now <= _INSPECTED:
         return
+    import subprocess  # imported here because it is slow
+
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         ended = subprocess.run(
-            [sys.executable, "-I", "-c", _INSPECTION, uri],
+            [sys.executable, "-I", "-S", "-c", _INSPECTION, uri],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=3,
             check=False,
         )
-        inspected = json.loads(ended.stdout) if ended.returncode == 0 else {}
+        damage, *tables = ended.stdout.decode().split("\0")
     except (OSError, subprocess.SubprocessError, ValueError):
         return  # The library reports what is wrong.
-    damage = str(inspected.get("damage", "ok"))
+    if ended.returncode != 0:
+        return
     if damage != "ok":
         yield Check(
             "store", "problem", f"the database {path} is damaged: {short(damage)}", _DAMAGED_HELP
         )
         return
-    tables = {str(table) for table in inspected.get("tables", ())}
-    foreign = sorted(table for table in tables - _TABLES if not table.startswith("sqlite_"))
+    foreign = sorted(table for table in set(tables) - _TABLES if not table.startswith("sqlite_"))
     if foreign:
         yield Check(
             "store",
-            "warning" if tables >= _TABLES else "problem",
+            "warning" if _TABLES.issubset(tables) else "problem",
             f"the database {path} belongs to another program: it has the tables {names(foreign)}",
             "set store.path to a file of its own; if it holds tokens, first "
             "`ghl-oauth export` and then `ghl-oauth import` them",
-            None if tables >= _TABLES else status.USAGE,
+            None if _TABLES.issubset(tables) else status.USAGE,
         )
 
 
@@ -268,7 +269,7 @@ def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
     if reason in ("database disk image is malformed", "file is not a database"):
         kind = "is not an SQLite database" if reason.startswith("file") else f"is damaged: {reason}"
         return Check("store", "problem", f"the database {path} {kind}", error.help)
-    if re.match(r"(?:table|index) \w+ already exists", reason):
+    if re.match(r"(?:table|index) \w+ already exists|no such (?:table|column): ", reason):
         return Check(
             "store",
             "problem",
@@ -376,7 +377,7 @@ def _file_system(path: Path) -> str | None:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     lines = [line.split() for line in mounts.splitlines()]
     holding = [
         (len(line[1]), line[2]) for line in lines if Path(line[1]) in (place, *place.parents)

@@ -7,41 +7,44 @@ A command's module has ``DESCRIPTION``, ``EXAMPLES``, ``arguments`` and ``run``:
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from typing import Any, Protocol
+
+    class Module(Protocol):
+        """What a command's module contains."""
+
+        DESCRIPTION: str
+        """The first paragraph of its help."""
+        EXAMPLES: Sequence[str]
+        """Complete command lines, each optionally followed by two spaces, ``#`` and a remark."""
+
+        def arguments(self, parser: argparse.ArgumentParser) -> None:
+            """Adds the command's own arguments."""
+
+        def run(self, options: argparse.Namespace) -> int:
+            """Runs the command. Returns the exit status."""
+            ...
 
 
-class Module(Protocol):
-    """What a command's module contains."""
-
-    DESCRIPTION: str
-    """The first paragraph of its help."""
-    EXAMPLES: Sequence[str]
-    """Complete command lines, each optionally followed by two spaces, ``#`` and a remark."""
-
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the command's own arguments."""
-
-    def run(self, options: argparse.Namespace) -> int:
-        """Runs the command. Returns the exit status."""
-        ...
-
-
-@dataclass(frozen=True)
 class Command:
     """A command's line in the help."""
 
-    name: str
-    module: str
-    summary: str
-    aliases: tuple[str, ...] = ()
+    def __init__(self, name: str, module: str, summary: str, aliases: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.module = module
+        self.summary = summary
+        self.aliases = aliases
 
     def load(self) -> Module:
         """Imports the command's module."""
-        return cast(Module, import_module(f".{self.module}", __name__))
+        imported: Any = import_module(f".{self.module}", __name__)
+        module: Module = imported
+        return module
 
 
 COMMANDS = (

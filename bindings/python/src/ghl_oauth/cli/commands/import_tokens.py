@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -56,10 +55,10 @@ def run(options: argparse.Namespace) -> int:
     entries = [entry for file in options.files for entry in _read(file, app)]
     tokens = [entry.token for entry in entries if entry.token is not None]
     path = configuration.store_path
-    if options.dry_run and path is not None and not path.exists():
+    if options.dry_run and path is not None and not os.path.exists(path):
         # A dry run does not create the database.
         document = {**configuration.document, "store": {"kind": "memory"}}
-        configuration = dataclasses.replace(configuration, document=document)
+        configuration = configuration.with_document(document)
     with Session.of(configuration) as session:
         done = session.run(
             lambda client: client.tokens_import(

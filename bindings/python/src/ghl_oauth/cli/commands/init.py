@@ -81,7 +81,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the files, and says what to do next."""
-    path = place(options.config)
+    path = Path(place(options.config))
     if os.path.lexists(path):
         raise Refusal(f"{path} exists already", "edit it, or choose another file with --config")
     asks = sys.stdin is not None and sys.stdin.isatty() and output.is_terminal(sys.stderr)

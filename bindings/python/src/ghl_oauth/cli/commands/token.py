@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from datetime import datetime, timezone
 
-from ...client import Client
 from ...errors import GhlError
-from ...models import TokenInfo
 from .. import output, status
 from ..arguments import resource as arguments
 from ..session import Session
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    import argparse
+
+    from ...client import Client
+    from ...models import TokenInfo
 
 DESCRIPTION = (
     "Prints a valid access token on stdout and nothing else. The token is refreshed or minted if "
