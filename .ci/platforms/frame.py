@@ -22,6 +22,9 @@ BEGIN, END = "<!-- written by .ci/platforms --update -->", "<!-- end -->"
 # How many test programs run at a time.
 JOBS = int(os.environ.get("GHL_PLATFORM_JOBS", "2"))
 
+# What is type-checked. Benches read clocks of Linux.
+CHECKED = ("--lib", "--bins", "--tests", "--examples")
+
 # Seconds for one program, and for one test that is repeated alone.
 PROGRAM_TIMEOUT, TEST_TIMEOUT = 900, 180
 
