@@ -16,8 +16,8 @@ PACKAGES = (
 
 # Programs that are neither built nor run: they check the sources, or programs for this machine.
 NOT_RUN = {
-    "agency_day", "architecture", "code_blocks", "docs", "header", "install", "languages", "model", "promise",
-    "statuses", "vendor_description",
+    "agency_day", "architecture", "code_blocks", "docs", "header", "install", "languages", "model",
+    "promise", "statuses", "vendor_description",
     # Browsers and other servers.
     "consent_page", "desktop",
 }  # fmt: skip

@@ -45,7 +45,7 @@ def prepare():
 
 
 def frameworks(cargo):
-    """A folder with stubs of the frameworks: lists of what the crates declare, for the linker."""
+    """A folder with stubs of the frameworks: the names that the crates declare, for the linker."""
     folder = TOOLS / "frameworks"
     command = [str(cargo), "metadata", "--format-version=1", "--filter-platform", TARGET]
     done = frame.run(command, stdout=subprocess.PIPE, text=True)
