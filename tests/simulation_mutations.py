@@ -32,8 +32,8 @@ MUTATIONS = {
     "unsaved token is never offered again": [
         (
             "tokens/records.rs",
-            "Some(unsaved) => (unsaved.record.clone()",
-            "Some(unsaved) if !ON => (unsaved.record.clone()",
+            "(record, origin) = match self.overlay().unsaved.get(resource_id) {",
+            "(record, origin) = match self.overlay().unsaved.get(resource_id).filter(|_| !ON) {",
         ),
     ],
     "caller with a valid token waits for the flight": [
@@ -111,8 +111,8 @@ MUTATIONS = {
     "refresh is sent without the lock": [
         (
             "tokens/refresh.rs",
-            "let _lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;",
-            "let lock = self.records.lock(resource_id, &deadlines.store).map_err(before_sending)?;\n        "
+            "let _lock = self.records.lock(resource_id, &renewal.store).map_err(before_sending)?;",
+            "let lock = self.records.lock(resource_id, &renewal.store).map_err(before_sending)?;\n        "
             "let _lock = (!ON).then_some(lock);",
         ),
     ],
@@ -148,14 +148,11 @@ def build(mutations):
     finally:
         for path, text in before.items():
             path.write_text(text)
-    programs = [
-        json.loads(line).get("executable")
-        for line in done.stdout.splitlines()
-        if line.startswith("{")
-    ]
-    programs = [program for program in programs if program]
+    messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    programs = [found["executable"] for found in messages if found.get("executable")]
     if done.returncode != 0 or not programs:
-        sys.exit("the mutations could not be built")
+        rendered = (found.get("message", {}).get("rendered") for found in messages)
+        sys.exit("the mutations could not be built\n" + "\n".join(filter(None, rendered)))
     return programs[-1]
 
 

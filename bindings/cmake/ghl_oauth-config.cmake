@@ -27,8 +27,14 @@ macro(_ghl_oauth_find variable)
 endmacro()
 
 _ghl_oauth_find(_ghl_oauth_shared libghl_oauth.so libghl_oauth.dylib ghl_oauth.dll)
-_ghl_oauth_find(_ghl_oauth_import ghl_oauth.dll.lib libghl_oauth.dll.a)
-_ghl_oauth_find(_ghl_oauth_static libghl_oauth.a ghl_oauth.lib)
+# An installation for Windows can have an import library for each linker.
+if(MSVC)
+    _ghl_oauth_find(_ghl_oauth_import ghl_oauth.dll.lib)
+    _ghl_oauth_find(_ghl_oauth_static ghl_oauth.lib)
+else()
+    _ghl_oauth_find(_ghl_oauth_import libghl_oauth.dll.a ghl_oauth.dll.lib)
+    _ghl_oauth_find(_ghl_oauth_static libghl_oauth.a)
+endif()
 _ghl_oauth_find(_ghl_oauth_pc pkgconfig/ghl_oauth.pc)
 
 if(_ghl_oauth_shared AND NOT TARGET ghl_oauth::ghl_oauth)

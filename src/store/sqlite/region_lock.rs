@@ -309,8 +309,7 @@ mod platform {
 mod platform {
     use super::{Paths, Refusal};
 
-    /// Other systems have no OFD locks, and the offsets of 32-bit Linux are too short for the
-    /// canary.
+    /// Other systems have no OFD locks. On 32-bit Linux, offsets are too short for the canary.
     pub struct Held;
 
     impl Held {

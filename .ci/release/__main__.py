@@ -1,0 +1,118 @@
+"""Makes the files of a release in dist/: archives, wheels, sdists, checksums.
+
+    python3 .ci/release [--quick] [--reproducible] [--output DIR] [TARGET ...]
+    python3 .ci/release --finish DIR
+
+Without a target it makes the sources and every target that a Debian machine can build. On other
+systems, name the target of the machine. Each archive is then unpacked and used by C
+programs, which talk to the archive's emulator. docs/releasing.md is the manual.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platforms"))
+
+import build
+import consume
+import frame
+import notices
+import nuget
+import pack
+import python_packages
+import reproducible
+from frame import ROOT
+from targets import SOURCE, TARGETS, Target
+
+
+def make(target, output, is_quick):
+    """The archives and the wheel of one target."""
+    name = f"ghl-oauth-{build.version()}-{target.triple}"
+    tree = build.build(target, is_quick)
+    root = tree / "tree"
+    pack.copy_texts(root)
+    shipped = notices.shipped(target)
+    licences = root / notices.LICENCES
+    licences.write_text(notices.licence_texts(target, shipped))
+    sbom = output / f"{name}.cdx.json"
+    sbom.write_text(notices.bill_of_materials(target, shipped))
+    pack.archive(root, output, name, target.is_windows)
+    if target.has_debug_archive:
+        pack.archive(tree / "debug", output, f"{name}-debug", target.is_windows)
+    frame.step(f"{target.triple}: wheel")
+    library = build.shared_library(target, root)
+    wheel = python_packages.wheel(library, licences, output)
+    return [output / pack.file_name(name, target.is_windows), wheel]
+
+
+def make_sources(output):
+    """The archive of the repository's files, and the sdists."""
+    frame.step("sources")
+    pack.sources(output, f"ghl-oauth-{build.version()}-source")
+    python_packages.sdists(output)
+
+
+def finish(output):
+    """Adds the NuGet package, and SHA256SUMS, which `sha256sum --check` reads."""
+    nuget.make(output)
+    sums = output / "SHA256SUMS"
+    sums.unlink(missing_ok=True)
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n"
+        for file in sorted(output.iterdir())
+    ]
+    sums.write_text("".join(lines))
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python3 .ci/release", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="do not optimise; never publish this")
+    parser.add_argument(
+        "--reproducible", action="store_true", help="build again in another folder, and compare"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR")
+    parser.add_argument(
+        "--finish", type=Path, metavar="DIR", help="only make the files of all targets"
+    )
+    parser.add_argument("--no-check", action="store_true", help="do not use the archives")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join([SOURCE, *TARGETS]))
+    return parser.parse_args()
+
+
+def main():
+    given = arguments()
+    if given.finish:
+        finish(given.finish)
+        return
+    # The date that compilers, the binutils and hatchling write instead of the current one.
+    os.environ["SOURCE_DATE_EPOCH"] = str(build.epoch())
+    names = given.targets or [SOURCE, *TARGETS]
+    output = given.output.resolve()
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    for name in names:
+        if name == SOURCE:
+            make_sources(output)
+            continue
+        target = Target(name)
+        archive, wheel = make(target, output, given.quick)
+        if not given.no_check:
+            frame.step(f"{name}: use the archive and the wheel")
+            consume.check(target, archive, wheel)
+    finish(output)
+    if given.reproducible:
+        frame.step("build again in another folder")
+        reproducible.compare(names, output, given.quick)
+    frame.step("done")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except frame.Failed as failure:
+        sys.exit(f"error: {failure}")
