@@ -166,6 +166,7 @@ fn library_can_be_unloaded_while_threads_that_used_it_live() {
 }
 
 /// The status of a call in [`confined`].
+#[cfg(target_os = "linux")]
 fn status<'a>(out: &'a str, call: &str) -> &'a str {
     out.lines().find_map(|line| line.strip_prefix(call)?.strip_prefix(' ')).unwrap()
 }

@@ -35,7 +35,7 @@ fn unusable_database_is_not_retryable() {
     let at = |name: &str| folder.path().join(name);
     fs::write(at("text.db"), "no database ".repeat(400)).unwrap();
     fs::write(at("file"), "").unwrap();
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")] // Where the crate nix is a dependency.
     nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     // Databases of other programs, one of them with the same number as the newest schema.
     for (name, statements) in [
@@ -48,7 +48,7 @@ fn unusable_database_is_not_retryable() {
         (at("missing/tokens.db"), "store.path"),
         (at("file/tokens.db"), "store.path"),
         (folder.path().to_owned(), "store.path"),
-        #[cfg(unix)]
+        #[cfg(target_os = "linux")]
         (at("pipe"), "store.path"),
         (at("other.db"), "another program"),
         (at("same.db"), "another program"),

@@ -22,6 +22,9 @@ BEGIN, END = "<!-- written by .ci/platforms --update -->", "<!-- end -->"
 # How many test programs run at a time.
 JOBS = int(os.environ.get("GHL_PLATFORM_JOBS", "2"))
 
+# What is type-checked. Benches read clocks of Linux.
+CHECKED = ("--lib", "--bins", "--tests", "--examples")
+
 # Seconds for one program, and for one test that is repeated alone.
 PROGRAM_TIMEOUT, TEST_TIMEOUT = 900, 180
 
@@ -97,8 +100,18 @@ class Program:
 
 def build(cargo, arguments, environment):
     """Builds test programs. Returns them, by name."""
-    command = [str(cargo), "test", "--no-run", "--quiet", "--message-format=json", *arguments]
-    done = run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+    command = [str(cargo), "test", "--no-run", "--quiet", *arguments]
+    command.append("--message-format=json-render-diagnostics")
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        check=False,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise Failed(f"{' '.join(command)}: status {done.returncode}")
     programs = {}
     for line in done.stdout.splitlines():
         message = json.loads(line)

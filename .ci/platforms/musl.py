@@ -143,7 +143,7 @@ def main(is_update):
     frame.step("a static C program")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "quickstart")
-        archive = frame.COMMON / TARGET / "debug/libghl_oauth.a"
+        archive = frame.COMMON / TARGET / "debug/deps/libghl_oauth.a"
         compile_quickstart(program, "-static", archive, libraries / "unwinder.o")
         check_static(program)
         with example.emulator([emulator]) as base:

@@ -4,7 +4,6 @@ import emulated
 import frame
 from frame import Result, Suite
 
-PACKAGES = ("libc6", "libgcc-s1")
 TESTS = ("--lib", "--test", "main_job", "--test", "store", "--test", "webhook")
 
 
@@ -23,16 +22,17 @@ def run(target, environment, runner=()):
 
 def i686(is_update):
     """32 bits, run by the processor of this machine."""
-    root = emulated.system("i386", PACKAGES)
-    loader = [root / "lib/ld-linux.so.2", "--library-path", root / "lib/i386-linux-gnu"]
+    frame.install("gcc-i686-linux-gnu")
+    libraries = "/usr/i686-linux-gnu/lib"
+    loader = [f"{libraries}/ld-linux.so.2", "--library-path", libraries]
     result = run("i686-unknown-linux-gnu", {}, loader)
     return frame.report("Linux i686, glibc (32-bit)", "run here", result, is_update)
 
 
 def s390x(is_update):
     """Big-endian, run by qemu."""
+    frame.install("gcc-s390x-linux-gnu")
     with emulated.started_by_qemu("s390x"):
-        root = emulated.system("s390x", PACKAGES)
-        result = run("s390x-unknown-linux-gnu", {"QEMU_LD_PREFIX": str(root)})
+        result = run("s390x-unknown-linux-gnu", {"QEMU_LD_PREFIX": "/usr/s390x-linux-gnu"})
     how = f"run by {emulated.qemu_version('s390x')}"
     return frame.report("Linux s390x, glibc (big-endian)", how, result, is_update)

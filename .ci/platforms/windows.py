@@ -167,7 +167,7 @@ def create(prefix):
 
 
 def end(prefix):
-    """Ends all programs of a prefix, including those of a failed test."""
+    """Ends all programs of a prefix, including the leftovers of a failed test."""
     for option in ("-k", "-w"):
         server = ["/usr/lib/wine/wineserver64", option]
         subprocess.run(server, env=os.environ | environment(prefix), check=False)

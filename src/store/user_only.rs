@@ -121,7 +121,7 @@ mod modes {
             return Ok(());
         }
         match windows::create_file(path, &list) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
             Err(_) if others_may_read(path) => windows::set_security(path, &list),
             _ => Ok(()),
         }

@@ -121,8 +121,10 @@ impl Files {
 /// Device and inode number. The inode number of an open file is not reused.
 #[cfg(unix)]
 pub type FileId = (u64, u64);
+/// No identity: an open file can be neither removed nor replaced.
 #[cfg(not(unix))]
-pub type FileId = ();
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId;
 
 #[cfg(unix)]
 fn file_id(path: &Path) -> io::Result<FileId> {
@@ -135,7 +137,7 @@ fn file_id(path: &Path) -> io::Result<FileId> {
 
 #[cfg(not(unix))]
 fn file_id(path: &Path) -> io::Result<FileId> {
-    fs::metadata(path).map(drop)
+    fs::metadata(path).map(|_| FileId)
 }
 
 /// The mount point of the file system of a file: its highest folder on the same device.
