@@ -114,9 +114,9 @@ fn python_exports_the_class_of_each_status() {
     hold("bindings/python/src/ghl_oauth/__init__.py", |file| {
         let mut file = file.to_owned();
         let quoted = |name: &str| format!("    \"{name}\",\n");
-        let bare = |name: &str| format!("    {name},\n");
+        let bare = |name: &str| format!("        {name},\n");
         for (first, last, line) in [
-            ("from .errors import (\n", ")\n", &bare as &dyn Fn(&str) -> String),
+            ("    from .errors import (\n", "    )\n", &bare as &dyn Fn(&str) -> String),
             ("__all__ = [\n", "]\n", &quoted),
         ] {
             let present = file.split_once(first).unwrap().1.split_once(last).unwrap().0;
