@@ -232,11 +232,15 @@ impl Records {
         self.overlay().deleted.get(resource_id).is_some_and(|deleted| deleted.ended > as_of)
     }
 
-    /// Whether this process has neither an unsaved copy of a resource, nor has kept or deleted
-    /// anything since it read this record.
+    /// Whether this record was read from the store, and this process has neither an unsaved copy of
+    /// the resource, nor has kept or deleted anything since.
     pub fn is_newest_here(&self, record: &Record) -> bool {
         let overlay = self.overlay();
-        overlay.count == record.as_of && !overlay.unsaved.contains_key(&record.resource_id)
+        // A copy that was never saved may have been dropped since, because of a deletion.
+        let was_stored = record.version > 0;
+        was_stored
+            && overlay.count == record.as_of
+            && !overlay.unsaved.contains_key(&record.resource_id)
     }
 
     /// The current count of unsaved copies and deletions, as `as_of` for a new record.
@@ -1121,6 +1125,16 @@ mod tests {
             let expected = if consents_again { "access later" } else { "access consent" };
             assert_eq!(newest(&records), expected);
         }
+    }
+
+    #[test]
+    fn copy_that_was_never_saved_is_not_the_newest_record() {
+        let records = records();
+        let mut record = records.new_record(ID.into(), token("first"), &patience()).unwrap();
+        assert!(!records.is_newest_here(&record));
+        records.save(&mut record, &Origin::Mint, &patience()).unwrap();
+        let stored = records.load(ID, &patience()).unwrap().unwrap();
+        assert!(records.is_newest_here(&stored));
     }
 
     #[test]
