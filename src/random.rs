@@ -42,7 +42,7 @@ pub fn up_to(most: u64) -> u64 {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(ghl_loom)))]
 pub use seeded::set as seed;
 
 /// Reproducible random numbers for a test, per thread.
@@ -54,6 +54,7 @@ mod seeded {
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
+    #[cfg(not(ghl_loom))]
     pub fn set(seed: Option<u64>) {
         STATE.set(seed);
     }
