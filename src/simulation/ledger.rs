@@ -452,8 +452,8 @@ impl State {
             other.owner == owed.resource_id && other.is_consented && other.created > owed.since
         });
         // A mint for a newer INSTALL, or over an inactive token, replaces the location's own
-        // consent, and ends with the company's grant. An imported grant of a mint is replaced by any
-        // later mint.
+        // consent, and ends with the company's grant. An imported grant of a mint is replaced by
+        // any later mint.
         let is_minted_anew = (self.ledger.was_uninstalled.contains(&owed.resource_id)
             || self.ledger.was_inactive.contains(&owed.resource_id)
             || !chain.is_consented)
