@@ -15,6 +15,7 @@ import unittest
 from pathlib import Path
 
 import ghl_oauth
+from ghl_oauth import _library
 
 from .support import EmulatorTest, environment
 
@@ -57,7 +58,8 @@ class SimulatedWindowsTest(EmulatorTest):
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-W", "error::ResourceWarning", "-c", PRELUDE + code, *arguments],
-            env={**environment(), **variables},
+            # The package looks for a DLL, of which there is none.
+            env={**environment(), "GHL_OAUTH_LIBRARY": _library._path(), **variables},
             input=stdin,
             capture_output=True,
             encoding="cp1252",
