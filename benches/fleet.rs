@@ -107,7 +107,7 @@ fn refreshes(server: &Server, store: &Value) {
     }
 }
 
-/// What workers that refresh at the same time, each its own location, cost the server.
+/// The costs for the server if workers refresh at the same time, each its own location.
 fn workers(server: &Server) {
     const REFRESHES: usize = 20;
     for workers in [1, 10, 100] {

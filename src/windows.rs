@@ -116,8 +116,8 @@ pub fn create_folder(path: &Path, sddl: &str) -> Result<()> {
     succeeded(unsafe { CreateDirectoryW(path.as_ptr(), &descriptor.attributes()) })
 }
 
-/// The user of this thread, as SDDL names it: the user that it impersonates,
-/// otherwise that of the process.
+/// The user of this thread, as SDDL names it: the user that it impersonates, otherwise the user of
+/// the process.
 pub fn user() -> Result<String> {
     let mut token = null_mut();
     // SAFETY: the handles of the thread and of the process need no closing, and `token` is valid

@@ -197,7 +197,7 @@ fn minting_can_be_stopped_and_resumed() {
     emulator.clear_requests();
     let [total, minted, fresh, failed] = counts(&abi.tokens_mint(of_all(&company), |_| true).ok());
     assert_eq!((total, failed, minted + fresh), (60, 0, 60));
-    // Except those whose responses were awaited by the eight workers.
+    // Except for up to eight, for whose responses the workers waited.
     assert!(fresh + 8 >= before as u64, "saved before the stop: {fresh} of {before}");
     assert_eq!(tally(&emulator, MINT) as u64, minted);
 }

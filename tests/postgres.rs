@@ -287,7 +287,7 @@ fn refresh_makes_four_statements_and_one_synced_commit() {
         .filter_map(|line| {
             let (_, statement) =
                 line.split_once("statement: ").or_else(|| line.split_once("<unnamed>: "))?;
-            // The end of the lock's transaction, which nobody waits for.
+            // Ends the lock's transaction; no caller waits for its response.
             statement.split(' ').next().filter(|word| *word != "ROLLBACK")
         })
         .collect();

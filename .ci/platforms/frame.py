@@ -22,7 +22,7 @@ BEGIN, END = "<!-- written by .ci/platforms --update -->", "<!-- end -->"
 # How many test programs run at a time.
 JOBS = int(os.environ.get("GHL_PLATFORM_JOBS", "2"))
 
-# What is type-checked. Benches read clocks of Linux.
+# Targets to type-check. Benches are left out, because they read clocks of Linux.
 CHECKED = ("--lib", "--bins", "--tests", "--examples")
 
 # Seconds for one program, and for one test that is repeated alone.

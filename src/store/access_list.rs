@@ -29,7 +29,7 @@ pub fn for_accounts(user: &str, like: &str, inherit: Inherit) -> String {
         list.push_str(&format!("(A;{flags};FA;;;{account})"));
     }
     for entry in entries(like).filter(|entry| entry.is_allowed() && !entry.is_anyone()) {
-        // The owner and creator of a new file are different accounts from those of `like`.
+        // `like` may have another owner and creator than a new file.
         if ![user, "SY", "BA", "CO", "CG", "OW"].contains(&entry.account) {
             list.push_str(&format!("(A;{flags};{};;;{})", entry.rights, entry.account));
         }

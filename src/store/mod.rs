@@ -71,8 +71,8 @@ pub trait Store: Send + Sync {
     fn save(&self, record: &Record, deadline: &Deadline) -> Result<u64>;
 
     /// Saves the intent of a record whose token is already stored. Like [`Store::save`], but a
-    /// power failure may undo it. If users of the store survive that, as those of a database
-    /// server, the new version must be one that no other save uses.
+    /// power failure may undo it. If users of the store survive that, as the clients of a
+    /// database server do, no other save may use the new version.
     ///
     /// # Errors
     /// As [`Store::save`].

@@ -128,6 +128,7 @@ impl Entry {
             Entry::Own(bytes) => bytes.first_chunk(),
             Entry::Shared(shared) => shared.head.first_chunk(),
         };
+        // `Entry::new` begins every block with a header. Only `drop` takes it away.
         head.unwrap_or_else(|| unreachable!("every entry has a header"))
     }
 

@@ -53,7 +53,7 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>> {
     }
 }
 
-/// Renames a file over another one, which older Windows refuses while the other one is open.
+/// Renames a file and replaces `old`, which older Windows refuses while `old` is open.
 fn replace(new: &Path, old: &Path) {
     loop {
         match fs::rename(new, old) {

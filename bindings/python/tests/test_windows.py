@@ -20,7 +20,7 @@ from ghl_oauth import _library
 from .support import EmulatorTest, environment
 
 # Modules of the standard library that find out the platform when they are imported come first.
-# Functions that they need to start programs on Unix remain, and those for reading /proc.
+# Functions that they need to start programs on Unix, or to read /proc, remain.
 PRELUDE = """
 import argparse, asyncio, concurrent.futures, contextlib, csv, ctypes, ctypes.util, datetime
 import getpass, http.client, http.server, importlib.metadata, inspect, logging, multiprocessing
@@ -60,7 +60,7 @@ class SimulatedWindowsTest(EmulatorTest):
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-W", "error::ResourceWarning", "-c", PRELUDE + code, *arguments],
-            # The package looks for a DLL, of which there is none.
+            # On this system the package finds no DLL.
             env={**environment(), "GHL_OAUTH_LIBRARY": _library._path(), **variables},
             input=stdin,
             capture_output=True,
