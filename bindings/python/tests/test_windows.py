@@ -31,6 +31,9 @@ import threading, urllib.request, uuid, webbrowser
 usage = shutil.disk_usage('/')
 shutil.disk_usage = lambda path: usage
 
+# CPython 3.13 starts programs by `posix_spawn`, which is missing below.
+subprocess._USE_POSIX_SPAWN = False
+
 for name in '''chown chroot confstr fchdir fchmod fchown fork forkpty fpathconf fstatvfs getegid
         geteuid getgid getgroups getloadavg getpgid getpgrp getpriority getresgid getresuid getsid
         getuid initgroups killpg lchown lockf mkfifo mknod nice openpty pathconf pipe2
