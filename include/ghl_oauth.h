@@ -1074,9 +1074,10 @@ int32_t ghl_tokens_maintain(struct ghl_client *client,
  * app installed.
  *
  * Runs as fast as the company's rate limit allows. A location whose token is not due is skipped,
- * so a second run continues where the first one stopped. One failure does not stop the rest. For
- * some seconds after a consent the API may list no installed locations: "total" is 0 then, and a
- * later run finds them.
+ * so a second run continues where the first one stopped. A location with its own consent is
+ * refreshed, not minted, unless "force" is set, and counts as "fresh". One failure does not stop
+ * the rest. For some seconds after a consent the API may list no installed locations: "total" is
+ * 0 then, and a later run finds them.
  *
  * Any thread; waits until all is done, or until "timeoutMs". The call runs worker threads, which
  * end before it returns; progress and event callbacks run on the calling thread.

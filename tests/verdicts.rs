@@ -230,6 +230,29 @@ fn paused_location_is_queried_only_by_an_explicit_refresh() {
     }
 }
 
+#[test]
+fn bulk_mint_refreshes_the_own_consent_of_a_location_that_is_active_again() {
+    let fixture = Fixture::new(Kind::Sqlite);
+    let abi = fixture.open();
+    let company = abi.connect_company(&fixture.emulator);
+    let location = fixture.location(0);
+    abi.connect(&fixture.emulator, Decision::Location(location.clone()));
+    fixture.pass(DAY);
+    fixture.emulator.set_location_active(&location, false);
+    abi.access_token(&location).fails(Status::LocationInactive);
+    fixture.pass(DAY);
+    fixture.emulator.set_location_active(&location, true);
+    let report =
+        abi.tokens_mint(json!({"companyId": company, "locationIds": [location]}), |_| true).ok();
+    assert_eq!(report["fresh"], 1, "{report}");
+    assert_eq!(abi.listed(&location)["state"], "ok");
+    let exported = abi.tokens_export(json!({})).ok();
+    let exported = exported["tokens"].as_array().unwrap();
+    let own: Vec<&Value> = exported.iter().filter(|token| token["ownConsent"] == true).collect();
+    assert_eq!(own.len(), 1, "the location keeps its own consent");
+    abi.live_token(&fixture.emulator, &location);
+}
+
 // ---- Owner of a token ---------------------------------------------------------------------------
 
 /// Replaces the response to the next refresh of a resource after the refresh token was spent.

@@ -10,9 +10,7 @@ use super::world::{State, World};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
-use crate::store::{
-    DuePage, Lock, Note, NotePage, Page, Query, Record, Standing, Store, TOMBSTONE,
-};
+use crate::store::{DuePage, Lock, Note, NotePage, Page, Query, Record, Store, TOMBSTONE};
 use crate::token::Token;
 
 /// The records, notes and locks.
@@ -219,11 +217,6 @@ impl SimulatedStore {
         }
         let has_new_token =
             replaced.as_ref().is_none_or(|replaced| has_new_token(&replaced.token, &record.token));
-        let was_inactive =
-            replaced.is_some_and(|before| matches!(before.standing, Standing::Inactive { .. }));
-        if has_new_token && was_inactive {
-            state.ledger.was_inactive.insert(id.clone());
-        }
         if has_new_token {
             state.ledger.token_changed.insert(id.clone(), state.now);
         }

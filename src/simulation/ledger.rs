@@ -59,8 +59,6 @@ pub struct Ledger {
     pub was_uninstalled: HashSet<String>,
     /// When the stored token of a resource last changed.
     pub token_changed: HashMap<String, Duration>,
-    /// Resources whose token was replaced while it was inactive.
-    pub was_inactive: HashSet<String>,
     /// When an INSTALL was last applied.
     pub was_told_installed: HashMap<String, Duration>,
 }
@@ -451,11 +449,9 @@ impl State {
         let is_replaced = self.server.chains.iter().any(|other| {
             other.owner == owed.resource_id && other.is_consented && other.created > owed.since
         });
-        // A mint for a newer INSTALL, or over an inactive token, replaces the location's own
-        // consent, and ends with the company's grant. An imported grant of a mint is replaced by
-        // any later mint.
+        // A mint for a newer INSTALL replaces the location's own consent, and ends with the
+        // company's grant. An imported grant of a mint is replaced by any later mint.
         let is_minted_anew = (self.ledger.was_uninstalled.contains(&owed.resource_id)
-            || self.ledger.was_inactive.contains(&owed.resource_id)
             || !chain.is_consented)
             && self.server.chains.iter().any(|other| {
                 other.owner == owed.resource_id && !other.is_consented && other.created > owed.since

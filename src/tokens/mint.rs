@@ -188,21 +188,18 @@ impl<'a> BulkMint<'a> {
             {
                 return Ok(MintOutcome::Fresh);
             }
-            // A location with its own consent is refreshed, so that it keeps its installation.
-            if !job.force
-                && held.own_consent
-                && held.standing == Standing::Good
-                && held.is_refreshable()
-            {
-                return self
-                    .tokens
-                    .renewed(location_id, Want::Runway, None, &deadline)
-                    .map(|_| MintOutcome::Fresh);
-            }
             if matches!(held.standing, Standing::Inactive { .. })
                 && let Some(error) = self.tokens.blocked_by_state(held, Want::Fresh, &deadline)
             {
                 return Err(error);
+            }
+            // A location with its own consent is refreshed, so that it keeps its installation.
+            let is_refused = matches!(held.standing, Standing::ReauthorizationRequired { .. });
+            if !job.force && held.own_consent && !is_refused && held.is_refreshable() {
+                return self
+                    .tokens
+                    .renewed(location_id, Want::Runway, None, &deadline)
+                    .map(|_| MintOutcome::Fresh);
             }
         }
         loop {
