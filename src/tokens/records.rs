@@ -23,7 +23,9 @@ use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
-use crate::store::{Lock, Note, Page, Query, Record, SpentDigests, Standing, Store, TOMBSTONE};
+use crate::store::{
+    Lock, Note, Page, Query, Record, SpentDigest, SpentDigests, Standing, Store, TOMBSTONE,
+};
 use crate::token::{LastFailure, Token, UserType};
 
 /// The list that contains all tombstones.
@@ -383,10 +385,15 @@ impl Records {
         if record.version == 0 && last_deleted == record.predecessor {
             return Ok(true);
         }
-        let is_spared = origin.is_consent()
-            && tombstone
-                .as_ref()
-                .is_none_or(|tombstone| DeletionTime::of(tombstone).spares(record));
+        // A consent whose refresh token was used before the deletion is not later, whatever the
+        // clocks say.
+        let is_later = |tombstone: &Note| {
+            let refresh_token = record.token.refresh_token.as_ref();
+            DeletionTime::of(tombstone).spares(record)
+                && !refresh_token
+                    .is_some_and(|token| spent_of(tombstone).contains(&SpentDigest::of(token)))
+        };
+        let is_spared = origin.is_consent() && tombstone.as_ref().is_none_or(is_later);
         if is_spared {
             (record.version, record.predecessor) = (0, last_deleted);
         }
@@ -961,6 +968,8 @@ impl Origin {
                 let is_older_import = is_import && stored.token.expires_at < spent.expires_at;
                 is_lost || outlives_mint || is_older_import || same_token(&stored.token, spent)
             }
+            // A wrong clock or an inactive location ends no consent: it can still be refreshed.
+            Origin::Mint if stored.own_consent && stored.token.refresh_token.is_some() => is_lost,
             Origin::Mint => stored.standing != Standing::Good || !stored.token.is_alive(now_ms),
             Origin::Consent(Some(replaced)) => {
                 // A later consent also inherits the digests, but begins another installation.
@@ -1160,6 +1169,22 @@ mod tests {
     }
 
     #[test]
+    fn mint_does_not_replace_an_expired_own_consent_that_was_saved_meanwhile() {
+        for is_own in [true, false] {
+            let records = records();
+            let mut first = records.new_record(ID.into(), token("first"), &patience()).unwrap();
+            records.save(&mut first, &Origin::Mint, &patience()).unwrap();
+            let mut minted = Record { token: Arc::new(token("minted")), ..first };
+            let (consent, origin) = consent(&records);
+            let expired = Token { expires_at: 0, ..token("consent") };
+            let mut consent = Record { token: Arc::new(expired), own_consent: is_own, ..consent };
+            records.save(&mut consent, &origin, &patience()).unwrap();
+            let saved = records.save(&mut minted, &Origin::Mint, &patience()).unwrap();
+            assert_eq!(saved, if is_own { Saved::Theirs } else { Saved::Ours });
+        }
+    }
+
+    #[test]
     fn refreshed_token_replaces_an_import_that_is_older_than_the_spent_token() {
         for (imported_expires_at, expected) in [(0, Saved::Ours), (2, Saved::Theirs)] {
             let records = records();
@@ -1203,6 +1228,33 @@ mod tests {
             let expected = if survives { Saved::Ours } else { Saved::Deleted };
             assert!(matches!(retry, SaveRetry::Done(_, saved) if saved == expected));
             assert_eq!(records.load(ID, &patience()).unwrap().is_some(), survives);
+        }
+    }
+
+    #[test]
+    fn unsaved_consent_whose_refresh_token_was_used_before_a_deletion_is_dropped() {
+        for is_used in [false, true] {
+            let records = records();
+            let other = Records::new(Arc::clone(&records.store), Arc::clone(&records.clock));
+            let mut first = other.new_record(ID.into(), token("first"), &patience()).unwrap();
+            other.save(&mut first, &Origin::Mint, &patience()).unwrap();
+            let (unsaved, origin) = consent(&records);
+            let mut stored = unsaved.clone();
+            assert_eq!(records.keep_unsaved(unsaved, origin.clone()), Keeping::Kept);
+            // Another process got the same token by an import, and deletes it with a clock that is
+            // a day behind.
+            other.save(&mut stored, &origin, &patience()).unwrap();
+            if is_used {
+                let spent = stored.token.refresh_token.clone().unwrap();
+                stored.spent.add(&SpentDigest::of(&spent));
+                stored.token = Arc::new(token("refreshed"));
+                other.note_standing(&mut stored, &patience()).unwrap();
+            }
+            let earlier = stored.installed_at() - 86_400_000;
+            other.delete(ID, earlier, |_| true, &patience()).unwrap();
+            let retry = records.retry_save(ID, |_, saved| Ok(saved), &patience());
+            let expected = if is_used { Saved::Deleted } else { Saved::Ours };
+            assert!(matches!(retry, SaveRetry::Done(_, saved) if saved == expected));
         }
     }
 
