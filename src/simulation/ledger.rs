@@ -69,6 +69,12 @@ impl Ledger {
     pub fn forget_age(&mut self, access_token: &str) {
         self.known_age.retain(|(_, known), _| known != access_token);
     }
+
+    /// Called when a process completes a consent: its cache forgets the older tokens, and may read
+    /// them again if the consent loses against the stored token.
+    pub fn forget_ages_in(&mut self, process: usize) {
+        self.known_age.retain(|(knows, _), _| *knows != process);
+    }
 }
 
 /// A refresh in progress.
@@ -303,6 +309,20 @@ impl State {
         }
     }
 
+    /// Whether the resource had a later consent when the UNINSTALL arrived: then nothing is
+    /// deleted, and once that token is lost, an unsaved consent of the ended installation may
+    /// replace it.
+    fn is_survived(&self, deletion: &Deletion, chain: usize) -> bool {
+        let ended = &self.server.chains[chain];
+        deletion.by != By::User
+            && self.server.chains.iter().any(|other| {
+                other.owner == deletion.resource_id
+                    && other.is_consented
+                    && other.created > ended.created
+                    && other.created < deletion.end
+            })
+    }
+
     /// Checks the event of a failed renewal: the failure is in the stored record, or the process
     /// knows it; unless the token was replaced or deleted meanwhile.
     pub fn check_event(
@@ -353,6 +373,7 @@ impl State {
             });
             if let Some(deletion) = deletion.max_by_key(|deletion| deletion.begin)
                 && !self.server.chains[access.chain].began_after(deletion.begin)
+                && !self.is_survived(deletion, access.chain)
             {
                 found.push(format!("{id} exists again after {deletion:?}"));
             }

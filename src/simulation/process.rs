@@ -293,6 +293,7 @@ impl Process {
             let now = state.now;
             if let (Some(Ok(_)), Some(chain)) = (outcome, state.server.chain_of_code(code)) {
                 state.server.chains[chain].adopted = now;
+                state.ledger.forget_ages_in(self.index);
                 // A concurrent deletion may take effect after the consent.
                 let since = state.server.chains[chain].created;
                 let has_origin = true;
