@@ -1,8 +1,10 @@
 //! JSON parsing: strict for callers, lenient for the API's responses.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, UnitDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -98,6 +100,31 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
+/// Parses an object, for `#[serde(deserialize_with)]`. Derived structs also accept an array with
+/// the values in order.
+pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(source: D) -> Result<T, D::Error> {
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+
+        /// With the error of the type itself, which may say more.
+        fn visit_unit<E: serde::de::Error>(self) -> Result<T, E> {
+            T::deserialize(UnitDeserializer::new())
+        }
+    }
+
+    source.deserialize_any(Object(PhantomData))
+}
+
 /// The beginning of serde's message for a key that is repeated in an object.
 const DUPLICATE: &str = "duplicate field";
 
@@ -180,6 +207,17 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
         .filter(|_| error.is_data())
         .map_or("a string", |(_, expected)| expected);
     let expected = expected.split(" at line ").next().unwrap_or(expected);
+    // Some names are Rust's.
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        "string" => "a string",
+        expected if expected.starts_with("struct ") => "an object",
+        expected => expected,
+    };
     let key = if path == "." { argument } else { path };
     Error::invalid_argument(
         key,

@@ -646,6 +646,15 @@ fn unusable_configuration_is_refused_by_key() {
         (json!({"store": {"kind": "sqlite"}}), Status::Config, "store.path"),
         (json!({"store": {"kind": "memory", "size": 1}}), Status::InvalidArgument, "store.size"),
         (json!({"store": "memory"}), Status::InvalidArgument, "store"),
+        (json!({"store": ["sqlite", "tokens.db"]}), Status::InvalidArgument, "store"),
+        (json!({"timeouts": [1]}), Status::InvalidArgument, "timeouts"),
+        (json!({"retry": [5]}), Status::InvalidArgument, "retry"),
+        (json!({"rateLimit": []}), Status::InvalidArgument, "rateLimit"),
+        (json!({"refresh": [1]}), Status::InvalidArgument, "refresh"),
+        (json!({"limits": []}), Status::InvalidArgument, "limits"),
+        (json!({"http": [secret]}), Status::InvalidArgument, "http"),
+        (json!({"webhook": []}), Status::InvalidArgument, "webhook"),
+        (json!({"consentPage": ["es"]}), Status::InvalidArgument, "consentPage"),
         (json!({"timeouts": {"totalMs": 0}}), Status::Config, "timeouts.totalMs"),
         (json!({"timeouts": {"totalMs": 600_001}}), Status::Config, "timeouts.totalMs"),
         (json!({"timeouts": {"totalMs": -1}}), Status::InvalidArgument, "timeouts.totalMs"),
@@ -700,6 +709,8 @@ fn unusable_configuration_is_refused_by_key() {
         let Err(outcome) = Abi::open(&config) else { panic!("{changes} was accepted") };
         let error = outcome.fails(status);
         assert_eq!(error["parameter"], key, "{changes}: {error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(!message.contains("struct") && !message.contains("u64"), "{message}");
         assert!(
             error["message"].as_str().unwrap().contains(key.rsplit('.').next().unwrap()),
             "{error}"

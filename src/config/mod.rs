@@ -58,31 +58,31 @@ pub struct Config {
     #[serde(default)]
     pub token_request_encoding: Encoding,
     /// The token store. Default: in memory.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub store: StoreConfig,
     /// Timeouts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub timeouts: Timeouts,
     /// Retries of requests.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub retry: Retry,
     /// The API's rate limit for each company or location.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub rate_limit: RateLimit,
     /// When tokens are refreshed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub refresh: Refresh,
     /// Size limits.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub limits: Limits,
     /// HTTP transport.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub http: HttpConfig,
     /// Webhook verification.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub webhook: Webhook,
     /// The page that the browser shows after a consent on the loopback port.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub consent_page: ConsentPage,
 }
 
