@@ -953,7 +953,8 @@ int32_t ghl_tokens_list(struct ghl_client *client,
  * by the UNINSTALL webhook of its company, unless its record here says that it consented
  * separately.
  *
- * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
+ * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each hundred
+ * tokens, and at most "timeoutMs" in all.
  *
  * @param client       a client
  * @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since

@@ -324,7 +324,7 @@ impl Client {
 
     pub fn tokens_import(&self, params: ImportParams) -> Result<Value> {
         let call = self.call()?;
-        Transfer::of(&call.tokens).import(params, &call.deadline())
+        Transfer::of(&call.tokens).import(params, || call.step())
     }
 
     pub fn tokens_adopt(&self, params: &AdoptParams) -> Result<Value> {

@@ -425,7 +425,8 @@ pub unsafe extern "C" fn ghl_tokens_list(
 /// by the UNINSTALL webhook of its company, unless its record here says that it consented
 /// separately.
 ///
-/// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs.
+/// Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each hundred
+/// tokens, and at most "timeoutMs" in all.
 ///
 /// @param client       a client
 /// @param tokens_json  {"tokens": [{"accessToken", "refreshToken", "expiresAt" (milliseconds since

@@ -355,7 +355,7 @@ impl Process {
         });
         let (chain, has_origin) = chain;
         let params = ImportParams { tokens: vec![token], ..ImportParams::default() };
-        let call = || Transfer::of(&self.tokens).import(params, &self.deadline());
+        let call = || Transfer::of(&self.tokens).import(params, || self.deadline());
         let detail = format!("{form:?} {} as {owner}", saved.access_token);
         let outcome = self.checked("import", &detail, call);
         self.world.with(|state| {
