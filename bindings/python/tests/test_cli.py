@@ -471,6 +471,41 @@ class StatusCommandTest(CliTest):
         subprocess.run(["sh", "-c", line], env=self.variables, timeout=60, check=True)
         self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o644)
 
+    def test_metrics_of_a_store_that_cannot_be_opened_say_so(self) -> None:
+        file = self.folder / "ghl.prom"
+        self.ok("metrics", "--output", str(file))
+        self.assertIn("\nghl_oauth_store_up 1\n", file.read_text())
+        (self.folder / "tokens.db").write_bytes(b"no database " * 1000)
+        for arguments in (("metrics", "--output", str(file)), ("metrics",)):
+            ended = self.run_cli(*arguments)
+            self.assertNotEqual(ended.returncode, 0)
+            self.assertIn("tokens.db", ended.stderr)
+            text = ended.stdout or file.read_text()
+            self.assertRegex(
+                text, r"^# HELP ghl_oauth_store_up .*\n# TYPE .*\nghl_oauth_store_up 0\n$"
+            )
+
+    def test_closed_stdin_is_an_error(self) -> None:
+        for arguments in (("import", "-"), ("login", "--paste"), ("delete", "c1")):
+            line = " ".join([*self.command(*arguments), "<&-"])
+            ended = subprocess.run(
+                ["sh", "-c", line],
+                env=self.variables,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            self.assertEqual(ended.returncode, 2, ended.stderr)
+            self.assertIn("stdin", ended.stderr)
+            self.assertNotIn("Traceback", ended.stderr)
+
+    def test_import_of_no_tokens_is_an_error(self) -> None:
+        for nothing in ("[]", ""):
+            ended = self.run_cli("import", "-", stdin=nothing)
+            self.assertEqual((ended.returncode, ended.stdout), (1, ""))
+            self.assertIn("no tokens", ended.stderr)
+
     def test_absurd_and_endless_lives_are_shown_and_are_not_the_next_expiry(self) -> None:
         tokens = [
             {"accessToken": "a", "companyId": "c1", "expiresAt": 9_223_372_036_854_775_000},
@@ -792,6 +827,11 @@ class ConfigurationTest(CliTest):
         self.assertNotIn("the-secret", self.refused())
         self.config.write_text("[]")
         self.assertIn("not a JSON object", self.refused())
+        self.configure(clientSecretFile="a\0b")
+        self.assertIn("the path is invalid", self.refused())
+        for text in ('{"clientId": NaN}', "[" * 100_000):
+            self.config.write_text(text)
+            self.assertIn("is not JSON", self.refused())
         self.config.unlink()
         self.assertIn("GHL_OAUTH_CONFIG", self.refused())
 

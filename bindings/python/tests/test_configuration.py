@@ -57,6 +57,22 @@ class ConfigurationFileTest(EmulatorTest):
         with mock.patch.dict(os.environ, {"GHL_OAUTH_CLIENT_SECRET": self.emulator.client_secret}):
             self.install(self.open())
 
+    def test_empty_environment_variable_does_not_replace_the_secret(self) -> None:
+        with mock.patch.dict(os.environ, {"GHL_OAUTH_CLIENT_SECRET": ""}):
+            self.install(self.open())
+
+    def test_files_may_begin_with_a_byte_order_mark(self) -> None:
+        for path in (self.path, self.folder / "secret.txt"):
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        self.install(self.open())
+
+    def test_special_names_of_sqlite_are_refused(self) -> None:
+        for name in (":memory:", "file:tokens.db"):
+            self.write(clientSecretFile="secret.txt", store={"kind": "sqlite", "path": name})
+            with self.assertRaises(ghl_oauth.ConfigError) as refused:
+                self.open()
+            self.assertEqual(refused.exception.parameter, "store.path")
+
     def test_unusable_file_is_a_configuration_error(self) -> None:
         with self.assertRaises(ghl_oauth.ConfigError) as raised:
             self.open(self.folder / "none.json")

@@ -114,13 +114,13 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
             f"the configuration {path} does not exist",
             f"create it with `ghl-oauth init`{elsewhere}",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise _unusable(
             f"the configuration {path} cannot be read: {_reason(error)}", None
         ) from None
     try:
-        document = json.loads(without_comments(text))
-    except ValueError as error:
+        document = json.loads(without_comments(text), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         # Only the position: the decoder's message may quote the secret.
         where = (
             f"line {error.lineno}, column {error.colno}"
@@ -161,10 +161,10 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
             )
         secret_path = os.path.join(folder, os.path.expanduser(secret_file))
         secret_from = secret_path
-        if SECRET_VARIABLE not in os.environ:
+        if not os.environ.get(SECRET_VARIABLE):
             try:
                 document["clientSecret"] = _text_of(secret_path).strip()
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError) as error:
                 raise _unusable(
                     f"the client secret cannot be read from {secret_path}: {_reason(error)}",
                     f"check clientSecretFile in {path}; a relative path starts at the "
@@ -178,7 +178,8 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
                     "clientSecretFile",
                 )
             warnings += _open_to_others(secret_path)
-    if SECRET_VARIABLE in os.environ:
+    # Compose files set variables without a value to the empty string.
+    if os.environ.get(SECRET_VARIABLE):
         document["clientSecret"] = os.environ[SECRET_VARIABLE]
         secret_from = f"the environment variable {SECRET_VARIABLE}"
     if document.get("clientSecret") is None:
@@ -195,15 +196,22 @@ def without_comments(text: str) -> str:
     return "\n".join("" if line.lstrip().startswith("//") else line for line in text.split("\n"))
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _text_of(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
+    # Editors on Windows begin a file with a byte order mark.
+    with open(path, encoding="utf-8-sig") as file:
         return file.read()
 
 
 def _complete(part: Any, key: str, folder: str) -> None:
     """Resolves a relative path against the configuration's folder, not the working directory."""
-    if isinstance(part, dict) and isinstance(part.get(key), str) and part[key]:
-        part[key] = os.path.join(folder, os.path.expanduser(part[key]))
+    value = part.get(key) if isinstance(part, dict) else None
+    # The library rejects SQLite's special names, which are no paths.
+    if isinstance(value, str) and value and value != ":memory:" and not value.startswith("file:"):
+        part[key] = os.path.join(folder, os.path.expanduser(value))
 
 
 def _open_to_others(path: str) -> list[str]:
@@ -214,7 +222,9 @@ def _open_to_others(path: str) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    return error.strerror or "?" if isinstance(error, OSError) else "not UTF-8"
+    if isinstance(error, OSError):
+        return error.strerror or "?"
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else "the path is invalid"
 
 
 def _unusable(message: str, help_text: str | None, parameter: str | None = None) -> ConfigError:

@@ -92,6 +92,17 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def stdin() -> TextIO:
+    """The standard input.
+
+    Raises:
+        Refusal: It is closed.
+    """
+    if sys.stdin is None:
+        raise Refusal("stdin is closed", "run the command with an input", status.USAGE)
+    return sys.stdin
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal that can move its cursor."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"

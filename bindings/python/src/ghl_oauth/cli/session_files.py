@@ -133,6 +133,9 @@ def read(name: str, data: bytes, app: str) -> Iterator[Entry]:
         if isinstance(document, _Broken):
             yield Entry(place, None, problem=document.problem)
             continue
+        if document == []:
+            # mongoexport of a collection that does not exist.
+            raise NoTokens("it is an empty list")
         items = document.get("tokens") if isinstance(document, dict) else document
         if isinstance(items, list):
             for index, item in enumerate(items):

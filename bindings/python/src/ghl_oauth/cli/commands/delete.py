@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Deletes a token after confirmation."""
     with Session.begin(options.config) as session:
         if not options.yes:
-            if not sys.stdin.isatty():
+            if sys.stdin is None or not sys.stdin.isatty():
                 raise Refusal(
                     "stdin is not a terminal",
                     "use --yes to delete without confirmation",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +83,8 @@ def _read(file: str, app: str) -> Sequence[Entry]:
     """
     try:
         if file == "-":
-            file, entries = "stdin", list(session_files.read("stdin", sys.stdin.buffer.read(), app))
+            content = output.stdin().buffer.read()
+            file, entries = "stdin", list(session_files.read("stdin", content, app))
         elif os.path.isdir(file):
             entries = list(session_files.read_folder(file, app))
         else:

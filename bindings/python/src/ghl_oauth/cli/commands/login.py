@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from ...errors import InvalidArgument, StateMismatch
@@ -84,7 +83,7 @@ def _consent(session: Session, options: argparse.Namespace) -> None:
     }
     if options.paste:
         say("Then paste the complete address to which the browser was redirected, and press Enter:")
-        redirect_url = sys.stdin.readline().strip()
+        redirect_url = output.stdin().readline().strip()
         if not redirect_url:
             raise Refusal(
                 "no address was pasted",

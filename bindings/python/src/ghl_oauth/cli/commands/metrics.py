@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 
+from ..._configuration import read
+from ...errors import StoreError
 from .. import output, status
 from ..output import Refusal, say
 from ..session import Session
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from ..._configuration import Configuration
 
 DESCRIPTION = (
     "Prints metrics of the stored tokens in Prometheus' text format. The counters of requests, "
@@ -32,16 +38,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints metrics, also if the store cannot be read."""
-    with Session.begin(options.config) as session:
-        text = session.run(lambda client: client.metrics())
-    if options.output is None:
-        output.put(text, end="")
-    else:
-        _replace(options.output, text)
+    configuration = read(options.config)
+    try:
+        with Session.of(configuration) as session:
+            text = _metrics(session)
+    except StoreError:
+        _write(_without_store(configuration), options)
+        raise
+    _write(text, options)
     if "\nghl_oauth_store_up 1\n" in text:
         return status.OK
     say("ghl-oauth: the store cannot be read; -v shows why")
     return status.LATER
+
+
+def _metrics(session: Session) -> str:
+    return session.run(lambda client: client.metrics())
+
+
+def _without_store(configuration: Configuration) -> str:
+    """The metric that says that the store cannot be used."""
+    document = {**configuration.document, "store": {"kind": "memory"}}
+    with Session(configuration.with_document(document)) as session:
+        lines = _metrics(session).splitlines(keepends=True)
+    up = [line for line in lines if "ghl_oauth_store_up" in line]
+    return "".join(up).replace("_up 1\n", "_up 0\n")
+
+
+def _write(text: str, options: argparse.Namespace) -> None:
+    if options.output is None:
+        output.put(text, end="")
+    else:
+        _replace(options.output, text)
 
 
 def _replace(path: str, text: str) -> None:
