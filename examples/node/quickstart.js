@@ -26,6 +26,7 @@ koffi.disposable("text", "char *", library.func("void ghl_string_free(void *stri
 const create = library.func("int ghl_client_new(const char *, _Out_ ghl_client **, _Out_ text *)");
 const listen = library.func("int ghl_client_on_event(ghl_client *, ghl_event_callback *, void *)");
 const cancel = library.func("int ghl_call_cancel(ghl_client *client, const char *call_id)");
+const cancelAll = library.func("void ghl_client_cancel(ghl_client *client)");
 const free = library.func("void ghl_client_free(ghl_client *client)");
 const awaitable = (name, results) =>
   promisify(library.func(`int ${name}(ghl_client *, const char *, ${results})`).async);
@@ -53,7 +54,14 @@ class Client {
     this.#client = client[0];
     this.#listener = koffi.register(onEvent, "ghl_event_callback *");
     listen(this.#client, this.#listener, null);
+    process.on("exit", this.#stop);
   }
+
+  // Node's exit waits for calls on worker threads, and they for their events on the main thread.
+  #stop = () => {
+    listen(this.#client, null, null);
+    cancelAll(this.#client);
+  };
 
   /** Calls a function that takes and returns JSON. An AbortSignal ends the call early. */
   async call(name, params, signal) {
@@ -78,6 +86,7 @@ class Client {
 
   /** Call it after every other call has ended. */
   close() {
+    process.off("exit", this.#stop);
     free(this.#client);
     koffi.unregister(this.#listener);
   }
