@@ -697,6 +697,9 @@ fn unusable_configuration_is_refused_by_key() {
         ),
         (json!({"webhook": {"keys": []}}), Status::InvalidArgument, "webhook.keys"),
         (json!({"http": {"proxy": format!("ftp://{secret}:1")}}), Status::Config, "http.proxy"),
+        (json!({"http": {"proxy": "http://127.0.0.1:+8080"}}), Status::Config, "http.proxy"),
+        (json!({"http": {"proxy": "http://127.0.0.1:80/path"}}), Status::Config, "http.proxy"),
+        (json!({"baseUrl": "http://127.0.0.1:+80"}), Status::Config, "baseUrl"),
         (
             json!({"http": {"noProxy": ["a.example", format!("http://u:{secret}@h")]}}),
             Status::Config,

@@ -7,7 +7,8 @@ mod no_proxy;
 mod urls;
 mod validation;
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -433,9 +434,19 @@ fn refused(key: &str, why: &str) -> Error {
     Error::new(Status::Config, format!("{key} cannot be used: {why}")).with_parameter(key)
 }
 
+/// The maximum size of a file with secrets. A device such as `/dev/zero` has no end.
+const MAX_SECRET_FILE: u64 = 64 * 1024;
+
 /// Reads a file that a key names.
 fn read_file(key: &str, path: &Path) -> Result<Zeroizing<String>> {
-    fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+    let mut text = Zeroizing::new(String::new());
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_SECRET_FILE + 1).read_to_string(&mut text));
+    if text.len() as u64 > MAX_SECRET_FILE {
+        let why = format!("{} is larger than {} KiB", path.display(), MAX_SECRET_FILE / 1024);
+        return Err(refused(key, &why));
+    }
+    read.map(|_| text).map_err(|error| {
         let message = format!("{key} cannot be used: {} cannot be read: {error}", path.display());
         let help = "check the path and the permissions of the file";
         Error::of_file(Status::Config, message, &error, help).with_parameter(key)

@@ -35,8 +35,10 @@ pub(crate) fn absolute_url(url: &str) -> Option<Uri> {
     let uri: Uri = url.parse().ok()?;
     let authority = uri.scheme().and(uri.authority())?;
     let (host, address) = (authority.host(), authority.as_str().rsplit('@').next()?);
-    let has_port = address.len() > host.len();
-    (!host.is_empty() && has_port == authority.port_u16().is_some()).then_some(uri)
+    let port = address.get(host.len()..)?;
+    // Rust's integers may begin with a plus sign.
+    let is_valid = port.is_empty() || authority.port_u16().is_some() && !port.contains('+');
+    (!host.is_empty() && is_valid).then_some(uri)
 }
 
 /// Whether a URL's host is this machine, so that no one else can read unencrypted traffic. Accepts

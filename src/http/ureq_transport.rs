@@ -386,8 +386,9 @@ fn proxy(http: &HttpConfig) -> Result<Option<Proxy>> {
         return Ok(None);
     };
     // ureq would ignore a port that is not a number and use 80.
-    let has_valid_port = absolute_url(url.expose()).is_some_and(|url| url.port_u16() != Some(0));
-    let usable = has_valid_port
+    let is_address = absolute_url(url.expose())
+        .is_some_and(|url| url.port_u16() != Some(0) && matches!(url.path(), "" | "/"));
+    let usable = is_address
         .then(|| Proxy::new(url.expose()).ok())
         .flatten()
         .filter(|proxy| proxy.protocol() == ProxyProtocol::Http);
