@@ -177,6 +177,16 @@ impl Error {
         self
     }
 
+    /// Says whether the server may have acted, and whether the caller may repeat the call. A call
+    /// that may have had its effect is not simply tried again.
+    #[must_use]
+    pub(crate) fn with_outcome(mut self, sent: bool, retryable: bool) -> Error {
+        if sent && !retryable && self.help().is_some_and(|help| help.starts_with("try again")) {
+            self = self.with_help("the server may have acted: look before you send it again");
+        }
+        self.with_sent(sent).with_retryable(retryable)
+    }
+
     /// Says that the request of the call was not sent. An invalid argument is an error without a
     /// request.
     #[must_use]
