@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use super::{Error, Status};
 
 /// The help text for a process or system without free file descriptors.
-const DESCRIPTORS: &str = "close files and sockets, or raise the limit of open files (ulimit -n, \
+pub const DESCRIPTORS: &str = "close files and sockets, or raise the limit of open files (ulimit -n, \
                            or LimitNOFILE of the service), then try again";
 
 /// The help text for a full disk or an exhausted quota.
@@ -34,7 +34,7 @@ pub fn no_descriptor() -> Option<&'static str> {
 }
 
 /// Whether the process or the system has no free file descriptor.
-fn is_no_descriptor(error: &io::Error) -> bool {
+pub fn is_no_descriptor(error: &io::Error) -> bool {
     #[cfg(unix)]
     {
         use rustix::io::Errno;

@@ -95,6 +95,7 @@ enum AttemptError {
     Unlocked,
     /// The disk is full, so the WAL cannot grow.
     Full(Error),
+    NoDescriptor,
     Failed(Error),
 }
 
@@ -288,6 +289,9 @@ impl Database {
                         .sleep(pause(tries))
                         .map_err(|error| self.locked_out(error, deadline))?;
                     tries += 1;
+                }
+                Err(AttemptError::NoDescriptor) => {
+                    return Err(self.no_descriptor(exhaustion::DESCRIPTORS));
                 }
                 Err(AttemptError::Replaced) if replaced < MAX_REPLACEMENTS => {
                     // A file that cannot be opened looks like one that was replaced.
@@ -571,6 +575,7 @@ impl From<Refusal> for AttemptError {
         match refusal {
             Refusal::Busy => AttemptError::Busy,
             Refusal::Replaced => AttemptError::Replaced,
+            Refusal::NoDescriptor => AttemptError::NoDescriptor,
         }
     }
 }

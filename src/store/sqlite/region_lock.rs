@@ -27,6 +27,8 @@ pub enum Refusal {
     Busy,
     /// This process's handles have a different file open than the one at the path.
     Replaced,
+    /// No file descriptor is free.
+    NoDescriptor,
 }
 
 /// The locks of this process on one database, shared by its handles.
@@ -137,6 +139,7 @@ mod platform {
     use nix::libc;
 
     use super::{Paths, Refusal};
+    use crate::error::exhaustion;
     use crate::random;
     use crate::store::sqlite::identity;
 
@@ -217,7 +220,12 @@ mod platform {
             let known = self.shm.take().or_else(|| self.unlocked_shm.take());
             let shm = match known.filter(|shm| identity::is_at(shm, &paths.shm)) {
                 Some(shm) => self.shm.insert(shm),
-                None => self.shm.insert(File::open(&paths.shm).map_err(|_| Refusal::Replaced)?),
+                None => self.shm.insert(File::open(&paths.shm).map_err(|error| {
+                    match exhaustion::is_no_descriptor(&error) {
+                        true => Refusal::NoDescriptor,
+                        false => Refusal::Replaced,
+                    }
+                })?),
             };
             lock(shm, libc::F_RDLCK, SHM_IN_USE)?;
             self.watch();
