@@ -909,6 +909,18 @@ fn silent_server_is_skipped() {
 }
 
 #[test]
+fn wait_for_a_silent_server_at_the_start_ends_by_the_total_time() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = Secret::new(format!("postgres://u:p@{}/app", silent.local_addr().unwrap()));
+    let timeouts = Timeouts { total_ms: 50, ..Timeouts::default() };
+    let begun = Instant::now();
+    let opened = PostgresStore::open(&url, None, &timeouts, Seal::none("app-1"));
+    assert_eq!(opened.err().unwrap().status(), Status::Store);
+    // The limit without it is 5 seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
 fn wait_for_a_silent_server_ends_with_the_call() {
     let Some(server) = shared() else { return };
     let relay = Relay::to(server);

@@ -254,7 +254,8 @@ impl PostgresStore {
         timeouts: &Timeouts,
         seal: Seal,
     ) -> Result<PostgresStore> {
-        let connect_limit = Duration::from_millis(timeouts.connect_ms).min(CONNECT_LIMIT);
+        let connect_ms = timeouts.connect_ms.min(timeouts.total_ms);
+        let connect_limit = Duration::from_millis(connect_ms).min(CONNECT_LIMIT);
         let pool = Pool::new(Address::read(url)?, Trust::new(ca_bundle)?, connect_limit);
         schema::bring_up_to_date(&pool).map_err(|error| match error.parameter() {
             Some(_) => error,
