@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind};
 use super::{Error, Status};
 
 /// The help text for a process or system without free file descriptors.
-pub const DESCRIPTORS: &str = "close files and sockets, or raise the limit of open files (ulimit -n, \
-                           or LimitNOFILE of the service), then try again";
+pub const DESCRIPTORS: &str = "close files and sockets, or raise the limit of open files \
+                               (ulimit -n, or LimitNOFILE of the service), then try again";
 
 /// The help text for a full disk or an exhausted quota.
 pub const DISK: &str = "free disk space; new tokens are kept in memory until then";
