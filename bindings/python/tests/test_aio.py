@@ -539,6 +539,27 @@ class LifeTest(AioTest):
         self.assertEqual((len(tokens), len(set(tokens))), (4, 1))
         self.assertEqual((asyncio.run(ask()), self.emulator.refreshes()), (tokens[0], 1))
 
+    def test_interpreter_exits_without_the_deadline_of_a_call_that_was_abandoned(self) -> None:
+        code = """
+import asyncio, socket, sys
+from ghl_oauth import aio
+silent = socket.create_server(("127.0.0.1", 0))
+url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+client = aio.Client("app-1", "secret", base_url=url, timeouts={"total_seconds": 600})
+loop = asyncio.new_event_loop()
+call = loop.create_task(client.request("GET", "/x"))
+loop.run_until_complete(asyncio.to_thread(silent.accept))
+sys.exit(7)
+"""
+        ended = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.assertEqual(ended.returncode, 7, ended.stderr)
+
     @unittest.skipUnless(hasattr(os, "fork"), "no fork on this system")
     def test_forked_child_uses_the_client_in_a_loop_of_its_own(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

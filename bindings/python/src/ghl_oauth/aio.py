@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import weakref
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -186,6 +188,7 @@ class Client:
         self._renewals: dict[tuple[asyncio.AbstractEventLoop, str], _Renewal] = {}
         # The calls that have not ended, in a dict because each operation on one is atomic.
         self._scopes: dict[_LoopScope, None] = {}
+        _clients.add(self)
 
     def __repr__(self) -> str:
         return repr(self._client).replace("ghl_oauth.", "ghl_oauth.aio.", 1)
@@ -364,6 +367,23 @@ class Client:
             made = ThreadPoolExecutor(self.max_threads, "ghl_oauth")
             pool = self._pools.setdefault(process, made)
         return pool
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _cancel_all() -> None:
+    """Ends the calls of an interpreter that exits without closing its clients."""
+    for client in list(_clients):
+        with suppress(ValueError):  # It is closed.
+            client.cancel()
+
+
+# Before concurrent.futures waits for its threads, which an atexit handler is too late for. Without
+# this private function, the exit waits for the deadlines of the calls.
+_register = getattr(threading, "_register_atexit", None)
+if _register is not None:
+    _register(_cancel_all)
 
 
 class _Renewal:
