@@ -6,7 +6,10 @@ peers. benches/peers/README.md explains the questions and the results.
 """
 
 import argparse
+import atexit
 import contextlib
+import functools
+import itertools
 import json
 import os
 import re
@@ -28,6 +31,7 @@ RELEASE = ROOT / "target" / "release"
 LIBRARY = RELEASE / "libghl_oauth.so"
 BINDING = ROOT / "bindings" / "python" / "src"
 PYTHON = BUILT / "python" / "bin" / "python"
+MONGODB = BUILT / "mongodb" / "bin" / "python"
 RUST = BUILT / "rust" / "release"
 
 ENVIRONMENT = {
@@ -78,6 +82,14 @@ GHL_SDK = Peer("ghl-sdk (Rust)", [RUST / "ghl-sdk-peer"], "file", "older")
 GO = Peer("Go's oauth2", [BUILT / "oauth2"], "file", "older")
 LIBCURL = Peer("by hand on libcurl", [BUILT / "libcurl"], "file")
 PEERS = [OURS_C, OURS_PYTHON, VENDOR_PYTHON, VENDOR_TYPESCRIPT, GHL_SDK, GO, LIBCURL]
+
+# The durable storage that the vendor's SDKs come with. Its time would be the time of the server
+# that stands in for MongoDB, so only its outcomes are compared.
+IN_MONGODB = [
+    Peer("vendor's Python SDK, MongoDB", VENDOR_PYTHON.command, "mongodb"),
+    Peer("vendor's TypeScript SDK, MongoDB", VENDOR_TYPESCRIPT.command, "mongodb", "older"),
+]
+WITH_MONGODB = [*PEERS[:4], *IN_MONGODB, *PEERS[4:]]
 
 
 def next_answer(process):
@@ -179,6 +191,15 @@ class Emulator:
         requests = self.control("GET", "/requests")["requests"]
         return [request["status"] for request in requests if request["path"] == "/oauth/token"]
 
+    def refresh_tokens(self):
+        """Fingerprints of the company's refresh tokens."""
+        installations = self.control("GET", "/installations")["installations"]
+        return next(
+            company["refreshTokens"]
+            for company in installations
+            if company["resourceId"] == self.company_id
+        )
+
     def task(self, peer, store=None, in_memory=False, through_front=False, **more):
         url = self.base_url if peer.speaks_v3 and not through_front else self.older_url
         limit = {"requests": 1_000_000, "perMs": 10_000, "perDay": 1_000_000_000}
@@ -204,46 +225,64 @@ def emulator(*options):
         server.stop()
 
 
+@functools.cache
+def mongodb():
+    """The URL of a server that speaks MongoDB's protocol and runs until this program ends."""
+    folder = tempfile.TemporaryDirectory(dir=BUILT)
+    command = [MONGODB, "-m", "secantus", "--port", "0", "--standalone", "--log-level", "INFO"]
+    log = Path(folder.name, "log")
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [*command, "--storage-path", folder.name], stdout=output, stderr=subprocess.STDOUT
+        )
+
+    def stop():
+        server.terminate()
+        server.wait()
+        folder.cleanup()
+
+    atexit.register(stop)
+    while server.poll() is None:
+        port = re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text())
+        if port:
+            return f"mongodb://127.0.0.1:{port[1]}"
+        time.sleep(0.05)
+    sys.exit(f"MongoDB's stand-in did not start:\n{log.read_text()}")
+
+
 class Store:
     """The token storage of a peer."""
 
+    numbers = itertools.count()
+
     def __init__(self, server, peer, folder):
         self.server = server
+        self.peer = peer
         self.kind = peer.store
-        self.folder = Path(folder)
-        self.path = {
-            "sqlite": self.folder / "tokens.db",
-            "sessions": self.folder,
-            "file": self.folder / "token.json",
-        }[self.kind]
+        if self.kind == "mongodb":
+            self.path = f"{mongodb()}/store{next(self.numbers)}"
+        else:
+            name = {"sqlite": "tokens.db", "sessions": "sessions", "file": "token.json"}[self.kind]
+            self.path = Path(folder, name)
 
     def write(self, token, expires_at):
         if self.kind == "sqlite":
             with self.client() as client:
                 kept = {name: value for name, value in token.items() if name != "expiresIn"}
                 client.tokens_import([{**kept, "expiresAt": expires_at}])
-        elif self.kind == "sessions":
-            session = {
-                "access_token": token["accessToken"],
-                "refresh_token": token["refreshToken"],
-                "expires_in": token["expiresIn"],
-                "expire_at": expires_at,
-                "userType": token["userType"],
-                "companyId": token["companyId"],
-            }
-            (self.folder / f"{token['companyId']}.json").write_text(json.dumps(session))
-        else:
+        elif self.kind == "file":
             self.path.write_text(json.dumps({**token, "expiresAt": expires_at}))
+        else:
+            token = {**token, "expiresIn": (expires_at - now_ms()) // 1000}
+            self.peer.answer("write", self.server.task(self.peer, self.path, token=token))
 
     def refresh_token(self):
         if self.kind == "sqlite":
             with self.client() as client:
                 return next(iter(client.tokens_export())).refresh_token
-        if self.kind == "sessions":
-            return json.loads((self.folder / f"{self.server.company_id}.json").read_text())[
-                "refresh_token"
-            ]
-        return json.loads(self.path.read_text())["refreshToken"]
+        if self.kind == "file":
+            return json.loads(self.path.read_text())["refreshToken"]
+        return self.peer.answer("stored", self.server.task(self.peer, self.path))["refreshToken"]
 
     def client(self):
         os.environ["GHL_OAUTH_LIBRARY"] = str(LIBRARY)
@@ -368,16 +407,16 @@ def refresh(_):
 
 
 def stampede(_):
-    """Many callers on one expired token: processes that share a store, and one process."""
-    for processes in (8, 1):
+    """Concurrent callers on one expired token: processes that share a store, and one process."""
+    for processes, callers in ((2, 1), (8, 8), (1, 64)):
         rows = []
         for window in (REUSE_WINDOW, 0):
             with emulator("--rate-limit", "off") as server:
                 server.settings(reuseWindowSeconds=window)
-                outcomes = {peer: [] for peer in PEERS}
+                outcomes = {peer: [] for peer in WITH_MONGODB}
                 for _ in range(3):
-                    for peer in PEERS:
-                        outcomes[peer].append(stampede_of(server, peer, processes, 64 // processes))
+                    for peer in WITH_MONGODB:
+                        outcomes[peer].append(stampede_of(server, peer, processes, callers))
             for peer, runs in outcomes.items():
                 sent, granted, served, connected, took = zip(*runs)
                 kept = {3: "yes", 0: "no"}.get(sum(connected), f"{sum(connected)} of 3 times")
@@ -392,22 +431,24 @@ def stampede(_):
                         took,
                     ]
                 )
-        where = f"{processes} processes" if processes > 1 else "one process"
         head = [
             "",
             "requests",
             "granted",
-            "served of 64",
+            "served",
             "connected after",
             "until all are answered",
         ]
-        table(f"64 callers in {where} on one expired token, a server that takes 50 ms", head, rows)
+        table(
+            f"Processes: {processes}, callers in each: {callers}, one expired token, a server that "
+            "takes 50 ms",
+            head,
+            rows,
+        )
 
 
 def stampede_of(server, peer, processes, callers):
-    with store_of(server, peer) as store:
-        store.write(server.token(), now_ms() - HOUR_MS)
-        server.control("POST", "/tokens/expire", {})
+    with expired_store(server, peer) as store:
         server.settings(latencyMs=50)
         task = server.task(peer, store.path, callers=callers)
         running = [peer.start("ask", task) for _ in range(processes)]
@@ -463,33 +504,74 @@ def lost(_):
     """The server grants a refresh, and its response is lost."""
     rows = []
     with emulator("--rate-limit", "off") as server:
-        for peer in PEERS:
+        for peer in WITH_MONGODB:
             row = [peer.name]
             for seconds in (0, 2 * REUSE_WINDOW):
-                with store_of(server, peer) as store:
-                    store.write(server.token(), now_ms() - HOUR_MS)
-                    server.control("POST", "/tokens/expire", {})
-                    rule = {
-                        "kind": "replyLost",
-                        "endpoint": "token",
-                        "grantType": "refresh_token",
-                        "count": 1,
-                    }
-                    server.control("POST", "/faults", rule)
+                with expired_store(server, peer) as store, fault(server, "replyLost"):
                     process = peer.start("ask", server.task(peer, store.path, callers=1))
                     ready(process)
-                    served = []
-                    for pause in (0, seconds):
-                        server.control("POST", "/clock", {"advanceSeconds": pause})
-                        go(process)
-                        served.append(served_by(server, next_answer(process)) == 1)
+                    words = [token_or_none(server, process)]
+                    server.control("POST", "/clock", {"advanceSeconds": seconds})
+                    words.append(token_or_none(server, process))
                     finish(process)
-                    server.control("DELETE", "/faults")
-                    words = ["token" if got else "none" for got in served]
                     row += [*words[len(row) > 1 :], "yes" if connected(server, store) else "no"]
             rows.append(row)
     head = ["", "first call", "again at once", "connected", "again after a minute", "connected"]
     table("The reply to a refresh is lost", head, rows)
+
+
+def crash(_):
+    """The server grants a refresh, and the process is killed before it can save the new token."""
+    rows = []
+    with emulator("--rate-limit", "off") as server:
+        for peer in WITH_MONGODB:
+            row = [peer.name]
+            for seconds in (0, 2 * REUSE_WINDOW):
+                with expired_store(server, peer) as store:
+                    task = server.task(peer, store.path, callers=1)
+                    before = server.refresh_tokens()
+                    with fault(server, "stall", stage="afterProcessing"):
+                        process = peer.start("ask", task)
+                        ready(process)
+                        go(process)
+                        while server.refresh_tokens() == before:
+                            time.sleep(0.01)
+                        process.kill()
+                        process.communicate()
+                    server.control("POST", "/clock", {"advanceSeconds": seconds})
+                    process = peer.start("ask", task)
+                    ready(process)
+                    row.append(token_or_none(server, process))
+                    finish(process)
+                    row.append("yes" if connected(server, store) else "no")
+            rows.append(row)
+    head = ["", "restarted at once", "connected", "restarted after a minute", "connected"]
+    table("A process is killed between the grant and the save", head, rows)
+
+
+@contextlib.contextmanager
+def expired_store(server, peer):
+    with store_of(server, peer) as store:
+        store.write(server.token(), now_ms() - HOUR_MS)
+        server.control("POST", "/tokens/expire", {})
+        yield store
+
+
+@contextlib.contextmanager
+def fault(server, kind, **parameters):
+    """A fault of the next refresh."""
+    rule = {"endpoint": "token", "grantType": "refresh_token", "count": 1}
+    server.control("POST", "/faults", {"kind": kind, **rule, **parameters})
+    try:
+        yield
+    finally:
+        server.control("DELETE", "/faults")
+
+
+def token_or_none(server, process):
+    """The outcome of one caller's next call."""
+    go(process)
+    return "token" if served_by(server, next_answer(process)) == 1 else "none"
 
 
 def mint(arguments):
@@ -537,7 +619,7 @@ def mint(arguments):
 
 
 def store(_):
-    """A durable save, and a page of many records. No peer has a durable store that runs here."""
+    """A durable save, and a page of many records."""
     count = 10_000
     with emulator("--rate-limit", "off") as server, store_of(server, OURS_C) as store:
         token = {**server.token(), "expiresAt": now_ms() + 24 * HOUR_MS}
@@ -559,7 +641,7 @@ def store(_):
         [f"a page of 100 of {count:,}", f"{medians['list']:,.0f} µs"],
     ]
     table(
-        "The store of ghl-oauth, SQLite; the vendor's SDKs have MongoDB's, not measured",
+        "The store of ghl-oauth, SQLite",
         ["", ""],
         rows,
     )
@@ -656,7 +738,7 @@ def installed():
     return sizes
 
 
-QUESTIONS = [live, refresh, stampede, lost, mint, store, start]
+QUESTIONS = [live, refresh, stampede, lost, crash, mint, store, start]
 
 
 def main():

@@ -4,7 +4,9 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const readline = require("node:readline");
-const { HighLevel, MemorySessionStorage, SessionStorage } = require("@gohighlevel/api-client");
+const {
+  HighLevel, MemorySessionStorage, MongoDBSessionStorage, SessionStorage,
+} = require("@gohighlevel/api-client");
 
 /** A custom session storage as the documentation suggests: one file per session. */
 class Folder extends SessionStorage {
@@ -52,10 +54,23 @@ class Folder extends SessionStorage {
   }
 }
 
+/** The session storage in a folder, in a database of a MongoDB server, or in memory. */
+function storageAt(place) {
+  if (!place) return new MemorySessionStorage();
+  const end = place.lastIndexOf("/");
+  return place.startsWith("mongodb:")
+    ? new MongoDBSessionStorage(place.slice(0, end), place.slice(end + 1))
+    : new Folder(place);
+}
+
 const [question, task] = [process.argv[2], JSON.parse(process.argv[3])];
 const { companyId, clientId, clientSecret } = task;
 HighLevel.BASE_URL = task.baseUrl; // The constructor has no option for it.
-const storage = task.store ? new Folder(task.store) : new MemorySessionStorage();
+const storage = storageAt(task.store);
+// The constructor starts this without waiting for it.
+const init = storage.init.bind(storage);
+let initialized;
+storage.init = () => (initialized = init());
 const sdk = new HighLevel({ clientId, clientSecret, sessionStorage: storage });
 
 /** The token lookup that each call of the SDK does before its request. */
@@ -74,6 +89,13 @@ const median = (numbers) => numbers.sort((a, b) => a - b)[numbers.length >> 1];
 const tell = (answer) => console.log(JSON.stringify(answer));
 
 const questions = {
+  async write() {
+    await storage.setSession(companyId, session(task.token));
+    tell({});
+  },
+  async stored() {
+    tell({ refreshToken: await storage.getRefreshToken(companyId) });
+  },
   /** Starts concurrent callers for each line of the input. */
   async ask() {
     console.log("ready");
@@ -132,7 +154,7 @@ const questions = {
   },
 };
 
-questions[question]().then(() => process.exit(0), (error) => {
+initialized.then(questions[question]).then(() => process.exit(0), (error) => {
   console.error(error);
   process.exit(1);
 });

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from highlevel import HighLevel
 from highlevel.error import GHLError
-from highlevel.storage import MemorySessionStorage, SessionStorage
+from highlevel.storage import MemorySessionStorage, MongoDBSessionStorage, SessionStorage
 
 
 class Folder(SessionStorage):
@@ -88,6 +88,13 @@ class Peer:
         )
         return header.removeprefix("Bearer ")
 
+    async def write(self):
+        await self.storage.set_session(self.company_id, self.task["token"])
+        print("{}")
+
+    async def stored(self):
+        print(json.dumps({"refreshToken": await self.storage.get_refresh_token(self.company_id)}))
+
     async def ask(self):
         """Starts concurrent callers for each line of the input."""
         print("ready", flush=True)
@@ -157,10 +164,18 @@ class Peer:
         print(await self.token())
 
 
+def storage_at(place):
+    """The session storage in a folder, in a database of a MongoDB server, or in memory."""
+    if not place:
+        return MemorySessionStorage()
+    if place.startswith("mongodb:"):
+        return MongoDBSessionStorage(*place.rsplit("/", 1))
+    return Folder(place)
+
+
 def main():
     question, task = sys.argv[1], json.loads(sys.argv[2])
-    storage = Folder(task["store"]) if task.get("store") else MemorySessionStorage()
-    peer = Peer(task, storage)
+    peer = Peer(task, storage_at(task.get("store")))
     asyncio.run(getattr(peer, question)())
 
 
