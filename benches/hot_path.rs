@@ -5,22 +5,24 @@
 //! Two threads are also measured by wall time, because blocking uses no CPU time. On a machine with
 //! fewer cores than threads (callers, refresher, emulator) only the CPU time is meaningful.
 
-mod handle;
 mod stage;
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char};
 use std::hint::black_box;
 use std::path::Path;
+use std::ptr::null_mut;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ghl_oauth::config::StoreKind;
-use ghl_oauth::internals::ffi::client_from;
+use ghl_oauth::internals::ffi::{
+    client_from, ghl_access_token, ghl_access_token_into, ghl_client, ghl_client_free,
+    ghl_string_free, ghl_token_refresh,
+};
 use ghl_oauth::internals::tokens::ImportParams;
 use ghl_oauth::internals::{Client, Config};
 use ghl_oauth_emulator::{Decision, Emulator, Options};
-use handle::{Handle, free, into, owned, refresh};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
@@ -29,6 +31,14 @@ const RUNS: usize = 11;
 const TOKEN: [u8; 900] = [b't'; 900];
 /// The number of locations that are refreshed concurrently.
 const REFRESHED: usize = 8;
+
+#[derive(Clone, Copy)]
+struct Handle(*mut ghl_client);
+
+// SAFETY: a client may be used from any thread.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
 
 type Ask = fn(Handle, &CStr);
 
@@ -207,6 +217,46 @@ fn copy(token: &[u8]) {
     let mut buffer = [0_u8; 1024];
     buffer[..token.len()].copy_from_slice(black_box(token));
     black_box(&mut buffer);
+}
+
+fn into(client: Handle, id: &CStr) {
+    let mut buffer = std::mem::MaybeUninit::<[c_char; 1024]>::uninit();
+    let mut length = 1024;
+    // SAFETY: a valid client, a NUL-terminated ID, and a buffer of the given length.
+    let status = unsafe {
+        ghl_access_token_into(
+            client.0,
+            id.as_ptr(),
+            buffer.as_mut_ptr().cast(),
+            &mut length,
+            null_mut(),
+        )
+    };
+    black_box(&mut buffer);
+    assert_eq!((status, length), (0, TOKEN.len() + 1));
+}
+
+fn owned(client: Handle, id: &CStr) {
+    let mut token: *mut c_char = null_mut();
+    // SAFETY: a valid client and a NUL-terminated ID; the token is freed once.
+    unsafe {
+        assert_eq!(ghl_access_token(client.0, id.as_ptr(), &mut token, null_mut()), 0);
+        ghl_string_free(black_box(token));
+    }
+}
+
+fn refresh(client: Handle, id: &CStr) {
+    let mut metadata: *mut c_char = null_mut();
+    // SAFETY: a valid client and a NUL-terminated ID; the metadata is freed once.
+    unsafe {
+        assert_eq!(ghl_token_refresh(client.0, id.as_ptr(), &mut metadata), 0);
+        ghl_string_free(metadata);
+    }
+}
+
+fn free(client: Handle) {
+    // SAFETY: created by `client_from`, freed once.
+    unsafe { ghl_client_free(client.0) };
 }
 
 fn client_with(held: usize) -> Handle {
