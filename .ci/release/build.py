@@ -60,7 +60,7 @@ def environment(target):
     c_flags = [f"-ffile-prefix-map={pair}" for pair in renamed]
     rust_flags = [f"--remap-path-prefix={pair}" for pair in renamed]
     if target.is_windows and not target.is_msvc:
-        rust_flags += ["-Clink-arg=-Wl,--no-insert-timestamp"]
+        rust_flags += ["-Clink-arg=-Wl,--no-insert-timestamp", f"-Cdlltool={ROOT}/.ci/dlltool"]
     triple = target.triple.replace("-", "_")
     # Cargo prefers this variable to that of .cargo/config.toml, which therefore is repeated.
     config = (ROOT / ".cargo/config.toml").read_text()
