@@ -75,18 +75,24 @@ with zipfile.ZipFile(output / "name.zip") as packed:
         print(entry.filename, f"{entry.external_attr >> 16:o}")
 "#;
 
-#[test]
-#[cfg(unix)] // The archives have permissions and links.
-fn archives_depend_on_the_content_alone() {
+/// What a program in Python says; nothing if Python is not installed.
+fn python(code: &str) -> Option<String> {
     let python = std::env::var_os("GHL_PYTHON").unwrap_or_else(|| "python3".into());
-    let mut pack = Command::new(&python);
-    pack.args(["-c", PACK_TWICE]).current_dir(ROOT).env("SOURCE_DATE_EPOCH", "1700000000");
-    let Ok(done) = pack.output() else {
+    let mut command = Command::new(&python);
+    command.args(["-c", code]).current_dir(ROOT).env("SOURCE_DATE_EPOCH", "1700000000");
+    let Ok(done) = command.output() else {
         println!("skipped: Python is not installed (apt-get install python3)");
-        return;
+        return None;
     };
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    Some(said.into_owned())
+}
+
+#[test]
+#[cfg(unix)] // The archives have permissions and links.
+fn archives_depend_on_the_content_alone() {
+    let Some(said) = python(PACK_TWICE) else { return };
     let lines: Vec<_> = said.lines().filter(|line| !line.ends_with("bytes")).collect();
     let expected = [
         "True",
@@ -97,4 +103,79 @@ fn archives_depend_on_the_content_alone() {
         "name/b 100755",
     ];
     assert_eq!(lines, expected);
+}
+
+/// Prints the third parties in each wheel, and whether the text of the licences names all of them.
+const SHIPPED: &str = r#"
+import sys
+sys.path[:0] = [".ci/release", ".ci/platforms"]
+import notices
+from targets import Target
+for features in ("", "postgres"):
+    target = Target("x86_64-unknown-linux-gnu")
+    shipped = notices.shipped(target, ["ghl-oauth"], features)
+    text = notices.licence_texts(target, shipped)
+    names = [package["name"] for package in notices.third_parties(shipped)]
+    print(all(f"{name} " in text for name in names), *names)
+"#;
+
+#[test]
+#[cfg(unix)]
+fn licences_of_a_wheel_are_those_of_the_crates_in_its_library() {
+    let Some(said) = python(SHIPPED) else { return };
+    let mut lines = said.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let (base, postgres) = (lines.next().unwrap(), lines.next().unwrap());
+    for (names, has_postgres) in [(&base, false), (&postgres, true)] {
+        assert_eq!(names[0], "True");
+        assert!(names.contains(&"rustls") && names.contains(&"libsqlite3-sys"), "{names:?}");
+        assert_eq!(names.contains(&"tokio-postgres"), has_postgres, "{names:?}");
+        // A macro, a build dependency, and dependencies of the emulator and of the tests.
+        for absent in ["serde_derive", "cbindgen", "rcgen", "proptest"] {
+            assert!(!names.contains(&absent), "{absent}");
+        }
+    }
+}
+
+/// The build backend takes no licences from outside the folder of a package.
+#[test]
+fn python_packages_have_the_licences_of_the_repository() {
+    for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        let text = fs::read_to_string(Path::new(ROOT).join(name)).unwrap();
+        for folder in ["bindings/python", "bindings/python/postgres"] {
+            let copy = Path::new(ROOT).join(folder).join(name);
+            assert!(fs::read_to_string(&copy).unwrap() == text, "{}", copy.display());
+        }
+    }
+}
+
+/// An import library as rustc has it made for a crate: the content, and the symbol of its table.
+#[cfg(unix)]
+fn import_library(folder: &Path, package: &str) -> Option<(Vec<u8>, String)> {
+    let path = |name: &str| folder.join(name).into_os_string();
+    fs::write(path("a.def"), "LIBRARY a.dll\nEXPORTS\n  f\n").unwrap();
+    let library = path("a.dll_imports.lib");
+    let mut dlltool = Command::new(Path::new(ROOT).join(".ci/dlltool"));
+    dlltool.env("CARGO_PKG_NAME", package).env("CARGO_PKG_VERSION", "1.0.0");
+    dlltool.arg("-d").arg(path("a.def")).args(["-D", "a.dll", "-l"]).arg(&library);
+    dlltool.args(["-m", "i386:x86-64", "-f", "--64", "--no-leading-underscore"]);
+    let status = dlltool.arg("--temp-prefix").arg(path("a.dll")).status().unwrap();
+    if status.code() == Some(127) {
+        println!("skipped: dlltool is not installed (apt-get install binutils-mingw-w64-x86-64)");
+        return None;
+    }
+    assert!(status.success());
+    let content = fs::read(&library).unwrap();
+    let text = String::from_utf8_lossy(&content);
+    let from = text.find("_head_").unwrap();
+    let symbol = text[from..].split('\0').next().unwrap().to_owned();
+    Some((content, symbol))
+}
+
+#[test]
+#[cfg(unix)] // Cross-compilation for Windows.
+fn import_library_depends_on_the_crate_and_not_on_its_folder() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(first) = import_library(one.path(), "first") else { return };
+    assert_eq!(import_library(other.path(), "first").unwrap(), first);
+    assert_ne!(import_library(other.path(), "second").unwrap().1, first.1);
 }

@@ -30,23 +30,28 @@ from targets import SOURCE, TARGETS, Target
 
 
 def make(target, output, is_quick):
-    """The archives and the wheel of one target."""
+    """The archives and the wheels of one target."""
     name = f"ghl-oauth-{build.version()}-{target.triple}"
-    tree = build.build(target, is_quick)
-    root = tree / "tree"
+    built = build.build(target, is_quick)
+    root = built / "tree"
     pack.copy_texts(root)
-    shipped = notices.shipped(target)
-    licences = root / notices.LICENCES
-    licences.write_text(notices.licence_texts(target, shipped))
-    sbom = output / f"{name}.cdx.json"
-    sbom.write_text(notices.bill_of_materials(target, shipped))
+    shipped = notices.shipped(target, notices.OWN)
+    licences = notices.licence_texts(target, shipped)
+    (root / notices.LICENCES).write_text(licences)
+    (output / f"{name}.cdx.json").write_text(notices.bill_of_materials(target, shipped))
     pack.archive(root, output, name, target.is_windows)
     if target.has_debug_archive:
-        pack.archive(tree / "debug", output, f"{name}-debug", target.is_windows)
-    frame.step(f"{target.triple}: wheel")
+        pack.archive(built / "debug", output, f"{name}-debug", target.is_windows)
+    frame.step(f"{target.triple}: wheels")
     library = build.shared_library(target, root)
-    wheel = python_packages.wheel(library, licences, output)
-    return [output / pack.file_name(name, target.is_windows), wheel]
+    wheel = python_packages.wheel(python_packages.PACKAGE, library, licences, output)
+    shipped = notices.shipped(target, ["ghl-oauth"], "postgres")
+    licences = notices.licence_texts(target, shipped)
+    sbom = output / f"{name}-postgres.cdx.json"
+    sbom.write_text(notices.bill_of_materials(target, shipped))
+    library = built / "postgres" / target.library
+    postgres = python_packages.wheel(python_packages.POSTGRES, library, licences, output)
+    return output / pack.file_name(name, target.is_windows), wheel, postgres
 
 
 def make_sources(output):
@@ -100,10 +105,10 @@ def main():
             make_sources(output)
             continue
         target = Target(name)
-        archive, wheel = make(target, output, given.quick)
+        archive, *wheels = make(target, output, given.quick)
         if not given.no_check:
-            frame.step(f"{name}: use the archive and the wheel")
-            consume.check(target, archive, wheel)
+            frame.step(f"{name}: use the archive and the wheels")
+            consume.check(target, archive, wheels)
     finish(output)
     if given.reproducible:
         frame.step("build again in another folder")

@@ -99,7 +99,10 @@ def musl_environments(target, variables):
 
 
 def build(target, is_quick):
-    """Builds a target. Returns a folder with the `tree` of the archive and with `debug` files."""
+    """Builds a target. Returns a folder with the `tree` of the archive and with `debug` files.
+
+    Its folder `postgres` contains the shared library of the extra wheel.
+    """
     frame.step(f"{target.triple}: build")
     program = cargo(target)
     frame.run([program, "fetch", "--quiet", "--locked", "--target", target.triple])
@@ -118,28 +121,35 @@ def build(target, is_quick):
     if target.is_musl:
         # Replaces the static library and its description; the shared library stays.
         frame.run(install, env=static, stdout=subprocess.DEVNULL)
+    options = ["--quiet", "--locked", "--target", target.triple]
+    options += [] if is_quick else ["--release"]
     # The emulator is a program for tests: link-time optimisation would only cost time.
-    command = [program, "build", "--quiet", "--locked", "--target", target.triple]
-    command += [] if is_quick else ["--release"]
     emulator = static | {"CARGO_PROFILE_RELEASE_LTO": "off"}
-    frame.run([*command, "--package", "ghl-oauth-emulator"], env=emulator)
+    frame.run([program, "build", *options, "--package", "ghl-oauth-emulator"], env=emulator)
     (tree / "bin").mkdir(exist_ok=True)
     built = WORK / "cargo" / target.triple / ("debug" if is_quick else "release")
     shutil.copy(built / target.emulator, tree / "bin")
     if target.is_windows and not target.is_msvc:
         import_library_for_msvc(tree)
+    # Last, because it replaces the library of the same name in Cargo's folder.
+    postgres = folder / "postgres" / target.library
+    postgres.parent.mkdir()
+    options += ["--package", "ghl-oauth", "--features", "postgres", "--lib"]
+    frame.run([program, "rustc", *options, "--crate-type=cdylib"], env=shared)
+    shutil.copy(built / target.library, postgres)
     if target.has_debug_archive:
-        separate_symbols(target, tree, folder / "debug")
+        for file in (shared_library(target, tree), tree / "bin" / target.emulator):
+            separate_symbols(target, file, folder / "debug")
+        separate_symbols(target, postgres, folder / "debug/postgres")
+        objcopy = target.tool("objcopy")
+        archive = tree / "lib/libghl_oauth.a"
+        frame.run([objcopy, "--strip-debug", "--enable-deterministic-archives", archive])
     return folder
 
 
 def shared_library(target, tree):
     """The file that programs load."""
-    if target.is_windows:
-        return tree / "bin/ghl_oauth.dll"
-    return (
-        tree / ("lib/libghl_oauth.dylib" if target.is_apple else "lib/libghl_oauth.so")
-    ).resolve()
+    return (tree / ("bin" if target.is_windows else "lib") / target.library).resolve()
 
 
 def import_library_for_msvc(tree):
@@ -149,15 +159,13 @@ def import_library_for_msvc(tree):
     frame.run(["llvm-dlltool", "-m", "i386:x86-64", "-d", definition, "-l", library])
 
 
-def separate_symbols(target, tree, debug):
-    """Moves the debug symbols of the library and of the emulator to files of their own."""
+def separate_symbols(target, file, debug):
+    """Moves the debug symbols of a library or program to a file of their own."""
     objcopy = target.tool("objcopy")
-    for file in (shared_library(target, tree), tree / "bin" / target.emulator):
-        symbols = debug / f"{file.name}.debug"
-        frame.run([objcopy, "--only-keep-debug", file, symbols])
-        symbols.chmod(0o644)
-        # Both steps at once would compute the checksum of the file before it is stripped.
-        frame.run([target.tool("strip"), "--strip-all", file])
-        frame.run([objcopy, f"--add-gnu-debuglink={symbols}", file])
-    archive = tree / "lib/libghl_oauth.a"
-    frame.run([objcopy, "--strip-debug", "--enable-deterministic-archives", archive])
+    debug.mkdir(exist_ok=True)
+    symbols = debug / f"{file.name}.debug"
+    frame.run([objcopy, "--only-keep-debug", file, symbols])
+    symbols.chmod(0o644)
+    # Both steps at once would compute the checksum of the file before it is stripped.
+    frame.run([target.tool("strip"), "--strip-all", file])
+    frame.run([objcopy, f"--add-gnu-debuglink={symbols}", file])

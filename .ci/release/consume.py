@@ -62,9 +62,9 @@ def unpack(archive, folder):
     return tree
 
 
-def check(target, archive, wheel):
-    """Checks the archive and the wheel of a target."""
-    check_wheel(target, wheel)
+def check(target, archive, wheels):
+    """Checks the archive and the wheels of a target."""
+    check_wheels(target, *wheels)
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch).resolve()
         tree = unpack(archive, scratch / "unpacked")
@@ -243,25 +243,31 @@ def by_lld(tree, work, app):
     return "msvc.exe"
 
 
-def check_wheel(target, wheel):
-    """The wheel contains the licences, and can be imported where this machine can run it."""
-    with zipfile.ZipFile(wheel) as packed:
-        names = packed.namelist()
-    for wanted in (f"licenses/{notices.LICENCES}", "licenses/LICENSE-MIT"):
-        if not any(name.endswith(wanted) for name in names):
-            raise Failed(f"{wheel.name} has no {wanted}")
+IMPORT = """
+import ghl_oauth
+print(ghl_oauth.library_version(), "postgres" in ghl_oauth.library_info()["stores"])
+"""
+
+
+def check_wheels(target, wheel, postgres):
+    """The wheels contain the licences, and can be imported where this machine can run them."""
+    for file in (wheel, postgres):
+        with zipfile.ZipFile(file) as packed:
+            names = packed.namelist()
+        for wanted in (notices.LICENCES, "LICENSE-MIT", "LICENSE-APACHE"):
+            if not any(name.endswith(f"licenses/{wanted}") for name in names):
+                raise Failed(f"{file.name} has no {wanted}")
     if not target.is_native:
         return
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = Path(folder, "Scripts/python.exe" if os.name == "nt" else "bin/python")
-        frame.run([python, "-m", "pip", "install", "--quiet", "--no-index", wheel])
-        code = "import ghl_oauth; print(ghl_oauth.library_version())"
         environment = {name: value for name, value in os.environ.items() if "PYTHON" not in name}
         environment.pop("GHL_OAUTH_LIBRARY", None)
-        said = frame.run(
-            [python, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
-        ).stdout
-        if said.strip() != build.version():
-            raise Failed(f"the wheel's library has the version {said}")
-    print(f"{wheel.name}: installed and imported by Python {sys.version.split()[0]}")
+        for file in (wheel, postgres):
+            frame.run([python, "-m", "pip", "install", "--quiet", "--no-index", file])
+            command = [python, "-c", IMPORT]
+            done = frame.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            if done.stdout.split() != [build.version(), str(file == postgres)]:
+                raise Failed(f"{file.name}: version and PostgreSQL store are {done.stdout}")
+            print(f"{file.name}: installed and imported by Python {sys.version.split()[0]}")

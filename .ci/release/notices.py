@@ -14,7 +14,7 @@ import frame
 from frame import ROOT
 
 LICENCES = "THIRD-PARTY-LICENSES.txt"
-OWN = {"ghl-oauth", "ghl-oauth-emulator"}
+OWN = ["ghl-oauth", "ghl-oauth-emulator"]
 TEXTS = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|UNLICENSE)", re.IGNORECASE)
 
 SQLITE = """SQLite is in the public domain. Its authors disclaim copyright and give this blessing:
@@ -33,20 +33,20 @@ MINGW = """The startup code of mingw-w64, https://www.mingw-w64.org, is linked s
 the public domain or licensed under the Zope Public License 2.1."""
 
 
-def shipped(target):
-    """The packages whose code is in the library or in the emulator, sorted by name.
+def shipped(target, own, features=""):
+    """The packages whose code is in packages of this repository, sorted by name.
 
     Macros and build scripts run at build time only. Each package has a list `needs` of the IDs of
     its dependencies.
     """
-    chosen = ["--locked", "--package", "ghl-oauth", "--package", "ghl-oauth-emulator"]
+    chosen = ["--locked", f"--features={features}", *(f"--package={name}" for name in own)]
     # Unlike `cargo metadata`, without the features of the development dependencies.
     tree = ["cargo", "tree", *chosen, "--target", target.triple, "--edges=normal,no-proc-macro"]
     tree += ["--prefix=none", "--format={p}"]
     lines = frame.run(tree, capture_output=True, text=True).stdout.splitlines()
     names = {tuple(line.replace(" v", " ", 1).split()[:2]) for line in lines if line}
     query = ["cargo", "metadata", "--format-version=1", "--locked"]
-    query += ["--filter-platform", target.triple]
+    query += ["--filter-platform", target.triple, f"--features={features}"]
     known = json.loads(frame.run(query, capture_output=True, text=True).stdout)
     packages = {
         package["id"]: package
@@ -116,7 +116,7 @@ def licence_texts(target, packages):
     texts = "".join(
         f"\n{line}\n{', '.join(names)}\n{line}\n\n{text}\n" for text, names in users.items()
     )
-    begin = "The library and the emulator contain code of third parties.\n\n"
+    begin = "The libraries and programs contain code of third parties.\n\n"
     return begin + "\n\n".join(parts) + f"\n\n{table}{texts}"
 
 

@@ -11,6 +11,8 @@ import frame
 import notices
 from frame import ROOT, TOOLS
 
+PACKAGE = ROOT / "bindings/python"
+POSTGRES = PACKAGE / "postgres"
 REQUIREMENTS = ["hatchling==1.33.0", "pyelftools==0.32"]
 SDIST = "import sys; from hatchling.build import build_sdist; print(build_sdist(sys.argv[1]))"
 WHEEL = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
@@ -45,19 +47,19 @@ def run(code, folder, output, **variables):
 
 def sdists(output):
     """The sources of both Python packages."""
-    for folder in ("bindings/python", "bindings/python/postgres"):
-        file = run(SDIST, ROOT / folder, output)
+    for folder in (PACKAGE, POSTGRES):
+        file = run(SDIST, folder, output)
         print(f"{file.name}: {file.stat().st_size:,} bytes")
 
 
-def wheel(library, licences, output):
+def wheel(package, library, licences, output):
     """A wheel with a library that is built, made of the sdist as users do."""
     with tempfile.TemporaryDirectory() as scratch:
-        archive = run(SDIST, ROOT / "bindings/python", Path(scratch))
+        archive = run(SDIST, package, Path(scratch))
         with tarfile.open(archive) as packed:
             packed.extractall(scratch, filter="data")
         folder = Path(scratch, archive.name.removesuffix(".tar.gz"))
-        (folder / notices.LICENCES).write_text(licences.read_text())
+        (folder / notices.LICENCES).write_text(licences)
         file = run(WHEEL, folder, output, GHL_OAUTH_LIBRARY=str(library))
     print(f"{file.name}: {file.stat().st_size:,} bytes")
     return file

@@ -44,6 +44,13 @@ class Target:
         return self.triple.upper().replace("-", "_")
 
     @property
+    def library(self):
+        """The file name of the shared library."""
+        if self.is_windows:
+            return "ghl_oauth.dll"
+        return "libghl_oauth.dylib" if self.is_apple else "libghl_oauth.so"
+
+    @property
     def emulator(self):
         """The file name of the emulator."""
         return "ghl-oauth-emulator.exe" if self.is_windows else "ghl-oauth-emulator"
