@@ -2,6 +2,7 @@
 
     python3 .ci/release [--quick] [--reproducible] [--output DIR] [TARGET ...]
     python3 .ci/release --finish DIR
+    python3 .ci/release --licences FILE
 
 Without a target it makes the sources and every target that a Debian machine can build. On other
 systems, name the target of the machine. Each archive is then unpacked and used by C
@@ -26,7 +27,7 @@ import pack
 import python_packages
 import reproducible
 from frame import ROOT
-from targets import SOURCE, TARGETS, Target
+from targets import SOURCE, TARGETS, Target, host
 
 
 def make(target, output, is_quick):
@@ -84,6 +85,9 @@ def arguments():
     parser.add_argument(
         "--finish", type=Path, metavar="DIR", help="only make the files of all targets"
     )
+    parser.add_argument(
+        "--licences", type=Path, metavar="FILE", help="only write those in this machine's library"
+    )
     parser.add_argument("--no-check", action="store_true", help="do not use the archives")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join([SOURCE, *TARGETS]))
     return parser.parse_args()
@@ -93,6 +97,11 @@ def main():
     given = arguments()
     if given.finish:
         finish(given.finish)
+        return
+    if given.licences:
+        target = Target(host())
+        shipped = notices.shipped(target, ["ghl-oauth"])
+        given.licences.write_text(notices.licence_texts(target, shipped))
         return
     # The date that compilers, the binutils and hatchling write instead of the current one.
     os.environ["SOURCE_DATE_EPOCH"] = str(build.epoch())
