@@ -75,7 +75,7 @@ with zipfile.ZipFile(output / "name.zip") as packed:
         print(entry.filename, f"{entry.external_attr >> 16:o}")
 "#;
 
-/// What a program in Python says; nothing if Python is not installed.
+/// Runs a program in Python and returns its output; nothing if Python is not installed.
 fn python(code: &str) -> Option<String> {
     let python = std::env::var_os("GHL_PYTHON").unwrap_or_else(|| "python3".into());
     let mut command = Command::new(&python);

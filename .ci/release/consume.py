@@ -89,10 +89,12 @@ def check_paths(tree):
         if file.is_file():
             content = file.read_bytes()
             for folder in folders:
-                at = content.find(f"{folder}/".encode())
-                if at >= 0:
-                    found = content[at : at + 120].split(b"\0")[0]
-                    raise Failed(f"{file.relative_to(tree)} contains {found!r}")
+                # The latter is a symbol of dlltool's (.ci/dlltool).
+                for path in (f"{folder}/", "_head_" + re.sub(r"\W", "_", f"{folder}/")):
+                    at = content.find(path.encode())
+                    if at >= 0:
+                        found = content[at : at + 120].split(b"\0")[0]
+                        raise Failed(f"{file.relative_to(tree)} contains {found!r}")
 
 
 def check_symbols(target, tree):
