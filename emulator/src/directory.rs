@@ -47,8 +47,10 @@ pub(crate) struct Directory {
     pub(crate) app: App,
     pub(crate) companies: Vec<Company>,
     pub(crate) locations: Vec<Location>,
-    /// Index of each ID in `locations`, which may have 10,000 entries.
+    /// Index of each ID in `locations`, which may have a million entries.
     location_index: HashMap<String, usize>,
+    /// Indexes of each company's locations.
+    by_company: HashMap<String, Vec<usize>>,
     /// The generator for the IDs of new locations.
     seeded: Seeded,
     plans: [String; 2],
@@ -79,7 +81,11 @@ impl Directory {
             .enumerate()
             .map(|(index, location)| (location.id.clone(), index))
             .collect();
-        Self { app, companies, locations, location_index, seeded, plans }
+        let mut by_company: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, location) in locations.iter().enumerate() {
+            by_company.entry(location.company_id.clone()).or_default().push(index);
+        }
+        Self { app, companies, locations, location_index, by_company, seeded, plans }
     }
 
     pub(crate) fn company(&self, id: &str) -> Option<&Company> {
@@ -94,10 +100,27 @@ impl Directory {
     pub(crate) fn add_location(&mut self, company_id: &str) -> String {
         let number = self.locations_of(company_id).count() + 1;
         let location = Location::new(number, company_id, &self.plans, &mut self.seeded);
-        let id = location.id.clone();
-        self.location_index.insert(id.clone(), self.locations.len());
+        let (id, index) = (location.id.clone(), self.locations.len());
+        self.location_index.insert(id.clone(), index);
+        self.by_company.entry(company_id.to_owned()).or_default().push(index);
         self.locations.push(location);
         id
+    }
+
+    /// Moves a location to another company. False if the location does not exist.
+    pub(crate) fn move_location(&mut self, id: &str, company_id: &str) -> bool {
+        let Some(&index) = self.location_index.get(id) else {
+            return false;
+        };
+        let from = &mut self.locations[index].company_id;
+        if let Some(indexes) = self.by_company.get_mut(from) {
+            indexes.retain(|one| *one != index);
+        }
+        company_id.clone_into(from);
+        let indexes = self.by_company.entry(company_id.to_owned()).or_default();
+        let place = indexes.partition_point(|one| *one < index);
+        indexes.insert(place, index);
+        true
     }
 
     pub(crate) fn location(&self, id: &str) -> Option<&Location> {
@@ -108,11 +131,9 @@ impl Directory {
         self.location_index.get(id).map(|&index| &mut self.locations[index])
     }
 
-    pub(crate) fn locations_of<'a>(
-        &'a self,
-        company_id: &'a str,
-    ) -> impl Iterator<Item = &'a Location> {
-        self.locations.iter().filter(move |location| location.company_id == company_id)
+    pub(crate) fn locations_of(&self, company_id: &str) -> impl Iterator<Item = &Location> {
+        let indexes = self.by_company.get(company_id).map(Vec::as_slice).unwrap_or_default();
+        indexes.iter().map(|&index| &self.locations[index])
     }
 }
 

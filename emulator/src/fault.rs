@@ -448,6 +448,11 @@ impl Faults {
         self.injected.iter()
     }
 
+    /// How many requests the rule of a fault has selected; `None` if the ID is unknown.
+    pub(crate) fn matched(&self, id: FaultId) -> Option<u32> {
+        self.injected.iter().find(|fault| fault.id == id).map(|fault| fault.matched)
+    }
+
     /// How often a fault was applied; `None` if the ID is unknown.
     pub(crate) fn struck(&self, id: FaultId) -> Option<u32> {
         self.injected.iter().find(|fault| fault.id == id).map(|fault| fault.struck)

@@ -549,6 +549,13 @@ impl Emulator {
         self.shared.lock().faults.struck(id).unwrap_or(0)
     }
 
+    /// How many requests the rule of a fault has selected, whether or not the fault was applied; 0
+    /// if it was removed. Requests to which an earlier fault was applied do not count. With a
+    /// probability of 0, a fault only counts.
+    pub fn selected(&self, id: FaultId) -> u32 {
+        self.shared.lock().faults.matched(id).unwrap_or(0)
+    }
+
     /// Removes a fault and releases the requests that it holds. False if it does not exist.
     pub fn remove_fault(&self, id: FaultId) -> bool {
         self.shared.lock().faults.remove(id)

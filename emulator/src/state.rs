@@ -207,11 +207,13 @@ impl State {
         };
         let has_app = company.installed_at_ms.is_some();
         let now_ms = self.clock.now_ms();
+        if !self.directory.move_location(location_id, company_id) {
+            return false;
+        }
         let Some(location) = self.directory.location_mut(location_id) else {
             return false;
         };
         let had_app = location.installed_at_ms.is_some();
-        company_id.clone_into(&mut location.company_id);
         location.installed_at_ms = has_app.then_some(now_ms);
         self.tokens.end_grants(|grant| grant.location_id.as_deref() == Some(location_id));
         if has_app {

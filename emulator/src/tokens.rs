@@ -14,7 +14,7 @@ pub(crate) const PRIVATE_PREFIX: &str = "pit-";
 const CODE_LIFE_MS: i64 = 10 * 60 * 1_000;
 const REFRESH_TOKEN_LIFE_MS: i64 = 365 * DAY_MS;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
-/// How many tokens are issued between two purges of expired ones.
+/// The fewest tokens that are issued between two purges of expired ones.
 const CLEARANCE: u64 = 1_024;
 
 /// A refresh token that is valid now.
@@ -117,6 +117,8 @@ pub(crate) struct Tokens {
     refresh: HashMap<Arc<str>, RefreshToken>,
     private: HashMap<String, Arc<Grant>>,
     issued: u64,
+    /// The value of `issued` at which expired tokens are purged next.
+    next_purge: u64,
     rotations: u64,
     ledger: Ledger,
 }
@@ -157,8 +159,10 @@ impl Tokens {
     /// Issues tokens for a grant.
     pub(crate) fn issue(&mut self, app: &App, grant: Arc<Grant>, how: Issue) -> Pair {
         self.issued += 1;
-        if self.issued.is_multiple_of(CLEARANCE) {
+        if self.issued > self.next_purge {
             self.clear_out(how.now_ms);
+            // A purge reads every token, so its cost is spread over as many new ones.
+            self.next_purge = self.issued + CLEARANCE.max(self.access.len() as u64 / 4);
         }
         let access_expires_at_ms =
             how.now_ms.saturating_add(how.access_token_seconds.saturating_mul(1_000));
