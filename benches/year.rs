@@ -15,6 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde_json::Value;
 use simulation::{Settings, Store, WORK, work};
@@ -29,14 +30,16 @@ Usage: cargo bench --bench year -- [OPTIONS]
   --locations N       Locations of all companies [default: 2000]
   --days N            Simulated days [default: 365]
   --hours N           Simulated hours, instead of days
-  --interval-hours N  Time between two maintenance passes [default: 3]
+  --interval-hours N  Time between two maintenance passes [default: 1]
   --concurrency N     Concurrent renewals of each process [default: 16]
   --callers N         Callers of each process [default: 2]
   --faults X          Factor for the rates of faults; 0 is off [default: 1]
   --kills N           Killed processes per year [default: 200]
-  --outages N         Outages of the API per year, of three intervals each [default: 2]
+  --outages N         Outages of the API per year [default: 2]
+  --outage-hours N    The length of an outage [default: 3]
   --speed N           Speed of the clocks within an interval [default: 5]
   --seed N            Seed [default: 1]
+  --minutes N         Real time after which the simulation ends early [default: no limit]
   --folder PATH       Folder for the SQLite store [default: a temporary one]
   --out FILE          Write the figures to this file as well, after each simulated day";
 
@@ -71,7 +74,9 @@ fn main() {
             "--faults" => settings.faults = number(&value),
             "--kills" => settings.kills = number(&value),
             "--outages" => settings.outages = number(&value),
+            "--outage-hours" => settings.outage_hours = number(&value),
             "--speed" => settings.speed = number(&value),
+            "--minutes" => settings.limit = Duration::from_secs(60 * number::<u64>(&value)),
             "--seed" => settings.seed = number(&value),
             "--folder" => folder = Some(PathBuf::from(value)),
             "--out" => out = Some(PathBuf::from(value)),

@@ -1,5 +1,5 @@
-//! A short run of the simulated year of a fleet (`benches/year.rs`): 200 locations of 4 companies
-//! for 20 days, with faults, an outage and killed processes.
+//! A short run of the simulated year of a fleet (`benches/year.rs`): 100 locations of 4 companies
+//! for 10 days, with faults, outages and killed processes.
 //!
 //! The workers are this program, started again with a task in its environment.
 
@@ -35,12 +35,13 @@ fn run(store: Store, processes: usize) -> Option<Value> {
         store,
         processes,
         companies: 4,
-        locations: 200,
-        hours: 20 * 24,
-        interval_hours: 3,
-        // About two outages and ten killed processes in twenty days.
-        outages: 40.0,
-        kills: 200.0,
+        locations: 100,
+        hours: 10 * 24,
+        interval_hours: 2,
+        // About three outages and ten killed processes in ten days.
+        outages: 100.0,
+        outage_hours: 2,
+        kills: 400.0,
         speed: 10,
         ..Settings::default()
     };
@@ -53,27 +54,27 @@ fn run(store: Store, processes: usize) -> Option<Value> {
 
 fn assert_complete(figures: &Value) {
     assert_eq!(figures["lost"], 0, "{figures}");
-    assert_eq!((&figures["stored"], &figures["tokens"]), (&204.into(), &204.into()), "{figures}");
+    assert_eq!((&figures["stored"], &figures["tokens"]), (&104.into(), &104.into()), "{figures}");
     // Callers had a valid token all the time, also in outages.
     assert_eq!(figures["callers"]["errors"], serde_json::json!({}), "{figures}");
     assert!(figures["killed"].as_u64().unwrap() > 0, "{figures}");
     assert!(figures["outages"].as_u64().unwrap() > 0, "{figures}");
-    for (fault, count) in figures["faults"].as_object().unwrap() {
-        assert!(count.as_u64().unwrap() > 0 || fault == "token of another owner", "no {fault}");
-    }
-    // 1.33 for the runway, 7 % faults, and the passes of several processes.
+    let faults = figures["faults"].as_object().unwrap().values().filter_map(Value::as_u64);
+    assert!(faults.sum::<u64>() > 30, "{figures}");
+    // 1.27 for the runway and the interval, 7 % for faults, and the attempts of each process in an
+    // outage.
     let ratio = figures["requests"]["refreshRatio"].as_f64().unwrap();
-    assert!((1.0..2.0).contains(&ratio), "{figures}");
+    assert!((1.0..1.8).contains(&ratio), "{figures}");
 }
 
 #[test]
-fn fleet_of_four_processes_loses_no_connection_in_twenty_days() {
+fn fleet_of_four_processes_loses_no_connection_in_ten_days() {
     assert_complete(&run(Store::Sqlite, 4).unwrap());
 }
 
 #[cfg(all(unix, feature = "postgres"))]
 #[test]
-fn fleet_of_eight_processes_with_postgres_loses_no_connection_in_twenty_days() {
+fn fleet_of_eight_processes_with_postgres_loses_no_connection_in_ten_days() {
     if let Some(figures) = run(Store::Postgres, 8) {
         assert_complete(&figures);
     }

@@ -43,13 +43,10 @@ const WINDOW_SECONDS: u64 = 30;
 const LIFE_SECONDS: i64 = 86_399;
 
 /// The time for which a caller uses a token before it requests another.
-const THINKS: Duration = Duration::from_millis(5);
+const THINKS: Duration = Duration::from_millis(10);
 
 /// The fewest calls of each caller in an interval.
 const CALLS: u64 = 3;
-
-/// How often a worker attempts to mint the locations of a new company in one interval.
-const MINT_ATTEMPTS: usize = 10;
 
 /// A lost response, an error and a wrong response, as shares of all refreshes and mints.
 const LOST: f64 = 0.01;
@@ -89,11 +86,14 @@ pub struct Settings {
     pub faults: f64,
     /// Killed processes per simulated year.
     pub kills: f64,
-    /// Outages of the API per simulated year, each of three intervals.
+    /// Outages of the API per simulated year, and their length.
     pub outages: f64,
+    pub outage_hours: i64,
     /// The speed of the clocks within an interval.
     pub speed: u32,
     pub seed: u64,
+    /// The real time after which no further interval begins.
+    pub limit: Duration,
 }
 
 impl Default for Settings {
@@ -104,14 +104,16 @@ impl Default for Settings {
             companies: 100,
             locations: 2_000,
             hours: 365 * 24,
-            interval_hours: 3,
+            interval_hours: 1,
             concurrency: 16,
             callers: 2,
             faults: 1.0,
             kills: 200.0,
             outages: 2.0,
+            outage_hours: 3,
             speed: 5,
             seed: 1,
+            limit: Duration::MAX,
         }
     }
 }
@@ -201,6 +203,8 @@ struct Interval {
 #[derive(Default, Serialize, Deserialize)]
 struct Observed {
     checked: u64,
+    /// Companies with locations that could not be minted yet.
+    unminted: Vec<String>,
     /// Renewals that failed, by status.
     failed: BTreeMap<String, u64>,
     calls: u64,
@@ -271,15 +275,21 @@ fn pass(
             .collect();
         let mut observed = Observed::default();
         let parameters = json!({"concurrency": task.concurrency});
-        let report = client
-            .tokens_maintain(&serde_json::from_value(parameters).unwrap(), &|_| true)
-            .unwrap();
-        observed.checked = report["checked"].as_u64().unwrap();
-        for failure in report["failed"].as_array().unwrap() {
-            let name = failure["error"]["status"].as_str().unwrap().to_owned();
-            *observed.failed.entry(name).or_default() += 1;
+        match client.tokens_maintain(&serde_json::from_value(parameters).unwrap(), &|_| true) {
+            Ok(report) => {
+                observed.checked = report["checked"].as_u64().unwrap();
+                for failure in report["failed"].as_array().unwrap() {
+                    let name = failure["error"]["status"].as_str().unwrap().to_owned();
+                    *observed.failed.entry(name).or_default() += 1;
+                }
+            }
+            Err(error) => {
+                let name = format!("whole pass: {}", error.status().name());
+                *observed.failed.entry(name).or_default() += 1;
+            }
         }
-        interval.mint.iter().for_each(|company| mint(client, company, task.concurrency));
+        let failed = |company: &&String| !mint(client, company, task.concurrency);
+        observed.unminted = interval.mint.iter().filter(failed).cloned().collect();
         is_over.store(true, Ordering::SeqCst);
         callers.into_iter().for_each(|caller| observed.add(&caller.join().unwrap()));
         observed
@@ -289,17 +299,11 @@ fn pass(
     observed
 }
 
-/// Mints for all locations of a company, again if some fail.
-fn mint(client: &Client, company: &str, concurrency: usize) {
+/// Mints for all locations of a company. Returns whether all have a token.
+fn mint(client: &Client, company: &str, concurrency: usize) -> bool {
     let parameters = json!({"companyId": company, "installed": true, "concurrency": concurrency});
-    let failed = |_: &usize| {
-        let parameters = serde_json::from_value(parameters.clone()).unwrap();
-        client
-            .tokens_mint(parameters, &|_| true)
-            .map_or(true, |report| report["failed"] != json!([]))
-    };
-    let attempts = (0..MINT_ATTEMPTS).take_while(failed).count();
-    assert!(attempts < MINT_ATTEMPTS, "the locations of {company} cannot be minted");
+    let report = client.tokens_mint(serde_json::from_value(parameters).unwrap(), &|_| true);
+    report.is_ok_and(|report| report["failed"] == json!([]))
 }
 
 /// A caller that requests the tokens of random locations, one after another.
@@ -552,6 +556,9 @@ impl<'a> Simulation<'a> {
         .unwrap();
         let mut config = stage::configuration(&emulator, store.clone());
         config["rateLimit"] = json!({"requests": 1_000_000});
+        // The time for real work stays as it is.
+        let speed = u64::from(settings.speed);
+        config["timeouts"] = json!({"totalMs": 30_000 * speed, "answerMs": 12_000 * speed});
         let locations = folder.join("locations");
         fs::write(&locations, emulator.location_ids().join("\n")).unwrap();
         // The emulator's clock runs at the real speed within an interval.
@@ -592,34 +599,39 @@ impl<'a> Simulation<'a> {
         let mut workers: Vec<Worker> =
             (0..settings.processes).map(|_| start(&self.task())).collect();
         let share = |per_year: f64| per_year * settings.interval_hours as f64 / YEAR_HOURS;
-        let mut outage_ends = None;
+        let (mut outage_ends, mut simulated, mut mint) = (None, 0, Vec::new());
         for hour in (0..settings.hours).step_by(settings.interval_hours as usize) {
             let end = hour + settings.interval_hours;
             self.advance_to(hour);
             let used = self.connected * (settings.locations / settings.companies);
             let new = self.connect(&client, &companies, hour);
-            if outage_ends == Some(hour) {
+            mint.extend_from_slice(new);
+            if outage_ends.is_some_and(|end| hour >= end) {
                 self.faults.end_outage(&self.emulator);
                 outage_ends = None;
             }
             let is_quiet = outage_ends.is_none() && hour >= 48 && hour + 24 < settings.hours;
             if is_quiet && self.chance.is_so(share(settings.outages)) {
                 self.faults.begin_outage(&self.emulator);
-                outage_ends = Some(hour + 3 * settings.interval_hours);
+                outage_ends = Some(hour + settings.outage_hours);
                 self.outages += 1;
             }
             let victim = (hour >= 24 && self.chance.is_so(share(settings.kills)))
                 .then(|| self.chance.below(workers.len()));
-            self.interval(&mut workers, new, used, victim, start);
-            let every = 24 * (settings.hours / 24 / 60).max(1);
+            mint = self.interval(&mut workers, &mint, used, victim, start);
+            simulated = end;
+            let every = if settings.hours <= 96 { 1 } else { 24 * (settings.hours / 1440).max(1) };
             if end % every < settings.interval_hours {
                 self.end_day(end);
                 see(&self.figures(end));
             }
+            if self.began.elapsed() > settings.limit {
+                break;
+            }
         }
         drop(workers);
         drop(client);
-        let mut figures = self.figures(settings.hours);
+        let mut figures = self.figures(simulated);
         for (name, value) in self.audit() {
             figures[name] = value;
         }
@@ -646,19 +658,20 @@ impl<'a> Simulation<'a> {
         new
     }
 
-    /// Lets all processes work. `victim` is the process to be killed and started again.
+    /// Lets all processes work. `victim` is the process to be killed and started again. Returns the
+    /// companies for which some mints have failed.
     fn interval(
         &mut self,
         workers: &mut [Worker],
-        new: &[String],
+        mint: &[String],
         used: usize,
         victim: Option<usize>,
         start: &dyn Fn(&str) -> Worker,
-    ) {
+    ) -> Vec<String> {
         let setting = self.clock.setting();
         let processes = workers.len();
         let of = |number: usize| {
-            let mint = new.iter().skip(number).step_by(processes).cloned().collect();
+            let mint = mint.iter().skip(number).step_by(processes).cloned().collect();
             json!(Interval { setting, mint, used }).to_string()
         };
         for (number, worker) in workers.iter_mut().enumerate() {
@@ -671,6 +684,7 @@ impl<'a> Simulation<'a> {
             workers[number].say(&of(number));
             self.killed += 1;
         }
+        let mut unminted = Vec::new();
         for worker in workers {
             let line = loop {
                 let line = worker.line();
@@ -680,10 +694,12 @@ impl<'a> Simulation<'a> {
                     break line;
                 }
             };
-            let observed: Observed = serde_json::from_str(&line).unwrap();
+            let mut observed: Observed = serde_json::from_str(&line).unwrap();
+            unminted.append(&mut observed.unminted);
             self.total.add(&observed);
             self.recent.add(&observed);
         }
+        unminted
     }
 
     fn task(&mut self) -> String {

@@ -613,7 +613,7 @@ mod tests {
         let (id, _) = faults.inject(Rule::default().skip(1).times(2), FaultKind::ReplyLost);
         let struck: Vec<_> = (0..5).map(|_| struck(&mut faults, &refresh())).collect();
         assert_eq!(struck, [false, true, true, false, false]);
-        assert_eq!(faults.struck(id), Some(2));
+        assert_eq!((faults.struck(id), faults.matched(id)), (Some(2), Some(3)));
         assert!(faults.remove(id) && !faults.remove(id));
     }
 
