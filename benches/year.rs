@@ -33,7 +33,8 @@ Usage: cargo bench --bench year -- [OPTIONS]
   --interval-hours N  Time between two maintenance passes [default: 1]
   --concurrency N     Concurrent renewals of each process [default: 16]
   --callers N         Callers of each process [default: 2]
-  --faults X          Factor for the rates of faults; 0 is off [default: 1]
+  --lost X            Share of responses that are lost [default: 0.01]
+  --errors X          Share of responses that are errors [default: 0.05]
   --kills N           Killed processes per year [default: 200]
   --outages N         Outages of the API per year [default: 2]
   --outage-hours N    The length of an outage [default: 3]
@@ -71,7 +72,8 @@ fn main() {
             "--interval-hours" => settings.interval_hours = number(&value),
             "--concurrency" => settings.concurrency = number(&value),
             "--callers" => settings.callers = number(&value),
-            "--faults" => settings.faults = number(&value),
+            "--lost" => settings.lost = number(&value),
+            "--errors" => settings.errors = number(&value),
             "--kills" => settings.kills = number(&value),
             "--outages" => settings.outages = number(&value),
             "--outage-hours" => settings.outage_hours = number(&value),
@@ -85,9 +87,8 @@ fn main() {
     }
     let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let folder = folder.unwrap_or_else(|| temporary.path().to_owned());
-    let start = |task: &str| {
-        Worker::start(Command::new(env::current_exe().unwrap()).env(WORK, task))
-    };
+    let start =
+        |task: &str| Worker::start(Command::new(env::current_exe().unwrap()).env(WORK, task));
     let see = |figures: &Value| save(out.as_deref(), figures);
     let figures = simulation::run(&settings, &folder, &start, &see).expect("PostgreSQL is needed");
     save(out.as_deref(), &figures);

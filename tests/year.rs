@@ -3,9 +3,10 @@
 //!
 //! The workers are this program, started again with a task in its environment.
 
+#![cfg(all(unix, feature = "postgres"))]
+
 #[path = "../benches/measure/mod.rs"]
 mod measure;
-#[cfg(all(unix, feature = "postgres"))]
 mod postgres_server;
 #[path = "../benches/year/simulation.rs"]
 mod simulation;
@@ -16,7 +17,7 @@ mod worker;
 use std::env;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use simulation::{Settings, Store, WORK};
 use worker::Worker;
 
@@ -42,7 +43,11 @@ fn run(store: Store, processes: usize) -> Option<Value> {
         outages: 100.0,
         outage_hours: 2,
         kills: 400.0,
-        speed: 10,
+        // Errors are rare, because the library pauses after each. With the real speed of all
+        // clocks, a busy machine reaches no timeout.
+        lost: 0.05,
+        errors: 0.01,
+        speed: 1,
         ..Settings::default()
     };
     let start = |task: &str| {
@@ -55,24 +60,29 @@ fn run(store: Store, processes: usize) -> Option<Value> {
 fn assert_complete(figures: &Value) {
     assert_eq!(figures["lost"], 0, "{figures}");
     assert_eq!((&figures["stored"], &figures["tokens"]), (&104.into(), &104.into()), "{figures}");
-    // Callers had a valid token all the time, also in outages.
-    assert_eq!(figures["callers"]["errors"], serde_json::json!({}), "{figures}");
     assert!(figures["killed"].as_u64().unwrap() > 0, "{figures}");
     assert!(figures["outages"].as_u64().unwrap() > 0, "{figures}");
     let faults = figures["faults"].as_object().unwrap().values().filter_map(Value::as_u64);
     assert!(faults.sum::<u64>() > 30, "{figures}");
-    // 1.27 for the runway and the interval, 7 % for faults, and the attempts of each process in an
-    // outage.
-    let ratio = figures["requests"]["refreshRatio"].as_f64().unwrap();
-    assert!((1.0..1.8).contains(&ratio), "{figures}");
+    // In an outage, each process tries each token that is due.
+    let count = |value: &Value| value.as_u64().unwrap() as f64;
+    let in_outages = count(&figures["faults"]["firewall page in an outage"]);
+    let passes = count(&figures["outages"]) * count(&figures["processes"]);
+    assert!(in_outages < passes * 104.0, "{figures}");
+    // Otherwise a token is renewed every 18 to 20 hours, and 6 % of the requests are repeated.
+    let requests = &figures["requests"];
+    let others = count(&requests["refresh"]) - in_outages;
+    assert!((1.0..1.6).contains(&(others / count(&requests["refreshMinimum"]))), "{figures}");
 }
 
 #[test]
 fn fleet_of_four_processes_loses_no_connection_in_ten_days() {
-    assert_complete(&run(Store::Sqlite, 4).unwrap());
+    let figures = run(Store::Sqlite, 4).unwrap();
+    assert_complete(&figures);
+    // Callers had a valid token all the time, also in outages.
+    assert_eq!(figures["callers"]["errors"], json!({}), "{figures}");
 }
 
-#[cfg(all(unix, feature = "postgres"))]
 #[test]
 fn fleet_of_eight_processes_with_postgres_loses_no_connection_in_ten_days() {
     if let Some(figures) = run(Store::Postgres, 8) {

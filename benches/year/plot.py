@@ -1,6 +1,6 @@
 """Draws the figures of `cargo bench --bench year -- --out FILE` as an SVG image.
 
-    python3 benches/year/plot.py FILE … > docs/images/year.svg
+python3 benches/year/plot.py FILE … > docs/images/year.svg
 """
 
 import json
@@ -58,7 +58,9 @@ def size(run):
 def ceiling(value):
     """The next round number."""
     step = 10 ** math.floor(math.log10(value))
-    return next(step * factor for factor in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * factor >= value)
+    return next(
+        step * factor for factor in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * factor >= value
+    )
 
 
 def text(x, y, content, anchor="middle", size=11):

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::measure::{now_ms, processor_time, resident};
-#[cfg(all(unix, feature = "postgres"))]
 use crate::postgres_server::{Database, Server};
 use crate::stage;
 use crate::worker::Worker;
@@ -48,9 +47,7 @@ const THINKS: Duration = Duration::from_millis(10);
 /// The fewest calls of each caller in an interval.
 const CALLS: u64 = 3;
 
-/// A lost response, an error and a wrong response, as shares of all refreshes and mints.
-const LOST: f64 = 0.01;
-const ERRORS: f64 = 0.05;
+/// The share of refreshes and mints that return another owner's token.
 const WRONG_OWNER: f64 = 0.001;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,8 +79,9 @@ pub struct Settings {
     pub concurrency: usize,
     /// Callers of each process.
     pub callers: usize,
-    /// A factor for the rates of all faults.
-    pub faults: f64,
+    /// The shares of refreshes and mints whose response is lost, or is an error.
+    pub lost: f64,
+    pub errors: f64,
     /// Killed processes per simulated year.
     pub kills: f64,
     /// Outages of the API per simulated year, and their length.
@@ -107,7 +105,8 @@ impl Default for Settings {
             interval_hours: 1,
             concurrency: 16,
             callers: 2,
-            faults: 1.0,
+            lost: 0.01,
+            errors: 0.05,
             kills: 200.0,
             outages: 2.0,
             outage_hours: 3,
@@ -120,7 +119,7 @@ impl Default for Settings {
 
 // ---- Clock --------------------------------------------------------------------------------------
 
-/// A clock that is moved to the beginning of each interval, and runs at a multiple of the real speed
+/// A clock that is moved to the beginning of each interval, and runs faster than the system clock
 /// from there. All waits of the library are shorter by that factor.
 struct MovedClock {
     system: SystemClock,
@@ -395,7 +394,8 @@ impl Files<'_> {
 
 /// The injected faults, and rules that only count requests.
 struct Faults {
-    factor: f64,
+    lost: f64,
+    errors: f64,
     refreshes: FaultId,
     mints: FaultId,
     lists: FaultId,
@@ -405,11 +405,12 @@ struct Faults {
 }
 
 impl Faults {
-    fn new(emulator: &Emulator, factor: f64) -> Faults {
+    fn new(emulator: &Emulator, settings: &Settings) -> Faults {
         // Before all faults: a request to which a fault is applied is not seen by later rules.
         let count = |rule: Rule| emulator.inject(rule.probability(0.0), FaultKind::ReplyLost);
         let mut faults = Faults {
-            factor,
+            lost: settings.lost,
+            errors: settings.errors,
             refreshes: count(refreshes()),
             mints: count(mints()),
             lists: count(Rule::on(Endpoint::InstalledLocations)),
@@ -433,20 +434,28 @@ impl Faults {
         let cut = FaultKind::CutBody { body_bytes: 100, ending: Ending::Close };
         let page = FaultKind::UnavailablePage { stage: Stage::AfterProcessing };
         let kinds = [
-            ("response lost", LOST / 2.0, FaultKind::ReplyLost),
-            ("response cut off", LOST / 4.0, cut),
-            ("reset, processed", LOST / 4.0, FaultKind::Reset { stage: Stage::AfterProcessing }),
-            ("Command timed out", ERRORS / 5.0, timed_out(Stage::BeforeProcessing)),
-            ("Command timed out, processed", ERRORS / 5.0, timed_out(Stage::AfterProcessing)),
-            ("503, processed", ERRORS / 5.0, page),
-            ("500", ERRORS / 5.0, status(500, &[])),
-            ("429", ERRORS / 10.0, status(429, &[("Retry-After", "1")])),
-            ("firewall page", ERRORS / 10.0, FaultKind::Refusal { refusal: Refusal::FirewallPage }),
+            ("response lost", self.lost / 2.0, FaultKind::ReplyLost),
+            ("response cut off", self.lost / 4.0, cut),
+            (
+                "reset, processed",
+                self.lost / 4.0,
+                FaultKind::Reset { stage: Stage::AfterProcessing },
+            ),
+            ("Command timed out", self.errors / 5.0, timed_out(Stage::BeforeProcessing)),
+            ("Command timed out, processed", self.errors / 5.0, timed_out(Stage::AfterProcessing)),
+            ("503, processed", self.errors / 5.0, page),
+            ("500", self.errors / 5.0, status(500, &[])),
+            ("429", self.errors / 10.0, status(429, &[("Retry-After", "1")])),
+            (
+                "firewall page",
+                self.errors / 10.0,
+                FaultKind::Refusal { refusal: Refusal::FirewallPage },
+            ),
             ("token of another owner", WRONG_OWNER, FaultKind::OtherOwner { owner_id: None }),
         ];
         for (name, share, kind) in kinds {
             for rule in [refreshes(), mints()] {
-                let id = emulator.inject(rule.probability(share * self.factor), kind.clone());
+                let id = emulator.inject(rule.probability(share), kind.clone());
                 self.active.push((name, id));
             }
         }
@@ -567,7 +576,7 @@ impl<'a> Simulation<'a> {
         let setting = Setting { shows_ms: began_ms, at: SystemClock::new().uptime() };
         Simulation {
             settings,
-            faults: Faults::new(&emulator, settings.faults),
+            faults: Faults::new(&emulator, settings),
             emulator,
             clock: MovedClock::new(settings.speed, setting),
             config,
