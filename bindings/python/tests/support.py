@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -181,6 +183,54 @@ def environment() -> dict[str, str]:
     if "GHL_OAUTH_LIBRARY" in found:
         found["GHL_OAUTH_LIBRARY"] = os.path.abspath(found["GHL_OAUTH_LIBRARY"])
     return found
+
+
+def postgresql_programs() -> Path:
+    """The folder of PostgreSQL's programs; skips the test without one."""
+    if "postgres" not in ghl_oauth.library_info()["stores"]:
+        print("skipped: PostgreSQL (the library has no such store)", file=sys.stderr)
+        raise unittest.SkipTest("no PostgreSQL store")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if found:
+        return found[-1].parent
+    initdb = shutil.which("initdb")
+    if initdb is None:
+        print("skipped: PostgreSQL (apt-get install postgresql)", file=sys.stderr)
+        raise unittest.SkipTest("no PostgreSQL")
+    return Path(initdb).parent
+
+
+def start_postgresql(test: unittest.TestCase, folder: Path, programs: Path) -> str:
+    """Starts a server that ends with the test. Returns the URL of its database."""
+    data, user = folder / "data", None
+    data.mkdir()
+    if os.geteuid() == 0:  # as which it refuses to run
+        import pwd
+
+        known = {entry.pw_name for entry in pwd.getpwall()}
+        user = "postgres" if "postgres" in known else "nobody"
+        shutil.chown(data, user)
+        folder.chmod(0o755)
+    made = subprocess.run(
+        [programs / "initdb", "-D", data, "-U", "ghl", "-A", "trust", "--no-sync"],
+        user=user, cwd="/", capture_output=True, text=True,
+    )  # fmt: skip
+    test.assertEqual(made.returncode, 0, made.stderr)
+    port = free_port()
+    server = subprocess.Popen(
+        [
+            programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "",
+            "-c", "max_connections=100",
+        ],
+        user=user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    test.addCleanup(server.communicate)
+    test.addCleanup(server.send_signal, signal.SIGQUIT)  # its workers end as well
+    assert server.stderr
+    for line in server.stderr:
+        if "ready to accept connections" in line:
+            return f"postgres://ghl:any@127.0.0.1:{port}/postgres"
+    raise AssertionError("PostgreSQL did not start")
 
 
 def free_port() -> int:

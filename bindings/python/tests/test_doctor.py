@@ -22,7 +22,7 @@ from pathlib import Path
 
 import ghl_oauth
 
-from .support import damage, free_port
+from .support import DEAD_TOKEN, damage, free_port
 from .test_cli import CliTest
 
 LIMIT = 10.0
@@ -103,7 +103,7 @@ class DoctorTest(DoctorCase):
                 datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True
             )
             self.emulator.fault(
-                "status", status=401, body="{}", headers=[["date", theirs]], count=1
+                "status", status=401, body=DEAD_TOKEN, headers=[["date", theirs]], count=1
             )
             self.finds("clock", outcome, words, status=status)
 

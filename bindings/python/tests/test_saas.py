@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +17,14 @@ from urllib.parse import urlsplit
 
 import ghl_oauth
 
-from .support import REPOSITORY, EmulatorTest, environment, free_port
+from .support import (
+    REPOSITORY,
+    EmulatorTest,
+    environment,
+    free_port,
+    postgresql_programs,
+    start_postgresql,
+)
 from .test_workers import WORKERS, needs
 
 EXAMPLE = REPOSITORY / "examples" / "python" / "saas"
@@ -28,33 +33,18 @@ EXAMPLE = REPOSITORY / "examples" / "python" / "saas"
 FORWARDED = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "app.example"}
 
 
-def postgresql_programs() -> Path:
-    """The folder of PostgreSQL's programs; skips the test without one."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if found:
-        return found[-1].parent
-    initdb = shutil.which("initdb")
-    if initdb is None:
-        print("skipped: a SaaS with PostgreSQL (apt-get install postgresql)", file=sys.stderr)
-        raise unittest.SkipTest("no PostgreSQL")
-    return Path(initdb).parent
-
-
 class SaasTest(EmulatorTest):
     # Without its rate limit, since 500 mints would take 40 seconds.
     OPTIONS = ("--locations", "500", "--rate-limit", "off")
 
     def setUp(self) -> None:
         needs("gunicorn", "celery", "flask")
-        if "postgres" not in ghl_oauth.library_info()["stores"]:
-            print("skipped: a SaaS with PostgreSQL (the library has no such store)")
-            self.skipTest("no PostgreSQL store")
         programs = postgresql_programs()
         super().setUp()
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
-        store = {"kind": "postgres", "url": self.start_postgresql(programs)}
+        store = {"kind": "postgres", "url": start_postgresql(self, self.folder, programs)}
         (self.folder / "secret.txt").write_text(self.emulator.client_secret)
         (self.folder / "secret.txt").chmod(0o600)
         configuration = {
@@ -80,38 +70,6 @@ class SaasTest(EmulatorTest):
         }
         self.store = ghl_oauth.Client.from_config(path)
         self.addCleanup(self.store.close)
-
-    def start_postgresql(self, programs: Path) -> str:
-        """Starts a server that ends with the test. Returns the URL of its database."""
-        data, user = self.folder / "data", None
-        data.mkdir()
-        if os.geteuid() == 0:  # as which it refuses to run
-            import pwd
-
-            known = {entry.pw_name for entry in pwd.getpwall()}
-            user = "postgres" if "postgres" in known else "nobody"
-            shutil.chown(data, user)
-            self.folder.chmod(0o755)
-        made = subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "ghl", "-A", "trust", "--no-sync"],
-            user=user, cwd="/", capture_output=True, text=True,
-        )  # fmt: skip
-        self.assertEqual(made.returncode, 0, made.stderr)
-        port = free_port()
-        server = subprocess.Popen(
-            [
-                programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "",
-                "-c", "max_connections=100",
-            ],
-            user=user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.addCleanup(server.communicate)
-        self.addCleanup(server.send_signal, signal.SIGQUIT)  # its workers end as well
-        assert server.stderr
-        for line in server.stderr:
-            if "ready to accept connections" in line:
-                return f"postgres://ghl:any@127.0.0.1:{port}/postgres"
-        raise AssertionError("PostgreSQL did not start")
 
     def start(self, log: str, *command: str) -> subprocess.Popen[bytes]:
         with (self.folder / log).open("wb") as output:

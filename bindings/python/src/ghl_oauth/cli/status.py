@@ -24,7 +24,9 @@ INTERRUPTED = 130
 
 def of(error: GhlError) -> int:
     """The exit status for an error."""
-    if isinstance(error, (InvalidArgument, ConfigError)):
+    # The store reports a missing key as retryable, but only a key in the configuration helps.
+    missing_key = error.parameter == "store.encryptionKeys"
+    if isinstance(error, (InvalidArgument, ConfigError)) or missing_key:
         return USAGE
     # A NotFound without an HTTP status means that no token is stored.
     if isinstance(error, ReauthorizationRequired) or (

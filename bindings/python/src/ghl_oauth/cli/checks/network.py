@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 
 from ..._configuration import Configuration
 from ...client import Client
-from ...errors import GhlError, NetworkError, ReauthorizationRequired, Timeout, Unauthorized
+from ...errors import (
+    Forbidden,
+    GhlError,
+    NetworkError,
+    NotFound,
+    ProtocolError,
+    ReauthorizationRequired,
+    Timeout,
+    Unauthorized,
+)
 from ...models import Response
+from .. import status
 from ..output import duration
+from ..report import TEMPORARY
 from . import Check, Stage, certificate, failed, short
+from .answer import OTHER_SERVER_HELP, another_server, is_of_api, is_temporary, words
 from .setup import VENDOR
 
 # The local clock determines when tokens expire and how old webhooks are.
@@ -66,55 +79,39 @@ def _examine(
         checks += _unreachable(configuration, error, stage)
         return
     ended = time.time()
-    if answer.status >= 500:
-        checks.append(
-            Check(
-                "network",
-                "warning",
-                f"{base_url} responds with status {answer.status}",
-                "try again later",
-            )
-        )
-    elif _is_page(answer):
-        checks.append(
+    clock = _clock(answer.headers.get("date"), begun, ended)
+    if is_temporary(answer):
+        checks += _unusable(
             Check(
                 "network",
                 "problem",
-                f"{server} answers with a web page (status {answer.status}): a proxy or firewall "
-                f"responds instead of the API: {short(str(answer.body), 80)}",
-                "allow this host through the proxy or firewall",
-            )
+                f"{base_url} responds with status {answer.status}: {words(answer)}".rstrip(": "),
+                "try again later; this says nothing about tokens and credentials",
+                status.LATER,
+            ),
+            clock,
         )
-    else:
-        checks.append(
-            Check("network", "ok", f"{base_url} responds in {1000 * (ended - begun):.0f} ms")
-        )
-    checks.append(_clock(answer.headers.get("date"), begun, ended))
-    version = configuration.document.get("apiVersion") or "v3"
-    said = _words(answer)
-    if "version" in said:
-        checks.append(
-            Check(
-                "version",
-                "problem",
-                f"the API refuses the Version header {version}: {said}",
-                VERSION_HELP,
-            )
-        )
-    else:
-        checks.append(Check("version", "ok", f"the Version header {version} is not refused"))
+        return
+    if answer.ok or not is_of_api(answer):
+        checks += _unusable(another_server("network", server, answer, with_words=True), clock)
+        return
     stage.text = "asking whether the client credentials are accepted"
-    checks.append(_credentials(client, configuration))
+    refusal = _offer_code(client, configuration)
+    if answer.status == 404 and (refusal is None or refusal.http_status in (None, 404)):
+        # Any web server could say that it does not know a path.
+        checks += _unusable(another_server("network", server, answer, with_words=True), clock)
+        return
+    checks.append(Check("network", "ok", f"{base_url} responds in {1000 * (ended - begun):.0f} ms"))
+    checks.append(clock)
+    checks.append(_version(configuration, answer, refusal))
+    checks.append(_credentials(configuration, refusal))
 
 
-def _is_page(answer: Response) -> bool:
-    return "html" in answer.headers.get("content-type", "").lower()
-
-
-def _words(answer: Response) -> str:
-    body = answer.body
-    message = body.get("message") if isinstance(body, dict) else body
-    return short(str(message).lower())
+def _unusable(network: Check, clock: Check) -> tuple[Check, ...]:
+    skipped = (
+        Check(name, "skipped", "no answer of the API") for name in ("version", "credentials")
+    )
+    return network, clock, *skipped
 
 
 def _unreachable(configuration: Configuration, error: GhlError, stage: Stage) -> Iterator[Check]:
@@ -178,11 +175,23 @@ def _clock(date: str | None, begun: float, ended: float) -> Check:
     )
 
 
-def _credentials(client: Client, configuration: Configuration) -> Check:
-    """Offers the API a code that was never issued, which uses nothing up.
+def _version(configuration: Configuration, answer: Response, refusal: GhlError | None) -> Check:
+    """Whether one of the two responses refuses the version."""
+    version = configuration.document.get("apiVersion") or "v3"
+    said = [text for text in (words(answer), _said(refusal)) if "version" in text.lower()]
+    # An older version does not know this path.
+    if said or answer.status == 404:
+        return Check(
+            "version",
+            "problem",
+            f"the API refuses the Version header {version}: {(said or [words(answer)])[0]}",
+            VERSION_HELP,
+        )
+    return Check("version", "ok", f"the Version header {version} is not refused")
 
-    The API may name wrong credentials; if it does not, right and wrong ones get the same answer.
-    """
+
+def _offer_code(client: Client, configuration: Configuration) -> GhlError | None:
+    """Offers the API a code that was never issued, which uses nothing up. Returns the refusal."""
     redirect_uri = configuration.document.get("redirectUri") or "https://localhost/callback"
     try:
         client.oauth_token(
@@ -191,24 +200,52 @@ def _credentials(client: Client, configuration: Configuration) -> Check:
             redirect_uri=redirect_uri,
             timeout=_TIMEOUT,
         )
-    except Unauthorized as error:
+    except GhlError as error:
+        return error
+    return None
+
+
+def _credentials(configuration: Configuration, refusal: GhlError | None) -> Check:
+    """What the refusal of the code says about the credentials.
+
+    The API may name wrong ones; if it does not, right and wrong ones get the same answer.
+    """
+    if refusal is None:
+        return Check("credentials", "skipped", "no verdict: the API accepted an unknown code")
+    said = _said(refusal)
+    if isinstance(refusal, Unauthorized) and re.search("client|credential|secret", said.lower()):
         return Check(
             "credentials",
             "problem",
-            f"the API refuses client ID and client secret: {_said(error)}; the secret is from "
+            f"the API refuses client ID and client secret: {said}; the secret is from "
             f"{configuration.secret_from}",
             SECRET_HELP,
         )
-    except ReauthorizationRequired:
+    if isinstance(refusal, ReauthorizationRequired):
         return Check(
             "credentials",
             "skipped",
             "the API does not say whether client ID and secret are right",
         )
-    except GhlError as error:
-        return Check("credentials", "skipped", f"no verdict: {short(error.message)}")
-    return Check("credentials", "skipped", "no verdict: the API accepted an unknown code")
+    if refusal.status in TEMPORARY:
+        return Check(
+            "credentials",
+            "problem",
+            f"no verdict: POST /oauth/token: {short(refusal.message)}",
+            "try again later; until then no token can be refreshed",
+            status.LATER,
+        )
+    if isinstance(refusal, (Forbidden, NotFound, ProtocolError)):
+        return Check(
+            "credentials",
+            "problem",
+            "POST /oauth/token: something else answers in place of the API: "
+            f"{short(refusal.message)}",
+            OTHER_SERVER_HELP,
+        )
+    return Check("credentials", "skipped", f"no verdict: {short(refusal.message)}")
 
 
-def _said(error: GhlError) -> str:
-    return short(str((error.api or {}).get("message") or error.message))
+def _said(error: GhlError | None) -> str:
+    api = (error and error.api) or {}
+    return short(str(api.get("message") or api.get("code") or (error and error.message) or ""))

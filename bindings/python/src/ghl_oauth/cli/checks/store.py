@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import stat
 import sys
 import tempfile
@@ -23,7 +24,10 @@ from ..output import size
 from . import Check, Stage, failed, locks, names, short
 
 _PROBE = "ghl-oauth-doctor"
-"""The resource of the write probe: it is deleted, though it never existed, which leaves a note."""
+"""The client id and the resource of the write probe, a token that no other program lists.
+
+Its deletion leaves a note.
+"""
 
 # With less room, saving a token may fail; the first is the size of a few transactions.
 _FULL = 512 * 1024
@@ -39,6 +43,19 @@ _POSTGRES_HELP = (
     "('ghl_oauth_token'::regclass, 'ghl_oauth_note'::regclass)); pg_terminate_backend(pid) ends it"
 )
 
+_RIGHTS_HELP = (
+    "the role needs SELECT, INSERT, UPDATE and DELETE on ghl_oauth_token and ghl_oauth_note, and "
+    "SELECT on ghl_oauth_schema"
+)
+
+_FOREIGN = re.compile(
+    r"^(?:table|index) \w+ already exists|^no such (?:table|column): "
+    r"|^table \w+ has no column named "
+    # PostgreSQL: an undefined table or column, a duplicate table, a column of another type.
+    r"| \((?:42P01|42703|42P07|42804)\)$"
+)
+"""The messages about tables that are not as the library created them."""
+
 _DAMAGED_HELP = (
     "stop all processes and restore the file from a backup. Refresh tokens that were used since "
     "the backup are rejected: their companies must consent again, and locations are minted again. "
@@ -50,9 +67,14 @@ _INSPECTION = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], uri=True, timeout=1)
 tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+damage = "ok"
+if sys.argv[2]:
+    damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
 sys.stdout.buffer.write("\\0".join([damage, *tables]).encode())
 """
+_SECTION = "*** in database main ***\n"
+"""The heading of SQLite's list of damages."""
+
 _INSPECTED = 32 * 1024 * 1024
 """The largest database that is inspected for damage, in bytes."""
 
@@ -75,29 +97,29 @@ def examine(configuration: Configuration, stage: Stage, found: Found) -> None:
     stage.text = "looking at the store's disk"
     if path is not None:
         found.checks += _disk(path)
-        if any(check.outcome == "problem" for check in found.checks):
+        if not _has_problem(found):
+            stage.text = "inspecting the database"
+            found.checks += _contents(path)
+        if any(check.status == status.USAGE for check in found.checks):
+            return  # The library would create its tables there.
+        if _has_problem(found):
             # The reason is known; the errors of the library would only repeat it.
             with contextlib.suppress(GhlError):
                 found.client = Client.from_config(_hasty(configuration))
                 _list(found.client, found)
             return
-        stage.text = "inspecting the database"
-        found.checks += _contents(path)
     stage.text = "opening the store"
     try:
         found.client = Client.from_config(_hasty(configuration))
         stage.text = "reading the store"
         _list(found.client, found)
         stage.text = "writing to the store"
-        with contextlib.suppress(NotFound):
-            found.client.token_delete(_PROBE)
+        _probe(configuration)
     except StoreError as error:
         found.checks.append(_store_error(error, path, stage))
         return
     except GhlError as error:
         found.checks.append(_held(error, path, stage))
-        return
-    if any(check.outcome == "problem" for check in found.checks):
         return
     if path is None:
         found.checks.append(_without_file(configuration))
@@ -117,6 +139,22 @@ def examine(configuration: Configuration, stage: Stage, found: Found) -> None:
         )
 
 
+def _has_problem(found: Found) -> bool:
+    return any(check.outcome == "problem" for check in found.checks)
+
+
+def _probe(configuration: Configuration) -> None:
+    """Saves, replaces and deletes a token, so that all rights and columns are tested."""
+    token = {"accessToken": "none", "companyId": _PROBE, "userType": "Company"}
+    with Client.from_config({**_hasty(configuration), "clientId": _PROBE}) as client:
+        with contextlib.suppress(NotFound):
+            client.token_delete(_PROBE)
+        for _ in range(2):
+            for skipped in client.tokens_import([token], replace=True).skipped:
+                raise StoreError({"message": skipped.reason})
+        client.token_delete(_PROBE)
+
+
 def _hasty(configuration: Configuration) -> dict[str, object]:
     """The configuration with time limits that leave time for the other steps."""
     timeouts = configuration.document.get("timeouts")
@@ -132,7 +170,8 @@ def _list(client: Client, found: Found) -> None:
     found.tokens = list(pages)
     found.unreadable = pages.failed
     with contextlib.suppress(GhlError):
-        found.others = client.tokens_adopt().clients
+        clients = client.tokens_adopt().clients
+        found.others = tuple(other for other in clients if other.client_id != _PROBE)
 
 
 def _disk(path: Path) -> Iterator[Check]:
@@ -149,6 +188,10 @@ def _disk(path: Path) -> Iterator[Check]:
             f"{path} is on a network file system ({system}), which has no reliable file locks",
             "move it to a local disk",
         )
+    misplaced = [*_misplaced(path)]
+    if misplaced:
+        yield from misplaced
+        return
     for place in (path, folder):
         if os.path.exists(place) and not os.access(place, os.W_OK):
             yield Check(
@@ -184,6 +227,32 @@ def _disk(path: Path) -> Iterator[Check]:
         yield Check(
             "store", "problem", f"the file system of {folder} has no free inodes", DISK_HELP
         )
+
+
+def _misplaced(path: Path) -> Iterator[Check]:
+    """What keeps the library from opening the database and the folder of its locks."""
+    for place, fits, noun in (
+        (path, stat.S_ISREG, "a regular file"),
+        (Path(f"{path}.locks"), stat.S_ISDIR, "a folder"),
+    ):
+        try:
+            if not fits(place.stat().st_mode):
+                yield Check(
+                    "store",
+                    "problem",
+                    f"{place} is not {noun}",
+                    "move it away, or set store.path to another file",
+                )
+        except FileNotFoundError:
+            pass  # The library creates it.
+        except OSError as error:
+            yield Check(
+                "store",
+                "problem",
+                f"{place} cannot be opened: {error.strerror}",
+                "move it away, or set store.path to another file",
+            )
+            return
 
 
 def _owners(path: Path) -> Iterator[Check]:
@@ -226,16 +295,26 @@ def _contents(path: Path) -> Iterator[Check]:
         size_now = path.stat().st_size
     except OSError:
         return  # The library creates it.
+    if size_now == 0:
+        return
     # A program that includes its own Python would start itself.
     embedded = not sys.executable or getattr(sys, "frozen", False)
-    if embedded or not 0 < size_now <= _INSPECTED:
+    unchecked = Check(
+        "store",
+        "skipped",
+        f"{path} was not checked for damage ({size(size_now)})",
+        f"sqlite3 -readonly {shlex.quote(str(path))} 'PRAGMA quick_check'",
+    )
+    if embedded:
+        yield unchecked
         return
     import subprocess  # imported here because it is slow
 
     uri = f"{path.absolute().as_uri()}?mode=ro"
+    is_small = size_now <= _INSPECTED
     try:
         ended = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _INSPECTION, uri],
+            [sys.executable, "-I", "-S", "-c", _INSPECTION, uri, "1" if is_small else ""],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=3,
@@ -243,14 +322,20 @@ def _contents(path: Path) -> Iterator[Check]:
         )
         damage, *tables = ended.stdout.decode().split("\0")
     except (OSError, subprocess.SubprocessError, ValueError):
-        return  # The library reports what is wrong.
-    if ended.returncode != 0:
+        yield unchecked
         return
+    if ended.returncode != 0:
+        return  # The library reports what is wrong.
     if damage != "ok":
         yield Check(
-            "store", "problem", f"the database {path} is damaged: {short(damage)}", _DAMAGED_HELP
+            "store",
+            "problem",
+            f"the database {path} is damaged: {short(damage.split(_SECTION)[-1])}",
+            _DAMAGED_HELP,
         )
         return
+    if not is_small:
+        yield unchecked
     foreign = sorted(table for table in set(tables) - _TABLES if not table.startswith("sqlite_"))
     if foreign:
         yield Check(
@@ -269,14 +354,18 @@ def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
     if reason in ("database disk image is malformed", "file is not a database"):
         kind = "is not an SQLite database" if reason.startswith("file") else f"is damaged: {reason}"
         return Check("store", "problem", f"the database {path} {kind}", error.help)
-    if re.match(r"(?:table|index) \w+ already exists|no such (?:table|column): ", reason):
+    if _FOREIGN.search(reason):
         return Check(
             "store",
             "problem",
-            f"the database {path} belongs to another program: {short(reason)}",
-            "set store.path to a file of its own",
+            f"{error.message.rpartition(' failed: ')[0]} belongs to another program, or its tables "
+            f"were changed: {short(reason)}",
+            f"set store.{'url' if path is None else 'path'} to a database of its own; if a table "
+            "or column of the library was removed, restore the database from a backup",
             status.USAGE,
         )
+    if reason.endswith(" (42501)"):
+        return Check("store", "problem", error.message, _RIGHTS_HELP)
     if error.message.startswith("the disk of the database ") and reason.endswith(" is full"):
         return Check("store", "problem", error.message, f"{error.help}. {DISK_HELP}")
     return _held(error, path, stage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,14 +11,21 @@ from functools import partial
 
 from ..._configuration import Configuration
 from ...client import Client
-from ...errors import Forbidden, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
-from ...models import TokenInfo
+from ...errors import Cancelled, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
+from ...models import Response, TokenInfo
 from .. import status
 from ..output import instant, moment
 from ..report import TEMPORARY, last_failure
 from ..task import Task
 from . import Check, failed, names, short
+from .answer import another_server, is_of_api, is_temporary, words
 from .network import SECRET_HELP, VERSION_HELP
+
+_SCOPE = re.compile(
+    "not authorized for this scope|authclass|user type|iam service|not accessible from this token",
+    re.IGNORECASE,
+)
+"""A 401 about another thing than the token: docs/errors.md."""
 
 _WRONG_SECRET = "; client ID or secret is probably wrong"
 
@@ -25,7 +33,7 @@ _TRIED = 4
 """How many tokens are tried in requests."""
 
 _MARGIN = timedelta(minutes=10)
-"""A token that expires sooner is not tried, since that could refresh it."""
+"""A token that expires sooner is tried only if there is no other, since that could refresh it."""
 
 
 def states(tokens: Sequence[TokenInfo]) -> Iterator[Check]:
@@ -49,7 +57,7 @@ def states(tokens: Sequence[TokenInfo]) -> Iterator[Check]:
         )
     else:
         yield Check("tokens", "ok", message)
-    for state, outcome, words, help_text, exit_status in (
+    for state, outcome, meaning, help_text, exit_status in (
         (
             "reauthorizationRequired",
             "consent",
@@ -76,7 +84,7 @@ def states(tokens: Sequence[TokenInfo]) -> Iterator[Check]:
         if found:
             ids = names([token.resource_id for token in found])
             said = _last_words(found[0], now)
-            yield Check("tokens", outcome, f"{words}: {ids}{said}", help_text, exit_status)
+            yield Check("tokens", outcome, f"{meaning}: {ids}{said}", help_text, exit_status)
     yield from _failing([token for token in tokens if token.state == "ok"], now)
 
 
@@ -140,15 +148,19 @@ class Trial:
         until: float,
     ) -> None:
         self._version = configuration.document.get("apiVersion") or "v3"
-        soon = datetime.now(timezone.utc) + _MARGIN
-        usable = [
-            token
-            for token in tokens
-            if token.state == "ok" and (token.expires_at is None or token.expires_at > soon)
-        ]
+        self._app_id = str(configuration.document["clientId"]).partition("-")[0]
+        self._server = configuration.server
+        now = datetime.now(timezone.utc)
         # A company's token serves its locations.
-        usable.sort(key=lambda token: token.user_type != "Company")
-        self.tried = usable[:_TRIED]
+        usable = sorted(
+            (token for token in tokens if token.state == "ok"),
+            key=lambda token: token.user_type != "Company",
+        )
+        live = [token for token in usable if not _expires_before(token, now + _MARGIN)]
+        expired = [token for token in usable if _expires_before(token, now)]
+        # Without a live token, one is refreshed, as its next use would: only a refresh shows that
+        # the client secret is wrong or that the refresh token is dead.
+        self.tried = live[:_TRIED] or (expired or usable)[:1]
         timeout = max(until - time.monotonic(), 0.5)
         self._tasks = [Task(partial(self._try, client, token, timeout)) for token in self.tried]
 
@@ -178,46 +190,72 @@ class Trial:
 
     def _try(self, client: Client, token: TokenInfo, timeout: float) -> Check | None:
         ours = token.resource_id
+        path, query = f"/locations/{ours}", None
+        if token.user_type == "Company":
+            path = "/oauth/installed-locations"
+            query = {"companyId": ours, "appId": self._app_id, "pageSize": 1}
         try:
-            if token.user_type == "Company":
-                next(client.installed_locations(ours, page_size=1, timeout=timeout), None)
-            else:
-                client.request(
-                    "GET", f"/locations/{ours}", resource_id=ours, timeout=timeout
-                ).raise_for_status()
-        except Forbidden:
-            # The token is known; its scopes do not allow this request.
-            return None
-        except ReauthorizationRequired as error:
-            return Check(
-                "tokens",
-                "consent",
-                f"{ours}: the API refuses the token, and a refresh as well, so the user must "
-                f"consent again: {short(error.message)}",
-                "ghl-oauth login; for a location, the consent of its company is enough",
-            )
-        except LocationInactive as error:
-            return Check("tokens", "warning", f"{ours}: {error.message}", error.help)
+            answer = client.request("GET", path, resource_id=ours, query=query, timeout=timeout)
         except GhlError as error:
-            said = str((error.api or {}).get("message"))
-            if "version" in said.lower():
-                return Check(
-                    "version",
-                    "problem",
-                    f"the API refuses the Version header {self._version}: {said}",
-                    VERSION_HELP,
-                )
-            check = failed("tokens", error)
-            wrong = _about_credentials(error)
+            return _not_sent(token, error)
+        return self._verdict(ours, answer)
+
+    def _verdict(self, ours: str, answer: Response) -> Check | None:
+        """What a response says of the token. None: the API accepts it."""
+        said = words(answer)
+        message = f"{ours}: the API answered {answer.status}: {said}"
+        if is_temporary(answer):
+            return Check("tokens", "problem", message, "try again later", status.LATER)
+        if not is_of_api(answer):
+            # Without its words, since a server could repeat the token.
+            return another_server("tokens", self._server, answer, with_words=False)
+        if answer.ok or answer.status == 403 or _SCOPE.search(said):
+            # Even if the token's scopes do not allow this request, the token is known.
+            return None
+        if "location is not active" in said.lower():
             return Check(
                 "tokens",
-                "problem",
-                f"{ours}: {check.message}{_WRONG_SECRET if wrong else ''}",
-                SECRET_HELP if wrong else check.help,
-                check.exit_status,
+                "warning",
+                message,
+                "the token is kept; check the location's subscription",
             )
-        return None
+        if "version" in said.lower():
+            return Check(
+                "version",
+                "problem",
+                f"the API refuses the Version header {self._version}: {said}",
+                VERSION_HELP,
+            )
+        return Check("tokens", "problem", message, f"run `ghl-oauth refresh {ours}`")
 
 
-def _about_credentials(error: GhlError) -> bool:
-    return isinstance(error, Unauthorized) and "credentials" in error.message
+def _expires_before(token: TokenInfo, time: datetime) -> bool:
+    return token.expires_at is not None and token.expires_at < time
+
+
+def _not_sent(token: TokenInfo, error: GhlError) -> Check:
+    """The finding for a request without a response, often because its token was not refreshed."""
+    ours = token.resource_id
+    expired = _expires_before(token, datetime.now(timezone.utc))
+    if isinstance(error, ReauthorizationRequired):
+        why = "the token has expired, and the API refuses a refresh"
+        if not expired:
+            why = "the API refuses the token, and a refresh as well"
+        return Check(
+            "tokens",
+            "consent",
+            f"{ours}: {why}, so the user must consent again: {short(error.message)}",
+            "ghl-oauth login; for a location, the consent of its company is enough",
+        )
+    if isinstance(error, LocationInactive):
+        return Check("tokens", "warning", f"{ours}: {error.message}", error.help)
+    check = failed("tokens", error)
+    # A response to the request itself is not raised: this is the refusal of a refresh.
+    wrong = isinstance(error, Unauthorized)
+    return Check(
+        "tokens",
+        "problem",
+        f"{ours}: {check.message}{_WRONG_SECRET if wrong else ''}",
+        SECRET_HELP if wrong else check.help,
+        status.LATER if error.status in (*TEMPORARY, Cancelled.status) else check.exit_status,
+    )

@@ -21,8 +21,8 @@ from ..task import Task
 DESCRIPTION = (
     "Checks the configuration, webhook keys, store, network, certificate, clock, API version, "
     "client credentials and tokens, within 10 seconds. It saves a probe in the store and asks the "
-    "API with up to four live tokens; one that the API refuses is refreshed. The worst finding "
-    "determines the exit status."
+    "API with up to four live tokens; one that the API refuses is refreshed. If all have expired, "
+    "one is refreshed. The worst finding determines the exit status."
 )
 EXAMPLES = (
     "ghl-oauth doctor",
@@ -34,6 +34,9 @@ _LIMIT = 8.0
 
 _TOKENS_LIMIT = 9.0
 """When the requests with tokens are given up, in seconds."""
+
+_CANCELLATION = 0.5
+"""How long the end of a cancelled request takes at most, in seconds."""
 
 _COLOURS = {"ok": "green", "warning": "yellow", "consent": "red", "problem": "red"}
 
@@ -185,11 +188,14 @@ class _Examination:
             return
         if healthy and found.tokens:
             trial = stored.Trial(client, configuration, found.tokens, until)
-            if trial.tried and not trial.wait(until):
-                # A refresh that was sent is not abandoned: its answer holds the only new token.
-                output.say("ghl-oauth: waiting for the answer to a refresh, to save the new token")
+            if not trial.wait(until):
                 client.cancel()
-                trial.wait(time.monotonic() + 600)
+                # A refresh that was sent goes on, since its answer holds the only new token.
+                if not trial.wait(time.monotonic() + _CANCELLATION):
+                    output.say(
+                        "ghl-oauth: waiting for the answer to a refresh, to save the new token"
+                    )
+                    trial.wait(time.monotonic() + 600)
             yield from trial.checks()
         unsaved = client.stats()["tokens"]["unsaved"]
         client.close()

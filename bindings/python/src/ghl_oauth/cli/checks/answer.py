@@ -1,0 +1,57 @@
+"""What a response says: whether the API or another server sent it, and what the API means."""
+
+from __future__ import annotations
+
+from ...models import Response
+from . import Check, short
+
+OTHER_SERVER_HELP = (
+    "allow this host through the proxy or firewall, sign in to the network if it asks for that, "
+    "and check baseUrl"
+)
+
+
+def is_of_api(answer: Response) -> bool:
+    """Whether a response has a form of the API's: docs/errors.md."""
+    body = answer.body
+    if not isinstance(body, dict):
+        return False
+    return answer.ok or (answer.status >= 400 and ("statusCode" in body or "error" in body))
+
+
+def is_temporary(answer: Response) -> bool:
+    """Whether the same request may succeed later."""
+    return (
+        answer.status >= 500
+        or answer.status in (408, 429)
+        or (is_of_api(answer) and "command timed out" in words(answer).lower())
+    )
+
+
+def words(answer: Response) -> str:
+    """The message of a response."""
+    body = answer.body
+    if not isinstance(body, dict):
+        return short(str(body), 80)
+    error = body.get("error")
+    said = error.get("message") if isinstance(error, dict) else None
+    return short(str(said or body.get("message") or body.get("error_description") or error or ""))
+
+
+def described(answer: Response) -> str:
+    """The status and the type of a response, for messages."""
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    noun = "a web page" if "html" in kind else kind or "no content type"
+    return f"status {answer.status}, {noun}"
+
+
+def another_server(name: str, who: str, answer: Response, with_words: bool) -> Check:
+    """The finding for a response that is not the API's."""
+    said = words(answer) if with_words else ""
+    return Check(
+        name,
+        "problem",
+        f"{who}: something else answers in place of the API, for instance a proxy, a firewall or "
+        f"the login page of a network ({described(answer)})" + (f": {said}" if said else ""),
+        OTHER_SERVER_HELP,
+    )
