@@ -16,7 +16,9 @@ def is_of_api(answer: Response) -> bool:
     body = answer.body
     if not isinstance(body, dict):
         return False
-    return answer.ok or (answer.status >= 400 and ("statusCode" in body or "error" in body))
+    marks = ("statusCode", "error_description", "traceId")
+    is_error = isinstance(body.get("error"), dict) or any(mark in body for mark in marks)
+    return answer.ok or (answer.status >= 400 and is_error)
 
 
 def is_temporary(answer: Response) -> bool:
@@ -24,7 +26,7 @@ def is_temporary(answer: Response) -> bool:
     return (
         answer.status >= 500
         or answer.status in (408, 429)
-        or (is_of_api(answer) and "command timed out" in words(answer).lower())
+        or (isinstance(answer.body, dict) and "command timed out" in words(answer).lower())
     )
 
 

@@ -198,15 +198,15 @@ class Trial:
             answer = client.request("GET", path, resource_id=ours, query=query, timeout=timeout)
         except GhlError as error:
             return _not_sent(token, error)
-        return self._verdict(ours, answer)
+        return self._verdict(token, answer)
 
-    def _verdict(self, ours: str, answer: Response) -> Check | None:
+    def _verdict(self, token: TokenInfo, answer: Response) -> Check | None:
         """What a response says of the token. None: the API accepts it."""
-        said = words(answer)
+        ours, said = token.resource_id, words(answer)
         message = f"{ours}: the API answered {answer.status}: {said}"
         if is_temporary(answer):
             return Check("tokens", "problem", message, "try again later", status.LATER)
-        if not is_of_api(answer):
+        if not is_of_api(answer) or (answer.ok and not _is_expected(token, answer.body)):
             # Without its words, since a server could repeat the token.
             return another_server("tokens", self._server, answer, with_words=False)
         if answer.ok or answer.status == 403 or _SCOPE.search(said):
@@ -227,6 +227,13 @@ class Trial:
                 VERSION_HELP,
             )
         return Check("tokens", "problem", message, f"run `ghl-oauth refresh {ours}`")
+
+
+def _is_expected(token: TokenInfo, body: dict[str, object]) -> bool:
+    """Whether a success has the contents that were asked for."""
+    if token.user_type == "Company":
+        return isinstance(body.get("items", body.get("locations")), list)
+    return token.resource_id in str(body)
 
 
 def _expires_before(token: TokenInfo, time: datetime) -> bool:
@@ -252,10 +259,11 @@ def _not_sent(token: TokenInfo, error: GhlError) -> Check:
     check = failed("tokens", error)
     # A response to the request itself is not raised: this is the refusal of a refresh.
     wrong = isinstance(error, Unauthorized)
+    said = "no answer in time" if isinstance(error, Cancelled) else check.message
     return Check(
         "tokens",
         "problem",
-        f"{ours}: {check.message}{_WRONG_SECRET if wrong else ''}",
+        f"{ours}: {said}{_WRONG_SECRET if wrong else ''}",
         SECRET_HELP if wrong else check.help,
         status.LATER if error.status in (*TEMPORARY, Cancelled.status) else check.exit_status,
     )
