@@ -37,7 +37,8 @@ __declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T length)
 """
 
 # `python3 SCRIPT ARGUMENT` for Windows programs: starts the Python of this machine. A program for
-# Linux cannot write to a pipe of Wine, and Wine returns no handle to wait for it.
+# Linux cannot write to a pipe of Wine, and Wine returns no handle to wait for it. FOLDER is a
+# temporary folder: a test that ends this program leaves the file behind.
 PYTHON = r"""
 #include <stdio.h>
 #include <windows.h>
@@ -45,7 +46,7 @@ PYTHON = r"""
 int main(int argc, char **argv)
 {
     char file[MAX_PATH], command[8192], line[8192];
-    if (argc != 3 || GetTempFileNameA(".", "py", 0, file) == 0)
+    if (argc != 3 || GetTempFileNameA(FOLDER, "py", 0, file) == 0)
         return 2;
     snprintf(command, sizeof command, "Z:\\usr\\bin\\python3 \"%s\" \"%s\"", argv[1], argv[2]);
     SECURITY_ATTRIBUTES inherited = {sizeof inherited, NULL, TRUE};
@@ -218,7 +219,8 @@ def native(result, foreign):
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "python3.c")
         source.write_text(PYTHON)
-        frame.run([GCC + "gcc", "-std=c99", source, "-o", system / "python3.exe"])
+        output = f'-DFOLDER="Z:{folder}"'
+        frame.run([GCC + "gcc", "-std=c99", output, source, "-o", system / "python3.exe"])
         for name, gcc in (("cc", "gcc"), ("c++", "g++")):
             text = COMPILER.format(native=deps, foreign=foreign, gcc=GCC + gcc, wine=WINE)
             Path(folder, name).write_text(text)
