@@ -23,7 +23,8 @@ PLATFORMS = {
     "musl": musl.main,
     "i686": portability.i686,
     "s390x": portability.s390x,
-    "macos": macos.main,
+    "macos": macos.aarch64,
+    "macos-x86_64": macos.x86_64,
     "msvc": msvc.main,
 }
 

@@ -49,6 +49,6 @@ def main(is_update):
             "GHL_SIMULATION_RUNS": "20",
             "GHL_PYTHON": str(root / "usr/bin/python3.11"),
         }
-        Suite(result, environment=environment).run(programs, LEFT_OUT)
+        Suite(result, environment=environment, slowness=3).run(programs, LEFT_OUT)
     how = f"run by {emulated.qemu_version('aarch64')}"
     return frame.report(NAME, how, result, is_update)

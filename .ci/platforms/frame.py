@@ -82,6 +82,14 @@ def check_wheel_tag(library, expected):
         raise Failed(f"the wheel of {library} is {done.stdout.strip()}, not {expected}")
 
 
+def crates(cargo, target):
+    """The folders of the crates that are built for a target, by name."""
+    command = [cargo, "metadata", "--format-version=1", "--filter-platform", target]
+    done = run(command, stdout=subprocess.PIPE, text=True)
+    packages = json.loads(done.stdout)["packages"]
+    return {package["name"]: Path(package["manifest_path"]).parent for package in packages}
+
+
 def cross(*targets):
     """Prepares the compiler for the targets. Returns its cargo."""
     environment = os.environ | {"GHL_CI_TOOLS": str(TOOLS)}
@@ -159,13 +167,18 @@ class Result:
 
 
 class Suite:
-    """Test programs that are run by `runner`, for example an emulator."""
+    """Test programs that are run by `runner`, for example an emulator.
 
-    def __init__(self, result, runner=(), environment=None, threads=None):
+    `slowness` multiplies the time limits.
+    """
+
+    def __init__(self, result, runner=(), environment=None, threads=None, slowness=1):
         self.result = result
         self.runner = [str(word) for word in runner]
         self.environment = os.environ | (environment or {})
         self.threads = threads
+        self.program_timeout = PROGRAM_TIMEOUT * slowness
+        self.test_timeout = TEST_TIMEOUT * slowness
 
     def execute(self, program, arguments, timeout):
         """Runs a program. Returns its status, `None` after the timeout, and its output."""
@@ -190,7 +203,7 @@ class Suite:
 
     def names(self, program):
         """The names of the tests of a program."""
-        status, output = self.execute(program, ["--list", "--format=terse"], TEST_TIMEOUT)
+        status, output = self.execute(program, ["--list", "--format=terse"], self.test_timeout)
         if status != 0:
             raise Failed(f"{program.name} --list: status {status}\n{output}")
         return [
@@ -199,7 +212,7 @@ class Suite:
 
     def alone(self, program, test):
         """Whether a test passes when nothing else runs, and its output."""
-        status, output = self.execute(program, ["--exact", test], TEST_TIMEOUT)
+        status, output = self.execute(program, ["--exact", test], self.test_timeout)
         return status == 0, output
 
     def run(self, programs, left_out=()):
@@ -234,7 +247,7 @@ class Suite:
         if self.threads:
             arguments.append(f"--test-threads={self.threads}")
         began = time.monotonic()
-        status, output = self.execute(program, arguments, PROGRAM_TIMEOUT)
+        status, output = self.execute(program, arguments, self.program_timeout)
         line = re.compile(r"^test (\S+)(?: - should panic)? \.\.\. (\w+)", re.MULTILINE)
         verdicts = dict(line.findall(output))
         passed = sum(verdicts.get(name) == "ok" for name in expected)

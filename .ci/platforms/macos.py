@@ -1,18 +1,13 @@
-"""macOS on Apple silicon: type-checked and linked, since nothing here can run it."""
+"""macOS on Apple silicon and on Intel: type-checked and linked, since nothing here can run it."""
 
-import json
 import os
 import re
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
 import frame
 from frame import TOOLS, Failed, Result
-
-TARGET = "aarch64-apple-darwin"
-NAME = "macOS aarch64"
 
 # zig has the headers of the C library, and cargo-zigbuild makes it Cargo's compiler and linker.
 ZIG = ("cargo-zigbuild==0.24.1", "ziglang==0.17.1")
@@ -44,18 +39,13 @@ def prepare():
     return folder / "bin"
 
 
-def frameworks(cargo):
+def frameworks(cargo, target):
     """A folder with stubs of the frameworks: the names that the crates declare, for the linker."""
     folder = TOOLS / "frameworks"
-    command = [str(cargo), "metadata", "--format-version=1", "--filter-platform", TARGET]
-    done = frame.run(command, stdout=subprocess.PIPE, text=True)
-    sources = {
-        package["name"]: Path(package["manifest_path"]).parent / "src"
-        for package in json.loads(done.stdout)["packages"]
-    }
+    sources = frame.crates(cargo, target)
     for framework, crate in FRAMEWORKS.items():
         names = set()
-        for file in sources[crate].rglob("*.rs"):
+        for file in (sources[crate] / "src").rglob("*.rs"):
             for declared in DECLARED.findall(file.read_text()):
                 names.update(filter(None, declared))
         stub = folder / f"{framework}.framework" / f"{framework}.tbd"
@@ -96,10 +86,11 @@ def names(library, command):
             yield content[start:].split(b"\0")[0].decode()
 
 
-def main(is_update):
+def run(target, name, tag, is_update):
+    """Links the library for a target, and checks it."""
     result = Result()
     programs = prepare()
-    cargo = frame.cross(TARGET)
+    cargo = frame.cross(target)
     environment = os.environ | {
         "CARGO_TARGET_DIR": str(frame.COMMON),
         "CARGO_PROFILE_DEV_DEBUG": "0",
@@ -108,24 +99,34 @@ def main(is_update):
         "PATH": f"{cargo.parent}:{programs}:{os.environ['PATH']}",
         "CARGO": str(cargo),
         "CARGO_ZIGBUILD_ZIG_PATH": str(programs / "python-zig"),
-        "RUSTFLAGS": f"-Clink-arg=-F{frameworks(cargo)}",
+        "RUSTFLAGS": f"-Clink-arg=-F{frameworks(cargo, target)}",
     }
-    build = [programs / "cargo-zigbuild", "zigbuild", "--target", TARGET]
+    build = [programs / "cargo-zigbuild", "zigbuild", "--target", target]
     frame.step("link the library")
     frame.run([*build, "--lib", "--features", "postgres"], env=environment)
-    library = frame.COMMON / TARGET / "debug/libghl_oauth.dylib"
-    (name,) = names(library, ID_DYLIB)
-    if name != "@rpath/libghl_oauth.dylib":
-        raise Failed(f"the install name of {library} is {name}")
+    library = frame.COMMON / target / "debug/libghl_oauth.dylib"
+    (own,) = names(library, ID_DYLIB)
+    if own != "@rpath/libghl_oauth.dylib":
+        raise Failed(f"the install name of {library} is {own}")
     result.check("the library is linked, its install name is relative to the rpath")
     needed = sorted(names(library, LOAD_DYLIB))
-    if any(not name.startswith(("/usr/lib/", "/System/Library/")) for name in needed):
+    if any(not path.startswith(("/usr/lib/", "/System/Library/")) for path in needed):
         raise Failed(f"{library} needs {needed}")
     result.check("it needs libraries of the system only")
-    frame.check_wheel_tag(library, "macosx_11_0_arm64")
-    result.check("its wheel is `macosx_11_0_arm64`, as MACOSX_DEPLOYMENT_TARGET says")
+    frame.check_wheel_tag(library, tag)
+    result.check(f"its wheel is `{tag}`, as MACOSX_DEPLOYMENT_TARGET says")
     frame.step("type-check")
-    clippy = [programs / "cargo-zigbuild", "clippy", "--target", TARGET, "--workspace"]
+    clippy = [programs / "cargo-zigbuild", "clippy", "--target", target, "--workspace"]
     frame.run([*clippy, *frame.CHECKED, "--", "-D", "warnings"], env=environment)
     result.check("clippy passes")
-    return frame.report(NAME, "linked, never run", result, is_update)
+    return frame.report(name, "linked, never run", result, is_update)
+
+
+def aarch64(is_update):
+    """Apple silicon."""
+    return run("aarch64-apple-darwin", "macOS aarch64", "macosx_11_0_arm64", is_update)
+
+
+def x86_64(is_update):
+    """Intel."""
+    return run("x86_64-apple-darwin", "macOS x86_64", "macosx_11_0_x86_64", is_update)

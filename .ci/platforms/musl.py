@@ -1,4 +1,5 @@
-"""Linux with musl on x86-64: static programs, and the shared library without gcc's runtime."""
+"""Linux with musl on x86-64: static programs, and the shared library and its wheel without glibc
+and gcc's runtime."""
 
 import os
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import example
 import frame
+import musl_python
 from frame import ROOT, TOOLS, Failed, Result, Suite
 
 TARGET = "x86_64-unknown-linux-musl"
@@ -136,9 +138,10 @@ def main(is_update):
     for program in programs.values():
         check_static(program.executable)
     result.check("the test programs are static")
-    emulator = frame.native_emulator()
+    emulator = build_emulator(cargo, build)
+    check_static(emulator)
     frame.step("run the tests")
-    Suite(result).run(programs, LEFT_OUT)
+    Suite(result, environment={"GHL_OAUTH_EMULATOR": str(emulator)}).run(programs, LEFT_OUT)
 
     frame.step("a static C program")
     with tempfile.TemporaryDirectory() as folder:
@@ -157,9 +160,18 @@ def main(is_update):
     with tempfile.TemporaryDirectory() as folder:
         bare_system(Path(folder), library, emulator)
     result.check("the shared library needs only musl, and runs the quickstart without another file")
-    frame.check_wheel_tag(library, "musllinux_1_2_x86_64")
-    result.check("its wheel is `musllinux_1_2_x86_64`")
+    frame.step("test the wheel")
+    interpreter = musl_python.python(cargo, TARGET)
+    loader = Path("/lib", LOADER)
+    musl_python.test(result, interpreter, loader, library, "musllinux_1_2_x86_64", emulator)
     return frame.report(NAME, "run here", result, is_update)
+
+
+def build_emulator(cargo, build):
+    """Builds the emulator, a static program."""
+    command = [cargo, "build", "--quiet", "--target", TARGET, "--package", "ghl-oauth-emulator"]
+    frame.run(command, env=os.environ | build)
+    return frame.COMMON / TARGET / "debug/ghl-oauth-emulator"
 
 
 def shared_library(cargo, build, libraries):
