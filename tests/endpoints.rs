@@ -1125,12 +1125,14 @@ fn call_ends_at_its_deadline_if_the_server_stalls_or_drips() {
     // Longer than any of these calls: a call without a deadline would end then, with another
     // result.
     const PATIENCE: Duration = Duration::from_secs(20);
+    // Long enough to send the request on a slow or emulated machine.
+    const DEADLINE: u64 = 2_000;
     thread::scope(|scope| {
         for (name, endpoint, call) in WAYS {
             for stalls in [true, false] {
                 scope.spawn(move || {
                     let emulator = emulator(1);
-                    let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": 300}}));
+                    let abi = Abi::with(&emulator, json!({"timeouts": {"totalMs": DEADLINE}}));
                     let rule = Rule::on(endpoint);
                     let hold = stalls.then(|| emulator.hold(rule.clone(), Stage::BeforeProcessing));
                     emulator.inject(rule, FaultKind::Drip { every_ms: 100, body_only: false });
@@ -1142,14 +1144,14 @@ fn call_ends_at_its_deadline_if_the_server_stalls_or_drips() {
                     let began = Instant::now();
                     let outcome = call(&abi, &emulator);
                     assert!(
-                        began.elapsed() >= Duration::from_millis(300),
+                        began.elapsed() >= Duration::from_millis(DEADLINE),
                         "{name}: it did not wait"
                     );
                     done.send(()).unwrap();
                     release.join().unwrap();
                     let error = outcome.fails(Status::Timeout);
                     assert!(
-                        error["message"].as_str().unwrap().contains("300 ms"),
+                        error["message"].as_str().unwrap().contains(&format!("{DEADLINE} ms")),
                         "{name}: {error}"
                     );
                     assert_eq!(error["sent"], true);

@@ -170,11 +170,13 @@ fn progress_is_reported_on_the_thread_of_the_caller() {
 fn minting_can_be_stopped_and_resumed() {
     let emulator = emulator(60);
     let (abi, company) = connected(&emulator);
-    // The callback is called while some requests are held.
+    // The callback stops the minting while some requests are held.
     let mut hold =
         Some(emulator.hold(Rule::on(Endpoint::LocationToken).skip(20), Stage::AfterProcessing));
     let by_callback = abi.tokens_mint(of_all(&company), |_| {
-        drop(hold.take());
+        if let Some(hold) = hold.take() {
+            hold.wait_for(1);
+        }
         false
     });
     by_callback.fails(Status::Cancelled);

@@ -44,7 +44,11 @@ def run(command, **options):
     """Runs a command, whose failure ends the run."""
     command = [str(word) for word in command]
     options.setdefault("cwd", ROOT)
-    done = subprocess.run(command, check=False, **options)
+    try:
+        done = subprocess.run(command, check=False, **options)
+    except subprocess.TimeoutExpired as expired:
+        output = (expired.stdout or b"").decode(errors="replace")
+        raise Failed(f"{expired}\n{output}") from None
     if done.returncode:
         output = "\n".join(part for part in (done.stdout, done.stderr) if isinstance(part, str))
         raise Failed(f"{' '.join(command)}: status {done.returncode}\n{output}")
