@@ -323,6 +323,11 @@ _open: weakref.WeakSet[Handle] = weakref.WeakSet()
 _offers_at_exit = False
 
 
+def any_open() -> bool:
+    """Whether this process has an open client."""
+    return bool(tuple(_open))
+
+
 def _offer_at_exit(handle: Handle) -> None:
     """Retries refused saves at the exit of the interpreter, which does not free clients."""
     global _offers_at_exit

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -62,16 +61,6 @@ _DAMAGED_HELP = (
     "Without a backup, remove the file and let the users consent again"
 )
 
-# Run by a separate program, since a second SQLite in the process of a client would drop its locks.
-_INSPECTION = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], uri=True, timeout=1)
-tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-damage = "ok"
-if sys.argv[2]:
-    damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-sys.stdout.buffer.write("\\0".join([damage, *tables]).encode())
-"""
 _SECTION = "*** in database main ***\n"
 """The heading of SQLite's list of damages."""
 
@@ -91,13 +80,16 @@ class Found:
     others: tuple[OtherClient, ...] = ()
 
 
-def examine(configuration: Configuration, stage: Stage, found: Found) -> None:
-    """Checks the store, as far as it can be reached."""
+def examine(configuration: Configuration, stage: Stage, found: Found, alone: bool) -> None:
+    """Checks the store, as far as it can be reached.
+
+    ``alone`` means that no client of this process can have it open.
+    """
     path = configuration.store_path
     stage.text = "looking at the store's disk"
     if path is not None:
         found.checks += _disk(path)
-        if not _has_problem(found):
+        if alone and not _has_problem(found):
             stage.text = "inspecting the database"
             found.checks += _contents(path)
         if any(check.status == status.USAGE for check in found.checks):
@@ -290,41 +282,31 @@ def _room(folder: Path) -> tuple[int | None, int | None]:
 
 
 def _contents(path: Path) -> Iterator[Check]:
-    """The tables of the database: another program's, or damaged."""
+    """The tables of the database: another program's, or damaged.
+
+    Must end before this process opens the store: a process that closes a file loses all its locks
+    on it, including those of another SQLite.
+    """
     try:
         size_now = path.stat().st_size
     except OSError:
         return  # The library creates it.
     if size_now == 0:
         return
-    # A program that includes its own Python would start itself.
-    embedded = not sys.executable or getattr(sys, "frozen", False)
-    unchecked = Check(
-        "store",
-        "skipped",
-        f"{path} was not checked for damage ({size(size_now)})",
-        f"sqlite3 -readonly {shlex.quote(str(path))} 'PRAGMA quick_check'",
-    )
-    if embedded:
-        yield unchecked
-        return
-    import subprocess  # imported here because it is slow
-
+    try:
+        import sqlite3  # imported here because it is slow
+    except ImportError:
+        return  # Some builds of Python omit it.
     uri = f"{path.absolute().as_uri()}?mode=ro"
     is_small = size_now <= _INSPECTED
     try:
-        ended = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _INSPECTION, uri, "1" if is_small else ""],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=3,
-            check=False,
-        )
-        damage, *tables = ended.stdout.decode().split("\0")
-    except (OSError, subprocess.SubprocessError, ValueError):
-        yield unchecked
-        return
-    if ended.returncode != 0:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=1)) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = [str(name) for (name,) in found]
+            damage = "ok"
+            if is_small:
+                damage = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.Error:
         return  # The library reports what is wrong.
     if damage != "ok":
         yield Check(
@@ -335,7 +317,12 @@ def _contents(path: Path) -> Iterator[Check]:
         )
         return
     if not is_small:
-        yield unchecked
+        yield Check(
+            "store",
+            "skipped",
+            f"{path} was not checked for damage ({size(size_now)})",
+            f"sqlite3 -readonly {shlex.quote(str(path))} 'PRAGMA quick_check'",
+        )
     foreign = sorted(table for table in set(tables) - _TABLES if not table.startswith("sqlite_"))
     if foreign:
         yield Check(

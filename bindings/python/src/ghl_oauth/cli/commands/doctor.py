@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 from ..._configuration import Configuration, read
+from ..._handle import any_open
 from ...client import Client
 from ...errors import GhlError
 from .. import output, status
@@ -147,9 +148,10 @@ class _Examination:
             return
         yield from setup.configuration(configuration)
         yield setup.webhooks(configuration)
+        alone = not any_open()
         found, reached = store.Found(), list[Check]()
         storing, calling = Stage("checking the store"), Stage("checking the network")
-        examined = Task(lambda: store.examine(configuration, storing, found))
+        examined = Task(lambda: store.examine(configuration, storing, found, alone))
         called = Task(lambda: network.examine(configuration, calling, reached))
         until = begun + _LIMIT
         if self._waiting.until_ended(examined, storing, until):
