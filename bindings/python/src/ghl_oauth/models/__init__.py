@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._fields import epoch_ms, flag
+    from .adoption import Adoption, OtherClient, UnadoptedToken
     from .events import Event, Webhook, WebhookOutcome
-    from .requests import Location, Response
+    from .imports import AcceptedToken, ImportResult, SkippedToken
+    from .locations import Location
+    from .requests import Response
     from .runs import Maintenance, MaintenanceProgress, Minting, MintProgress
     from .statistics import (
         BusyResource,
@@ -23,15 +26,8 @@ if TYPE_CHECKING:
         Statistics,
         TokenStatistics,
     )
-    from .tokens import AuthorizationUrl, FailedToken, LastFailure, Token, TokenInfo, TokenState
-    from .transfer import (
-        AcceptedToken,
-        Adoption,
-        ImportResult,
-        OtherClient,
-        SkippedToken,
-        UnadoptedToken,
-    )
+    from .stored import FailedToken, LastFailure, TokenInfo, TokenState
+    from .tokens import AuthorizationUrl, Token
 
 else:
 
@@ -44,30 +40,30 @@ else:
 
 
 _MODULES = {
-    "AcceptedToken": "transfer",
-    "Adoption": "transfer",
+    "AcceptedToken": "imports",
+    "Adoption": "adoption",
     "AuthorizationUrl": "tokens",
     "BusyResource": "statistics",
     "Event": "events",
-    "FailedToken": "tokens",
-    "ImportResult": "transfer",
-    "LastFailure": "tokens",
-    "Location": "requests",
+    "FailedToken": "stored",
+    "ImportResult": "imports",
+    "LastFailure": "stored",
+    "Location": "locations",
     "Maintenance": "runs",
     "MaintenanceProgress": "runs",
     "MintProgress": "runs",
     "Minting": "runs",
-    "OtherClient": "transfer",
+    "OtherClient": "adoption",
     "RateLimiterStatistics": "statistics",
     "RequestStatistics": "statistics",
     "Response": "requests",
-    "SkippedToken": "transfer",
+    "SkippedToken": "imports",
     "Statistics": "statistics",
     "Token": "tokens",
-    "TokenInfo": "tokens",
-    "TokenState": "tokens",
+    "TokenInfo": "stored",
+    "TokenState": "stored",
     "TokenStatistics": "statistics",
-    "UnadoptedToken": "transfer",
+    "UnadoptedToken": "adoption",
     "Webhook": "events",
     "WebhookOutcome": "events",
     "epoch_ms": "_fields",

@@ -10,7 +10,7 @@ from typing import Any
 from .._names import Names
 from ..errors import GhlError, from_json
 from ._fields import moment
-from .tokens import LastFailure
+from .stored import LastFailure
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from .._names import Names
 from ..errors import from_json
 from ._fields import moment
-from .tokens import FailedToken
+from .stored import FailedToken
 
 
 @dataclass(frozen=True)

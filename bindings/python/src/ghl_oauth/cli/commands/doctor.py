@@ -199,7 +199,7 @@ class _Examination:
                     )
                     trial.wait(time.monotonic() + 600)
             yield from trial.checks()
-        unsaved = client.stats()["tokens"]["unsaved"]
+        unsaved = client._open().unsaved()
         client.close()
         if unsaved:
             yield Check(
