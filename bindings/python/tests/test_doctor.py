@@ -21,6 +21,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import ghl_oauth
+from ghl_oauth import _configuration, _handle
+from ghl_oauth.cli.checks import Stage, store
 
 from .support import DEAD_TOKEN, damage, free_port
 from .test_cli import CliTest
@@ -284,6 +286,21 @@ class DeadDatabaseTest(DoctorCase):
         with contextlib.closing(database), database:
             database.execute("CREATE TABLE customers (name TEXT)")
         self.finds("store", "problem", "another program", "customers", "store.path", status=2)
+
+    def test_database_of_an_open_client_is_not_inspected_by_the_same_process(self) -> None:
+        # SQLite's locks belong to the process: the inspection would drop the client's.
+        self.login()
+        configuration = _configuration.read(str(self.config))
+        contents = "ghl_oauth.cli.checks.store._contents"
+        patch = unittest.mock.patch(contents, return_value=())
+        with patch as inspect, self.make_client(store=self.folder / "tokens.db"):
+            for alone in (not _handle.any_open(), True):
+                found = store.Found()
+                store.examine(configuration, Stage(""), found, alone)
+                assert found.client
+                found.client.close()
+                self.assertEqual((inspect.called, found.tokens is not None), (alone, True))
+        self.assertEqual(inspect.call_count, 1)
 
     @contextlib.contextmanager
     def another_program(self, code: str) -> Generator[subprocess.Popen[str], None, None]:
