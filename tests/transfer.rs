@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use ghl_oauth::Status;
 use ghl_oauth_emulator::Decision;
@@ -269,6 +270,26 @@ fn older_token_replaces_a_newer_token_only_with_replace() {
     assert_eq!(held(&abi), "newer");
     assert_eq!(import(&abi, token("older", 70_000), Some(true))["imported"], 1);
     assert_eq!(held(&abi), "older");
+}
+
+#[test]
+fn long_import_has_a_time_limit_for_each_hundred_tokens() {
+    let abi = Abi::open(&json!({
+        "clientId": "app-1", "clientSecret": "s", "baseUrl": "http://127.0.0.1:1",
+        "timeouts": {"totalMs": 500},
+    }))
+    .unwrap();
+    let tokens = tokens(1, 30_000);
+    let begun = Instant::now();
+    for expected in [30_001, 0] {
+        assert_eq!(
+            abi.tokens_import(json!({"tokens": tokens})).ok()["imported"],
+            expected,
+            "after {:?}",
+            begun.elapsed()
+        );
+    }
+    assert!(begun.elapsed() > Duration::from_millis(500), "the import is too short for this test");
 }
 
 #[test]
