@@ -350,7 +350,7 @@ fn write_request_is_repeated_only_if_it_had_no_effect() {
             } else {
                 let error = outcome.fails(Status::Network);
                 assert_eq!(error["resourceId"], location.as_str());
-                // What may have had its effect is not simply tried again.
+                // A request that may have had its effect is not simply tried again.
                 let tries_again = error["help"].as_str().unwrap().contains("try again");
                 assert_eq!(tries_again, error["retryable"] == true, "{method}: {error}");
             }

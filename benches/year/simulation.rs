@@ -124,7 +124,7 @@ impl Default for Settings {
 struct MovedClock {
     system: SystemClock,
     speed: u32,
-    /// What the clock shows, and the uptime at which it was set. Equal in all processes.
+    /// The time on the clock, and the uptime at which it was set. Equal in all processes.
     set: Mutex<Setting>,
 }
 
@@ -198,7 +198,7 @@ struct Interval {
     used: usize,
 }
 
-/// What a process has observed in one interval.
+/// The observations of a process in one interval.
 #[derive(Default, Serialize, Deserialize)]
 struct Observed {
     checked: u64,

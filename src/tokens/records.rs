@@ -385,8 +385,8 @@ impl Records {
         if record.version == 0 && last_deleted == record.predecessor {
             return Ok(true);
         }
-        // A consent whose refresh token was used before the deletion is not later, whatever the
-        // clocks say.
+        // A consent whose refresh token was used before the deletion is not later, even if the
+        // clocks say so.
         let is_later = |tombstone: &Note| {
             let refresh_token = record.token.refresh_token.as_ref();
             DeletionTime::of(tombstone).spares(record)

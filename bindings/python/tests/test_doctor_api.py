@@ -1,4 +1,4 @@
-"""``ghl-oauth doctor`` and the answers of the API, or of a server in its place."""
+"""``ghl-oauth doctor`` and the answers of the API, or of another server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a stored token."""
+"""Information about stored tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a response says: whether the API or another server sent it, and what the API means."""
+"""Classifies a response: sent by the API or by another server, and its meaning."""
 
 from __future__ import annotations
 

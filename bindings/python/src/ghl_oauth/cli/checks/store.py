@@ -285,7 +285,7 @@ def _contents(path: Path) -> Iterator[Check]:
     """The tables of the database: another program's, or damaged.
 
     Must end before this process opens the store: a process that closes a file loses all its locks
-    on it, including those of another SQLite.
+    on it, also the locks of another SQLite.
     """
     try:
         size_now = path.stat().st_size
