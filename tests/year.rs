@@ -1,5 +1,5 @@
 //! A short run of the simulated year of a fleet (`benches/year.rs`): 100 locations of 4 companies
-//! for 10 days, with faults, outages and killed processes.
+//! for 7 days, with faults, outages and killed processes.
 //!
 //! The workers are this program, started again with a task in its environment.
 
@@ -37,9 +37,9 @@ fn run(store: Store, processes: usize) -> Option<Value> {
         processes,
         companies: 4,
         locations: 100,
-        hours: 10 * 24,
+        hours: 7 * 24,
         interval_hours: 2,
-        // About three outages and ten killed processes in ten days.
+        // About two outages and seven killed processes in seven days.
         outages: 100.0,
         outage_hours: 2,
         kills: 400.0,
@@ -48,6 +48,7 @@ fn run(store: Store, processes: usize) -> Option<Value> {
         lost: 0.05,
         errors: 0.01,
         speed: 1,
+        callers: 1,
         ..Settings::default()
     };
     let start = |task: &str| {
@@ -76,7 +77,7 @@ fn assert_complete(figures: &Value) {
 }
 
 #[test]
-fn fleet_of_four_processes_loses_no_connection_in_ten_days() {
+fn fleet_of_four_processes_loses_no_connection_in_seven_days() {
     let figures = run(Store::Sqlite, 4).unwrap();
     assert_complete(&figures);
     // Callers had a valid token all the time, also in outages.
@@ -84,7 +85,7 @@ fn fleet_of_four_processes_loses_no_connection_in_ten_days() {
 }
 
 #[test]
-fn fleet_of_eight_processes_with_postgres_loses_no_connection_in_ten_days() {
+fn fleet_of_eight_processes_with_postgres_loses_no_connection_in_seven_days() {
     if let Some(figures) = run(Store::Postgres, 8) {
         assert_complete(&figures);
     }

@@ -47,6 +47,9 @@ const THINKS: Duration = Duration::from_millis(10);
 /// The fewest calls of each caller in an interval.
 const CALLS: u64 = 3;
 
+/// How many error messages of callers are kept.
+const MESSAGES: usize = 10;
+
 /// The share of refreshes and mints that return another owner's token.
 const WRONG_OWNER: f64 = 0.001;
 
@@ -209,6 +212,8 @@ struct Observed {
     calls: u64,
     /// Calls that returned an error, by status.
     errors: BTreeMap<String, u64>,
+    /// The messages of the first of them.
+    messages: Vec<String>,
     longest_us: u64,
     /// Calls that took longer than 0.1 s, and longer than a second.
     slow: u64,
@@ -226,6 +231,8 @@ impl Observed {
         self.processor_us += other.processor_us;
         self.longest_us = self.longest_us.max(other.longest_us);
         self.resident_kib = self.resident_kib.max(other.resident_kib);
+        self.messages.extend_from_slice(&other.messages);
+        self.messages.truncate(MESSAGES);
         for (all, some) in [(&mut self.failed, &other.failed), (&mut self.errors, &other.errors)] {
             some.iter().for_each(|(name, count)| *all.entry(name.clone()).or_default() += count);
         }
@@ -325,6 +332,7 @@ fn call(
         observed.very_slow += u64::from(took > Duration::from_secs(1));
         if let Err(error) = outcome {
             *observed.errors.entry(error.status().name().to_owned()).or_default() += 1;
+            observed.messages.push(format!("{}: {error}", error.status().name()));
         }
         thread::sleep(THINKS);
     }
@@ -513,7 +521,8 @@ pub fn run(
             Some(Simulation::new(settings, folder, &store, Files::Folder(folder)).run(start, see))
         }
         Store::Postgres => {
-            let server = Server::start(&[])?;
+            // Each renewal may hold two locks, and each lock a connection.
+            let server = Server::start(&["max_connections=500"])?;
             let database = server.database();
             let store = json!({"kind": "postgres", "url": database.url()});
             let files = Files::Database(&database);
@@ -612,7 +621,9 @@ impl<'a> Simulation<'a> {
         for hour in (0..settings.hours).step_by(settings.interval_hours as usize) {
             let end = hour + settings.interval_hours;
             self.advance_to(hour);
-            let used = self.connected * (settings.locations / settings.companies);
+            // A location without a token is unknown to callers: all that were minted.
+            let complete = companies.iter().position(|company| mint.contains(company));
+            let used = complete.unwrap_or(self.connected) * (settings.locations / settings.companies);
             let new = self.connect(&client, &companies, hour);
             mint.extend_from_slice(new);
             if outage_ends.is_some_and(|end| hour >= end) {
@@ -779,6 +790,7 @@ impl<'a> Simulation<'a> {
                 "over100Ms": total.slow,
                 "over1S": total.very_slow,
                 "errors": total.errors,
+                "messages": total.messages,
             },
             "maintenance": {"checked": total.checked, "failed": total.failed},
             "memory": {"largestProcessKib": total.resident_kib},
