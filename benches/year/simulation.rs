@@ -623,7 +623,8 @@ impl<'a> Simulation<'a> {
             self.advance_to(hour);
             // A location without a token is unknown to callers: all that were minted.
             let complete = companies.iter().position(|company| mint.contains(company));
-            let used = complete.unwrap_or(self.connected) * (settings.locations / settings.companies);
+            let used =
+                complete.unwrap_or(self.connected) * (settings.locations / settings.companies);
             let new = self.connect(&client, &companies, hour);
             mint.extend_from_slice(new);
             if outage_ends.is_some_and(|end| hour >= end) {
