@@ -193,7 +193,7 @@ fn lookup(client: &Client, count: usize) -> f64 {
             let began = Instant::now();
             for call in 0..CALLS {
                 client.with_fresh_token(&ids[call % ids.len()], |token| {
-                    buffer.copy_from_slice(token);
+                    buffer.copy_from_slice(token.expose().as_bytes());
                 });
                 black_box(&mut buffer);
             }

@@ -7,22 +7,26 @@ use serde::{Deserialize, Deserializer};
 
 /// A secret string: hidden by `Debug`, zeroized when its last clone is dropped, cheap to clone.
 #[derive(Clone)]
-pub struct Secret(Text);
+pub struct Secret {
+    block: Block,
+    /// The length of the label, with which the block begins.
+    label: u8,
+}
 
 /// In one block of memory, which the allocator zeroizes.
 #[cfg(feature = "wiping-allocator")]
-type Text = Arc<str>;
+type Block = Arc<str>;
 
 #[cfg(not(feature = "wiping-allocator"))]
-type Text = Arc<zeroize::Zeroizing<Box<str>>>;
+type Block = Arc<zeroize::Zeroizing<Box<str>>>;
 
 #[cfg(feature = "wiping-allocator")]
-fn text_of(text: String) -> Text {
+fn block_of(text: String) -> Block {
     text.into()
 }
 
 #[cfg(not(feature = "wiping-allocator"))]
-fn text_of(text: String) -> Text {
+fn block_of(text: String) -> Block {
     use zeroize::Zeroizing;
 
     let text = Zeroizing::new(text);
@@ -32,18 +36,30 @@ fn text_of(text: String) -> Text {
 impl Secret {
     /// A secret with this text.
     pub fn new(text: String) -> Secret {
-        Secret(text_of(text))
+        Secret { block: block_of(text), label: 0 }
     }
 
-    /// A copy of a secret of which only the bytes are at hand.
-    pub(crate) fn copy_of(bytes: &[u8]) -> Secret {
-        // They come from another secret, so they are UTF-8.
-        Secret::new(String::from_utf8(bytes.to_vec()).unwrap_or_default())
+    /// The same secret with a label in the same block of memory. A lookup that compares the label
+    /// and then reads the secret waits for the memory only once. A longer label than 255 bytes is
+    /// not added.
+    #[must_use]
+    pub(crate) fn labelled(self, label: &str) -> Secret {
+        match u8::try_from(label.len()) {
+            Ok(length) if self.label() != label => {
+                Secret { block: block_of([label, self.expose()].concat()), label: length }
+            }
+            _ => self,
+        }
+    }
+
+    /// The label; empty if there is none.
+    pub(crate) fn label(&self) -> &str {
+        &self.block[..self.label.into()]
     }
 
     /// The string itself. The caller is responsible for keeping it secret.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.block[self.label.into()..]
     }
 
     /// Constant-time comparison: the time does not depend on where the strings differ.
@@ -82,6 +98,17 @@ mod tests {
     #[test]
     fn debug_output_shows_nothing() {
         assert!(!format!("{:?}", Secret::new("hunter2".into())).contains("hunter2"));
+    }
+
+    #[test]
+    fn label_is_no_part_of_the_secret() {
+        let plain = Secret::new("hunter2".into());
+        let labelled = plain.clone().labelled("lócation");
+        assert_eq!((labelled.label(), labelled.expose()), ("lócation", "hunter2"));
+        assert!(labelled.matches("hunter2") && plain.label().is_empty());
+        let other = labelled.clone().labelled("company");
+        assert_eq!((other.label(), other.expose()), ("company", "hunter2"));
+        assert_eq!(plain.labelled(&"i".repeat(256)).label(), "");
     }
 
     #[test]

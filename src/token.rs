@@ -96,6 +96,13 @@ impl Token {
         }
     }
 
+    /// The same token, whose access token is labelled with its resource: the cache then shares the
+    /// memory of the access token.
+    #[must_use]
+    pub(crate) fn labelled(self, resource_id: &str) -> Token {
+        Token { access_token: self.access_token.labelled(resource_id), ..self }
+    }
+
     /// Company or Location: `user_type`, or by default whether a location is named.
     pub fn kind(&self) -> UserType {
         self.user_type.unwrap_or(match self.location_id {

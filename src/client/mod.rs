@@ -276,7 +276,7 @@ impl Client {
     pub fn try_fresh_token<T>(
         &self,
         resource_id: &str,
-        take: impl FnOnce(&[u8]) -> T,
+        take: impl FnOnce(&Secret) -> T,
     ) -> Option<T> {
         self.shared.existing_components()?.tokens.with_fresh(resource_id, take)
     }
@@ -286,7 +286,7 @@ impl Client {
     pub fn with_fresh_token<T>(
         &self,
         resource_id: &str,
-        take: impl FnOnce(&[u8]) -> T,
+        take: impl FnOnce(&Secret) -> T,
     ) -> Option<T> {
         self.components().ok()?.tokens.with_fresh(resource_id, take)
     }

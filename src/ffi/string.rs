@@ -33,11 +33,6 @@ pub unsafe fn read<'a>(parameter: &str, text: *const c_char) -> Result<&'a str> 
 
 /// Copies a string into memory that the caller frees with `ghl_string_free`.
 pub fn allocate(text: &str) -> *mut c_char {
-    allocate_bytes(text.as_bytes())
-}
-
-/// Like [`allocate`], for the bytes of a text.
-pub fn allocate_bytes(text: &[u8]) -> *mut c_char {
     let layout = layout(text.len());
     // SAFETY: the layout is not empty (it contains the length field), and every write below stays
     // inside it.

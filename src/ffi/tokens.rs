@@ -9,6 +9,7 @@ use super::client::{self, ghl_client};
 use super::{cancellation, string};
 use crate::client::{Client, OPTION_KEYS};
 use crate::error::{Error, Result, Status};
+use crate::secret::Secret;
 
 /// Returns a valid access token for a company or location: from memory while it is fresh; otherwise
 /// refreshed, or minted if the resource is a location whose company's token is held. One caller
@@ -49,7 +50,10 @@ pub unsafe extern "C" fn ghl_access_token(
     // SAFETY: the header requires a valid client and valid pointers, or NULL.
     unsafe {
         set_null(out_token);
-        hand_out(out_token, token(client, resource_id, out_error, string::allocate_bytes))
+        hand_out(
+            out_token,
+            token(client, resource_id, out_error, |token| string::allocate(token.expose())),
+        )
     }
 }
 
@@ -249,7 +253,8 @@ unsafe fn prepare(buffer: *mut c_char, length: *mut usize) -> Result<usize, &'st
 ///
 /// # Safety
 /// `buffer` is valid for writes of `size` bytes.
-unsafe fn copy(token: &[u8], buffer: *mut c_char, size: usize) -> usize {
+unsafe fn copy(token: &Secret, buffer: *mut c_char, size: usize) -> usize {
+    let token = token.expose();
     let needed = token.len() + 1;
     if needed <= size {
         // SAFETY: by the contract, and since the token and its NUL fit.
@@ -278,7 +283,7 @@ unsafe fn token<T>(
     client: *const ghl_client,
     resource_id: *const c_char,
     out_error: *mut *mut c_char,
-    take: impl Fn(&[u8]) -> T,
+    take: impl Fn(&Secret) -> T,
 ) -> Result<T, i32> {
     // SAFETY: by the contract.
     unsafe {
@@ -290,7 +295,7 @@ unsafe fn token<T>(
                 Some(taken) => Ok(taken),
                 None => {
                     let _delayed = cancellation::Delayed::new();
-                    client.access_token(resource_id).map(|secret| take(secret.expose().as_bytes()))
+                    client.access_token(resource_id).map(|token| take(&token))
                 }
             }
         });

@@ -1,6 +1,8 @@
 //! The in-memory token store: for tests, and for hosts that import tokens when they start.
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, RangeInclusive};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,13 +14,42 @@ use crate::error::Result;
 /// A store that ends with the process.
 #[derive(Default)]
 pub struct MemoryStore {
-    records: Mutex<BTreeMap<String, Box<Record>>>,
+    records: Mutex<BTreeSet<ById>>,
     notes: Mutex<BTreeMap<String, Note>>,
     locks: Arc<ProcessLocks>,
 }
 
+/// A record, ordered by its resource ID.
+struct ById(Box<Record>);
+
+impl Borrow<str> for ById {
+    fn borrow(&self) -> &str {
+        &self.0.resource_id
+    }
+}
+
+impl Ord for ById {
+    fn cmp(&self, other: &ById) -> Ordering {
+        self.0.resource_id.cmp(&other.0.resource_id)
+    }
+}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &ById) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &ById) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for ById {}
+
 impl MemoryStore {
-    fn records(&self) -> MutexGuard<'_, BTreeMap<String, Box<Record>>> {
+    fn records(&self) -> MutexGuard<'_, BTreeSet<ById>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -35,21 +66,21 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn load(&self, resource_id: &str, _: &Deadline) -> Result<Option<Record>> {
-        Ok(self.records().get(resource_id).map(|record| Record::clone(record)))
+        Ok(self.records().get(resource_id).map(|record| Record::clone(&record.0)))
     }
 
     fn version(&self, resource_id: &str, _: &Deadline) -> Result<Option<u64>> {
-        Ok(self.records().get(resource_id).map(|record| record.version))
+        Ok(self.records().get(resource_id).map(|record| record.0.version))
     }
 
     fn save(&self, record: &Record, _: &Deadline) -> Result<u64> {
         let mut records = self.records();
-        let stored = records.get(&record.resource_id).map_or(0, |stored| stored.version);
+        let stored = records.get(record.resource_id.as_str()).map_or(0, |stored| stored.0.version);
         if stored != record.version || (record.version == 0 && !self.follows_tombstone(record)) {
             return Err(super::changed_meanwhile(&record.resource_id));
         }
         let version = record.next_version();
-        records.insert(record.resource_id.clone(), Box::new(Record { version, ..record.clone() }));
+        records.replace(ById(Box::new(Record { version, ..record.clone() })));
         Ok(version)
     }
 
@@ -61,8 +92,8 @@ impl Store for MemoryStore {
         let mut stored = self.records();
         let mut remove = |(resource_id, version): &(String, u64)| {
             let is_the_same =
-                stored.get(resource_id).is_some_and(|record| record.version == *version);
-            is_the_same && stored.remove(resource_id).is_some()
+                stored.get(resource_id.as_str()).is_some_and(|record| record.0.version == *version);
+            is_the_same && stored.remove(resource_id.as_str())
         };
         Ok(records.iter().map(&mut remove).collect())
     }
@@ -70,7 +101,7 @@ impl Store for MemoryStore {
     fn list(&self, query: &Query, _: &Deadline) -> Result<Page> {
         let records = self.records();
         let start = query.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let after = records.range::<str, _>((start, Bound::Unbounded)).map(|(_, record)| &**record);
+        let after = records.range::<str, _>((start, Bound::Unbounded)).map(|record| &*record.0);
         let matching = after.filter(|record| query.matches(record));
         Ok(Page::cut(matching.take(query.limit + 1).cloned().collect(), query.limit))
     }
@@ -87,8 +118,8 @@ impl Store for MemoryStore {
         let position = |record: &Record| (record.renew_at, record.resource_id.clone());
         let records = self.records();
         let mut due: Vec<_> = records
-            .values()
-            .map(AsRef::as_ref)
+            .iter()
+            .map(|record| &*record.0)
             .filter(|record| renewals.contains(&record.renew_at))
             .filter(|record| {
                 company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id))
@@ -102,7 +133,7 @@ impl Store for MemoryStore {
 
     fn next_renewal(&self, company_id: Option<&str>, _: &Deadline) -> Result<Option<i64>> {
         let records = self.records();
-        let matching = records.values().filter(|record| {
+        let matching = records.iter().map(|record| &*record.0).filter(|record| {
             company_id.is_none_or(|id| record.token.company_id.as_deref() == Some(id))
         });
         Ok(matching.map(|record| record.renew_at).min())

@@ -142,7 +142,7 @@ impl Record {
     /// A record that was never saved.
     pub fn new(resource_id: String, token: Token) -> Record {
         let renew_at = token.expires_at;
-        let (standing, token) = (Standing::Good, Arc::new(token));
+        let (standing, token) = (Standing::Good, Arc::new(token.labelled(&resource_id)));
         Record {
             resource_id,
             version: 0,

@@ -144,7 +144,7 @@ impl Tokens {
         call: impl Fn(&Secret) -> T,
         is_dead: impl Fn(&T) -> bool,
     ) -> Result<T> {
-        let bearer = match self.with_fresh(resource_id, Secret::copy_of) {
+        let bearer = match self.with_fresh(resource_id, Secret::clone) {
             Some(bearer) => bearer,
             None => {
                 let deadlines = (deadline, waits);

@@ -221,7 +221,7 @@ impl Tokens {
         resource_id: &str,
         deadline: impl FnOnce() -> Deadline,
     ) -> Result<Secret> {
-        match self.with_fresh(resource_id, Secret::copy_of) {
+        match self.with_fresh(resource_id, Secret::clone) {
             Some(access_token) => Ok(access_token),
             None => {
                 valid_id("resource_id", resource_id)?;
@@ -248,7 +248,7 @@ impl Tokens {
         let least = Duration::from_secs(seconds);
         let uptime = self.clock.uptime();
         if self.cache.unexpired_for(resource_id, uptime).is_some_and(|left| left >= least)
-            && let Some(access_token) = self.cache.with_fresh(resource_id, uptime, Secret::copy_of)
+            && let Some(access_token) = self.cache.with_fresh(resource_id, uptime, Secret::clone)
         {
             return Ok(access_token);
         }
@@ -256,9 +256,8 @@ impl Tokens {
             .map_err(|error| error.with_resource(resource_id))
     }
 
-    /// Passes the bytes of a token that is fresh in the cache to `take`, without I/O, waiting or
-    /// allocation.
-    pub fn with_fresh<T>(&self, resource_id: &str, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    /// Passes a token that is fresh in the cache to `take`, without I/O, waiting or allocation.
+    pub fn with_fresh<T>(&self, resource_id: &str, take: impl FnOnce(&Secret) -> T) -> Option<T> {
         self.cache.with_fresh(resource_id, self.clock.uptime(), take)
     }
 

@@ -141,8 +141,6 @@ impl PublishedTokens {
 
     fn entry_of(token: &Arc<Token>, fresh_until: Duration, valid_until: Duration) -> CachedToken {
         let (access_token, company_id) = (token.access_token.clone(), token.company_id.as_deref());
-        let cached = CachedToken::new(access_token, company_id, fresh_until, valid_until);
-        // The memory store holds the token as well.
-        if Arc::strong_count(token) > 1 { cached.shared() } else { cached }
+        CachedToken::new(access_token, company_id, fresh_until, valid_until)
     }
 }

@@ -132,7 +132,7 @@ impl Tokens {
         (deadline, waits): (&Deadline, &Deadline),
     ) -> Result<(Secret, Option<Record>)> {
         if want == Want::Fresh
-            && let Some(token) = self.with_fresh(resource_id, Secret::copy_of)
+            && let Some(token) = self.with_fresh(resource_id, Secret::clone)
         {
             // The previous flight completed after the caller had checked the cache.
             return Ok((token, None));
@@ -832,7 +832,8 @@ fn is_verdict_on_mint(error: &Error) -> bool {
 }
 
 fn replaced(mut record: Record, token: Token) -> Record {
-    record.token = Arc::new(token.completed_from(&record.token));
+    let token = token.completed_from(&record.token).labelled(&record.resource_id);
+    record.token = Arc::new(token);
     record.standing = Standing::Good;
     record.intent = None;
     record.last_failure = None;

@@ -5,8 +5,6 @@ use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use zeroize::Zeroize;
-
 use super::id_hash::IdHash;
 use super::striped_lock::{ReadGuard, StripedLock, WriteGuard};
 use crate::secret::Secret;
@@ -17,14 +15,15 @@ const SHARDS: usize = 16;
 /// A token to be cached.
 pub struct CachedToken {
     access_token: Secret,
-    is_shared: bool,
     times: Times,
     /// Consecutive failed refreshes.
     failures: u8,
     company: CompanyTag,
 }
 
+/// Packed, so that an entry has no padding.
 #[derive(Clone, Copy)]
+#[repr(packed(4))]
 struct Times {
     /// The uptime in milliseconds until which the token is served without a check.
     fresh_until: u64,
@@ -68,117 +67,31 @@ impl CachedToken {
         let valid_for_ms = u32::try_from(valid_until - fresh_until).unwrap_or(u32::MAX);
         let times = Times { fresh_until, valid_for_ms };
         let company = company_tag(company_id);
-        CachedToken { access_token, is_shared: false, times, failures: 0, company }
-    }
-
-    /// The same for a token that the store holds in memory as well: the cache makes no second copy.
-    pub fn shared(self) -> CachedToken {
-        CachedToken { is_shared: true, ..self }
+        CachedToken { access_token, times, failures: 0, company }
     }
 }
 
-/// A cached token with its ID.
-enum Entry {
-    /// The head and the token in one block of memory: the first access to each block in a large
-    /// cache waits for the memory.
-    Own(Box<[u8]>),
-    /// A token that the store holds in memory as well.
-    Shared(Box<SharedEntry>),
-}
-
-struct SharedEntry {
+/// A cached token with its ID, which is the label of the access token. The first access to a block
+/// of memory in a large cache waits for the memory, so the ID and the token are in one block, and
+/// the entry is as small as possible.
+struct Entry {
     access_token: Secret,
-    head: [u8; HEADER + MAX_SHARED_ID],
+    times: Times,
+    failures: u8,
+    company: CompanyTag,
 }
-
-/// The head of an entry: the times, the failures, the company, the length of the ID; then the ID.
-const HEADER: usize = 18;
-const FAILURES: usize = 12;
-const COMPANY: usize = 13;
-const ID_LENGTH: usize = 16;
-
-/// The longest ID of a shared entry, in bytes. The API's IDs have 20.
-const MAX_SHARED_ID: usize = 22;
-
-type Header = [u8; HEADER];
 
 impl Entry {
-    /// `None` if the ID is too long for an entry. The longest valid one has 255 bytes.
-    fn new(resource_id: &str, cached: &CachedToken) -> Option<Entry> {
-        let mut header = [0; HEADER];
-        header[..8].copy_from_slice(&cached.times.fresh_until.to_le_bytes());
-        header[8..FAILURES].copy_from_slice(&cached.times.valid_for_ms.to_le_bytes());
-        header[FAILURES] = cached.failures;
-        header[COMPANY..ID_LENGTH].copy_from_slice(&cached.company);
-        let id = resource_id.as_bytes();
-        header[ID_LENGTH..].copy_from_slice(&u16::try_from(id.len()).ok()?.to_le_bytes());
-        if cached.is_shared && id.len() <= MAX_SHARED_ID {
-            let mut head = [0; HEADER + MAX_SHARED_ID];
-            head[..HEADER].copy_from_slice(&header);
-            head[HEADER..HEADER + id.len()].copy_from_slice(id);
-            let access_token = cached.access_token.clone();
-            return Some(Entry::Shared(Box::new(SharedEntry { access_token, head })));
-        }
-        let token = cached.access_token.expose().as_bytes();
-        Some(Entry::Own([&header[..], id, token].concat().into_boxed_slice()))
-    }
-
-    fn header(&self) -> &Header {
-        let head = match self {
-            Entry::Own(bytes) => bytes.first_chunk(),
-            Entry::Shared(shared) => shared.head.first_chunk(),
-        };
-        // `Entry::new` begins every block with a header. Only `drop` takes it away.
-        head.unwrap_or_else(|| unreachable!("every entry has a header"))
-    }
-
-    fn times(&self) -> Times {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *self.header();
-        Times {
-            fresh_until: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            valid_for_ms: u32::from_le_bytes([i, j, k, l]),
-        }
-    }
-
-    fn failures(&self) -> u8 {
-        self.header()[FAILURES]
-    }
-
-    fn company(&self) -> &[u8] {
-        &self.header()[COMPANY..ID_LENGTH]
-    }
-
-    /// The end of the ID in the block.
-    fn id_end(&self) -> usize {
-        let header = self.header();
-        HEADER + usize::from(u16::from_le_bytes([header[ID_LENGTH], header[ID_LENGTH + 1]]))
+    /// `None` if the ID is longer than 255 bytes, which no valid one is.
+    fn new(resource_id: &str, cached: CachedToken) -> Option<Entry> {
+        let CachedToken { access_token, times, failures, company } = cached;
+        let access_token = access_token.labelled(resource_id);
+        let entry = Entry { access_token, times, failures, company };
+        (entry.id() == resource_id.as_bytes()).then_some(entry)
     }
 
     fn id(&self) -> &[u8] {
-        let block = match self {
-            Entry::Own(bytes) => &bytes[..],
-            Entry::Shared(shared) => &shared.head,
-        };
-        &block[HEADER..self.id_end()]
-    }
-
-    fn access_token(&self) -> &[u8] {
-        match self {
-            Entry::Own(bytes) => &bytes[self.id_end()..],
-            Entry::Shared(shared) => shared.access_token.expose().as_bytes(),
-        }
-    }
-}
-
-impl Drop for Entry {
-    /// Clears the bytes first: zeroize then overwrites them in one piece as spare capacity instead
-    /// of byte by byte.
-    fn drop(&mut self) {
-        if let Entry::Own(bytes) = self {
-            let mut bytes = std::mem::take(bytes).into_vec();
-            bytes.clear();
-            bytes.zeroize();
-        }
+        self.access_token.label().as_bytes()
     }
 }
 
@@ -247,18 +160,18 @@ impl TokenCache {
         TokenCache { shards: std::array::from_fn(shard) }
     }
 
-    /// Passes the bytes of a fresh token to `take`.
+    /// Passes a fresh token to `take`.
     pub fn with_fresh<T>(
         &self,
         resource_id: &str,
         uptime: Duration,
-        take: impl FnOnce(&[u8]) -> T,
+        take: impl FnOnce(&Secret) -> T,
     ) -> Option<T> {
         let shard = self.read(resource_id);
         let entry = shard
             .get(resource_id)
-            .filter(|entry| milliseconds(uptime) < entry.times().fresh_until)?;
-        Some(take(entry.access_token()))
+            .filter(|entry| milliseconds(uptime) < entry.times.fresh_until)?;
+        Some(take(&entry.access_token))
     }
 
     pub fn contains(&self, resource_id: &str) -> bool {
@@ -270,13 +183,13 @@ impl TokenCache {
         let shard = self.read(resource_id);
         let entry = shard
             .get(resource_id)
-            .filter(|entry| milliseconds(uptime) < entry.times().valid_until())?;
-        Some(Secret::copy_of(entry.access_token()))
+            .filter(|entry| milliseconds(uptime) < entry.times.valid_until())?;
+        Some(entry.access_token.clone())
     }
 
     /// The remaining lifetime of the resource's token, due or not; `None` if it has expired.
     pub fn unexpired_for(&self, resource_id: &str, uptime: Duration) -> Option<Duration> {
-        let valid_until = self.read(resource_id).get(resource_id)?.times().valid_until();
+        let valid_until = self.read(resource_id).get(resource_id)?.times.valid_until();
         let left = valid_until.checked_sub(milliseconds(uptime)).filter(|left| *left > 0)?;
         Some(Duration::from_millis(left))
     }
@@ -289,9 +202,10 @@ impl TokenCache {
         uptime: Duration,
     ) -> Option<Duration> {
         let shard = self.read(resource_id);
-        let entry =
-            shard.get(resource_id).filter(|entry| access_token.matches(entry.access_token()))?;
-        let valid_until = entry.times().valid_until();
+        let entry = shard
+            .get(resource_id)
+            .filter(|entry| access_token.matches(entry.access_token.expose()))?;
+        let valid_until = entry.times.valid_until();
         Some(Duration::from_millis(valid_until.saturating_sub(milliseconds(uptime))))
     }
 
@@ -307,7 +221,7 @@ impl TokenCache {
         let mut shard = self.write(resource_id);
         let current = changes.is_none_or(|changes| changes == shard.changes);
         if current {
-            shard.put(resource_id, &cached);
+            shard.put(resource_id, cached);
         }
         current
     }
@@ -316,7 +230,7 @@ impl TokenCache {
     pub fn replace(&self, resource_id: &str, cached: CachedToken) {
         let mut shard = self.write(resource_id);
         if shard.get(resource_id).is_some() {
-            shard.put(resource_id, &cached);
+            shard.put(resource_id, cached);
         } else {
             shard.changes += 1;
         }
@@ -337,21 +251,21 @@ impl TokenCache {
         if changes != shard.changes {
             return;
         }
-        let failures = shard.get(resource_id).map_or(0, Entry::failures);
+        let failures = shard.get(resource_id).map_or(0, |entry| entry.failures);
         let failures = failures.saturating_add(u8::from(reason == StaleReason::Failed));
         let fresh_until = uptime + left.min(reason.duration(failures));
         let cached = CachedToken::new(access_token, company_id, fresh_until, uptime + left);
-        shard.put(resource_id, &CachedToken { failures, ..cached });
+        shard.put(resource_id, CachedToken { failures, ..cached });
     }
 
     /// Whether no refresh of the cached token has failed yet.
     pub fn is_first_failure(&self, resource_id: &str) -> bool {
-        self.read(resource_id).get(resource_id).is_none_or(|entry| entry.failures() == 0)
+        self.read(resource_id).get(resource_id).is_none_or(|entry| entry.failures == 0)
     }
 
     /// How long a valid old token is served after one more failed refresh.
     pub fn backoff_after_failure(&self, resource_id: &str) -> Duration {
-        let failures = self.read(resource_id).get(resource_id).map_or(0, Entry::failures);
+        let failures = self.read(resource_id).get(resource_id).map_or(0, |entry| entry.failures);
         StaleReason::Failed.duration(failures.saturating_add(1))
     }
 
@@ -369,7 +283,7 @@ impl TokenCache {
             let mut shard = shard.write();
             shard.changes += 1;
             shard.tokens.retain(|entry| {
-                (entry.company() != company && entry.company() != UNKNOWN)
+                (entry.company != company && entry.company != UNKNOWN)
                     || except.contains(entry.id())
             });
         }
@@ -393,7 +307,7 @@ impl Shard {
         self.tokens.get(resource_id.as_bytes())
     }
 
-    fn put(&mut self, resource_id: &str, cached: &CachedToken) {
+    fn put(&mut self, resource_id: &str, cached: CachedToken) {
         self.changes += 1;
         if let Some(entry) = Entry::new(resource_id, cached) {
             self.tokens.replace(entry);
@@ -427,9 +341,7 @@ mod tests {
     }
 
     fn held(cache: &TokenCache, resource_id: &str) -> Option<String> {
-        cache.with_fresh(resource_id, Duration::ZERO, |token| {
-            String::from_utf8(token.to_vec()).unwrap()
-        })
+        cache.with_fresh(resource_id, Duration::ZERO, |token| token.expose().to_owned())
     }
 
     #[test]
@@ -459,28 +371,38 @@ mod tests {
     }
 
     #[test]
-    fn entry_has_the_times_and_the_token_whether_or_not_the_token_is_shared() {
+    fn entry_has_the_times_and_the_token() {
         let cache = TokenCache::new();
         let secret = Secret::new("secret".to_owned());
         let short_life = Duration::from_millis(300);
-        for shared in [false, true] {
-            for id in ["", "location", &"i".repeat(255), &"i".repeat(300)] {
-                let cached = CachedToken::new(secret.clone(), Some("one"), short_life, HOUR);
-                cache.publish(id, if shared { cached.shared() } else { cached }, None);
-                assert_eq!(held(&cache, id).as_deref(), Some("secret"));
-                assert!(cache.with_fresh(id, short_life, |_| ()).is_none());
-                assert!(cache.unexpired(id, short_life).unwrap().matches("secret"));
-                assert_eq!(cache.left(id, &secret, short_life), Some(HOUR - short_life));
-                assert_eq!(cache.left(id, &Secret::new("other".into()), short_life), None);
-                assert_eq!(cache.unexpired_for(id, HOUR), None);
-                assert!(cache.is_first_failure(id));
-            }
-            assert_eq!(cache.len(), 4);
+        for id in ["", "location", &"i".repeat(255)] {
+            cache.publish(
+                id,
+                CachedToken::new(secret.clone(), Some("one"), short_life, HOUR),
+                None,
+            );
+            assert_eq!(held(&cache, id).as_deref(), Some("secret"));
+            assert!(cache.with_fresh(id, short_life, |_| ()).is_none());
+            assert!(cache.unexpired(id, short_life).unwrap().matches("secret"));
+            assert_eq!(cache.left(id, &secret, short_life), Some(HOUR - short_life));
+            assert_eq!(cache.left(id, &Secret::new("other".into()), short_life), None);
+            assert_eq!(cache.unexpired_for(id, HOUR), None);
+            assert!(cache.is_first_failure(id));
         }
-        assert_eq!(size_of::<Entry>(), 2 * size_of::<usize>());
-        let too_long = "i".repeat(1 << 16);
+        assert_eq!(cache.len(), 3);
+        assert_eq!(size_of::<Entry>(), size_of::<Secret>() + 16);
+        let too_long = "i".repeat(256);
         cache.publish(&too_long, token("secret".into()), None);
-        assert!(!cache.contains(&too_long) && cache.len() == 4);
+        assert!(!cache.contains(&too_long) && cache.len() == 3);
+    }
+
+    #[test]
+    fn cached_token_shares_the_memory_of_a_labelled_one() {
+        let cache = TokenCache::new();
+        let secret = Secret::new("secret".to_owned()).labelled("location");
+        cache.publish("location", CachedToken::new(secret.clone(), None, HOUR, HOUR), None);
+        let cached = cache.unexpired("location", Duration::ZERO).unwrap();
+        assert!(std::ptr::eq(cached.expose(), secret.expose()));
     }
 
     #[test]

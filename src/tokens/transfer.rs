@@ -374,7 +374,7 @@ impl<'a> Transfer<'a> {
         let Entry { token, own_consent, .. } = entry;
         let mut record = match &held {
             Some(held) => Record {
-                token: Arc::new(token),
+                token: Arc::new(token.labelled(resource_id)),
                 standing: Standing::Good,
                 intent: None,
                 last_failure: None,

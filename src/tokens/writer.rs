@@ -224,7 +224,7 @@ impl TokenWriter {
             Ok(Some(held)) => {
                 let origin = Origin::Consent(Some(Replaced::from(&held)));
                 let installed_at = begins.or(held.installed_at);
-                let token = Arc::new(token.clone());
+                let token = Arc::new(token.clone().labelled(resource_id));
                 (
                     Record {
                         token,

@@ -123,7 +123,7 @@ impl Client {
     /// A valid access token if one is in memory and not due; for event loops. Does no I/O and does
     /// not wait. On `None`, call [`Client::access_token`] on another thread.
     pub fn access_token_in_memory(&self, resource_id: &str) -> Option<Secret> {
-        self.core.try_fresh_token(resource_id, Secret::copy_of)
+        self.core.try_fresh_token(resource_id, Secret::clone)
     }
 
     /// The URL of the consent page, with a fresh `state`.
