@@ -52,7 +52,7 @@ impl Secret {
         }
     }
 
-    /// The label; empty if there is none.
+    /// The label, which may be empty.
     pub(crate) fn label(&self) -> &str {
         &self.block[..self.label.into()]
     }
