@@ -4,7 +4,6 @@ import os
 import re
 import struct
 import sys
-from pathlib import Path
 
 import frame
 from frame import TOOLS, Failed, Result

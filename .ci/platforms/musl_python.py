@@ -211,7 +211,8 @@ def test(result, interpreter, loader, library, expected, emulator):
         options = {"env": environment, "capture_output": True, "text": True}
         version = frame.run([*command, "--version"], **options).stdout.strip()
         frame.run([*command, "-m", "ensurepip"], **options)
-        frame.run([*command, "-m", "pip", "install", "--no-index", f"/wheel/{file.name}"], **options)
+        pip = ["-m", "pip", "install", "--no-index", f"/wheel/{file.name}"]
+        frame.run([*command, *pip], **options)
         tests = ["-W", "error::ResourceWarning", "/source/run_tests.py", *LEFT_OUT]
         done = frame.run([*command, *tests], timeout=TESTS_TIMEOUT, **options)
     count, skipped = json.loads(done.stdout.splitlines()[-1])
