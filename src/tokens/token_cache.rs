@@ -23,7 +23,7 @@ pub struct CachedToken {
 
 /// Packed, so that an entry has no padding.
 #[derive(Clone, Copy)]
-#[repr(packed(4))]
+#[repr(Rust, packed(4))]
 struct Times {
     /// The uptime in milliseconds until which the token is served without a check.
     fresh_until: u64,
