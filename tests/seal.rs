@@ -272,6 +272,7 @@ fn wrong_key_is_reported_and_overwrites_nothing() {
     for keys in [&[NEW][..], &[]] {
         let error = Abi::open(&config(keys)).err().unwrap().fails(Status::Store);
         assert_eq!(error["parameter"], "store.encryptionKeys");
+        assert_eq!(error["retryable"], false, "{error}");
         says_so(&error);
     }
     // One record has the new key, so the client is created; the other records stay unchanged.

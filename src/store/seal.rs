@@ -150,10 +150,12 @@ impl Seal {
             false => "which is not among store.encryptionKeys",
         };
         let message = format!("a stored token is sealed with the key {key_id}, {missing}");
-        Error::new(Status::Store, message).with_help(
-            "add that key after the first; if it is lost, delete the token, or start with an \
-             empty store, and let the user consent again",
-        )
+        Error::new(Status::Store, message)
+            .with_help(
+                "add that key after the first; if it is lost, delete the token, or start with an \
+                 empty store, and let the user consent again",
+            )
+            .with_retryable(false)
     }
 
     /// Like [`Seal::row`], with another version after the write.
