@@ -38,14 +38,16 @@ ar rcs "$parts/lib/libsqlite3.a" sqlite3.o
 cp "$sqlite/sqlite3.h" "$parts/include"
 
 cd python3.11
-# musl-gcc calls the platform x86_64-linux-gnu, which configure refuses.
+# musl-gcc calls the platform x86_64-linux-gnu, which configure refuses. musl's threads have 128 KiB
+# of stack, which Python code exceeds.
 cat >musl-cc <<'END'
 #!/bin/sh
 case $1 in --print-multiarch) echo x86_64-linux-musl ;; *) exec musl-gcc "$@" ;; esac
 END
 chmod +x musl-cc
 ./configure --quiet CC="$PWD/musl-cc" OPT=-DNDEBUG MODULE_BUILDTYPE=static --prefix=/usr \
-    --disable-test-modules CPPFLAGS="-I$parts/include" LDFLAGS="-L$parts/lib" \
+    --disable-test-modules CPPFLAGS="-I$parts/include -DTHREAD_STACK_SIZE=0x100000" \
+    LDFLAGS="-L$parts/lib" \
     PKG_CONFIG_LIBDIR="$parts/lib/pkgconfig"
 # The list of modules that configure found, and ctypes, which it leaves to setup.py.
 ctypes='-lffi -DHAVE_FFI_PREP_CIF_VAR -DHAVE_FFI_PREP_CLOSURE_LOC -DHAVE_FFI_CLOSURE_ALLOC'
