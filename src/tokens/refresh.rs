@@ -331,9 +331,12 @@ impl Tokens {
     ) -> Result<Secret> {
         let RenewalError { error, attempt, is_noted } = failure;
         let changes = self.cache.changes(resource_id);
-        // Allow at least a brief read, even if the call was cancelled.
+        // Without a token in memory, a token in the store is worth a longer wait. Allow at least a
+        // brief read, even if the call was cancelled.
+        let is_in_memory = self.cache.unexpired_for(resource_id, self.clock.uptime()).is_some();
+        let patience = if is_in_memory { &renewal.store } else { &renewal.call };
         let record =
-            self.records.load(resource_id, &renewal.store.at_least(BRIEF_WAIT).within(LOCK_WAIT));
+            self.records.load(resource_id, &patience.at_least(BRIEF_WAIT).within(LOCK_WAIT));
         // Use the cache only if the store fails: a record that the store does not have was deleted.
         let in_memory = match record {
             Ok(None) => None,
