@@ -1209,14 +1209,14 @@ int32_t ghl_oauth_installed_locations(struct ghl_client *client,
  *                      without it the request has no token. A "body" that is a string is sent
  *                      unchanged, as text/plain unless the headers name another content type; an
  *                      object is sent as a form if the content type is
- *                      application/x-www-form-urlencoded; every other body is sent as the JSON that
- *                      it is, byte for byte. Without a body or with null nothing is sent.
+ *                      application/x-www-form-urlencoded; every other body is sent as the JSON
+ *                      that it is, byte for byte. Without a body or with null nothing is sent.
  *                      "bodyBase64" is a binary body. The headers must not contain connection
  *                      headers, User-Agent, or Authorization together with "resourceId".
- *                      "idempotent" says whether the server may process the request more than once;
- *                      by default true for GET, HEAD and OPTIONS. With "retry": false the request
- *                      is sent once, even after 429 and 503; only the repetition with a refreshed
- *                      token remains, since the server had refused the token
+ *                      "idempotent" says whether the server may process the request more than
+ *                      once; by default true for GET, HEAD and OPTIONS. With "retry": false the
+ *                      request is sent once, even after 429 and 503; only the repetition with a
+ *                      refreshed token remains, since the server had refused the token
  * @param out_json      {"status", "headers": {lower-case name: string}, "setCookies"?: [string,
  *                      …], "body", "bodyEncoding": "json" | "text" | "base64"}, or the error; free
  *                      with ghl_string_free; may be NULL. "headers" joins the values of a repeated

@@ -128,9 +128,11 @@ fn every_event_is_documented_for_c_python_and_rust() {
     let names: Vec<&str> =
         source.split('"').skip(1).step_by(2).filter(|text| text.starts_with("token.")).collect();
     assert!(names.len() >= 7, "{names:?}");
-    for file in
-        ["src/ffi/client.rs", "bindings/python/src/ghl_oauth/models.py", "src/typed/results.rs"]
-    {
+    for file in [
+        "src/ffi/client.rs",
+        "bindings/python/src/ghl_oauth/models/events.py",
+        "src/typed/results.rs",
+    ] {
         let text = page(file);
         for name in &names {
             assert!(text.contains(name), "{file} does not document the event {name}");

@@ -58,10 +58,7 @@ class Client {
   }
 
   // Node's exit waits for calls on worker threads, and they for their events on the main thread.
-  #stop = () => {
-    listen(this.#client, null, null);
-    cancelAll(this.#client);
-  };
+  #stop = () => [listen(this.#client, null, null), cancelAll(this.#client)];
 
   /** Calls a function that takes and returns JSON. An AbortSignal ends the call early. */
   async call(name, params, signal) {

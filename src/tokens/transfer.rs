@@ -154,31 +154,34 @@ impl<'a> Transfer<'a> {
     /// store.
     ///
     /// Tokens that cannot be imported are skipped and reported with the reason. Imported tokens are
-    /// not cached until a caller asks for them. `deadline` limits each batch.
-    pub fn import(&self, params: ImportParams, deadline: impl Fn() -> Deadline) -> Result<Value> {
+    /// not cached until a caller asks for them. `step` limits each batch.
+    pub fn import(&self, params: ImportParams, step: impl Fn() -> Deadline) -> Result<Value> {
         let mut report = Report::default();
         let mut entries = read_all(params.tokens, self.clock.wall_ms(), &mut report).into_iter();
         // A store that cannot list may still save: then read the tombstone of each resource.
-        let deleted = match self.records.deleted(&deadline()) {
+        let mut deadline = step();
+        let deleted = match self.records.deleted(&deadline) {
             Err(error) if error.status() == Status::Store => None,
             deleted => Some(deleted?),
         };
         if params.dry_run {
-            return self.rehearse(entries, deleted.as_ref(), params.replace, report, &deadline);
+            return self.rehearse(entries, deleted.as_ref(), params.replace, report, &step);
         }
-        loop {
+        for index in 0.. {
             let batch: Vec<_> = entries.by_ref().take(BATCH).collect();
             if batch.is_empty() {
                 break;
             }
-            let deadline = deadline();
+            if index > 0 {
+                deadline = step();
+            }
             deadline.check()?;
             self.import_batch(batch, deleted.as_ref(), params.replace, &mut report, &deadline)?;
         }
         // Do not delay an import of several companies: maintenance mints for their pending
         // INSTALLs.
         if let [company_id] = &report.companies[..] {
-            InstallationEvents::of(self.tokens).mint_pending(company_id, &deadline());
+            InstallationEvents::of(self.tokens).mint_pending(company_id, &deadline);
         }
         Ok(report.into_json())
     }
@@ -190,13 +193,17 @@ impl<'a> Transfer<'a> {
         deleted: Option<&HashSet<String>>,
         replace: bool,
         mut report: Report,
-        deadline: &dyn Fn() -> Deadline,
+        step: &dyn Fn() -> Deadline,
     ) -> Result<Value> {
         // Later entries of the same resource compete with the accepted ones.
         let mut accepted: HashMap<String, Record> = HashMap::new();
         let mut list = Vec::new();
-        for entry in entries {
-            let deadline = &deadline();
+        let mut deadline = step();
+        for (position, entry) in entries.enumerate() {
+            if position > 0 && position % BATCH == 0 {
+                deadline = step();
+            }
+            let deadline = &deadline;
             deadline.check()?;
             let resource_id = entry.token.resource_id().unwrap_or_default().to_owned();
             let held = match accepted.get(&resource_id) {
