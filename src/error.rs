@@ -177,14 +177,19 @@ impl Error {
         self
     }
 
-    /// Says whether the server may have acted, and whether the caller may repeat the call. A call
-    /// that may have had its effect is not simply tried again.
+    /// Replaces the advice to try again if the server may have acted on a request that must not
+    /// simply be repeated.
     #[must_use]
-    pub(crate) fn with_outcome(mut self, sent: bool, retryable: bool) -> Error {
-        if sent && !retryable && self.help().is_some_and(|help| help.starts_with("try again")) {
-            self = self.with_help("the server may have acted: look before you send it again");
+    pub(crate) fn without_advice_to_repeat(self) -> Error {
+        let rest = self.help().and_then(|help| help.strip_prefix("try again"));
+        match rest {
+            Some(rest) if self.sent() == Some(true) && !self.retryable() => {
+                let advice = "the server may have acted: look before you send it again";
+                let help = format!("{advice}{rest}");
+                self.with_help(help)
+            }
+            _ => self,
         }
-        self.with_sent(sent).with_retryable(retryable)
     }
 
     /// Says that the request of the call was not sent. An invalid argument is an error without a

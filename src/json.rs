@@ -209,12 +209,14 @@ fn refusal(argument: &str, path: &str, error: &serde_json::Error) -> Error {
     let expected = expected.split(" at line ").next().unwrap_or(expected);
     // Some names are Rust's.
     let expected = match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative",
+        "u8" => "a whole number from 0 to 255",
+        "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "f32" | "f64" => "a number",
         "a sequence" => "an array",
         "a map" => "an object",
         "string" => "a string",
+        "path string" => "a path",
         expected if expected.starts_with("struct ") => "an object",
         expected => expected,
     };

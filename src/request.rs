@@ -105,7 +105,8 @@ impl Requests {
                     .map_err(|error| error.with_resource(resource_id))
             }
         };
-        Ok(ResponseDocument::new(response?.response))
+        let response = response.map_err(Error::without_advice_to_repeat)?;
+        Ok(ResponseDocument::new(response.response))
     }
 }
 

@@ -192,8 +192,10 @@ impl Api {
         let is_repeatable =
             outcome != Outcome::Unknown || call.idempotency.may_be_repeated_by_caller();
         let retryable = error.retryable() && is_repeatable;
-        let error =
-            error.with_outcome(sent, retryable).with_earlier_attempts(may_have_acted_before);
+        let error = error
+            .with_sent(sent)
+            .with_retryable(retryable)
+            .with_earlier_attempts(may_have_acted_before);
         Err(Failure { error, outcome })
     }
 }

@@ -138,7 +138,7 @@ impl TransportError {
         let retryable = self.error.retryable()
             && !self.permanent
             && (!sent || idempotency.may_be_repeated_by_caller());
-        TransportError { error: self.error.with_outcome(sent, retryable), sent, ..self }
+        TransportError { error: self.error.with_sent(sent).with_retryable(retryable), sent, ..self }
     }
 }
 

@@ -85,14 +85,7 @@ _IN_SNAKE_CASE = (
 )
 
 # The types of JSON values, as the library's errors name them.
-_TYPES = {
-    "a sequence": "a list",
-    "path string": "a path",
-    "u8": "a whole number from 0 to 255",
-    "u32": "a whole number, 0 or more",
-    "u64": "a whole number, 0 or more",
-    "usize": "a whole number, 0 or more",
-}
+_TYPES = {"an array": "a list"}
 
 # The patterns are compiled when they are first used. Not inside URLs, paths and longer words.
 _BEGIN, _END = r"(?<![\w./@:-])", r"(?![\w/@-]|:\S)"
