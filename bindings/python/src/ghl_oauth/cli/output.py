@@ -61,8 +61,23 @@ def prepare() -> None:
 
 def discard_stdout() -> None:
     """Lets nothing more be written to stdout, not even by the interpreter's last flush."""
+    _discard(sys.stdout)
+
+
+def discard_unwritten() -> None:
+    """Discards the messages that stderr does not take. Otherwise the interpreter's last flush may
+    fail and change the exit status.
+    """
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def put(text: str, end: str = "\n") -> None:

@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.begin(sys.stderr, options.verbose, options.log_format == "json")
     exit_status = _run(options)
     unwritten = _flush()
+    output.discard_unwritten()
     return exit_status if unwritten is None else unwritten
 
 
