@@ -234,7 +234,12 @@ def test(result, interpreter, loader, library, expected, emulator):
         frame.run([*command, "-m", "ensurepip"], **options)
         pip = ["-m", "pip", "install", "--no-index", f"/wheel/{file.name}"]
         frame.run([*command, *pip], **options)
-        tests = ["-W", "error::ResourceWarning", "/source/run_tests.py", *(left.test for left in LEFT_OUT)]
+        tests = [
+            "-W",
+            "error::ResourceWarning",
+            "/source/run_tests.py",
+            *(left.test for left in LEFT_OUT),
+        ]
         done = frame.run([*command, *tests], timeout=TESTS_TIMEOUT, **options)
     result.left_out += LEFT_OUT
     count, skipped = json.loads(done.stdout.splitlines()[-1])
