@@ -65,8 +65,9 @@ def discard_stdout() -> None:
 
 
 def discard_unwritten() -> None:
-    """Discards the messages that stderr does not take. Otherwise the interpreter's last flush may
-    fail and change the exit status.
+    """Discards the messages that stderr does not take.
+
+    Otherwise the interpreter's last flush may fail and change the exit status.
     """
     try:
         if sys.stderr is not None:
