@@ -76,6 +76,13 @@ LEFT_OUT = [
             "test_every_module_is_imported",
         )
     ),
+    *(
+        LeftOut("python", f"tests.test_doctor.NetworkTest.{test}", NO_SSL)
+        for test in (
+            "test_certificate_that_has_expired_is_diagnosed_together_with_the_clock",
+            "test_untrusted_certificate_is_diagnosed_with_its_issuer",
+        )
+    ),
     LeftOut(
         "python",
         "tests.test_doctor.DeadDatabaseTest."

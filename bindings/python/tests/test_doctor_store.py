@@ -145,4 +145,4 @@ class SqliteTest(DoctorCase):
         self.finds("store", "problem", f"{locks} is not a folder", "move it away", status=1)
         locks.unlink()
         locks.symlink_to(locks)
-        self.finds("store", "problem", str(locks), "symbolic links", status=1)
+        self.finds("store", "problem", str(locks), os.strerror(errno.ELOOP), status=1)
