@@ -23,7 +23,7 @@ from pathlib import Path
 
 import ghl_oauth
 from ghl_oauth import _configuration, _handle
-from ghl_oauth.cli.checks import Stage, store
+from ghl_oauth.cli.checks import Stage, certificate, store
 
 from .support import DEAD_TOKEN, damage, free_port
 from .test_cli import CliTest
@@ -405,6 +405,10 @@ class NetworkTest(DoctorCase):
             self.configure(http={"caBundlePath": str(authority)})
             check = self.checks(self.run_cli("doctor", "--json"))["network"]
             self.assertEqual(check["outcome"], "ok", "the cure works")
+
+    def test_python_without_ssl_names_no_issuer(self) -> None:
+        with unittest.mock.patch.dict(sys.modules, {"ssl": None}):
+            self.assertEqual(certificate.look("127.0.0.1", free_port(), 1), (None, None))
 
     def test_certificate_that_has_expired_is_diagnosed_together_with_the_clock(self) -> None:
         with self.tls_server("expired") as (url, _):
