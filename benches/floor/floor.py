@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Ratios of the library's calls to the least that the same work takes, on Linux and, in turns,
-under Wine: python3 benches/floor/floor.py [RUNS]
+"""Ratios of the library's calls to the least that the same work takes, alternating between Linux
+and Wine: python3 benches/floor/floor.py [RUNS]
 
 Installs the compiler for Windows and Wine from Debian's packages, as .ci/platforms does.
 """

@@ -574,7 +574,7 @@ impl<'a> Simulation<'a> {
         .unwrap();
         let mut config = stage::configuration(&emulator, store.clone());
         config["rateLimit"] = json!({"requests": 1_000_000});
-        // The time for real work stays as it is.
+        // The clocks run faster than real work, so the limits grow with them.
         let speed = u64::from(settings.speed);
         config["timeouts"] = json!({"totalMs": 30_000 * speed, "answerMs": 12_000 * speed});
         let locations = folder.join("locations");

@@ -194,8 +194,7 @@ impl<'a> BulkMint<'a> {
                 return Err(error);
             }
             // A location with its own consent is refreshed, so that it keeps its installation.
-            let is_refused = matches!(held.standing, Standing::ReauthorizationRequired { .. });
-            if !job.force && held.own_consent && !is_refused && held.is_refreshable() {
+            if !job.force && held.own_consent && held.is_refreshable() {
                 return self
                     .tokens
                     .renewed(location_id, Want::Runway, None, &deadline)

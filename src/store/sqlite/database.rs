@@ -95,6 +95,7 @@ enum AttemptError {
     Unlocked,
     /// The disk is full, so the WAL cannot grow.
     Full(Error),
+    /// No file descriptor is free.
     NoDescriptor,
     Failed(Error),
 }

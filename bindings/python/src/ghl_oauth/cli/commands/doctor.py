@@ -192,7 +192,7 @@ class _Examination:
             trial = stored.Trial(client, configuration, found.tokens, until)
             if not trial.wait(until):
                 client.cancel()
-                # A refresh that was sent goes on, since its answer holds the only new token.
+                # A refresh that was sent is not interrupted: only its response has the new token.
                 if not trial.wait(time.monotonic() + _CANCELLATION):
                     output.say(
                         "ghl-oauth: waiting for the answer to a refresh, to save the new token"
