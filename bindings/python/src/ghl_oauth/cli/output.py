@@ -69,11 +69,13 @@ def discard_unwritten() -> None:
 
     Otherwise the interpreter's last flush may fail and change the exit status.
     """
+    stderr = sys.stderr
+    if stderr is None:
+        return
     try:
-        if sys.stderr is not None:
-            sys.stderr.flush()
+        stderr.flush()
     except (OSError, ValueError):
-        _discard(sys.stderr)
+        _discard(stderr)
 
 
 def _discard(stream: TextIO) -> None:
