@@ -43,6 +43,13 @@ MUTATIONS = {
             "if let Some(least) = want.accepts_valid_for()\n                        && !ON && let Some(valid)",
         ),
     ],
+    "maintenance spins after its timeout": [
+        (
+            "tokens/maintain.rs",
+            "drop(state);\n                if whole.check_call().is_err() {",
+            "drop(state);\n                if !ON && whole.check_call().is_err() {",
+        ),
+    ],
     "wait for a lock ignores the deadline": [
         (
             "tokens/records.rs",

@@ -70,8 +70,8 @@ impl Ledger {
         self.known_age.retain(|(_, known), _| known != access_token);
     }
 
-    /// Called when a process completes a consent: its cache forgets the older tokens, and may read
-    /// them again if the consent loses against the stored token.
+    /// Called when a process completes a consent or applies an INSTALL: its cache forgets the older
+    /// tokens, and may read them again if they are not replaced.
     pub fn forget_ages_in(&mut self, process: usize) {
         self.known_age.retain(|(knows, _), _| *knows != process);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use generator::{Generator, Gn};
 
-use super::world::{STACK, Wake, World, go_on};
+use super::world::{MAX_STEPS, STACK, Wake, World, current_process, go_on};
 use crate::worker_pool::{COOPERATIVE, Cooperative};
 
 /// The worker pools of the calls in a world.
@@ -28,9 +28,18 @@ impl Cooperative for Pool {
             };
             tasks.push((Gn::<()>::new_opt(STACK, run), begin));
         }
+        let mut steps = 0;
         while !tasks.is_empty() {
+            steps += 1;
+            if steps == MAX_STEPS {
+                // Coroutines that are suspended in the middle of calls cannot be dropped.
+                std::mem::forget(tasks);
+                panic!("the pool has no end");
+            }
             let now = self.0.now();
-            let is_due = |(_, wake): &(_, Wake)| wake.time() <= now;
+            // In a crashed process, each coroutine must end.
+            let is_crashed = self.0.is_crashed(current_process());
+            let is_due = |(_, wake): &(_, Wake)| is_crashed || wake.time() <= now;
             // A coroutine that polls runs again after each step of another.
             let can_run = |task: &(_, Wake)| is_due(task) || matches!(task.1, Wake::Poll(_));
             let ready: Vec<usize> =

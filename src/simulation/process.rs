@@ -11,7 +11,7 @@ use super::disk::SimulatedStore;
 use super::ledger::{By, Deletion, Measured, Owed};
 use super::network::Network;
 use super::server::{COMPANY, LOCATIONS, Saved};
-use super::world::{EPOCH_MS, ProcessState, SimulatedClock, World, current_task};
+use super::world::{EPOCH_MS, ProcessState, SimulatedClock, State, World, current_task};
 use crate::api::Api;
 use crate::authorization::{Authorization, CompleteParams};
 use crate::clock::Clock;
@@ -147,7 +147,15 @@ impl Process {
         })
     }
 
+    /// The deadline of a call, in some runs with a timeout of its own.
     fn deadline(&self) -> Deadline {
+        match self.world.with(State::draw_timeout) {
+            Some(timeout) => self.usual_deadline().with_timeout(timeout),
+            None => self.usual_deadline(),
+        }
+    }
+
+    fn usual_deadline(&self) -> Deadline {
         Deadline::by(&self.clock, self.total, &self.cancellation)
     }
 
@@ -182,11 +190,13 @@ impl Process {
 
     pub fn ask(&self, resource_id: &'static str) -> Option<Result<Secret>> {
         let is_held = self.tokens.holds_valid(resource_id);
-        // An unsaved copy may replace the stored token.
-        let stored = (self.tokens.unsaved_count() == 0)
+        let deadline = self.deadline();
+        // An unsaved copy may replace the stored token, and a short timeout may end the call before
+        // the store responds.
+        let stored = (self.tokens.unsaved_count() == 0 && !deadline.has_timeout())
             .then(|| self.world.with(|state| state.stored_valid(resource_id)))
             .flatten();
-        let call = || self.tokens.access_token(resource_id, || self.deadline());
+        let call = || self.tokens.access_token(resource_id, || deadline.clone());
         let (answer, measured) = self.measured(|| format!("access_token {resource_id}"), call)?;
         self.world.with(|state| {
             state.say(|| {
@@ -355,7 +365,8 @@ impl Process {
         });
         let (chain, has_origin) = chain;
         let params = ImportParams { tokens: vec![token], ..ImportParams::default() };
-        let call = || Transfer::of(&self.tokens).import(params, || self.deadline());
+        let whole = self.deadline();
+        let call = || Transfer::of(&self.tokens).import(params, || whole.renewed(self.total));
         let detail = format!("{form:?} {} as {owner}", saved.access_token);
         let outcome = self.checked("import", &detail, call);
         self.world.with(|state| {
@@ -380,8 +391,8 @@ impl Process {
 
     pub fn maintain(&self, concurrency: i64) {
         let params = MaintainParams { concurrency: Some(concurrency), ..MaintainParams::default() };
-        self.without_deadline("maintain", || {
-            Maintenance::of(&self.tokens).run(&params, &|_| true, || self.deadline())
+        self.over_many("maintain", |deadline| {
+            Maintenance::of(&self.tokens).run(&params, &|_| true, deadline)
         });
     }
 
@@ -396,25 +407,33 @@ impl Process {
             concurrency: Some(2),
         };
         self.world.with(|state| state.ledger.batches += 1);
-        self.without_deadline("mint_all", || {
-            BulkMint::of(&self.tokens).run(params, &|_| true, || self.deadline())
+        self.over_many("mint_all", |deadline| {
+            BulkMint::of(&self.tokens).run(params, &|_| true, deadline)
         });
         self.world.with(|state| state.ledger.batches -= 1);
     }
 
-    /// Makes a call whose duration is not limited.
-    fn without_deadline(&self, what: &str, call: impl FnOnce() -> Result<Value>) {
-        if let Some((answer, measured)) = self.measured(|| what.into(), call) {
-            self.world.with(|state| {
-                state.ledger.attempts.remove(&measured.task);
-                state.say(|| format!("{what}: {answer:?}"));
-                if let Err(error) = &answer
-                    && error.status() == Status::Internal
-                {
-                    state.violation(format!("{what}: {error}"));
-                }
-            });
-        }
+    /// Makes a call over many tokens, whose duration only a timeout limits.
+    fn over_many(
+        &self,
+        what: &str,
+        call: impl FnOnce(&(dyn Fn() -> Deadline + Sync)) -> Result<Value>,
+    ) {
+        let whole = self.deadline();
+        let call = || call(&|| whole.renewed(self.total));
+        let Some((answer, measured)) = self.measured(|| what.into(), call) else { return };
+        self.world.with(|state| {
+            state.ledger.attempts.remove(&measured.task);
+            state.say(|| format!("{what}: {answer:?}"));
+            if whole.has_timeout() {
+                state.check_time(what, &measured, whole.total());
+            }
+            if let Err(error) = &answer
+                && error.status() == Status::Internal
+            {
+                state.violation(format!("{what}: {error}"));
+            }
+        });
     }
 
     pub fn cancel(&self) {
@@ -433,7 +452,7 @@ impl Process {
         let is_in_trouble =
             || self.world.with(|state| state.now < state.processes[self.index].store_trouble_until);
         let in_trouble = is_in_trouble();
-        let call = || self.tokens.close(&self.deadline());
+        let call = || self.tokens.close(&self.usual_deadline());
         let Some(((), measured)) = self.measured(|| "close".into(), call) else { return };
         let unsaved = self.tokens.unsaved_count();
         self.world.with(|state| {
@@ -471,6 +490,7 @@ impl Process {
         ended(matches!(&outcome, Some(Ok(verdict)) if is_done(verdict)));
         if delivery.install && matches!(outcome, Some(Ok(_))) {
             self.world.with(|state| {
+                state.ledger.forget_ages_in(self.index);
                 let told = &mut state.ledger.was_told_installed;
                 told.insert(delivery.resource_id.to_owned(), state.now);
             });

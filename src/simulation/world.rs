@@ -30,7 +30,7 @@ const NEVER: Duration = Duration::from_secs(1 << 40);
 pub const STACK: usize = 0x10000;
 
 /// A run with more steps than this is treated as endless.
-const MAX_STEPS: u64 = 300_000;
+pub const MAX_STEPS: u64 = 300_000;
 
 /// When a coroutine can continue.
 #[derive(Clone, Copy)]
@@ -53,12 +53,18 @@ type Coroutine = Generator<'static, (), Wake>;
 
 thread_local! {
     static TASK: Cell<usize> = const { Cell::new(0) };
+    static PROCESS: Cell<usize> = const { Cell::new(0) };
     static POOL: RefCell<Vec<Coroutine>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The task that is running on this thread.
 pub fn current_task() -> usize {
     TASK.get()
+}
+
+/// The process of the running task.
+pub fn current_process() -> usize {
+    PROCESS.get()
 }
 
 /// SplitMix64, a small deterministic random number generator.
@@ -113,6 +119,8 @@ pub struct Profile {
     pub webhooks: bool,
     pub signed_webhooks: bool,
     pub cancels: bool,
+    /// Whether some calls have a timeout of their own.
+    pub timeouts: bool,
     /// Whether a minted token has a refresh token.
     pub minted_refresh: bool,
     /// Whether the run waits for unsaved tokens before it closes the processes at the end.
@@ -144,6 +152,7 @@ impl Profile {
             webhooks: rng.chance(45),
             signed_webhooks: rng.chance(10),
             cancels: rng.chance(20),
+            timeouts: rng.chance(25),
             minted_refresh: rng.chance(75),
             patient_end: rng.chance(50),
             total: Duration::from_millis(rng.pick(&[5_000, 30_000, 30_000])),
@@ -245,6 +254,18 @@ impl State {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>13.3} task {:<3} {}", now.as_secs_f64(), TASK.get(), what()));
         }
+    }
+
+    /// The timeout that a call gets from its caller, if any.
+    pub fn draw_timeout(&mut self) -> Option<Duration> {
+        let has_timeout = self.profile.timeouts && !self.is_quiet && self.rng.chance(40);
+        has_timeout.then(|| {
+            let total = self.profile.total.as_millis() as u64;
+            let most = self.rng.pick(&[50, 1_000, total]);
+            let timeout = self.rng.millis(most);
+            self.say(|| format!("the next call has a timeout of {timeout:?}"));
+            timeout
+        })
     }
 
     pub fn violation(&mut self, what: String) {
@@ -412,6 +433,7 @@ impl Scheduler {
     fn resume(&mut self, index: usize) -> bool {
         let task = &mut self.tasks[index];
         TASK.set(task.id);
+        PROCESS.set(task.process);
         let wake = task.coroutine.resume();
         TASK.set(0);
         if !task.coroutine.is_done() {

@@ -339,6 +339,9 @@ impl<'a> DueQueue<'a> {
             }
             if state.is_loading {
                 drop(state);
+                if whole.check_call().is_err() {
+                    return Ok(None);
+                }
                 whole.renewed(PROGRESS_INTERVAL).wait(&self.page_loaded, seen);
                 continue;
             }
