@@ -74,24 +74,18 @@ impl CachedToken {
 /// A cached token with its ID, which is the label of the access token. The first access to a block
 /// of memory in a large cache waits for the memory, so the ID and the token are in one block, and
 /// the entry is as small as possible.
-struct Entry {
-    access_token: Secret,
-    times: Times,
-    failures: u8,
-    company: CompanyTag,
-}
+struct Entry(CachedToken);
 
 impl Entry {
     /// `None` if the ID is longer than 255 bytes, which no valid one is.
     fn new(resource_id: &str, cached: CachedToken) -> Option<Entry> {
-        let CachedToken { access_token, times, failures, company } = cached;
-        let access_token = access_token.labelled(resource_id);
-        let entry = Entry { access_token, times, failures, company };
+        let access_token = cached.access_token.labelled(resource_id);
+        let entry = Entry(CachedToken { access_token, ..cached });
         (entry.id() == resource_id.as_bytes()).then_some(entry)
     }
 
     fn id(&self) -> &[u8] {
-        self.access_token.label().as_bytes()
+        self.0.access_token.label().as_bytes()
     }
 }
 
@@ -283,7 +277,7 @@ impl TokenCache {
             let mut shard = shard.write();
             shard.changes += 1;
             shard.tokens.retain(|entry| {
-                (entry.company != company && entry.company != UNKNOWN)
+                (entry.0.company != company && entry.0.company != UNKNOWN)
                     || except.contains(entry.id())
             });
         }
@@ -303,8 +297,8 @@ impl TokenCache {
 }
 
 impl Shard {
-    fn get(&self, resource_id: &str) -> Option<&Entry> {
-        self.tokens.get(resource_id.as_bytes())
+    fn get(&self, resource_id: &str) -> Option<&CachedToken> {
+        self.tokens.get(resource_id.as_bytes()).map(|entry| &entry.0)
     }
 
     fn put(&mut self, resource_id: &str, cached: CachedToken) {
