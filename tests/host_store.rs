@@ -627,6 +627,25 @@ fn unsaved_token_is_listed_exported_and_used() {
     assert!(live.iter().any(|token| token.refresh_token == refresh_token));
 }
 
+/// The store fails after the tombstone was written, so that the deletion fails.
+#[test]
+fn location_whose_deletion_failed_is_minted_again() {
+    let emulator = emulator(1);
+    emulator.set_location_refresh_tokens(false);
+    let (abi, host) = hosted(&emulator, json!({}));
+    abi.connect_company(&emulator);
+    let location = &emulator.location_ids()[0];
+    abi.live_token(&emulator, location);
+    host.refuse("remove", (9, None));
+    abi.token_delete(location).fails(Status::Store);
+    host.stop_refusing();
+    assert_eq!(abi.token_refresh(location).ok()["state"], "ok");
+    abi.live_token(&emulator, location);
+    assert_eq!(abi.listed(location)["state"], "ok");
+    abi.token_delete(location).ok();
+    assert_eq!(abi.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 1);
+}
+
 /// A late save must not restore the record after its deletion.
 #[test]
 fn token_with_a_late_save_stays_deleted() {

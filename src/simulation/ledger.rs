@@ -70,8 +70,8 @@ impl Ledger {
         self.known_age.retain(|(_, known), _| known != access_token);
     }
 
-    /// Called when a process completes a consent or applies an INSTALL: its cache forgets the older
-    /// tokens, and may read them again if they are not replaced.
+    /// Called when a process completes a consent or applies a webhook: its cache forgets the older
+    /// tokens, and may read them again if they stay.
     pub fn forget_ages_in(&mut self, process: usize) {
         self.known_age.retain(|(knows, _), _| *knows != process);
     }
@@ -302,9 +302,11 @@ impl State {
                     || chain.stored_at.is_some_and(|at| at < deletion.begin)
                     || chain.created + apart < deletion.begin
             }
-            By::Webhook { .. } => {
+            By::Webhook { dated, .. } => {
                 let most = self.processes.iter().map(ahead).max().unwrap_or(0);
-                chain.created + Duration::from_millis(most) < deletion.begin
+                // An undated UNINSTALL is dated by the clock of its receiver.
+                let late = if dated { 0 } else { behind(&self.processes[deletion.process]) };
+                chain.created + Duration::from_millis(most + late) < deletion.begin
             }
         }
     }

@@ -488,9 +488,9 @@ impl Process {
             delivery.resource_id != COMPANY && (from.is_some() || verdict["applied"] == true)
         };
         ended(matches!(&outcome, Some(Ok(verdict)) if is_done(verdict)));
+        self.world.with(|state| state.ledger.forget_ages_in(self.index));
         if delivery.install && matches!(outcome, Some(Ok(_))) {
             self.world.with(|state| {
-                state.ledger.forget_ages_in(self.index);
                 let told = &mut state.ledger.was_told_installed;
                 told.insert(delivery.resource_id.to_owned(), state.now);
             });

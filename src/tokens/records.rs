@@ -713,6 +713,16 @@ impl Records {
                 .is_ok_and(|deleted| deleted < record.version)
     }
 
+    /// The deleted version of a record that its deletion did not remove, because the store failed;
+    /// otherwise 0. A mint replaces such a record.
+    pub fn unfinished_deletion(&self, record: &Record, deadline: &Deadline) -> u64 {
+        if self.store.compares_tombstones() {
+            return 0;
+        }
+        let deleted = self.last_deleted(&record.resource_id, deadline).unwrap_or(0);
+        if deleted < record.version { 0 } else { deleted }
+    }
+
     /// When the record was last deleted.
     pub fn last_deletion(
         &self,

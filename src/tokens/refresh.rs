@@ -758,7 +758,7 @@ impl Tokens {
         // Read before the mint, so that a later deletion is noticed when the token is saved.
         let as_of = self.records.count();
         let last_deleted = match record {
-            Some(_) => 0,
+            Some(record) => self.records.unfinished_deletion(record, deadline),
             None => self.records.last_deleted(location_id, deadline)?,
         };
         // A location that ended with its company is minted again: the installation begins after
@@ -804,7 +804,10 @@ impl Tokens {
         count(&self.reports.counters.minted);
         let begins = self.installations.begin_of_mint(location_id, record, began, deadline);
         let mut record = match record {
-            Some(record) => replaced(record.clone(), token),
+            Some(record) => Record {
+                predecessor: record.predecessor.max(last_deleted),
+                ..replaced(record.clone(), token)
+            },
             None => Record {
                 predecessor: last_deleted,
                 as_of,
