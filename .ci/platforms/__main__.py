@@ -1,10 +1,10 @@
 """Builds the library and its tests for other platforms, and runs them on this Debian machine.
 
-    python3 .ci/platforms [--update] [PLATFORM ...]
+    python3 .ci/platforms [--update] [--resume] [PLATFORM ...]
 
 Everything is installed from Debian's packages and crates.io. A test that cannot pass is left out by
 name, with the reason. Each platform ends with its row of the table in docs/platforms.md; --update
-writes it.
+writes it. --resume does not repeat the programs that passed in an earlier run and have not changed.
 """
 
 import sys
@@ -31,7 +31,8 @@ PLATFORMS = {
 
 def main(arguments):
     is_update = "--update" in arguments
-    names = [name for name in arguments if name != "--update"] or list(PLATFORMS)
+    frame.Suite.is_resumed = "--resume" in arguments
+    names = [name for name in arguments if not name.startswith("--")] or list(PLATFORMS)
     unknown = [name for name in names if name not in PLATFORMS]
     if unknown:
         print(f"{unknown}: not one of {list(PLATFORMS)}", file=sys.stderr)

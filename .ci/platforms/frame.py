@@ -1,5 +1,6 @@
 """Test programs of another platform: building, running, verdicts, and the table in the docs."""
 
+import hashlib
 import json
 import os
 import re
@@ -18,6 +19,9 @@ TARGETS = Path(os.environ.get("GHL_PLATFORM_TARGETS", ROOT / "target/platforms")
 COMMON = TARGETS / "common"
 PAGE = ROOT / "docs/platforms.md"
 BEGIN, END = "<!-- written by .ci/platforms --update -->", "<!-- end -->"
+
+# The programs that have passed, for --resume.
+PASSED = TARGETS / "passed.json"
 
 # How many test programs run at a time.
 JOBS = int(os.environ.get("GHL_PLATFORM_JOBS", "2"))
@@ -173,8 +177,11 @@ class Result:
 class Suite:
     """Test programs that are run by `runner`, for example an emulator.
 
-    `slowness` multiplies the time limits.
+    `slowness` multiplies the time limits. `is_resumed` counts a program that passed in an earlier
+    run, and has not changed since, without running it again.
     """
+
+    is_resumed = False
 
     def __init__(self, result, runner=(), environment=None, threads=None, slowness=1):
         self.result = result
@@ -226,15 +233,28 @@ class Suite:
             raise Failed(f"left out, but no test program: {sorted(unknown)}")
         attempts = []
         for program in programs.values():
-            attempts.append(
-                (program, [entry for entry in left_out if entry.program == program.name])
-            )
+            entries = [entry for entry in left_out if entry.program == program.name]
+            if not self.is_resumed or not self.count_earlier(program, entries):
+                attempts.append((program, entries))
         # Two at a time, since most tests wait. A failed test is repeated alone.
         with ThreadPoolExecutor(JOBS) as pool:
             for attempt, outcome in zip(
                 attempts, pool.map(lambda one: self.attempt(*one), attempts)
             ):
                 self.judge(*attempt, *outcome)
+
+    def count_earlier(self, program, left_out):
+        """Counts a program that passed earlier. Returns whether it did."""
+        earlier = passed_programs().get(identity(program, left_out))
+        if earlier is None:
+            return False
+        passed, ignored = earlier
+        print(f"{program.name}: {passed} passed in an earlier run", flush=True)
+        self.result.programs += 1
+        self.result.passed += passed
+        self.result.ignored += ignored
+        self.result.left_out += left_out
+        return True
 
     def attempt(self, program, left_out):
         """The names of the tests that must pass, their verdicts, and the status and output."""
@@ -263,6 +283,7 @@ class Suite:
         """Repeats what failed, and notes the result."""
         if not expected and not left_out:
             return
+        failed_before = len(self.result.failed)
         # A crash leaves the tests after it without a verdict, and a failure may be one of time.
         broken = [name for name in expected if verdicts.get(name) not in ("ok", "ignored")]
         if not broken and status != 0:
@@ -285,6 +306,25 @@ class Suite:
             self.result.left_out.append(entry)
             if not entry.sometimes and self.alone(program, entry.test)[0]:
                 self.result.failed.append(f"{program.name}::{entry.test} passes, but is left out")
+        if len(self.result.failed) == failed_before:
+            remember(program, left_out, [len(expected) - ignored, ignored])
+
+
+def identity(program, left_out):
+    """Identifies the executable of a program and the tests of it that are left out."""
+    digest = hashlib.sha256(Path(program.executable).read_bytes()).hexdigest()
+    return " ".join([program.name, digest, *sorted(entry.test for entry in left_out)])
+
+
+def passed_programs():
+    return json.loads(PASSED.read_text()) if PASSED.exists() else {}
+
+
+def remember(program, left_out, counts):
+    """Notes for --resume that a program passed: how many tests passed, and were ignored."""
+    PASSED.parent.mkdir(parents=True, exist_ok=True)
+    passed = passed_programs() | {identity(program, left_out): counts}
+    PASSED.write_text(json.dumps(passed, indent=1))
 
 
 def row(name, how, result):
