@@ -410,12 +410,16 @@ fn consent_can_be_completed_again_unless_the_code_was_rejected() {
     let busy = response(503, "", &[]);
     let lost = FaultKind::Reset { stage: Stage::BeforeProcessing };
     let slow = response(408, "", &[]);
-    let paused = FaultKind::Refusal { refusal: Refusal::LocationInactive };
-    for (kind, status) in [
-        (lost, Status::Network),
-        (busy, Status::Server),
-        (slow, Status::Timeout),
-        (paused, Status::LocationInactive),
+    let refused = |refusal| FaultKind::Refusal { refusal };
+    // A code without a response may be used up. The refusals are not about the code.
+    for (kind, status, retryable) in [
+        (lost, Status::Network, false),
+        (busy, Status::Server, true),
+        (slow, Status::Timeout, true),
+        (refused(Refusal::LocationInactive), Status::LocationInactive, true),
+        (refused(Refusal::FirewallPage), Status::Forbidden, false),
+        (refused(Refusal::ClientCredentialsInvalid), Status::Unauthorized, false),
+        (refused(Refusal::Unprocessable), Status::InvalidRequest, false),
     ] {
         let redirect_url = consented(&abi, &emulator);
         let state = query(&redirect_url)["state"].clone();
@@ -427,8 +431,7 @@ fn consent_can_be_completed_again_unless_the_code_was_rejected() {
             let client = if complete.get("state").is_some() { &other } else { &abi };
             emulator.inject(codes(), kind.clone());
             let error = client.authorization_complete(complete).fails(status);
-            // A code without a response may be used up.
-            assert_eq!(error["retryable"], status != Status::Network);
+            assert_eq!(error["retryable"], retryable, "{error}");
             emulator.clear_faults();
         }
         abi.authorization_complete(json!({"redirectUrl": redirect_url})).ok();

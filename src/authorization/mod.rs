@@ -299,10 +299,12 @@ impl Authorization {
         let exchange = TokenParams::code(consented.answer?, consented.redirect_uri, user_type);
         let token =
             self.api.token(&exchange, TokenRetry::SingleUse, self.clock.wall_ms(), deadline);
-        // Without a refusal the code may still be valid, so the same redirect may be tried again.
-        let may_be_valid = token
-            .as_ref()
-            .is_err_and(|failure| failure.outcome != Outcome::Refused || failure.error.retryable());
+        // Unless the API has rejected the code, the same redirect may be tried again.
+        let may_be_valid = token.as_ref().is_err_and(|failure| {
+            failure.outcome != Outcome::Refused
+                || failure.error.retryable()
+                || failure.error.status() != Status::ReauthorizationRequired
+        });
         if let Some(state) = consented.state.filter(|_| may_be_valid) {
             self.pending.restore(state);
         }

@@ -36,6 +36,8 @@ pub enum HostAddr {
     Unix(PathBuf),
 }
 
+const ENCODE: &str = "percent-encode special characters, such as @ or / in a password";
+
 impl Address {
     /// Parses a URL of the form
     /// `postgres://user:password@host[:port][,host[:port]…]/database[?option=value&…]`.
@@ -43,7 +45,7 @@ impl Address {
         let (url, sslmode) = without_sslmode(url.expose())?;
         let mut config: Config = url.expose().parse().map_err(|_| {
             refused("it is not a URL of the form postgres://user:password@host:port/database")
-                .with_help("percent-encode special characters, such as @ or / in a password")
+                .with_help(ENCODE)
         })?;
         if config.get_user().is_none() {
             return Err(refused("it names no user"));
@@ -113,6 +115,10 @@ fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
 
 fn addr(host: &Host, port: u16) -> Result<HostAddr> {
     Ok(match host {
+        // What follows the first @ of a password is not a host, and no message may quote it.
+        Host::Tcp(host) if host.contains('@') => {
+            return Err(refused("it has more than one @ before its database").with_help(ENCODE));
+        }
         // The folder of a Unix socket is a host name to tokio-postgres on other systems.
         Host::Tcp(host) if host.starts_with('/') => {
             return Err(refused("this system has no Unix sockets")
@@ -239,6 +245,8 @@ mod tests {
             "postgres://u:hunter2@db/app?hunter2=hunter2",
             "postgres://db/app?password=hunter2",
             "postgres://u:hunter2@/app",
+            "postgres://u:p@hunter2@db/app",
+            "postgres://u:p@one,hunter2@two/app",
         ] {
             let error = read(url).err().unwrap();
             assert_eq!(
