@@ -344,7 +344,7 @@ impl Records {
             None => Ok(Some(Saved::Deleted)),
             Some(stored)
                 if origin.supersedes(record, &stored, self.clock.wall_ms())
-                    && !self.was_deleted_since_grant(record, origin, deadline)? =>
+                    && !self.was_deleted_since_grant(record, origin, &stored, deadline)? =>
             {
                 record.version = stored.version;
                 record.spent = stored.spent.merged(&record.spent);
@@ -357,19 +357,26 @@ impl Records {
         }
     }
 
-    /// Whether the resource was deleted after the token was granted. A consent is compared with
-    /// the stored record instead.
+    /// Whether the resource was deleted after the token was granted. The time of a consent is
+    /// compared only if the stored token was minted after the deletion; otherwise the consent
+    /// competes with the stored token alone.
     fn was_deleted_since_grant(
         &self,
         record: &Record,
         origin: &Origin,
+        stored: &Record,
         deadline: &Deadline,
     ) -> Result<bool> {
-        if origin.is_consent() {
+        let is_consent = origin.is_consent();
+        if is_consent && (stored.own_consent || stored.standing != Standing::Good) {
             return Ok(false);
         }
-        let last_deleted = self.last_deleted(&record.resource_id, deadline)?;
-        Ok(last_deleted > record.predecessor && last_deleted >= record.version)
+        let Some(tombstone) = self.tombstone(&record.resource_id, deadline)? else {
+            return Ok(false);
+        };
+        let deleted = tombstone.deleted_version();
+        let is_later = deleted > record.predecessor && deleted >= record.version;
+        Ok(is_later && !(is_consent && DeletionTime::of(&tombstone).spares(record)))
     }
 
     /// Whether a token without a stored record may be saved: not if the record was deleted since
@@ -1289,6 +1296,27 @@ mod tests {
             SaveRetry::Done(_, Saved::Theirs)
         ));
         assert_eq!(newest(&records), "access later");
+    }
+
+    #[test]
+    fn unsaved_consent_replaces_a_mint_after_a_deletion_only_if_it_is_later() {
+        for (later_ms, saved) in [(-1, Saved::Theirs), (0, Saved::Theirs), (1, Saved::Ours)] {
+            let records = records();
+            let other = Records::new(Arc::clone(&records.store), Arc::clone(&records.clock));
+            let mut first = records.new_record(ID.into(), token("first"), &patience()).unwrap();
+            records.save(&mut first, &Origin::Mint, &patience()).unwrap();
+            let (unsaved, origin) = consent(&records);
+            let unsaved = Record { own_consent: true, ..unsaved };
+            let deleted_at = unsaved.installed_at() - later_ms;
+            assert_eq!(records.keep_unsaved(unsaved, origin), Keeping::Kept);
+            // Another process deletes the resource and mints again, with a clock that is late.
+            other.delete(ID, deleted_at, |_| true, &patience()).unwrap();
+            let minted = other.new_record(ID.into(), token("minted"), &patience()).unwrap();
+            let mut minted = Record { installed_at: Some(0), ..minted };
+            other.save(&mut minted, &Origin::Mint, &patience()).unwrap();
+            let retry = records.retry_save(ID, |_, saved| Ok(saved), &patience());
+            assert!(matches!(retry, SaveRetry::Done(_, found) if found == saved), "{later_ms}");
+        }
     }
 
     #[test]
