@@ -36,5 +36,8 @@ pub fn check(whole: &Deadline) -> Result<()> {
 }
 
 fn resumable(error: Error) -> Error {
-    error.with_help("call again for the rest; the tokens renewed so far are saved")
+    error.with_help(
+        "call again for the rest; the tokens renewed so far are saved, or in memory if the store \
+         failed",
+    )
 }
