@@ -646,6 +646,49 @@ fn location_whose_deletion_failed_is_minted_again() {
     assert_eq!(abi.tokens_list(json!({})).ok()["items"].as_array().unwrap().len(), 1);
 }
 
+/// The mint found no record, and the consent is unsaved when the mint is saved.
+#[test]
+fn consent_that_comes_during_a_mint_is_kept() {
+    let emulator = emulator(1);
+    emulator.set_location_refresh_tokens(false);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+    let location = &emulator.location_ids()[0];
+    // The first load, which is of the mint, ends after the consent.
+    let gate = Arc::new((Mutex::new((false, false)), Condvar::new()));
+    let (first, gates) = (Mutex::new(true), Arc::clone(&gate));
+    host.when_asked(move |callback| {
+        if callback == "load" && mem::take(&mut *first.lock().unwrap()) {
+            let (state, changed) = &*gates;
+            let mut state = state.lock().unwrap();
+            state.0 = true;
+            changed.notify_all();
+            let _open = changed.wait_while(state, |state| !state.1).unwrap();
+        }
+    });
+    thread::scope(|scope| {
+        let params = json!({"companyId": company, "locationIds": [location]});
+        let mint = scope.spawn(|| abi.tokens_mint(params, |_| true).ok());
+        let (state, changed) = &*gate;
+        drop(changed.wait_while(state.lock().unwrap(), |state| !state.0).unwrap());
+        host.refuse("save", (9, None));
+        let link = abi.authorization_url(json!({})).ok();
+        let decision = Decision::Location(location.clone());
+        let redirect = emulator.consent(link["url"].as_str().unwrap(), decision).unwrap();
+        let consent = abi.authorization_complete(json!({"redirectUrl": redirect})).ok();
+        assert_eq!(consent["state"], "unsaved");
+        host.stop_refusing();
+        state.lock().unwrap().1 = true;
+        changed.notify_all();
+        assert_eq!(mint.join().unwrap()["minted"], 1);
+    });
+    abi.tokens_maintain(json!({}), |_| true).ok();
+    let exported = abi.tokens_export(json!({"userType": "Location"})).ok();
+    assert!(exported["tokens"][0]["refreshToken"].is_string(), "the consent's token is stored");
+    abi.token_refresh(location).ok();
+    abi.live_token(&emulator, location);
+}
+
 /// A late save must not restore the record after its deletion.
 #[test]
 fn token_with_a_late_save_stays_deleted() {

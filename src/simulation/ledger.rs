@@ -226,8 +226,12 @@ impl State {
                 && !self.ledger.is_skewed
                 && !self.ledger.mistold.contains(token)
                 && !is_cancelled;
+            // The old token ends with the import of another one.
+            let has_changed =
+                self.ledger.token_changed.get(resource_id).is_some_and(|at| *at >= begin);
             let outcome = match answer {
                 _ if !is_certain => None,
+                Err(_) if has_changed => None,
                 Err(error) => Some(format!("failed: {error}")),
                 Ok(_) => (attempts == 0 && took > BRIEFLY).then(|| format!("waited {took:?}")),
             };

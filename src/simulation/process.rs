@@ -374,7 +374,8 @@ impl Process {
             state.ledger.batches -= 1;
             let Some(chain) = chain else { return };
             let Some(outcome) = outcome else { return };
-            state.server.chains[chain].adopted = now;
+            // Under another owner it outlives its own owner's deletion, and may return to that owner.
+            state.server.chains[chain].adopted = if under.is_some() { Duration::MAX } else { now };
             let is_taken = outcome.is_ok_and(|report| report["imported"] == 1);
             let is_good = saved.refresh_token.is_some()
                 && state.server.chains[chain].tip == saved.refresh_token;

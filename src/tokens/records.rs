@@ -342,6 +342,11 @@ impl Records {
         match stored {
             None if self.outlives_deletion(record, origin, deadline)? => Ok(None),
             None => Ok(Some(Saved::Deleted)),
+            // An earlier save of this token was not acknowledged. Its record may tell more by now.
+            Some(stored) if same_token(&stored.token, &record.token) => {
+                *record = Record { as_of: record.as_of, ..stored };
+                Ok(Some(Saved::Theirs))
+            }
             Some(stored)
                 if origin.supersedes(record, &stored, self.clock.wall_ms())
                     && !self.was_deleted_since_grant(record, origin, &stored, deadline)? =>
@@ -370,6 +375,10 @@ impl Records {
         let is_consent = origin.is_consent();
         if is_consent && (stored.own_consent || stored.standing != Standing::Good) {
             return Ok(false);
+        }
+        // The store may have lost the version that this refresh saved before its request.
+        if !is_consent && self.was_deleted_since(&record.resource_id, record.as_of) {
+            return Ok(true);
         }
         let Some(tombstone) = self.tombstone(&record.resource_id, deadline)? else {
             return Ok(false);
@@ -1316,6 +1325,26 @@ mod tests {
             other.save(&mut minted, &Origin::Mint, &patience()).unwrap();
             let retry = records.retry_save(ID, |_, saved| Ok(saved), &patience());
             assert!(matches!(retry, SaveRetry::Done(_, found) if found == saved), "{later_ms}");
+        }
+    }
+
+    #[test]
+    fn token_that_was_stored_without_an_acknowledgement_keeps_its_later_standing() {
+        for origin in [Origin::Consent(None), Origin::ConsentUnread, Origin::Mint] {
+            let records = records();
+            let other = Records::new(Arc::clone(&records.store), Arc::clone(&records.clock));
+            let record = records.new_record(ID.into(), token("new"), &patience()).unwrap();
+            let mut stored = record.clone();
+            other.save(&mut stored, &origin, &patience()).unwrap();
+            assert_eq!(records.keep_unsaved(record, origin), Keeping::Kept);
+            // Another process finds that the connection is lost.
+            let (since_ms, reason) = (1, String::new());
+            stored.standing =
+                Standing::ReauthorizationRequired { since_ms, reason, lacks_company: false };
+            other.note_standing(&mut stored, &patience()).unwrap();
+            let retry = records.retry_save(ID, |_, saved| Ok(saved), &patience());
+            assert!(matches!(retry, SaveRetry::Done(_, Saved::Theirs)));
+            assert_eq!(records.load(ID, &patience()).unwrap().unwrap().standing, stored.standing);
         }
     }
 

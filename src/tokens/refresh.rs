@@ -757,8 +757,10 @@ impl Tokens {
     ) -> Result<Record> {
         // Read before the mint, so that a later deletion is noticed when the token is saved.
         let as_of = self.records.count();
+        // An unsaved copy that came after the caller found no record is newer than the mint.
+        let as_of = if self.records.is_unsaved(location_id) { 0 } else { as_of };
         let last_deleted = match record {
-            Some(record) => self.records.unfinished_deletion(record, deadline),
+            Some(record) => self.records.unfinished_deletion(record, waits),
             None => self.records.last_deleted(location_id, deadline)?,
         };
         // A location that ended with its company is minted again: the installation begins after
