@@ -130,6 +130,29 @@ fn call_blocked_by_a_foreign_write_lock_ends_by_its_own_timeout_or_its_id() {
 }
 
 #[test]
+fn mint_that_has_nothing_to_save_ignores_a_foreign_write_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let emulator = support::emulator(3);
+    let abi = Abi::with(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
+    let company = abi.connect_company(&emulator);
+    let mint = || {
+        let locations = emulator.location_ids();
+        let params = json!({"companyId": company, "locationIds": locations, "timeoutMs": 5_000});
+        abi.tokens_mint(params, |_| true).ok()
+    };
+    assert_eq!(mint()["minted"], 3);
+    let _other = other_program(&path, WRITES);
+    assert_eq!(mint()["fresh"], 3);
+    let store = SqliteStore::open(&path, Seal::none("app-1")).unwrap();
+    let began = Instant::now();
+    assert!(store.save_all(&[], &within(2 * SLACK)).is_empty());
+    assert!(store.save_notes(&[], &within(2 * SLACK)).is_empty());
+    assert!(store.remove_all(&[], &within(2 * SLACK)).unwrap().is_empty());
+    assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
+}
+
+#[test]
 fn writers_blocked_by_a_foreign_write_lock_resume_when_it_is_released() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");

@@ -396,6 +396,10 @@ impl Store for SqliteStore {
     }
 
     fn save_all(&self, records: &[Record], deadline: &Deadline) -> Vec<Result<u64>> {
+        // An empty transaction would wait for the write lock.
+        if records.is_empty() {
+            return Vec::new();
+        }
         let all_saved = || {
             let rows =
                 records.iter().map(|record| self.seal.row(record)).collect::<Result<Vec<_>>>()?;
@@ -418,6 +422,9 @@ impl Store for SqliteStore {
     }
 
     fn remove_all(&self, records: &[(String, u64)], deadline: &Deadline) -> Result<Vec<bool>> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
         // A damaged version counts as `DAMAGED`.
         let delete = "DELETE FROM token WHERE client_id = ?1 AND resource_id = ?2
                       AND (version = ?3 OR ?3 = 1 AND (typeof(version) <> 'integer'
@@ -567,6 +574,9 @@ impl Store for SqliteStore {
     }
 
     fn save_notes(&self, notes: &[Note], deadline: &Deadline) -> Vec<Result<()>> {
+        if notes.is_empty() {
+            return Vec::new();
+        }
         let saved = self.database.write(deadline, |connection, may_be_written| {
             let transaction =
                 Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
