@@ -233,6 +233,37 @@ fn is_not_held(abi: &Abi, fixture: &Fixture, location: &str, what: &str) {
 }
 
 #[test]
+fn bulk_mint_reports_a_location_that_was_deleted_meanwhile_as_failed() {
+    for kind in EVERY {
+        for end in ENDS {
+            let fixture = Fixture::new(kind);
+            let abi = fixture.open();
+            let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
+            a_moment_later(&fixture);
+            let rule = Rule::on(Endpoint::LocationToken);
+            let hold = fixture.emulator.hold(rule, Stage::AfterProcessing);
+            let minted = thread::scope(|scope| {
+                let params = json!({"companyId": company, "locationIds": [location]});
+                let mint = scope.spawn(|| abi.tokens_mint(params, |_| true));
+                hold.wait_for(1);
+                end.end(&abi, &fixture.emulator, &location);
+                hold.release();
+                mint.join().unwrap()
+            });
+            let report = minted.ok();
+            assert_eq!((&report["total"], &report["minted"]), (&json!(1), &json!(0)), "{kind:?}");
+            let failed = &report["failed"][0];
+            assert_eq!(failed["locationId"], location.as_str(), "{kind:?}, {end:?}");
+            assert_eq!(
+                failed["error"]["status"], "GHL_ERR_NOT_FOUND",
+                "{kind:?}, {end:?}: {failed}"
+            );
+            is_not_held(&abi, &fixture, &location, &format!("{kind:?}, {end:?}"));
+        }
+    }
+}
+
+#[test]
 fn deletion_during_a_first_mint_persists() {
     for kind in EVERY {
         for end in ENDS {

@@ -581,3 +581,29 @@ fn location_without_an_install_is_not_looked_up_among_several_companies() {
     abi.access_token("unknown").fails(Status::NotFound);
     assert_eq!(sent(&fixture.emulator), Vec::<String>::new());
 }
+
+#[test]
+fn locations_are_minted_after_an_uninstall_of_their_company_that_is_dated_ahead_of_this_clock() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind);
+        let abi = fixture.open();
+        let company = abi.connect_company(&fixture.emulator);
+        fixture.pass(MINUTE);
+        fixture.emulator.uninstall(&company);
+        let timestamp = fixture.emulator.clock().now_ms() + 5_000;
+        let changes = json!({"timestamp": timestamp});
+        let gone = notice_body(&fixture.emulator, &uninstall(&company), changes);
+        assert_eq!(apply(&fixture, &abi, &gone)["applied"], true);
+        fixture.pass(Duration::from_secs(1));
+        abi.connect_company(&fixture.emulator);
+        let [one, other] = [0, 1].map(|index| fixture.location(index));
+        abi.live_token(&fixture.emulator, &one);
+        let minted =
+            abi.tokens_mint(json!({"companyId": company, "locationIds": [other]}), |_| true);
+        assert_eq!(minted.ok()["minted"], 1, "{kind:?}");
+        for location in [one, other] {
+            assert!(is_held(&abi, &location), "{kind:?}");
+            abi.live_token(&fixture.emulator, &location);
+        }
+    }
+}

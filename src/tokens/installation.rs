@@ -412,8 +412,9 @@ impl<'a> InstallationEvents<'a> {
         let _lock = self.records.lock(location_id, deadline)?;
         let record = self.records.load_readable(location_id, deadline)?.record;
         let company_id = self.tokens.company_of(location_id, record.as_ref(), deadline)?;
+        let company = (&*company_id, self.installations.earliest_mint(&company_id, deadline));
         let mut minted =
-            self.tokens.minted(location_id, &company_id, record.as_ref(), deadline, deadline)?;
+            self.tokens.minted(location_id, company, record.as_ref(), deadline, deadline)?;
         // The mint belongs to the newer installation: like a consent, it replaces even a good
         // token.
         let origin = Origin::Consent(record.as_ref().map(Replaced::from));

@@ -167,6 +167,15 @@ impl Installations {
         }
     }
 
+    /// When a mint from now on begins at the earliest: after the last known UNINSTALL of its
+    /// company, whose sender's clock may be ahead. If the store fails, that UNINSTALL is compared
+    /// with the mint when its token is saved.
+    pub fn earliest_mint(&self, company_id: &str, deadline: &Deadline) -> i64 {
+        let last = self.last(company_id, deadline).ok().flatten();
+        last.filter(|last| !last.installed)
+            .map_or(i64::MIN, |uninstalled| uninstalled.at_ms.saturating_add(1))
+    }
+
     /// The state in a note, unless it has expired.
     fn read(&self, note: &Note) -> Option<InstallationState> {
         let lasts = note.expires_at > self.clock.wall_ms();

@@ -114,6 +114,7 @@ impl<'a> BulkMint<'a> {
         let job = MintJob {
             whole: deadline().ended_by(&queue.stopped),
             queue,
+            earliest: self.tokens.installations.earliest_mint(&params.company_id, &deadline()),
             company_id: params.company_id,
             force: params.force,
             deadline: &deadline,
@@ -205,7 +206,7 @@ impl<'a> BulkMint<'a> {
             let deadline = job.deadline();
             let minted = self.tokens.minted(
                 location_id,
-                &job.company_id,
+                (&job.company_id, job.earliest),
                 held.as_ref(),
                 &deadline,
                 &deadline,
@@ -249,7 +250,12 @@ impl<'a> BulkMint<'a> {
                 // Add further results only if they are ready.
                 timeout = Duration::ZERO;
             }
-            if let Err(error) = self.writer.save_and_publish_all(batch, &job.whole) {
+            tally.minted += batch.len() as u64;
+            let dropped = |location_id: &str, error: Error| {
+                tally.minted -= 1;
+                tally.failed.push(failure("locationId", location_id, &error));
+            };
+            if let Err(error) = self.writer.save_and_publish_all(batch, dropped, &job.whole) {
                 job.queue.stop(error);
             }
             if let Err(error) = bulk::check(&job.whole) {
@@ -271,6 +277,8 @@ impl<'a> BulkMint<'a> {
 struct MintJob<'a, D> {
     queue: LocationQueue,
     company_id: String,
+    /// See [`super::installation_state::Installations::earliest_mint`].
+    earliest: i64,
     force: bool,
     /// Used only for cancellation and the end of the whole call.
     whole: Deadline,
@@ -451,11 +459,11 @@ impl Tally {
         Tally { began: now, minted: 0, fresh: 0, failed: Vec::new(), in_a_row: 0 }
     }
 
+    /// Counts an outcome, or adds a minted token to the batch that is counted when it is saved.
     fn count(&mut self, outcome: MintOutcome, batch: &mut Vec<Record>, queue: &LocationQueue) {
         match outcome {
             MintOutcome::Fresh => self.fresh += 1,
             MintOutcome::Minted(record) => {
-                self.minted += 1;
                 self.in_a_row = 0;
                 batch.push(*record);
             }

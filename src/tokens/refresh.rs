@@ -742,15 +742,17 @@ impl Tokens {
             return Err(reauthorization_required("the company's token has no refresh token"));
         }
         let company_id = self.company_of(location_id, record, waits)?;
-        let mut record = self.minted(location_id, &company_id, record, deadline, waits)?;
+        let company = (&*company_id, self.installations.earliest_mint(&company_id, waits));
+        let mut record = self.minted(location_id, company, record, deadline, waits)?;
         self.writer.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
     }
 
-    /// Mints a token and returns the location's record with it, not yet saved.
+    /// Mints a token and returns the location's record with it, not yet saved. `earliest` is
+    /// [`super::installation_state::Installations::earliest_mint`] from before the mint.
     pub(super) fn minted(
         &self,
         location_id: &str,
-        company_id: &str,
+        (company_id, earliest): (&str, i64),
         record: Option<&Record>,
         deadline: &Deadline,
         waits: &Deadline,
@@ -763,13 +765,6 @@ impl Tokens {
             Some(record) => self.records.unfinished_deletion(record, waits),
             None => self.records.last_deleted(location_id, deadline)?,
         };
-        // A location that ended with its company is minted again: the installation begins after
-        // the UNINSTALL that is known before the mint.
-        let ended = match last_deleted {
-            0 => None,
-            _ => self.installations.last(company_id, deadline)?,
-        };
-        let ended_at = ended.filter(|state| !state.installed).map(|state| state.at_ms);
         let began = self.clock.wall_ms();
         let mint = |bearer: &Secret| {
             let minted = self.api.location_token(
@@ -816,8 +811,7 @@ impl Tokens {
                 ..Record::new(location_id.to_owned(), token)
             },
         };
-        let begins = ended_at.map_or(begins, |ended_at| begins.max(ended_at.saturating_add(1)));
-        (record.installed_at, record.own_consent) = (Some(begins), false);
+        (record.installed_at, record.own_consent) = (Some(begins.max(earliest)), false);
         Ok(record)
     }
 }

@@ -120,10 +120,12 @@ impl TokenWriter {
         Ok(record.token.access_token.clone())
     }
 
-    /// Saves new tokens in one batch and publishes them.
+    /// Saves new tokens in one batch and publishes them. `dropped` gets each token that was dropped
+    /// because its resource was deleted, and the error.
     pub fn save_and_publish_all(
         &self,
         mut records: Vec<Record>,
+        mut dropped: impl FnMut(&str, Error),
         deadline: &Deadline,
     ) -> Result<()> {
         let save_deadline = deadline.at_least(SAVE_TIME);
@@ -157,7 +159,11 @@ impl TokenWriter {
                 }
                 // Unsaved tokens are kept in memory. Tokens of deleted resources are dropped.
                 saved => {
-                    drop(self.publish_saved(&record, Origin::Mint, saved, &Event::Minted, changes))
+                    let published =
+                        self.publish_saved(&record, Origin::Mint, saved, &Event::Minted, changes);
+                    if let Err(error) = published {
+                        dropped(&record.resource_id, error.with_sent(true));
+                    }
                 }
             }
         }
