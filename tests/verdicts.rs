@@ -231,6 +231,32 @@ fn paused_location_is_queried_only_by_an_explicit_refresh() {
 }
 
 #[test]
+fn paused_location_without_a_token_is_queried_once_a_minute_unless_it_is_installed() {
+    let fixture = Fixture::new(Kind::Sqlite);
+    let abi = fixture.open();
+    abi.connect_company(&fixture.emulator);
+    let location = fixture.location(0);
+    fixture.emulator.set_location_active(&location, false);
+    sent(&fixture.emulator);
+    for _ in 0..2 {
+        for _ in 0..20 {
+            let error = abi.access_token(&location).fails(Status::LocationInactive);
+            assert_eq!(error["resourceId"], location.as_str());
+        }
+        assert_eq!(sent(&fixture.emulator), ["mint 400"]);
+        fixture.pass(Duration::from_secs(61));
+    }
+    abi.live_token(&fixture.emulator, &fixture.location(1));
+    abi.access_token(&location).fails(Status::LocationInactive);
+    fixture.emulator.set_location_active(&location, true);
+    let body = fixture.emulator.webhook(&Notice::Install(location.clone()));
+    let headers = signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519);
+    let applied = abi.webhook_apply(body.as_bytes(), &headers).ok();
+    assert_eq!(applied["reason"], Value::Null);
+    abi.live_token(&fixture.emulator, &location);
+}
+
+#[test]
 fn bulk_mint_refreshes_the_own_consent_of_a_location_that_is_active_again() {
     let fixture = Fixture::new(Kind::Sqlite);
     let abi = fixture.open();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::schedule::INACTIVE_HOLD_MS;
 use crate::error::{Error, Status};
 
 /// Backoff after a transient failure: first and longest pause; doubled each time.
@@ -14,6 +15,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(8);
 /// each time.
 const FIRST_REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 const MAX_REFUSAL_PAUSE: Duration = Duration::from_secs(300);
+
+/// The pause of an inactive location without a record.
+const INACTIVE_PAUSE: Duration = Duration::from_millis(INACTIVE_HOLD_MS.unsigned_abs());
 
 /// A caller waits out a cooldown up to this length; during a longer one it gets the last error at
 /// once.
@@ -31,6 +35,7 @@ struct Cooldown {
     error: Error,
     transient: Failures,
     permanent: Failures,
+    inactive: Failures,
 }
 
 impl Cooldown {
@@ -38,6 +43,7 @@ impl Cooldown {
         let failures = match kind {
             Kind::Transient => &mut self.transient,
             Kind::Permanent => &mut self.permanent,
+            Kind::Inactive => &mut self.inactive,
         };
         (failures, kind.pauses())
     }
@@ -102,6 +108,12 @@ impl Cooldowns {
         self.start(resource_id, Kind::Transient, error, now);
     }
 
+    /// Starts a cooldown after the failed mint of an inactive location that has no record, which
+    /// would remember that.
+    pub fn inactive(&self, location_id: &str, error: &Error, now: Duration) {
+        self.start(location_id, Kind::Inactive, error, now);
+    }
+
     fn start(&self, resource_id: &str, kind: Kind, error: &Error, now: Duration) {
         let mut entries = self.entries();
         if entries.len() >= PRUNE_ABOVE {
@@ -112,6 +124,7 @@ impl Cooldowns {
             error: error.clone(),
             transient: Failures::default(),
             permanent: Failures::default(),
+            inactive: Failures::default(),
         });
         cooldown.error = error.clone();
         let (failures, pauses) = cooldown.failures(&kind);
@@ -151,6 +164,8 @@ enum Kind {
     Transient,
     /// Needs a new consent or configuration.
     Permanent,
+    /// The API calls the location inactive.
+    Inactive,
 }
 
 impl Kind {
@@ -158,6 +173,7 @@ impl Kind {
         match self {
             Kind::Transient => (FIRST_PAUSE, 2, MAX_PAUSE),
             Kind::Permanent => (FIRST_REFUSAL_PAUSE, 4, MAX_REFUSAL_PAUSE),
+            Kind::Inactive => (INACTIVE_PAUSE, 1, INACTIVE_PAUSE),
         }
     }
 }

@@ -99,6 +99,8 @@ impl<'a> InstallationEvents<'a> {
             self.installations.update(location_id, company, deadline)?;
             return Ok(WebhookOutcome::ignored("a later UNINSTALL of its company was applied"));
         }
+        // Earlier mints may have failed because the app was not installed.
+        self.tokens.cooldowns.clear(location_id);
         Ok(WebhookOutcome {
             applied: true,
             reason: self.mint_installed(location_id, &last, mints, deadline)?,

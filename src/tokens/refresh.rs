@@ -796,7 +796,12 @@ impl Tokens {
                 self.writer.note_standing(&mut record, &deadline.at_least(SAVE_TIME))?;
                 return Err(error);
             }
-            (Err(error), _) => return Err(error),
+            (Err(error), _) => {
+                if error.status() == Status::LocationInactive {
+                    self.cooldowns.inactive(location_id, &error, deadline.now());
+                }
+                return Err(error);
+            }
         };
         count(&self.reports.counters.minted);
         let begins = self.installations.begin_of_mint(location_id, record, began, deadline);
