@@ -80,8 +80,8 @@ pub struct ApiFault {
     pub resolution: Option<String>,
     /// The server's ID of the request, for the vendor's support.
     pub trace_id: Option<String>,
-    /// Whether the response was a JSON object, so that it came from the API. A page of a proxy or a
-    /// firewall says nothing about a token.
+    /// Whether the response has the form or the words of the API's errors. A page of a proxy or a
+    /// firewall and the JSON of a gateway say nothing about a token.
     pub is_of_api: bool,
 }
 

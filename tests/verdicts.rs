@@ -20,7 +20,7 @@ fn answer(status: u16, body: &str) -> FaultKind {
     response(status, body, &[])
 }
 
-/// Error pages of proxies and firewalls, which do not come from the API.
+/// Error pages of proxies, firewalls and gateways, which do not come from the API.
 fn pages() -> Vec<(String, FaultKind)> {
     let html =
         "<html><head><title>Attention Required!</title></head><body>error code: 1010</body></html>";
@@ -33,6 +33,18 @@ fn pages() -> Vec<(String, FaultKind)> {
     {
         pages.push((format!("403 with {body:?}"), answer(403, body)));
         pages.push((format!("400 with {body:?}"), answer(400, body)));
+    }
+    for body in [
+        json!({}),
+        json!({"message": "Forbidden"}),
+        json!({"message": "no Route matched with those values"}),
+        json!({"title": "Error 1010: Access denied", "status": 403, "cloudflare_error": true}),
+        json!({"error": {"code": 403, "message": "Blocked", "status": "PERMISSION_DENIED"}}),
+        json!({"error": "Not Found", "message": "", "path": "/", "status": 404, "timestamp": 1}),
+    ] {
+        for status in [400, 403, 404] {
+            pages.push((format!("{status} with {body}"), answer(status, &body.to_string())));
+        }
     }
     pages.push((
         "the firewall's page".into(),

@@ -93,42 +93,63 @@ pub fn is_invalid_token_response(response: &Response) -> bool {
 
 /// The status and the help text for a response.
 fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
+    known(http_status, fault).unwrap_or(match http_status {
+        401 => (
+            Status::Unauthorized,
+            "check clientId and clientSecret, and that the app is still installed",
+        ),
+        403 => (
+            Status::Forbidden,
+            "check that the app is installed there, and that no firewall blocks the request",
+        ),
+        404 => (Status::NotFound, "check the ID, baseUrl and apiVersion"),
+        408 => (Status::Timeout, "try again"),
+        429 => (Status::RateLimited, "wait, then try again"),
+        400..=499 => (Status::InvalidRequest, "correct the request as the API's message says"),
+        500..=599 => (Status::Server, "try again later"),
+        300..=399 => (Status::Protocol, "check baseUrl; redirects are not followed"),
+        _ => (Status::Protocol, ""),
+    })
+}
+
+/// The status and the help text for a message or code that only the API sends.
+fn known(http_status: u16, fault: &ApiFault) -> Option<(Status, &'static str)> {
     let code = fault.code.as_deref().unwrap_or_default();
     let words = lowercase_message(fault);
     let says = |part: &str| words.contains(part);
     let names = |part: &str| words.contains(part) || code.to_ascii_lowercase().contains(part);
 
     if is_transient(fault) {
-        return (
+        return Some((
             Status::Server,
             "try again; the API timed out internally, which says nothing about the token or the \
              credentials",
-        );
+        ));
     }
     if (400..500).contains(&http_status) {
         if says("location is not active") {
-            return (
+            return Some((
                 Status::LocationInactive,
                 "try again once the location is active: it is paused or its subscription ended; \
                  its token is kept",
-            );
+            ));
         }
         if says_invalid_grant(code, &words) || says(CODE_NOT_FOUND) {
-            return (
+            return Some((
                 Status::ReauthorizationRequired,
                 "let the user consent again: the code or refresh token was used, has expired or \
                  belongs to another app, or the app was uninstalled; if it was new, check clientId \
                  and clientSecret",
-            );
+            ));
         }
         if names("noappversionidfound") || names("no integration found") {
-            return (Status::InvalidRequest, NO_VERSION);
+            return Some((Status::InvalidRequest, NO_VERSION));
         }
         if code == "RESOURCE_NOT_FOUND" {
-            return (Status::NotFound, "check the ID, and that the app is installed there");
+            return Some((Status::NotFound, "check the ID, and that the app is installed there"));
         }
     }
-    match http_status {
+    Some(match http_status {
         401 if says("version header") => (Status::InvalidRequest, "check apiVersion"),
         401 if says("not authorized for this scope") => {
             (Status::Forbidden, "add the scope to the app and let the user consent again")
@@ -155,50 +176,52 @@ fn meaning(http_status: u16, fault: &ApiFault) -> (Status, &'static str) {
             Status::Unauthorized,
             "check that the app is still installed; the API no longer accepts the access token",
         ),
-        401 => (
-            Status::Unauthorized,
-            "check clientId and clientSecret, and that the app is still installed",
-        ),
-        403 => (
-            Status::Forbidden,
-            "check that the app is installed there, and that no firewall blocks the request",
-        ),
-        404 => (Status::NotFound, "check the ID, baseUrl and apiVersion"),
-        408 => (Status::Timeout, "try again"),
-        429 => (Status::RateLimited, "wait, then try again"),
-        400..=499 => (Status::InvalidRequest, "correct the request as the API's message says"),
-        500..=599 => (Status::Server, "try again later"),
-        300..=399 => (Status::Protocol, "check baseUrl; redirects are not followed"),
-        _ => (Status::Protocol, ""),
-    }
+        _ => return None,
+    })
 }
 
-/// Parses any of the error formats.
+/// Whether an error has one of the API's forms, which a gateway's `{"message": …}` has not.
+fn has_api_form(body: &Map<String, Value>) -> bool {
+    let is_text = |name: &str| body.get(name).is_some_and(Value::is_string);
+    body.get("statusCode").is_some_and(Value::is_number) && body.contains_key("message")
+        || is_text("error") && is_text("error_description")
+        || is_text("traceId")
+        // A gateway's code is a number.
+        || body.get("error").is_some_and(|envelope| envelope["code"].is_string())
+}
+
 fn read(response: &Response, secrets: &[&str]) -> ApiFault {
     let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&response.body) else {
         return unreadable(response, secrets);
     };
+    let mut fault = parsed(response, &body, secrets);
+    fault.is_of_api = has_api_form(&body) || known(response.status, &fault).is_some();
+    fault
+}
+
+/// Parses any of the API's error formats.
+fn parsed(response: &Response, body: &Map<String, Value>, secrets: &[&str]) -> ApiFault {
     // {"error": {"code", "message", "details", "resolution"}}
     if let Some(Value::Object(envelope)) = body.get("error") {
         return ApiFault {
             code: string(envelope, "code", secrets),
             message: string(envelope, "message", secrets)
-                .or_else(|| string(&body, "message", secrets)),
+                .or_else(|| string(body, "message", secrets)),
             details: redacted(envelope.get("details").cloned().unwrap_or_default(), secrets),
             resolution: string(envelope, "resolution", secrets),
-            trace_id: trace_id(response, &body, secrets)
+            trace_id: trace_id(response, body, secrets)
                 .or_else(|| trace_id(response, envelope, secrets)),
             is_of_api: true,
         };
     }
     // {"statusCode", "message": string or list, "error"?}, or {"error", "error_description"}
     ApiFault {
-        code: string(&body, "error", secrets),
-        message: string(&body, "message", secrets)
-            .or_else(|| string(&body, "error_description", secrets)),
+        code: string(body, "error", secrets),
+        message: string(body, "message", secrets)
+            .or_else(|| string(body, "error_description", secrets)),
         details: Value::Null,
         resolution: None,
-        trace_id: trace_id(response, &body, secrets),
+        trace_id: trace_id(response, body, secrets),
         is_of_api: true,
     }
 }
