@@ -117,14 +117,12 @@ impl Token {
         self.refresh_token.is_none() && self.access_token.expose().starts_with("pit-")
     }
 
-    /// Whether the token names another owner than the requested `resource_id` of that kind.
+    /// Whether the token names another owner than the requested `resource_id` of that kind. One
+    /// that names no owner is taken for the requested one's.
     pub fn is_of_another(&self, resource_id: &str, kind: UserType) -> bool {
-        let names_kind = self.user_type.is_some_and(|named| named != kind);
-        let named = match kind {
-            UserType::Company => self.company_id.as_deref(),
-            UserType::Location => self.location_id.as_deref(),
-        };
-        names_kind || named.is_some_and(|named| named != resource_id)
+        let named = self.resource_id();
+        (self.user_type.is_some() || named.is_some()) && self.kind() != kind
+            || named.is_some_and(|named| named != resource_id)
     }
 
     /// Copies from the older token what the response to a refresh omits, such as the refresh token.

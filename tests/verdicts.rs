@@ -436,20 +436,18 @@ fn refresh_that_returns_the_token_of_another_location_is_stored_for_that_locatio
 
 #[test]
 fn company_refresh_that_returns_a_location_token_gives_it_to_no_other_caller() {
-    for kind in [Kind::Memory, Kind::Sqlite] {
+    for missing in [&[][..], &["userType"], &["userType", "companyId"]] {
         for (by, renewal) in RENEWALS {
-            let fixture = Fixture::new(kind);
+            let fixture = Fixture::new(Kind::Sqlite);
             fixture.emulator.set_reuse_window_seconds(0);
             let abi = fixture.open();
             let (company, location) = (abi.connect_company(&fixture.emulator), fixture.location(0));
             expire(&fixture);
-            let foreign = fixture::saved_answer(
-                &abi,
-                &fixture.emulator,
-                Decision::Location(location.clone()),
-            );
+            let decision = Decision::Location(location.clone());
+            let mut foreign = fixture::saved_answer(&abi, &fixture.emulator, decision);
+            foreign.as_object_mut().unwrap().retain(|name, _| !missing.contains(&name.as_str()));
             answer_refresh(&fixture.emulator, &company, &foreign);
-            let what = format!("{kind:?}, {by}");
+            let what = format!("without {missing:?}, {by}");
             assert_eq!(
                 renewal(&abi, &company),
                 None,
@@ -498,7 +496,11 @@ fn refresh_response_without_an_owner_keeps_the_connection() {
 
 #[test]
 fn location_refresh_that_returns_a_token_of_class_company_is_not_returned_to_callers() {
-    for (by, renewal) in RENEWALS {
+    // Without one of the two fields, the other one names the owner.
+    let fields = [("companyId", Value::Null), ("userType", Value::Null), ("userType", json!("x"))];
+    for ((by, renewal), (field, value)) in
+        RENEWALS.into_iter().flat_map(|by| fields.clone().map(|field| (by, field)))
+    {
         let fixture = Fixture::new(Kind::Sqlite);
         fixture.emulator.set_reuse_window_seconds(0);
         let abi = fixture.open();
@@ -507,7 +509,7 @@ fn location_refresh_that_returns_a_token_of_class_company_is_not_returned_to_cal
         expire(&fixture);
         let mut foreign =
             fixture::saved_answer(&abi, &fixture.emulator, Decision::Company(fixture.company()));
-        foreign.as_object_mut().unwrap().remove("companyId");
+        foreign[field] = value;
         answer_refresh(&fixture.emulator, &location, &foreign);
         if let Some(token) = renewal(&abi, &location) {
             assert_eq!(owner_of(&token), location, "{by}");
@@ -522,21 +524,22 @@ fn location_refresh_that_returns_a_token_of_class_company_is_not_returned_to_cal
 fn minted_token_of_another_owner_is_not_returned_to_callers() {
     for kind in [Kind::Memory, Kind::Sqlite] {
         for many in [false, true] {
-            for of_company in [false, true] {
+            for user_type in [None, Some(json!("Company")), Some(Value::Null)] {
                 let fixture = Fixture::new(kind);
                 let abi = fixture.open();
                 let company = abi.connect_company(&fixture.emulator);
                 let (location, other) = (fixture.location(0), fixture.location(1));
-                let fault = if of_company {
+                let what = format!("{kind:?}, many: {many}, the company's: {user_type:?}");
+                let fault = if let Some(user_type) = user_type {
                     let decision = Decision::Company(company.clone());
-                    let foreign = fixture::saved_answer(&abi, &fixture.emulator, decision);
+                    let mut foreign = fixture::saved_answer(&abi, &fixture.emulator, decision);
                     assert_eq!(foreign["userType"], "Company");
+                    foreign["userType"] = user_type;
                     answer(200, &foreign.to_string())
                 } else {
                     FaultKind::OtherOwner { owner_id: Some(other.clone()) }
                 };
                 fixture.emulator.inject(Rule::on(Endpoint::LocationToken).times(1), fault);
-                let what = format!("{kind:?}, many: {many}, the company's: {of_company}");
                 if many {
                     let params = json!({"companyId": company, "locationIds": [location]});
                     drop(abi.tokens_mint(params, |_| true));
