@@ -1,4 +1,5 @@
-//! Digests of used refresh tokens: enough to recognize a token, not enough to use it.
+//! Digests of used refresh tokens and of deleted tokens: enough to recognize a token, not enough to
+//! use it.
 
 use std::sync::Arc;
 
@@ -11,17 +12,17 @@ use crate::secret::Secret;
 /// The length of an encoded digest: 48 bits in base64.
 const LENGTH: usize = 8;
 
-/// The digest of a refresh token.
+/// The digest of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SpentDigest(String);
 
 impl SpentDigest {
     /// 48 bits of the token's FNV-1a hash. A cryptographic hash would cost a tenth of a refresh and
     /// protect no better: 48 bits reveal nothing useful about hundreds of random bytes.
-    pub fn of(refresh_token: &Secret) -> SpentDigest {
+    pub fn of(token: &Secret) -> SpentDigest {
         let step =
             |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        let hash = refresh_token.expose().bytes().fold(0xcbf2_9ce4_8422_2325, step);
+        let hash = token.expose().bytes().fold(0xcbf2_9ce4_8422_2325, step);
         SpentDigest(URL_SAFE_NO_PAD.encode(&(hash ^ (hash << 16)).to_be_bytes()[..6]))
     }
 }

@@ -31,6 +31,10 @@ use crate::token::{LastFailure, Token, UserType};
 /// The list that contains all tombstones.
 pub const TOMBSTONES: &str = "deleted";
 
+/// Keys in a tombstone: the digests of spent refresh tokens, and of the tokens that were held.
+const SPENT: &str = "spent";
+const HELD: &str = "held";
+
 /// Retention of tombstones and of spent digests: longer than a refresh token can live.
 pub const RETENTION_MS: i64 = 400 * 86_400_000;
 
@@ -512,12 +516,11 @@ impl Records {
                 return Ok(Deletion::Kept);
             }
             let version = stored.as_ref().map_or(0, |(version, _)| *version);
-            let newest =
-                dropped.as_ref().or(stored.as_ref().and_then(|(_, record)| record.as_ref()));
-            let spent = newest.map(|record| record.spent.clone()).unwrap_or_default();
+            let row = stored.as_ref().and_then(|(_, record)| record.as_ref());
+            let ended: Vec<&Record> = dropped.as_ref().into_iter().chain(row).collect();
             self.write_tombstone(
                 resource_id,
-                TombstoneContents { time, version, spent: &spent },
+                TombstoneContents { time, version, ended: &ended },
                 deadline,
             )?;
             if version == 0 {
@@ -593,8 +596,7 @@ impl Records {
         let mut notes = Vec::with_capacity(records.len());
         for record in records {
             let tombstone = self.tombstone(&record.resource_id, deadline)?;
-            let contents =
-                TombstoneContents { time, version: record.version, spent: &record.spent };
+            let contents = TombstoneContents { time, version: record.version, ended: &[record] };
             notes.push(self.next_tombstone(&record.resource_id, tombstone, contents));
         }
         let saved = self.store.save_notes(&notes, deadline);
@@ -776,7 +778,7 @@ impl Records {
     }
 
     /// The tombstone that follows `last`, with a version above `last` and the deleted
-    /// record. Keeps the digests of spent refresh tokens.
+    /// record. Keeps the digests of spent refresh tokens and of the tokens that were held.
     fn next_tombstone(
         &self,
         resource_id: &str,
@@ -784,13 +786,20 @@ impl Records {
         contents: TombstoneContents,
     ) -> Note {
         let last_version = last.as_ref().map_or(0, Note::deleted_version);
-        let older = last.as_ref().map(spent_of).unwrap_or_default();
+        let older = |name| last.as_ref().map(|last| digests(last, name)).unwrap_or_default();
+        let spent = contents.ended.first().map(|newest| newest.spent.clone()).unwrap_or_default();
+        let mut held = SpentDigests::default();
+        for Record { token, .. } in contents.ended {
+            let secrets = token.refresh_token.iter().chain([&token.access_token]);
+            secrets.for_each(|secret| held.add(&SpentDigest::of(secret)));
+        }
         let time = last.as_ref().map(DeletionTime::of);
         let time = time.map_or(contents.time, |last| last.merged(contents.time));
         let mut document = json!({
             "version": contents.version.max(last_version + 1),
             "atMs": time.at_ms,
-            "spent": older.merged(contents.spent),
+            SPENT: older(SPENT).merged(&spent),
+            HELD: older(HELD).merged(&held),
         });
         if time.own_consent_at_ms != time.at_ms {
             document["ownConsentAtMs"] = time.own_consent_at_ms.into();
@@ -811,6 +820,24 @@ impl Records {
         deadline: &Deadline,
     ) -> Result<SpentDigests> {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map(spent_of).unwrap_or_default())
+    }
+
+    /// Whether the token was held when its owner or the owner's company was deleted or uninstalled.
+    pub fn was_held_at_deletion(
+        &self,
+        resource_id: &str,
+        token: &Token,
+        deadline: &Deadline,
+    ) -> Result<bool> {
+        let digest = SpentDigest::of(token.refresh_token.as_ref().unwrap_or(&token.access_token));
+        let company_id = token.company_id.as_deref().filter(|id| *id != resource_id);
+        for id in [resource_id].into_iter().chain(company_id) {
+            let tombstone = self.tombstone(id, deadline)?;
+            if tombstone.is_some_and(|tombstone| digests(&tombstone, HELD).contains(&digest)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Keeps a new token whose save failed and schedules a retry with backoff. A deletion or a
@@ -936,12 +963,13 @@ impl Records {
     }
 }
 
-/// The part of a tombstone that comes from the deleted record.
+/// The part of a tombstone that comes from the deletion.
 #[derive(Clone, Copy)]
 struct TombstoneContents<'a> {
     time: DeletionTime,
     version: u64,
-    spent: &'a SpentDigests,
+    /// The deleted record and its unsaved copy, the newer one first.
+    ended: &'a [&'a Record],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -1035,8 +1063,12 @@ fn deleted_at(tombstone: &Note) -> i64 {
 }
 
 fn spent_of(tombstone: &Note) -> SpentDigests {
-    let spent = tombstone.document.get("spent").cloned().unwrap_or_default();
-    serde_json::from_value(spent).unwrap_or_default()
+    digests(tombstone, SPENT)
+}
+
+fn digests(tombstone: &Note, name: &str) -> SpentDigests {
+    let digests = tombstone.document.get(name).cloned().unwrap_or_default();
+    serde_json::from_value(digests).unwrap_or_default()
 }
 
 /// The delay before the next save attempt, after this many failed retries.

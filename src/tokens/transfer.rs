@@ -95,7 +95,8 @@ pub struct ImportParams {
     /// One object per token, with keys in camel case or snake case.
     #[serde(deserialize_with = "json::unique_maps")]
     pub tokens: Vec<Map<String, Value>>,
-    /// Whether an older token may replace a newer one. Default: false.
+    /// Whether an older token may replace a newer one, and a deleted token may return. Default:
+    /// false.
     #[serde(default)]
     pub replace: bool,
     /// Only report the outcome. Default: false.
@@ -251,13 +252,12 @@ impl<'a> Transfer<'a> {
         deleted: Option<&HashSet<String>>,
         deadline: &Deadline,
     ) -> Result<bool> {
-        let was_deleted = match deleted {
-            Some(deleted) => deleted.contains(resource_id),
-            None => {
-                self.records.last_deleted(resource_id, deadline).is_ok_and(|version| version > 0)
-            }
+        let was_deleted = |id: &str| match deleted {
+            Some(deleted) => deleted.contains(id),
+            None => self.records.last_deleted(id, deadline).is_ok_and(|version| version > 0),
         };
-        Ok(was_deleted
+        Ok(was_deleted(resource_id)
+            || entry.token.company_id.as_deref().is_some_and(was_deleted)
             // The store does not know the unsaved copy.
             || self.records.is_unsaved(resource_id)
             || self.records.other_owner_of(resource_id, &entry.token, deadline)?.is_some())
@@ -432,6 +432,12 @@ impl<'a> Transfer<'a> {
                 || self.records.company_has_spent(resource_id, token, refresh_token, deadline)?)
         {
             return refused("its refresh token was already spent by a refresh through this store");
+        }
+        if !replace && self.records.was_held_at_deletion(resource_id, token, deadline)? {
+            return refused(
+                "it was held when it was deleted or its app was uninstalled; \"replace\": true \
+                 imports it anyway",
+            );
         }
         if token.kind() == UserType::Location
             && let Some(other) = self.records.other_owner_of(resource_id, token, deadline)?
