@@ -374,7 +374,7 @@ impl Process {
             state.ledger.batches -= 1;
             let Some(chain) = chain else { return };
             let Some(outcome) = outcome else { return };
-            // Under another owner it outlives its own owner's deletion, and may return to that owner.
+            // Under another owner it outlives the deletion of its own, and may return to that.
             state.server.chains[chain].adopted = if under.is_some() { Duration::MAX } else { now };
             let is_taken = outcome.is_ok_and(|report| report["imported"] == 1);
             let is_good = saved.refresh_token.is_some()
