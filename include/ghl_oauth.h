@@ -947,12 +947,12 @@ int32_t ghl_tokens_list(struct ghl_client *client,
  * SDKs store them.
  *
  * Unless "replace" is true, a good token is not replaced by an older token, by one without
- * "expiresAt", or, if it has a refresh token, by one without; and a token that was held when it
- * was deleted or its app was uninstalled is skipped, so that an import at each start does not
- * bring it back. A refresh token that this store has spent is always skipped, and so is a second
- * owner of the same refresh token. A token with neither an expiry nor a refresh token never
- * expires. A location without "ownConsent" is deleted by the UNINSTALL webhook of its company,
- * unless its record here says that it consented separately.
+ * "expiresAt", or, if it has a refresh token, by one without; and a token that was held when its
+ * app was uninstalled is skipped, so that an import at each start does not bring it back. A
+ * refresh token that this store has spent is always skipped, and so is a second owner of the same
+ * refresh token. A token with neither an expiry nor a refresh token never expires. A location
+ * without "ownConsent" is deleted by the UNINSTALL webhook of its company, unless its record here
+ * says that it consented separately.
  *
  * Any thread; waits for refreshes of the same resources, at most timeouts.totalMs for each hundred
  * tokens, and at most "timeoutMs" in all.

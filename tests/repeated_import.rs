@@ -66,20 +66,16 @@ fn imported(fixture: &Fixture) -> (String, Abi, Value) {
     (company, abi, answer)
 }
 
-/// Deletes the token, or uninstalls the app of its owner.
-fn end(fixture: &Fixture, abi: &Abi, resource_id: &str, uninstalls: bool) {
-    if uninstalls {
-        let now = fixture.emulator.clock().now_ms();
-        match fixture.kind {
-            Kind::Host => until("the clock", || fixture.emulator.clock().now_ms() > now + 2),
-            _ => fixture.pass(Duration::from_secs(1)),
-        }
-        let body = fixture.emulator.webhook(&Notice::Uninstall(resource_id.to_owned()));
-        let headers = signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519);
-        assert_eq!(abi.webhook_apply(body.as_bytes(), &headers).ok()["applied"], true);
-    } else {
-        abi.token_delete(resource_id).ok();
+/// Uninstalls the app of an owner.
+fn uninstall(fixture: &Fixture, abi: &Abi, resource_id: &str) {
+    let now = fixture.emulator.clock().now_ms();
+    match fixture.kind {
+        Kind::Host => until("the clock", || fixture.emulator.clock().now_ms() > now + 2),
+        _ => fixture.pass(Duration::from_secs(1)),
     }
+    let body = fixture.emulator.webhook(&Notice::Uninstall(resource_id.to_owned()));
+    let headers = signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519);
+    assert_eq!(abi.webhook_apply(body.as_bytes(), &headers).ok()["applied"], true);
 }
 
 /// Asserts that the access token and the refresh token of the client are live.
@@ -311,40 +307,37 @@ fn import_of_a_spent_token_after_a_deletion_is_refused_and_of_a_new_token_accept
 }
 
 #[test]
-fn import_of_a_token_that_was_held_at_its_deletion_needs_replace() {
+fn import_of_a_token_that_was_held_at_its_uninstall_needs_replace() {
     for kind in EVERY {
-        for uninstalls in [false, true] {
-            for refreshes in [false, true] {
-                let fixture = Fixture::new(kind);
-                let (company, abi, mut answer) = imported(&fixture);
-                if refreshes {
-                    abi.token_refresh(&company).ok();
-                    answer = abi.tokens_export(json!({})).ok()["tokens"][0].clone();
-                }
-                end(&fixture, &abi, &company, uninstalls);
-                let what = format!("{kind:?}, uninstalled: {uninstalls}, refreshed: {refreshes}");
-                // The company's token under a location, and without its refresh token.
-                let location = shared(&answer, &[(&company, Some(&fixture.location(0)))]).remove(0);
-                let mut bare = answer.clone();
-                bare.as_object_mut().unwrap().remove("refreshToken");
-                let others = [("of a location", location), ("without a refresh token", bare)];
-                for (form, answer) in forms(&answer).into_iter().chain(others) {
-                    let reason = import(&abi, &answer, false);
-                    assert!(reason.contains("was deleted"), "{what}, {form}: {reason}");
-                    let dry_run =
-                        abi.tokens_import(json!({"tokens": [answer], "dryRun": true})).ok();
-                    assert_eq!(dry_run["skipped"][0]["reason"], reason, "{what}, {form}");
-                }
-                abi.access_token(&company).fails(Status::NotFound);
-                assert_eq!(import(&abi, &answer, true), "", "{what}");
-                assert_eq!(import(&abi, &answer, false), "this token is held already", "{what}");
-                end(&fixture, &abi, &company, uninstalls);
-                let new = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
-                assert_eq!(import(&abi, &new, false), "", "{what}: after a new consent");
-                let reason = import(&abi, &forms(&answer)[3].1, false);
-                assert!(reason.contains("was deleted"), "{what}: {reason}");
-                works(&fixture, &abi, &company);
+        for refreshes in [false, true] {
+            let fixture = Fixture::new(kind);
+            let (company, abi, mut answer) = imported(&fixture);
+            if refreshes {
+                abi.token_refresh(&company).ok();
+                answer = abi.tokens_export(json!({})).ok()["tokens"][0].clone();
             }
+            uninstall(&fixture, &abi, &company);
+            let what = format!("{kind:?}, refreshed: {refreshes}");
+            // The company's token under a location, and without its refresh token.
+            let location = shared(&answer, &[(&company, Some(&fixture.location(0)))]).remove(0);
+            let mut bare = answer.clone();
+            bare.as_object_mut().unwrap().remove("refreshToken");
+            let others = [("of a location", location), ("without a refresh token", bare)];
+            for (form, answer) in forms(&answer).into_iter().chain(others) {
+                let reason = import(&abi, &answer, false);
+                assert!(reason.contains("was uninstalled"), "{what}, {form}: {reason}");
+                let dry_run = abi.tokens_import(json!({"tokens": [answer], "dryRun": true})).ok();
+                assert_eq!(dry_run["skipped"][0]["reason"], reason, "{what}, {form}");
+            }
+            abi.access_token(&company).fails(Status::NotFound);
+            assert_eq!(import(&abi, &answer, true), "", "{what}");
+            assert_eq!(import(&abi, &answer, false), "this token is held already", "{what}");
+            uninstall(&fixture, &abi, &company);
+            let new = saved_answer(&abi, &fixture.emulator, Decision::Company(company.clone()));
+            assert_eq!(import(&abi, &new, false), "", "{what}: after a new consent");
+            let reason = import(&abi, &forms(&answer)[3].1, false);
+            assert!(reason.contains("was uninstalled"), "{what}: {reason}");
+            works(&fixture, &abi, &company);
         }
     }
 }
@@ -359,7 +352,7 @@ fn import_of_locations_that_were_held_when_their_company_was_uninstalled_is_skip
             abi.live_token(&fixture.emulator, &location);
         }
         let exported = abi.tokens_export(json!({})).ok()["tokens"].clone();
-        end(&fixture, &abi, &company, true);
+        uninstall(&fixture, &abi, &company);
         let report = abi.tokens_import(json!({"tokens": exported})).ok();
         assert_eq!(report["imported"], 0, "{kind:?}: {report}");
         let replaced = abi.tokens_import(json!({"tokens": exported, "replace": true})).ok();

@@ -278,8 +278,6 @@ impl Play {
         });
         let sessions = json!({
             "tokens": [session, {"accessToken": [IMPORTED[0]]}, {"refreshToken": IMPORTED[1]}],
-            // An earlier round deleted it.
-            "replace": true,
         });
         // These results come from the server: only their errors are checked.
         let granting: [(&str, &dyn Fn() -> Outcome); 11] = [

@@ -126,7 +126,7 @@ impl<'a> InstallationEvents<'a> {
         let kept = Cell::new(KEPT_AS_NEWER);
         let end = self.writer.delete_if(
             location_id,
-            at_ms,
+            DeletionTime::of_uninstall(at_ms),
             |record| self.ends_or_says_why(record, at_ms, &kept),
             deadline,
         )?;
@@ -161,7 +161,7 @@ impl<'a> InstallationEvents<'a> {
         let kept = Cell::new(KEPT_AS_NEWER);
         let company = self.writer.delete_if(
             company_id,
-            at_ms,
+            DeletionTime::of_uninstall(at_ms),
             |record| self.ends_or_says_why(record, at_ms, &kept),
             deadline,
         )?;

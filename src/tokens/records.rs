@@ -31,7 +31,8 @@ use crate::token::{LastFailure, Token, UserType};
 /// The list that contains all tombstones.
 pub const TOMBSTONES: &str = "deleted";
 
-/// Keys in a tombstone: the digests of spent refresh tokens, and of the tokens that were held.
+/// Keys in a tombstone: the digests of spent refresh tokens, and of the tokens that were held at an
+/// UNINSTALL.
 const SPENT: &str = "spent";
 const HELD: &str = "held";
 
@@ -111,24 +112,31 @@ pub struct DeletionTime {
     pub at_ms: i64,
     /// When a location's own consent was deleted: not by its company's UNINSTALL.
     own_consent_at_ms: i64,
+    /// Whether the app was uninstalled, which ends the tokens at the API as well.
+    is_uninstall: bool,
 }
 
 impl From<i64> for DeletionTime {
     fn from(at_ms: i64) -> DeletionTime {
-        DeletionTime { at_ms, own_consent_at_ms: at_ms }
+        DeletionTime { at_ms, own_consent_at_ms: at_ms, is_uninstall: false }
     }
 }
 
 impl DeletionTime {
+    /// A deletion by the UNINSTALL of the resource.
+    pub fn of_uninstall(at_ms: i64) -> DeletionTime {
+        DeletionTime { at_ms, own_consent_at_ms: at_ms, is_uninstall: true }
+    }
+
     /// A deletion by the UNINSTALL of the location's company.
     pub fn with_company(at_ms: i64) -> DeletionTime {
-        DeletionTime { at_ms, own_consent_at_ms: i64::MIN }
+        DeletionTime { own_consent_at_ms: i64::MIN, ..DeletionTime::of_uninstall(at_ms) }
     }
 
     fn of(tombstone: &Note) -> DeletionTime {
         let at_ms = deleted_at(tombstone);
         let own_consent = tombstone.document.get("ownConsentAtMs").and_then(Value::as_i64);
-        DeletionTime { at_ms, own_consent_at_ms: own_consent.unwrap_or(at_ms) }
+        DeletionTime { own_consent_at_ms: own_consent.unwrap_or(at_ms), ..at_ms.into() }
     }
 
     /// The time of both deletions together.
@@ -136,6 +144,7 @@ impl DeletionTime {
         DeletionTime {
             at_ms: self.at_ms.max(other.at_ms),
             own_consent_at_ms: self.own_consent_at_ms.max(other.own_consent_at_ms),
+            is_uninstall: other.is_uninstall,
         }
     }
 
@@ -778,7 +787,7 @@ impl Records {
     }
 
     /// The tombstone that follows `last`, with a version above `last` and the deleted
-    /// record. Keeps the digests of spent refresh tokens and of the tokens that were held.
+    /// record. Keeps the digests of spent refresh tokens and of tokens that an UNINSTALL ended.
     fn next_tombstone(
         &self,
         resource_id: &str,
@@ -789,7 +798,8 @@ impl Records {
         let older = |name| last.as_ref().map(|last| digests(last, name)).unwrap_or_default();
         let spent = contents.ended.first().map(|newest| newest.spent.clone()).unwrap_or_default();
         let mut held = SpentDigests::default();
-        for Record { token, .. } in contents.ended {
+        let uninstalled = if contents.time.is_uninstall { contents.ended } else { &[] };
+        for Record { token, .. } in uninstalled {
             let secrets = token.refresh_token.iter().chain([&token.access_token]);
             secrets.for_each(|secret| held.add(&SpentDigest::of(secret)));
         }
@@ -822,8 +832,8 @@ impl Records {
         Ok(self.tombstone(resource_id, deadline)?.as_ref().map(spent_of).unwrap_or_default())
     }
 
-    /// Whether the token was held when its owner or the owner's company was deleted or uninstalled.
-    pub fn was_held_at_deletion(
+    /// Whether the token was held when the app was uninstalled from its owner or its company.
+    pub fn was_held_at_uninstall(
         &self,
         resource_id: &str,
         token: &Token,

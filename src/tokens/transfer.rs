@@ -95,8 +95,8 @@ pub struct ImportParams {
     /// One object per token, with keys in camel case or snake case.
     #[serde(deserialize_with = "json::unique_maps")]
     pub tokens: Vec<Map<String, Value>>,
-    /// Whether an older token may replace a newer one, and a deleted token may return. Default:
-    /// false.
+    /// Whether an older token may replace a newer one, and a token of an uninstalled app may
+    /// return. Default: false.
     #[serde(default)]
     pub replace: bool,
     /// Only report the outcome. Default: false.
@@ -433,10 +433,9 @@ impl<'a> Transfer<'a> {
         {
             return refused("its refresh token was already spent by a refresh through this store");
         }
-        if !replace && self.records.was_held_at_deletion(resource_id, token, deadline)? {
+        if !replace && self.records.was_held_at_uninstall(resource_id, token, deadline)? {
             return refused(
-                "it was held when it was deleted or its app was uninstalled; \"replace\": true \
-                 imports it anyway",
+                "it was held when its app was uninstalled; \"replace\": true imports it anyway",
             );
         }
         if token.kind() == UserType::Location

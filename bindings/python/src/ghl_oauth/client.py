@@ -676,17 +676,17 @@ class Client:
         """Imports tokens that were granted elsewhere.
 
         Tokens that cannot be imported are skipped and reported. Examples of skipped tokens: the
-        refresh token was already spent; the token was held when it was deleted or its app was
-        uninstalled; the refresh token belongs to another company or location; the expiry is
-        unknown and another token is held.
+        refresh token was already spent; the token was held when its app was uninstalled; the
+        refresh token belongs to another company or location; the expiry is unknown and another
+        token is held.
 
         Args:
             tokens: :class:`Token` objects, or mappings in the form of the API or the vendor's SDKs:
                 ``accessToken`` or ``access_token``, a refresh token, the id of the company or
                 location, and the expiry as ``expiresAt`` (epoch milliseconds) or ``expiresIn``
                 (seconds from now).
-            replace: Whether an older token may replace a newer one, and a deleted token may
-                return. Default: False.
+            replace: Whether an older token may replace a newer one, and a token of an
+                uninstalled app may return. Default: False.
             dry_run: Only report what would be done, with the accepted tokens in
                 :attr:`ImportResult.accepted`. Default: False.
             timeout: As for :meth:`request`.
