@@ -607,3 +607,45 @@ fn locations_are_minted_after_an_uninstall_of_their_company_that_is_dated_ahead_
         }
     }
 }
+
+#[test]
+fn late_uninstall_older_than_the_install_leaves_a_consent_by_a_clock_that_is_late() {
+    for kind in KINDS {
+        for (skew, of_company, mints) in
+            [(30, false, true), (3_600, false, true), (30, false, false), (30, true, true)]
+        {
+            let fixture = Fixture::new(kind);
+            let abi = fixture.open();
+            let (id, decision) = match of_company {
+                true => (fixture.company(), Decision::Company(fixture.company())),
+                false => (fixture.location(0), Decision::Location(fixture.location(0))),
+            };
+            // The vendor's clock is ahead by `skew` seconds.
+            let notice = |notice: &Notice| {
+                let timestamp = fixture.emulator.clock().now_ms() + skew * 1_000;
+                notice_body(&fixture.emulator, notice, json!({"timestamp": timestamp}))
+            };
+            let apply = |body: &str| {
+                let headers = signed(&fixture.emulator, body.as_bytes(), Signature::Ed25519);
+                abi.webhook_apply_with(body.as_bytes(), &headers, json!({"mint": mints})).ok()
+            };
+            abi.connect(&fixture.emulator, decision.clone());
+            fixture.pass(Duration::from_secs(5));
+            fixture.emulator.uninstall(&id);
+            let gone = notice(&uninstall(&id));
+            fixture.pass(Duration::from_secs(5));
+            abi.connect(&fixture.emulator, decision);
+            apply(&notice(&install(&id)));
+            let what = format!("{kind:?}, {skew} s, company: {of_company}, mints: {mints}");
+            let applied = apply(&gone);
+            assert_eq!(applied["applied"], false, "{what}");
+            assert_eq!(applied["reason"], "a later INSTALL was applied", "{what}");
+            abi.live_token(&fixture.emulator, &id);
+            let export = abi.tokens_export(json!({})).ok();
+            assert_eq!(export["tokens"][0]["ownConsent"] == true, !of_company, "{what}");
+            fixture.pass(Duration::from_secs(5));
+            assert_eq!(apply(&notice(&uninstall(&id)))["applied"], true, "{what}");
+            assert!(!is_held(&abi, &id), "{what}");
+        }
+    }
+}

@@ -18,6 +18,7 @@ use crate::token::CLOCK_TOLERANCE_MS;
 
 /// Why an UNINSTALL left a token.
 const KEPT_AS_NEWER: &str = "the token is newer";
+const KEPT_AS_INSTALLED: &str = "a later INSTALL was applied";
 const KEPT_AS_PRIVATE: &str = "a private integration token does not end with the app";
 
 /// Records per page.
@@ -118,37 +119,53 @@ impl<'a> InstallationEvents<'a> {
     ) -> Result<WebhookOutcome> {
         let state = InstallationState { at_ms, installed: false, company_id: None };
         let last = self.installations.update(location_id, state, deadline)?;
-        if last.installed {
-            // Installed again: the older token is deleted all the same, and a new one must be
-            // minted.
-            self.installations.set_list(location_id, UNMINTED, deadline)?;
-        }
         let kept = Cell::new(KEPT_AS_NEWER);
-        let end = self.writer.delete_if(
-            location_id,
-            DeletionTime::of_uninstall(at_ms),
-            |record| self.ends_or_says_why(record, at_ms, &kept),
-            deadline,
-        )?;
-        let pending = match last.installed {
-            true => self.mint_installed(location_id, &last, mints, deadline)?,
-            false => None,
+        // Installed again: an older token is deleted all the same, unless it may be the consent of
+        // that INSTALL by a clock that is late.
+        let is_of_install = |record: &Record| {
+            let is_of_install = last.installed && may_be_own(record, &last);
+            if is_of_install {
+                kept.set(KEPT_AS_INSTALLED);
+            }
+            is_of_install
+        };
+        let ends =
+            |record: &Record| self.ends_or_says_why(record, at_ms, &kept) && !is_of_install(record);
+        let time = DeletionTime::of_uninstall(at_ms);
+        let end = self.writer.delete_if(location_id, time, ends, deadline)?;
+        let pending = if last.installed && end != Deletion::Kept {
+            self.installations.set_list(location_id, UNMINTED, deadline)?;
+            self.mint_installed(location_id, &last, mints, deadline)?
+        } else {
+            None
         };
         Ok(match end {
             Deletion::Deleted => WebhookOutcome { applied: true, reason: pending },
             Deletion::Kept => WebhookOutcome::ignored(kept.get()),
-            Deletion::NotFound if last.installed => {
-                WebhookOutcome::ignored("a later INSTALL was applied")
-            }
+            Deletion::NotFound if last.installed => WebhookOutcome::ignored(KEPT_AS_INSTALLED),
             Deletion::NotFound => {
                 WebhookOutcome { applied: true, reason: Some("no token was held") }
             }
         })
     }
 
+    /// Remembers the INSTALL of a company, so that an earlier UNINSTALL does not delete its token.
+    pub fn company_installed(
+        &self,
+        company_id: &str,
+        at_ms: i64,
+        deadline: &Deadline,
+    ) -> Result<WebhookOutcome> {
+        let state =
+            InstallationState { at_ms, installed: true, company_id: Some(company_id.to_owned()) };
+        self.installations.update(company_id, state, deadline)?;
+        Ok(WebhookOutcome::ignored("a company's token requires a consent"))
+    }
+
     /// Handles the UNINSTALL of a company: deletes its token and the tokens of its locations, and
     /// drops their pending INSTALLs. Keeps later installations and locations with their own
-    /// consent.
+    /// consent, and the company's token after a later INSTALL: that may be a consent by a clock
+    /// that is late.
     pub fn company_uninstalled(
         &self,
         company_id: &str,
@@ -156,15 +173,12 @@ impl<'a> InstallationEvents<'a> {
         deadline: &Deadline,
     ) -> Result<WebhookOutcome> {
         let state = InstallationState { at_ms, installed: false, company_id: None };
-        self.installations.update(company_id, state.clone(), deadline)?;
+        let last = self.installations.update(company_id, state.clone(), deadline)?;
         // The company first: without its token, no location can be minted meanwhile.
-        let kept = Cell::new(KEPT_AS_NEWER);
-        let company = self.writer.delete_if(
-            company_id,
-            DeletionTime::of_uninstall(at_ms),
-            |record| self.ends_or_says_why(record, at_ms, &kept),
-            deadline,
-        )?;
+        let kept = Cell::new(if last.installed { KEPT_AS_INSTALLED } else { KEPT_AS_NEWER });
+        let ends = |record: &Record| self.ends_or_says_why(record, at_ms, &kept) && !last.installed;
+        let time = DeletionTime::of_uninstall(at_ms);
+        let company = self.writer.delete_if(company_id, time, ends, deadline)?;
         let mut deleted = company == Deletion::Deleted;
         let time = DeletionTime::with_company(at_ms);
         let mut query =
@@ -172,7 +186,11 @@ impl<'a> InstallationEvents<'a> {
         let mut staying = HashSet::new();
         loop {
             let page = self.records.list(&query, deadline)?;
-            let ends = |record: &Record| self.ends_by(record, at_ms) && !record.own_consent;
+            let is_kept_company =
+                |record: &Record| last.installed && record.resource_id == company_id;
+            let ends = |record: &Record| {
+                self.ends_by(record, at_ms) && !record.own_consent && !is_kept_company(record)
+            };
             let (listed, others): (Vec<Record>, Vec<Record>) =
                 page.records.into_iter().partition(ends);
             staying.extend(others.into_iter().map(|record| record.resource_id));

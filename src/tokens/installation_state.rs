@@ -63,7 +63,10 @@ impl Installations {
                 // An automatic INSTALL may omit the company that an earlier one named.
                 state.company_id = state.company_id.take().or(last.company_id);
             }
-            note.list = if state.installed { UNMINTED.into() } else { String::new() };
+            // A company waits for no mint.
+            let is_company = state.company_id.as_deref() == Some(resource_id);
+            let waits = state.installed && !is_company;
+            note.list = if waits { UNMINTED.into() } else { String::new() };
             note.expires_at = if state.installed {
                 i64::MAX
             } else {

@@ -160,7 +160,12 @@ impl Webhooks {
                         ("UNINSTALL", Some(company_id)) => {
                             events.company_uninstalled(company_id, at_ms, deadline)?
                         }
-                        _ => WebhookOutcome::ignored("a company's token requires a consent"),
+                        (_, Some(company_id)) => {
+                            events.company_installed(company_id, at_ms, deadline)?
+                        }
+                        (_, None) => {
+                            WebhookOutcome::ignored("it names neither a location nor a company")
+                        }
                     };
                     // Last: after a crash before this line the repetition is applied again, which
                     // is harmless.
