@@ -1297,7 +1297,9 @@ int32_t ghl_webhook_verify(struct ghl_client *client,
  *                      ghl_string_free; may be NULL. "resourceId" is the location's or the
  *                      company's ID, or null; "reason" says why the delivery was not applied, or
  *                      what remains to be done
- * @return the results of ghl_webhook_verify; GHL_ERR_STORE, GHL_ERR_TIMEOUT, GHL_ERR_CANCELLED
+ * @return the results of ghl_webhook_verify; GHL_ERR_INVALID_ARGUMENT also for an INSTALL or
+ *         UNINSTALL whose "timestamp" cannot be read; GHL_ERR_STORE, GHL_ERR_TIMEOUT,
+ *         GHL_ERR_CANCELLED
  *
  * Example:
  *

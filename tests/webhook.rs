@@ -618,6 +618,35 @@ fn uninstall_older_than_the_token_deletes_nothing() {
 }
 
 #[test]
+fn uninstall_with_a_timestamp_in_another_form_deletes_no_newer_token() {
+    let (emulator, abi) = with_client(1);
+    let location = emulator.location_ids()[0].clone();
+    abi.connect(&emulator, Decision::Location(location.clone()));
+    let deliver = |timestamp: Value| {
+        let changes = json!({"timestamp": timestamp, "webhookId": timestamp.to_string()});
+        let body = body(&emulator, &uninstall(&location), changes);
+        let headers = signed(&emulator, body.as_bytes(), Signature::Ed25519);
+        abi.webhook_apply(body.as_bytes(), &headers)
+    };
+    for timestamp in [
+        json!("2025-06-25T06:57:06.225+0000"),
+        json!("2025-06-25T06:57:06.225999"),
+        json!("2025-06-25T06:57Z"),
+        json!("Wed, 25 Jun 2025 06:57:06 GMT"),
+        json!(1_750_834_626.225),
+        json!(1_750_834_626),
+    ] {
+        let applied = deliver(timestamp.clone()).ok();
+        assert_eq!(applied["reason"], "the token is newer", "{timestamp}");
+    }
+    for timestamp in [json!("soon"), json!(""), json!(0), json!(true), json!({"$date": 1})] {
+        deliver(timestamp).refuses("timestamp");
+    }
+    assert_eq!(held(&abi).len(), 1);
+    abi.live_token(&emulator, &location);
+}
+
+#[test]
 fn imported_token_of_unknown_age_is_dated_by_its_expiry() {
     let (emulator, abi) = with_client(1);
     let location = emulator.location_ids()[0].clone();

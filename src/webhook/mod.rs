@@ -129,6 +129,12 @@ impl Webhooks {
             (Some("INSTALL" | "UNINSTALL"), None) => {
                 WebhookOutcome::ignored("it names neither a location nor a company")
             }
+            (Some("INSTALL" | "UNINSTALL"), _) if delivery.is_dated_unreadably() => {
+                return Err(Error::invalid_argument(
+                    "timestamp",
+                    "the delivery's timestamp has an unknown form",
+                ));
+            }
             (Some(kind @ ("INSTALL" | "UNINSTALL")), Some(_)) => {
                 let key = delivery.key(body);
                 if self.is_repetition(&key, &delivery, resource_id, deadline)? {
@@ -200,7 +206,7 @@ impl Webhooks {
         if let Some(max_age_ms) = self.max_age_ms {
             let refused = |why| Err(Error::new(Status::SignatureInvalid, why));
             match at_ms.map(|at_ms| self.clock.wall_ms().saturating_sub(at_ms)) {
-                None => return refused("the delivery has no timestamp"),
+                None => return refused("the delivery has no readable timestamp"),
                 Some(age) if age > max_age_ms => {
                     return refused("the delivery is older than webhook.maxAgeSeconds");
                 }
@@ -275,6 +281,12 @@ impl Delivery {
     /// Whether it has an ID or a timestamp, so that it differs from every other delivery.
     fn is_unmistakable(&self) -> bool {
         self.webhook_id().is_some() || self.at_ms.is_some()
+    }
+
+    /// Whether it has a timestamp, in a form that cannot be read. Without its age, an old UNINSTALL
+    /// could end a newer installation.
+    fn is_dated_unreadably(&self) -> bool {
+        self.at_ms.is_none() && self.payload.get("timestamp").is_some_and(|it| !it.is_null())
     }
 
     fn webhook_id(&self) -> Option<&str> {
