@@ -138,6 +138,47 @@ fn api_refusal_at_a_mint_ends_a_location_with_a_spent_refresh_token() {
     }
 }
 
+/// The company of a location is unknown; it becomes known later.
+#[test]
+fn location_without_a_company_is_minted_once_a_company_that_lists_it_is_known() {
+    for (by, renewal) in RENEWALS {
+        for companies in [1, 2] {
+            let options = Options { companies, locations: 1, ..Options::default() };
+            let fixture = Fixture::of(Kind::Sqlite, options);
+            fixture.clock.make_waits_free();
+            let abi = fixture.open();
+            let location = fixture.location(0);
+            let decision = Decision::Location(location.clone());
+            let mut own = fixture::saved_answer(&abi, &fixture.emulator, decision);
+            own.as_object_mut().unwrap().remove("companyId");
+            fixture.pass(DAY);
+            if companies == 2 {
+                for company in fixture.emulator.company_ids() {
+                    abi.connect(&fixture.emulator, Decision::Company(company));
+                }
+            }
+            own["expiresIn"] = 1.into();
+            abi.tokens_import(json!({"tokens": [own]})).ok();
+            fixture.pass(Duration::from_secs(2));
+            fixture.emulator.revoke_refresh_token(&location);
+            let what = format!("{by}, {companies} companies");
+            for _ in 0..2 {
+                abi.access_token(&location).fails(Status::ReauthorizationRequired);
+                fixture.pass(RESTED);
+            }
+            if companies == 2 {
+                let company = fixture.company();
+                abi.oauth_installed_locations(json!({"companyId": company})).ok();
+            } else {
+                abi.connect_company(&fixture.emulator);
+            }
+            let token = renewal(&abi, &location).expect(&what);
+            assert!(fixture.emulator.access_token_is_live(&token), "{what}");
+            assert_eq!(abi.listed(&location)["companyId"], fixture.company(), "{what}");
+        }
+    }
+}
+
 fn tell(abi: &Abi, emulator: &Emulator, notice: &Notice) -> Value {
     let body = emulator.webhook(notice);
     abi.webhook_apply(body.as_bytes(), &signed(emulator, body.as_bytes(), Signature::Ed25519)).ok()

@@ -69,7 +69,8 @@ pub enum Standing {
         since_ms: i64,
         /// The API's reason.
         reason: String,
-        /// Whether the only cause is that the location's company has no usable token to mint with.
+        /// Whether the only cause is that the location's company is unknown or has no usable token
+        /// to mint with.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         lacks_company: bool,
     },

@@ -96,16 +96,10 @@ impl Tokens {
         if let Some(company_id) = moved_to.and_then(|state| state.company_id.clone()) {
             return Ok(company_id);
         }
-        let recorded = record.and_then(|record| record.token.company_id.clone());
-        if let Some(company_id) = recorded.or_else(|| self.companies.of(location_id)) {
-            return Ok(company_id);
-        }
-        let query = Query { user_type: Some(UserType::Company), limit: 2, ..Query::default() };
-        let mut companies = self.records.list(&query, deadline)?.records;
-        match (companies.pop(), companies.is_empty()) {
-            (Some(only), true) => Ok(only.resource_id),
-            (None, _) => Err(not_found(location_id)),
-            (Some(_), false) => {
+        match &self.candidates(location_id, record, deadline)?[..] {
+            [only] => Ok(only.clone()),
+            [] => Err(not_found(location_id)),
+            _ => {
                 if installed.is_some()
                     && let Some(company_id) = self.search_companies(location_id, deadline)?
                 {
@@ -122,6 +116,23 @@ impl Tokens {
                     .with_resource(location_id))
             }
         }
+    }
+
+    /// The company of a location, from the record or memory; otherwise up to two of the stored
+    /// companies.
+    pub(super) fn candidates(
+        &self,
+        location_id: &str,
+        record: Option<&Record>,
+        deadline: &Deadline,
+    ) -> Result<Vec<String>> {
+        let recorded = record.and_then(|record| record.token.company_id.clone());
+        if let Some(company_id) = recorded.or_else(|| self.companies.of(location_id)) {
+            return Ok(vec![company_id]);
+        }
+        let query = Query { user_type: Some(UserType::Company), limit: 2, ..Query::default() };
+        let companies = self.records.list(&query, deadline)?.records;
+        Ok(companies.into_iter().map(|company| company.resource_id).collect())
     }
 
     /// The company that can mint for a location, if its token is stored.

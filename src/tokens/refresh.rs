@@ -436,18 +436,16 @@ impl Tokens {
     }
 
     /// Whether a location can be minted again: its company got a new consent after the refusal, or
-    /// has a token again after the lack of one was the reason.
+    /// is known and has a token after the lack of one was the reason.
     fn has_newer_company(&self, record: &Record, deadline: &Deadline) -> bool {
         let Standing::ReauthorizationRequired { since_ms, lacks_company, .. } = record.standing
         else {
             return false;
         };
-        let load = |id: &str| self.records.load(id, deadline).ok().flatten();
-        record
-            .token
-            .company_id
-            .as_deref()
-            .and_then(load)
+        let candidates = self.candidates(&record.resource_id, Some(record), deadline);
+        let [company_id] = &candidates.unwrap_or_default()[..] else { return false };
+        let company = self.records.load(company_id, deadline).ok().flatten();
+        company
             .filter(|company| company.standing == Standing::Good)
             .is_some_and(|company| lacks_company || company.installed_at() > since_ms)
     }
@@ -676,7 +674,8 @@ impl Tokens {
             match self.mint(&record.resource_id, Some(&stripped), deadline, deadline) {
                 // No company can mint for this location: consent is required.
                 Err(mint) if is_verdict_on_mint(&mint) => {
-                    lacks_company = mint.resource_id().is_some_and(|id| id != record.resource_id);
+                    lacks_company = mint.http_status().is_none()
+                        || mint.resource_id().is_some_and(|id| id != record.resource_id);
                     log::warn!(
                         "no token could be minted with the company's token{}",
                         mint.fields(&record.resource_id)
