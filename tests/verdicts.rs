@@ -499,6 +499,7 @@ fn company_refresh_that_returns_a_location_token_gives_it_to_no_other_caller() {
                 foreign["accessToken"].as_str().unwrap(),
                 "{what}: the token is stored for its owner"
             );
+            assert_eq!(abi.listed(&location)["userType"], "Location", "{what}");
             fixture.pass(Duration::from_secs(60));
             assert_ne!(abi.access_token(&company).0, 0, "{what}");
             abi.connect_company(&fixture.emulator);

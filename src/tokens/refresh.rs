@@ -566,6 +566,7 @@ impl Tokens {
     ) -> Result<Secret, RenewalError> {
         let resource_id = record.resource_id.clone();
         let owner = token.resource_id().map(str::to_owned);
+        let token = Token { user_type: Some(token.kind()), ..token };
         log::error!(
             "the stored refresh token belongs to {}; the new token is saved there{}",
             owner.as_deref().unwrap_or("an unknown owner"),
