@@ -123,7 +123,8 @@ impl<'a> InstallationEvents<'a> {
         // Installed again: an older token is deleted all the same, unless it may be the consent of
         // that INSTALL by a clock that is late.
         let is_of_install = |record: &Record| {
-            let is_of_install = last.installed && may_be_own(record, &last);
+            let is_of_install =
+                last.installed && may_be_own(record, &last) && is_hardly_older(record, at_ms);
             if is_of_install {
                 kept.set(KEPT_AS_INSTALLED);
             }
@@ -176,7 +177,9 @@ impl<'a> InstallationEvents<'a> {
         let last = self.installations.update(company_id, state.clone(), deadline)?;
         // The company first: without its token, no location can be minted meanwhile.
         let kept = Cell::new(if last.installed { KEPT_AS_INSTALLED } else { KEPT_AS_NEWER });
-        let ends = |record: &Record| self.ends_or_says_why(record, at_ms, &kept) && !last.installed;
+        let is_of_install = |record: &Record| last.installed && is_hardly_older(record, at_ms);
+        let ends =
+            |record: &Record| self.ends_or_says_why(record, at_ms, &kept) && !is_of_install(record);
         let time = DeletionTime::of_uninstall(at_ms);
         let company = self.writer.delete_if(company_id, time, ends, deadline)?;
         let mut deleted = company == Deletion::Deleted;
@@ -187,7 +190,7 @@ impl<'a> InstallationEvents<'a> {
         loop {
             let page = self.records.list(&query, deadline)?;
             let is_kept_company =
-                |record: &Record| last.installed && record.resource_id == company_id;
+                |record: &Record| record.resource_id == company_id && is_of_install(record);
             let ends = |record: &Record| {
                 self.ends_by(record, at_ms) && !record.own_consent && !is_kept_company(record)
             };
@@ -444,6 +447,11 @@ impl<'a> InstallationEvents<'a> {
 
 fn is_good(record: &Record) -> bool {
     record.standing == Standing::Good
+}
+
+/// Whether a clock that is late may explain that a consent is older than an UNINSTALL.
+fn is_hardly_older(record: &Record, uninstalled_at: i64) -> bool {
+    record.installed_at().saturating_add(CLOCK_TOLERANCE_MS) > uninstalled_at
 }
 
 /// Whether a location's own consent may belong to this INSTALL, whose sender has another clock. A
