@@ -311,9 +311,7 @@ impl State {
                 // An undated UNINSTALL is dated by the clock of its receiver.
                 let late = if dated { 0 } else { behind(&self.processes[deletion.process]) };
                 // A consent that is hardly older may belong to a later INSTALL.
-                let told = &self.ledger.was_told_installed;
-                let is_reinstalled = told.contains_key(&deletion.resource_id);
-                let tolerated = if chain.is_consented && is_reinstalled { 300_000 } else { 0 };
+                let tolerated = if chain.is_consented { 300_000 } else { 0 };
                 let most = Duration::from_millis(most + late + tolerated);
                 chain.created + most < deletion.begin
             }
