@@ -361,9 +361,13 @@ impl Process {
                 state.ledger.mistold.insert(saved.access_token.clone());
             }
             let held = state.disk.records.get(&owner);
-            (chain, is_exported || held.is_some_and(|held| held.own_consent))
+            // The import of a newer token ends the stored one, even if the newer one is of no use.
+            let is_dated = matches!(form, Form::Dated | Form::Exported);
+            let is_newer =
+                is_dated && held.is_some_and(|held| held.token.expires_at < saved.expires_at_ms);
+            (chain, is_exported || held.is_some_and(|held| held.own_consent), is_newer)
         });
-        let (chain, has_origin) = chain;
+        let (chain, has_origin, is_newer) = chain;
         let params = ImportParams { tokens: vec![token], ..ImportParams::default() };
         let whole = self.deadline();
         let call = || Transfer::of(&self.tokens).import(params, || whole.renewed(self.total));
@@ -379,6 +383,9 @@ impl Process {
             let is_taken = outcome.is_ok_and(|report| report["imported"] == 1);
             let is_good = saved.refresh_token.is_some()
                 && state.server.chains[chain].tip == saved.refresh_token;
+            if is_taken && is_newer {
+                state.ledger.owed.retain(|owed| owed.resource_id != owner);
+            }
             if is_taken && under.is_none() && is_good {
                 state.ledger.owed.push(Owed {
                     resource_id: owner,
