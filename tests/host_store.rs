@@ -42,6 +42,8 @@ struct TestHost {
     refusals: Mutex<HashMap<&'static str, Refusal>>,
     /// Called with the name of each callback.
     act: Mutex<Option<Arc<Act>>>,
+    /// The last record that was to be loaded.
+    asked_for: Mutex<String>,
     /// Texts that were returned and not freed yet.
     handed_out: AtomicUsize,
     destroyed: AtomicUsize,
@@ -118,6 +120,7 @@ unsafe fn read<'a>(context: *mut c_void, text: *const c_char) -> (&'a TestHost, 
 unsafe extern "C" fn load(context: *mut c_void, id: *const c_char, out: *mut *mut c_char) -> i32 {
     // SAFETY: as documented in the header.
     let (host, id) = unsafe { read(context, id) };
+    *host.asked_for.lock().unwrap() = id.to_owned();
     if let Some((code, words)) = host.begin("load") {
         words.iter().for_each(|words| host.hand_out(words, out));
         return code;
@@ -654,11 +657,12 @@ fn consent_that_comes_during_a_mint_is_kept() {
     let (abi, host) = hosted(&emulator, json!({}));
     let company = abi.connect_company(&emulator);
     let location = &emulator.location_ids()[0];
-    // The first load, which is of the mint, ends after the consent.
+    // The first load of the location, which is the mint's, ends after the consent.
     let gate = Arc::new((Mutex::new((false, false)), Condvar::new()));
-    let (first, gates) = (Mutex::new(true), Arc::clone(&gate));
+    let (first, gates, id) = (Mutex::new(true), Arc::clone(&gate), location.clone());
     host.when_asked(move |callback| {
-        if callback == "load" && mem::take(&mut *first.lock().unwrap()) {
+        let is_of_location = callback == "load" && *host.asked_for.lock().unwrap() == id;
+        if is_of_location && mem::take(&mut *first.lock().unwrap()) {
             let (state, changed) = &*gates;
             let mut state = state.lock().unwrap();
             state.0 = true;
