@@ -177,8 +177,9 @@ impl AuthorizationRequest {
             state.tell(&Notice::Install(grant.company_id.clone()));
         }
         let company = (grant.user_type == UserType::Company).then(|| grant.company_id.clone());
+        let now_ms = state.clock.now_ms();
         for location_id in installed {
-            state.mark_installed(location_id);
+            state.mark_installed_at(location_id, now_ms);
         }
         match company {
             Some(company_id) if state.settings.behaviour.bulk_install_webhooks => {
@@ -186,7 +187,6 @@ impl AuthorizationRequest {
             }
             _ => installed.iter().for_each(|id| state.tell(&Notice::Install(id.clone()))),
         }
-        let now_ms = state.clock.now_ms();
         let code = state.tokens.issue_code(grant, &self.redirect_uri, now_ms);
         self.redirect("code", &code)
     }

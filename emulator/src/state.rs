@@ -151,7 +151,11 @@ impl State {
 
     /// Installs the app on a location without a webhook. False if the location does not exist.
     pub(crate) fn mark_installed(&mut self, location_id: &str) -> bool {
-        let now_ms = self.clock.now_ms();
+        self.mark_installed_at(location_id, self.clock.now_ms())
+    }
+
+    /// As [`State::mark_installed`], at a time that several locations may share.
+    pub(crate) fn mark_installed_at(&mut self, location_id: &str, now_ms: i64) -> bool {
         let Some(location) = self.directory.location_mut(location_id) else {
             return false;
         };

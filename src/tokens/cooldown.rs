@@ -154,6 +154,11 @@ impl Cooldowns {
         self.entries().remove(resource_id);
     }
 
+    /// Ends every cooldown, after the consent of a company, which may cure its locations.
+    pub fn clear_all(&self) {
+        self.entries().clear();
+    }
+
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Cooldown>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

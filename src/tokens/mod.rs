@@ -330,6 +330,8 @@ impl Tokens {
         drop(lock);
         let record = record?;
         if kind == UserType::Company {
+            // A consent may cure the refusals of its locations.
+            self.cooldowns.clear_all();
             InstallationEvents::of(self).mint_pending(&resource_id, deadline);
         }
         Ok(self.records.describe(&record))
