@@ -283,6 +283,28 @@ class SignalTest(EmulatorTest):
         self.assertEqual(process.wait(60), 0)
         self.assertEqual(len(self.emulator.requests("/oauth/token")), 1)
 
+    def test_process_ends_although_ctrl_c_hid_a_thread_from_its_pool(self) -> None:
+        process = self.start("""
+            import asyncio
+            from ghl_oauth import aio
+
+            begin = threading.Thread.start
+
+            def start(thread):
+                begin(thread)
+                raise KeyboardInterrupt
+
+            asynchronous = aio.Client.from_client(client)
+            threading.Thread.start = start
+            try:
+                asyncio.run(asynchronous.token_refresh(company_id))
+            except KeyboardInterrupt:
+                tell("interrupted")
+            threading.Thread.start = begin
+        """)
+        self.assertEqual(self.line(process), "interrupted")
+        self.assertEqual(process.wait(60), 0)
+
 
 class NestingTest(EmulatorTest):
     """Callbacks of a call on the main thread. The tests themselves run there."""

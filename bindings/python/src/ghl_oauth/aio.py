@@ -377,6 +377,10 @@ def _cancel_all() -> None:
     for client in list(_clients):
         with suppress(ValueError):  # It is closed.
             client.cancel()
+        # A pool does not know a thread whose start Ctrl-C has interrupted, and would not end it.
+        pool = client._pools.get(os.getpid())
+        if pool is not None:
+            pool.shutdown(wait=False)
 
 
 # Before concurrent.futures waits for its threads, which an atexit handler is too late for. Without
