@@ -226,7 +226,7 @@ impl State {
                 && !self.ledger.is_skewed
                 && !self.ledger.mistold.contains(token)
                 && !is_cancelled;
-            // The old token ends with the import of another one.
+            // An import that replaces the stored token ends the old one.
             let has_changed =
                 self.ledger.token_changed.get(resource_id).is_some_and(|at| *at >= begin);
             let outcome = match answer {

@@ -115,7 +115,7 @@ fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
 
 fn addr(host: &Host, port: u16) -> Result<HostAddr> {
     Ok(match host {
-        // What follows the first @ of a password is not a host, and no message may quote it.
+        // The rest of a password with an @ is not a host, and no message may quote it.
         Host::Tcp(host) if host.contains('@') => {
             return Err(refused("it has more than one @ before its database").with_help(ENCODE));
         }
