@@ -302,7 +302,6 @@ impl Authorization {
         // Unless the API has rejected the code, the same redirect may be tried again.
         let may_be_valid = token.as_ref().is_err_and(|failure| {
             failure.outcome != Outcome::Refused
-                || failure.error.retryable()
                 || failure.error.status() != Status::ReauthorizationRequired
         });
         if let Some(state) = consented.state.filter(|_| may_be_valid) {
