@@ -232,6 +232,11 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Whether a string can be the ID of a company or location.
+pub(crate) fn is_valid_id(id: &str) -> bool {
+    valid_id("id", id).is_ok()
+}
+
 /// Checks that a string can be the ID of a company or location; the error names the parameter.
 pub(crate) fn valid_id(parameter: &str, id: &str) -> Result<()> {
     let wrong = if id.trim().is_empty() {

@@ -537,6 +537,47 @@ fn refresh_response_without_an_owner_keeps_the_connection() {
 }
 
 #[test]
+fn owner_that_cannot_be_an_id_counts_as_not_named() {
+    for owner in ["", " ", " l", "l ", "two\nlines", "del\u{7f}ete", &"x".repeat(256)] {
+        for company in [true, false] {
+            let fixture = Fixture::new(Kind::Sqlite);
+            fixture.emulator.set_reuse_window_seconds(0);
+            let abi = fixture.open();
+            let company_id = abi.connect_company(&fixture.emulator);
+            let (id, decision) = match company {
+                true => (company_id.clone(), Decision::Company(company_id)),
+                false => (fixture.location(0), Decision::Location(fixture.location(0))),
+            };
+            let saved = || {
+                let mut answer = fixture::saved_answer(&abi, &fixture.emulator, decision.clone());
+                for field in ["companyId", "locationId"] {
+                    if answer.get(field).is_some() {
+                        answer[field] = owner.into();
+                    }
+                }
+                answer
+            };
+            if !company {
+                let minted = answer(201, &saved().to_string());
+                fixture.emulator.inject(Rule::on(Endpoint::LocationToken).times(1), minted);
+                assert_eq!(owner_of(&abi.live_token(&fixture.emulator, &id)), id, "{owner:?}");
+            }
+            let own = saved();
+            answer_refresh(&fixture.emulator, &id, &own);
+            abi.token_refresh(&id).ok();
+            assert_eq!(
+                abi.live_token(&fixture.emulator, &id),
+                own["accessToken"].as_str().unwrap(),
+                "{owner:?}"
+            );
+            assert_eq!(abi.listed(&id)["companyId"], fixture.company(), "{owner:?}");
+            let stored = abi.tokens_list(json!({})).ok()["items"].as_array().unwrap().len();
+            assert_eq!(stored, if company { 1 } else { 2 }, "{owner:?}: nothing else is stored");
+        }
+    }
+}
+
+#[test]
 fn location_refresh_that_returns_a_token_of_class_company_is_not_returned_to_callers() {
     // Without one of the two fields, the other one names the owner.
     let fields = [("companyId", Value::Null), ("userType", Value::Null), ("userType", json!("x"))];

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{Failure, SuccessResponse, fault};
 use crate::error::ApiFault;
 use crate::json::{camel_case, integer, secret, string};
-use crate::token::{Token, UserType, expiry, is_token_text};
+use crate::token::{Token, UserType, expiry, is_token_text, is_valid_id};
 
 /// The fields of the response, in camelCase.
 #[derive(Default)]
@@ -138,11 +138,16 @@ pub(super) fn parse_token_response(reply: &SuccessResponse, now_ms: i64) -> Resu
         issued_at: Some(now_ms),
         expires_at: expiry(now_ms, seconds),
         user_type: user_type.and_then(string).and_then(|name| UserType::from_name(&name)),
-        company_id: company_id.and_then(string),
-        location_id: location_id.and_then(string),
+        company_id: company_id.and_then(id),
+        location_id: location_id.and_then(id),
         scope: scope.and_then(string),
         fields,
     })
+}
+
+/// The ID of an owner. A string that cannot be an ID counts as absent.
+fn id(value: Value) -> Option<String> {
+    string(value).filter(|id| is_valid_id(id))
 }
 
 #[cfg(test)]

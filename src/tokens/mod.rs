@@ -311,9 +311,7 @@ impl Tokens {
 
     /// Saves a token that was granted by a user's consent.
     pub fn save_consented(&self, token: Token, deadline: &Deadline) -> Result<Value> {
-        let owner =
-            token.resource_id().filter(|id| valid_id("resourceId", id).is_ok()).map(str::to_owned);
-        let Some(resource_id) = owner else {
+        let Some(resource_id) = token.resource_id().map(str::to_owned) else {
             return Err(Error::new(
                 Status::Protocol,
                 "the API granted a token without naming its company or location",

@@ -20,7 +20,7 @@ use crate::deadline::Deadline;
 use crate::error::log_fields::about;
 use crate::error::{Error, Result, Status};
 use crate::store::{Note, Store};
-use crate::token::valid_id;
+use crate::token::is_valid_id;
 use crate::tokens::{DELIVERY_RETENTION_MS, InstallationEvents, Tokens, WebhookOutcome};
 
 pub use signature::{Headers, Signed, Verifier};
@@ -295,7 +295,7 @@ impl Delivery {
 
     /// The ID of a company or location; `None` if it is invalid.
     fn id(&self, name: &str) -> Option<&str> {
-        self.string(name).filter(|id| valid_id(name, id).is_ok())
+        self.string(name).filter(|id| is_valid_id(id))
     }
 
     /// Whether it names locations, even with invalid IDs.
@@ -312,7 +312,7 @@ impl Delivery {
     fn location_ids(&self) -> Vec<&str> {
         let listed = self.payload.get("locationIds").and_then(Value::as_array);
         let listed = listed.into_iter().flatten().filter_map(Value::as_str);
-        let listed = listed.filter(|id| valid_id("locationIds", id).is_ok());
+        let listed = listed.filter(|id| is_valid_id(id));
         let mut ids: Vec<&str> = self.id("locationId").into_iter().chain(listed).collect();
         let mut seen = HashSet::new();
         ids.retain(|id| seen.insert(*id));
