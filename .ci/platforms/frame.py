@@ -29,8 +29,11 @@ JOBS = int(os.environ.get("GHL_PLATFORM_JOBS", "2"))
 # Targets to type-check. Benches are left out, because they read clocks of Linux.
 CHECKED = ("--lib", "--bins", "--tests", "--examples")
 
-# Seconds for one program, and for one test that is repeated alone.
-PROGRAM_TIMEOUT, TEST_TIMEOUT = 900, 180
+# Seconds for one program, or one of its tests alone, and for the list of its tests.
+PROGRAM_TIMEOUT, LIST_TIMEOUT = 900, 180
+
+# The programs that take the longest start first.
+LONGEST = {"memory", "python"}
 
 
 class Failed(Exception):
@@ -189,7 +192,7 @@ class Suite:
         self.environment = os.environ | (environment or {})
         self.threads = threads
         self.program_timeout = PROGRAM_TIMEOUT * slowness
-        self.test_timeout = TEST_TIMEOUT * slowness
+        self.list_timeout = LIST_TIMEOUT * slowness
 
     def execute(self, program, arguments, timeout):
         """Runs a program. Returns its status, `None` after the timeout, and its output."""
@@ -214,7 +217,7 @@ class Suite:
 
     def names(self, program):
         """The names of the tests of a program."""
-        status, output = self.execute(program, ["--list", "--format=terse"], self.test_timeout)
+        status, output = self.execute(program, ["--list", "--format=terse"], self.list_timeout)
         if status != 0:
             raise Failed(f"{program.name} --list: status {status}\n{output}")
         return [
@@ -223,7 +226,7 @@ class Suite:
 
     def alone(self, program, test):
         """Whether a test passes when nothing else runs, and its output."""
-        status, output = self.execute(program, ["--exact", test], self.test_timeout)
+        status, output = self.execute(program, ["--exact", test], self.program_timeout)
         return status == 0, output
 
     def run(self, programs, left_out=()):
@@ -236,6 +239,7 @@ class Suite:
             entries = [entry for entry in left_out if entry.program == program.name]
             if not self.is_resumed or not self.count_earlier(program, entries):
                 attempts.append((program, entries))
+        attempts.sort(key=lambda attempt: attempt[0].name not in LONGEST)
         # Two at a time, since most tests wait. A failed test is repeated alone.
         with ThreadPoolExecutor(JOBS) as pool:
             for attempt, outcome in zip(
@@ -288,7 +292,8 @@ class Suite:
         broken = [name for name in expected if verdicts.get(name) not in ("ok", "ignored")]
         if not broken and status != 0:
             self.result.failed.append(f"{program.name}: status {status}")
-            print(output)
+        if broken or status != 0:
+            print(output, flush=True)
         failed = 0
         for name in broken:
             is_passed, alone = self.alone(program, name)

@@ -318,15 +318,15 @@ impl State {
         }
     }
 
-    /// Whether the resource had a later consent when the UNINSTALL arrived: then nothing is
-    /// deleted, and once that token is lost, an unsaved consent of the ended installation may
-    /// replace it.
+    /// Whether the resource had a later consent, or a mint of a later installation, when the
+    /// UNINSTALL arrived: then nothing is deleted, and once that token is lost, an unsaved token of
+    /// the ended installation may replace it.
     fn is_survived(&self, deletion: &Deletion, chain: usize) -> bool {
         let ended = &self.server.chains[chain];
         deletion.by != By::User
             && self.server.chains.iter().any(|other| {
                 other.owner == deletion.resource_id
-                    && other.is_consented
+                    && (other.is_consented || other.began_after(deletion.begin))
                     && other.created > ended.created
                     && other.created < deletion.end
             })
