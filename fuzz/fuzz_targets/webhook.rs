@@ -36,9 +36,11 @@ fuzz_target!(|data: &[u8]| {
     assert!(verified.0 == 0 || verified.is_one_of(&[Status::InvalidArgument]), "{}", verified.1);
     let applied = client.deliver(ghl_webhook_apply, rest, &headers);
     assert!(applied.0 == 0 || applied.is_one_of(&POSSIBLE), "{}", applied.1);
+    // Only a change of tokens needs the time of the delivery.
+    let is_undated = applied.1["error"]["parameter"] == "timestamp";
     assert_eq!(
         verified.is_one_of(&[Status::InvalidArgument]),
-        applied.is_one_of(&[Status::InvalidArgument])
+        applied.is_one_of(&[Status::InvalidArgument]) && !is_undated
     );
 
     // A repetition changes nothing, and a single flipped bit makes another body.
