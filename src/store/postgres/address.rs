@@ -42,6 +42,11 @@ impl Address {
     /// Parses a URL of the form
     /// `postgres://user:password@host[:port][,host[:port]…]/database[?option=value&…]`.
     pub fn read(url: &Secret) -> Result<Address> {
+        // The rest of a password with an @ is no host or database, and no message may quote it.
+        let place = url.expose().split('?').next().unwrap_or_default();
+        if place.matches('@').count() > 1 {
+            return Err(refused("it has more than one @").with_help(ENCODE));
+        }
         let (url, sslmode) = without_sslmode(url.expose())?;
         let mut config: Config = url.expose().parse().map_err(|_| {
             refused("it is not a URL of the form postgres://user:password@host:port/database")
@@ -115,10 +120,6 @@ fn without_sslmode(url: &str) -> Result<(Secret, Option<&'static str>)> {
 
 fn addr(host: &Host, port: u16) -> Result<HostAddr> {
     Ok(match host {
-        // The rest of a password with an @ is not a host, and no message may quote it.
-        Host::Tcp(host) if host.contains('@') => {
-            return Err(refused("it has more than one @ before its database").with_help(ENCODE));
-        }
         // The folder of a Unix socket is a host name to tokio-postgres on other systems.
         Host::Tcp(host) if host.starts_with('/') => {
             return Err(refused("this system has no Unix sockets")
@@ -247,6 +248,10 @@ mod tests {
             "postgres://u:hunter2@/app",
             "postgres://u:p@hunter2@db/app",
             "postgres://u:p@one,hunter2@two/app",
+            "postgres://u:p@one/hunter2@two/app",
+            "postgres://u:hunter2?x=1@two/app",
+            "postgres://u:1?x=hunter2@two/app",
+            "postgres://u:1/hunter2@two/app",
         ] {
             let error = read(url).err().unwrap();
             assert_eq!(
