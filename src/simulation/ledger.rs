@@ -115,6 +115,8 @@ pub struct Owed {
     /// Whether the store knows if a location consented separately. An import does not say so,
     /// unless it is from an export.
     pub has_origin: bool,
+    /// Whether the store knows the age of the grant. A saved response does not tell it.
+    pub is_dated: bool,
 }
 
 /// The timing of one call.
@@ -354,7 +356,9 @@ impl State {
         let has_ended = changed.is_some_and(|at| *at + RECENTLY > self.now);
         // If the store fails, the record of a failure may be unreadable. The failure is then
         // attributed to a token by time, which a wrong clock prevents.
-        let is_undatable = self.profile.skew && event["error"]["status"] == "GHL_ERR_STORE";
+        let is_older = event["at"].as_i64() < record.token.issued_at;
+        let is_undatable =
+            self.profile.skew && (event["error"]["status"] == "GHL_ERR_STORE" || is_older);
         let is_exempt = has_ended || is_undatable || self.processes[process].crashed;
         if is_of_token && !is_exempt && !is_known(record) {
             let what = format!("the failure of {resource_id} is not listed after {event}");
@@ -509,7 +513,8 @@ impl State {
                     By::User => true,
                     // A location whose origin is unknown ends with its company.
                     By::Webhook { of, .. } if of != owed.resource_id && !owed.has_origin => true,
-                    By::Webhook { dated, .. } => !dated || self.ledger.is_skewed,
+                    // A token of unknown age may be older than an UNINSTALL that arrives late.
+                    By::Webhook { dated, .. } => !dated || !owed.is_dated || self.ledger.is_skewed,
                 }
         };
         let tip = chain.tip.as_ref()?;

@@ -306,12 +306,12 @@ impl Process {
                 state.ledger.forget_ages_in(self.index);
                 // A concurrent deletion may take effect after the consent.
                 let since = state.server.chains[chain].created;
-                let has_origin = true;
                 state.ledger.owed.push(Owed {
                     resource_id: owner.into(),
                     chain,
                     since,
-                    has_origin,
+                    has_origin: true,
+                    is_dated: true,
                 });
             }
         });
@@ -334,6 +334,7 @@ impl Process {
             Form::Bare => {}
             Form::Dated | Form::Exported => token["expiresAt"] = saved.expires_at_ms.into(),
         }
+        let is_dated = matches!(form, Form::Dated | Form::Exported);
         let is_exported = matches!(form, Form::Exported) && under.is_none();
         if is_exported && self.world.with(|state| state.server.is_consented(saved)) {
             token["ownConsent"] = true.into();
@@ -357,12 +358,11 @@ impl Process {
                 state.server.chains[chain].adopted = Duration::MAX;
             }
             state.ledger.forget_age(&saved.access_token);
-            if under.is_some() || matches!(form, Form::Answer | Form::Bare) {
+            if under.is_some() || !is_dated {
                 state.ledger.mistold.insert(saved.access_token.clone());
             }
             let held = state.disk.records.get(&owner);
             // The import of a newer token ends the stored one, even if the newer one is of no use.
-            let is_dated = matches!(form, Form::Dated | Form::Exported);
             let is_newer =
                 is_dated && held.is_some_and(|held| held.token.expires_at < saved.expires_at_ms);
             (chain, is_exported || held.is_some_and(|held| held.own_consent), is_newer)
@@ -392,6 +392,7 @@ impl Process {
                     chain,
                     since: begin,
                     has_origin,
+                    is_dated,
                 });
             }
         });

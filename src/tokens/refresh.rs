@@ -370,6 +370,12 @@ impl Tokens {
         let stale_reason =
             if attempt == Attempt::Busy { StaleReason::Busy } else { StaleReason::Failed };
         let Some(least) = want.accepts_valid_for() else { return Err(error) };
+        // Another caller may have got a new token since the record was read.
+        if self.cache.changes(resource_id) != changes
+            && let Some(newer) = self.published.valid_in_cache(resource_id, least)
+        {
+            return Ok(newer);
+        }
         match (stored, in_memory) {
             (Some(record), _) if !want.accepts_for(self.published.left(&record)).is_zero() => {
                 // Once per process and token, since its callers do not notice it.
