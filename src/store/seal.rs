@@ -110,7 +110,13 @@ impl Seal {
             key_ids.iter().partition(|id| self.can_open(id));
         let Some(first) = unknown.first() else { return Ok(()) };
         if known.is_empty() {
-            return Err(self.missing_key(first).with_parameter("store.encryptionKeys"));
+            return Err(self
+                .missing_key(first)
+                .with_help(
+                    "set store.encryptionKeys to the keys of this store; if they are lost, no \
+                     token can be read: use a new store, and let all users consent again",
+                )
+                .with_parameter("store.encryptionKeys"));
         }
         for id in unknown {
             let error = self.missing_key(id);
