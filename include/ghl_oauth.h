@@ -53,9 +53,10 @@
  *     completes its call first. A signal handler may call only ghl_abi_version, ghl_version and
  *     ghl_status_name. Calls need a stack of 64 KiB. docs/abi.md has the complete table.
  *
- * Side effects.  The library installs no signal handler, writes to neither stdout nor stderr, and
- *     reads no environment variable, except SSL_CERT_FILE and SSL_CERT_DIR on platforms that keep
- *     trusted certificates in files.
+ * Side effects.  The library installs no signal handler, writes to neither stdout nor stderr
+ *     (except Rust's message before the process aborts for lack of memory), and reads no
+ *     environment variable, except SSL_CERT_FILE and SSL_CERT_DIR on platforms that keep trusted
+ *     certificates in files. No descriptor of the library has the number of a standard stream.
  */
 
 #ifndef GHL_OAUTH_H

@@ -41,6 +41,7 @@ const OWNERS: [(&str, &[&str]); 13] = [
         &[
             "clock.rs",
             "error/exhaustion.rs",
+            "fork_safety/descriptors.rs",
             "socket/",
             "store/sqlite/database.rs",
             "store/user_only.rs",
@@ -52,11 +53,11 @@ const OWNERS: [(&str, &[&str]); 13] = [
         "std::os",
         &[
             "store/user_only.rs",
+            "fork_safety/descriptors.rs",
             "socket/mod.rs",
             "store/file_lock.rs",
             "store/sqlite/identity.rs",
             "store/sqlite/region_lock.rs",
-            "store/postgres/socket.rs",
             "windows.rs",
         ],
     ),

@@ -237,6 +237,23 @@ fn child_cancels_only_its_own_calls() {
     fixture.assert_live(&parent.line());
 }
 
+#[test]
+fn child_keeps_neither_the_port_nor_the_browser_of_a_wait_for_a_redirect() {
+    let answer = Fixture::new().worker().answer("port-after-a-fork");
+    assert_eq!(answer, "GHL_ERR_CANCELLED closed closed");
+}
+
+#[test]
+fn output_of_a_host_without_standard_streams_reaches_no_server_and_no_file() {
+    for fixture in Fixture::on_each_store() {
+        let company = fixture.emulator.company_id();
+        let answer = fixture.worker().answer(&format!("child-without-streams {company}"));
+        let (token, reached) = answer.split_once(' ').unwrap();
+        fixture.assert_live(token);
+        assert_eq!(reached, "None", "{}", fixture.config["store"]["kind"]);
+    }
+}
+
 #[cfg(feature = "sqlite")]
 #[test]
 fn fork_does_not_wait_for_a_thread_blocked_by_a_foreign_write_lock() {

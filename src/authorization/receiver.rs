@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::deadline::Deadline;
 use crate::error::Result;
+use crate::fork_safety::descriptors::NotInherited;
 
 use super::page::{MALFORMED, MISDIRECTED, NOT_ALLOWED, NOT_FOUND, Page, TOO_LARGE};
 use super::redirect;
@@ -36,7 +37,7 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// A listening port.
 pub struct Receiver {
-    listener: TcpListener,
+    listener: NotInherited<TcpListener>,
     callback_target: CallbackTarget,
     connections: VecDeque<Connection>,
 }
@@ -50,13 +51,14 @@ struct CallbackTarget {
 }
 
 /// The connection of the browser that sent the redirect and waits for its page.
-pub struct Browser(TcpStream);
+pub struct Browser(NotInherited<TcpStream>);
 
 impl Receiver {
-    /// Listens on the loopback interface only. The socket is not inherited by child programs.
+    /// Listens on the loopback interface only. Neither child programs nor forked children keep the
+    /// port open.
     pub fn bind(port: u16, redirect_uri: &Uri) -> io::Result<Receiver> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-        listener.set_nonblocking(true)?;
+        let listener = NotInherited::open(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)))?;
+        listener.get()?.set_nonblocking(true)?;
         Ok(Receiver {
             listener,
             callback_target: CallbackTarget::new(port, redirect_uri),
@@ -90,9 +92,10 @@ impl Receiver {
     /// deadline check.
     fn accept(&mut self) {
         for _ in 0..MAX_CONNECTIONS {
-            let Ok((stream, _)) = self.listener.accept() else { return };
+            let accepted = NotInherited::open(|| Ok(self.listener.get()?.accept()?.0));
+            let Ok(stream) = accepted else { return };
             // Only some systems let an accepted socket inherit the listener's mode.
-            if stream.set_nonblocking(true).is_err() {
+            if stream.get().and_then(|stream| stream.set_nonblocking(true)).is_err() {
                 continue;
             }
             if self.connections.len() == MAX_CONNECTIONS {
@@ -105,13 +108,13 @@ impl Receiver {
 
 impl Browser {
     /// Sends the page. Ignores errors: the browser may have closed the connection.
-    pub fn show(mut self, page: &Page) {
-        let _ = send(&mut self.0, page);
+    pub fn show(self, page: &Page) {
+        let _ = self.0.get().and_then(|stream| send(stream, page));
     }
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: NotInherited<TcpStream>,
     /// Allocated at full size: a buffer that grows would leave copies of the code behind.
     head: Zeroizing<Vec<u8>>,
     filled: usize,
@@ -125,7 +128,7 @@ enum ConnectionState<T> {
 }
 
 impl Connection {
-    fn new(stream: TcpStream) -> Connection {
+    fn new(stream: NotInherited<TcpStream>) -> Connection {
         Connection { stream, head: Zeroizing::new(vec![0; MAX_HEAD]), filled: 0, answered: false }
     }
 
@@ -136,7 +139,8 @@ impl Connection {
         take: &mut impl FnMut(&str) -> Result<T, Page<'p>>,
     ) -> ConnectionState<T> {
         // The buffer is never full here: a full one has been answered.
-        match self.stream.read(&mut self.head[self.filled..]) {
+        let Ok(mut stream) = self.stream.get() else { return ConnectionState::Closed };
+        match stream.read(&mut self.head[self.filled..]) {
             Ok(0) => return ConnectionState::Closed,
             // Drain the input after the response: closing a socket with unread data resets the
             // connection, and the browser would not show the page.
@@ -160,7 +164,7 @@ impl Connection {
         log::debug!("a request to the loopback port was refused: {}", refusal.status);
         self.answered = true;
         self.filled = 0;
-        match send(&mut self.stream, &refusal) {
+        match send(stream, &refusal) {
             Ok(()) => ConnectionState::Open,
             Err(_) => ConnectionState::Closed,
         }
@@ -169,7 +173,7 @@ impl Connection {
 
 /// Sends the page. It is the first output of the connection, so it fits into the socket's send
 /// buffer.
-fn send(stream: &mut TcpStream, page: &Page) -> io::Result<()> {
+fn send(mut stream: &TcpStream, page: &Page) -> io::Result<()> {
     stream.write_all(page.response().as_bytes())?;
     stream.shutdown(Shutdown::Write)
 }

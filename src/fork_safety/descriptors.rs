@@ -1,29 +1,121 @@
-//! Inherited file descriptors: a forked child closes its copies of lock files and of sockets to
-//! PostgreSQL. Otherwise an idle child would hold a lock that should be released when its parent
-//! dies.
+//! The library's file descriptors. None has the number of a standard stream, and a forked child
+//! closes its copies of lock files, of sockets to PostgreSQL and of the port for redirects.
+//!
+//! A host that has closed stdout may still write to it: its text must not reach a server or a file
+//! of the library. An idle child with a copy would hold a lock, or a port, of its parent.
 
+use std::fs::File;
+use std::io;
+#[cfg(unix)]
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+
+use super::{gate, generation};
 
 const CAPACITY: usize = 1024;
 
 /// An empty slot.
 const EMPTY: i32 = -1;
 
+/// The number of stderr, the last standard stream.
+const STDERR: i32 = 2;
+
 /// Atomics instead of a lock: in a child, a lock could be held by a thread that does not exist
 /// there.
 static TABLE: [AtomicI32; CAPACITY] = [const { AtomicI32::new(EMPTY) }; CAPACITY];
 
-/// Registers a descriptor and returns its slot. `None` if the table is full: a forked child then
-/// keeps its copy open.
-pub fn register(descriptor: i32) -> Option<usize> {
+/// A file or socket.
+#[cfg(unix)]
+pub trait Descriptor: AsFd + From<OwnedFd> {}
+#[cfg(unix)]
+impl<T: AsFd + From<OwnedFd>> Descriptor for T {}
+
+/// A file or socket.
+#[cfg(not(unix))]
+pub trait Descriptor {}
+#[cfg(not(unix))]
+impl<T> Descriptor for T {}
+
+/// A file or socket that a forked child closes.
+pub struct NotInherited<T> {
+    value: Option<T>,
+    /// `None` if the table is full: a forked child then keeps its copy open.
+    slot: Option<usize>,
+    generation: u32,
+}
+
+impl<T: Descriptor> NotInherited<T> {
+    pub fn open(open: impl FnOnce() -> io::Result<T>) -> io::Result<NotInherited<T>> {
+        // A child that is forked between opening and registration would keep its copy open.
+        let _gate = gate();
+        let value = above_stdio(open()?)?;
+        Ok(NotInherited { slot: register(&value), value: Some(value), generation: generation() })
+    }
+}
+
+impl<T> NotInherited<T> {
+    /// The file or socket; an error in a child of the process that opened it.
+    pub fn get(&self) -> io::Result<&T> {
+        let own = self.value.as_ref().filter(|_| self.generation == generation());
+        own.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<T> Drop for NotInherited<T> {
+    fn drop(&mut self) {
+        if self.generation != generation() {
+            // Already closed; the number may be in use again.
+            std::mem::forget(self.value.take());
+            return;
+        }
+        let _gate = gate();
+        if let Some(slot) = self.slot {
+            TABLE[slot].store(EMPTY, Ordering::Relaxed);
+        }
+        self.value = None;
+    }
+}
+
+/// Moves a descriptor of a standard stream's number to a higher one.
+#[cfg(unix)]
+pub fn above_stdio<T: Descriptor>(value: T) -> io::Result<T> {
+    if value.as_fd().as_raw_fd() > STDERR {
+        return Ok(value);
+    }
+    Ok(T::from(rustix::io::fcntl_dupfd_cloexec(&value, STDERR + 1)?))
+}
+
+/// Other systems have no such numbers.
+#[cfg(not(unix))]
+pub fn above_stdio<T: Descriptor>(value: T) -> io::Result<T> {
+    Ok(value)
+}
+
+/// Opens a file for reading, under a higher number than a standard stream's. Unlike
+/// [`above_stdio`] it closes no copy, which would drop the process's POSIX locks on the file.
+#[cfg(unix)]
+pub fn open_above_stdio(path: &std::path::Path) -> io::Result<File> {
+    // The root folder can be opened in any environment.
+    let mut occupied = vec![File::open("/")?];
+    while occupied.last().is_some_and(|file| file.as_raw_fd() <= STDERR) {
+        occupied.push(File::open("/")?);
+    }
+    occupied.pop();
+    File::open(path)
+}
+
+#[cfg(unix)]
+fn register(value: &impl Descriptor) -> Option<usize> {
+    let descriptor = value.as_fd().as_raw_fd();
     TABLE.iter().position(|slot| {
         slot.compare_exchange(EMPTY, descriptor, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     })
 }
 
-/// Empties a slot. Call it before closing the descriptor.
-pub fn unregister(slot: usize) {
-    TABLE[slot].store(EMPTY, Ordering::Relaxed);
+/// Only a forked child closes registered descriptors.
+#[cfg(not(unix))]
+fn register(_: &impl Descriptor) -> Option<usize> {
+    None
 }
 
 /// Empties the table and calls `close` with each descriptor.

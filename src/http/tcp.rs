@@ -12,6 +12,7 @@ use ureq::unversioned::transport::{
 };
 
 use super::exchange;
+use crate::fork_safety::descriptors::above_stdio;
 use crate::socket::connect::connect;
 use crate::socket::{self, Interest};
 
@@ -54,7 +55,8 @@ impl<In: Transport> Connector<In> for TcpConnector {
 /// Connects to the first address that accepts.
 fn connect_any(details: &ConnectionDetails) -> Result<TcpStream, Error> {
     let by = Instant::now() + (*details.timeout.after).min(MAX_WAIT);
-    let open = |address| Socket::new(Domain::for_address(address), Type::STREAM, None);
+    let open =
+        |address| above_stdio(Socket::new(Domain::for_address(address), Type::STREAM, None)?);
     let socket = connect(&details.addrs, open, || time_left(by, details.timeout))?;
     Ok(socket.into())
 }

@@ -16,7 +16,7 @@ use ring::digest::{SHA256, digest};
 use super::{Lock, user_only};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
-use crate::fork_safety::{self, descriptors};
+use crate::fork_safety::descriptors::NotInherited;
 
 /// The minimum and maximum pause between two attempts, since `flock` has no wait with a deadline.
 const MIN_PAUSE: Duration = Duration::from_micros(500);
@@ -30,11 +30,7 @@ pub struct LockFolder {
     client_id: String,
 }
 
-pub struct FileLock {
-    file: Option<File>,
-    generation: u32,
-    slot: Option<usize>,
-}
+pub struct FileLock(NotInherited<File>);
 
 impl LockFolder {
     /// Opens the folder, and creates it if necessary, for this user only.
@@ -96,33 +92,22 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 impl FileLock {
     /// Opens a file, and creates it if it does not exist.
     pub fn open(path: &Path) -> io::Result<FileLock> {
-        // A child that is forked between open and registration would keep the descriptor open.
-        let _gate = fork_safety::gate();
-        let file = open_or_create(path)?;
-        #[cfg(unix)]
-        let slot = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&file));
-        // Only a forked child closes registered descriptors.
-        #[cfg(not(unix))]
-        let slot = None;
-        Ok(FileLock { file: Some(file), generation: fork_safety::generation(), slot })
+        NotInherited::open(|| open_or_create(path)).map(FileLock)
     }
 
     /// Whether the open file is still the one at `path`.
     pub fn is_at(&self, path: &Path) -> bool {
-        self.file.as_ref().is_some_and(|file| is_same(file, path))
+        self.0.get().is_ok_and(|file| is_same(file, path))
     }
 
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Result<(), TryLockError> {
-        match &self.file {
-            Some(file) => file.try_lock(),
-            None => Err(TryLockError::Error(io::ErrorKind::NotFound.into())),
-        }
+        self.0.get().map_err(TryLockError::Error)?.try_lock()
     }
 
     /// Releases the lock; the file stays open.
     pub fn unlock(&self) {
-        let _ = self.file.as_ref().map(File::unlock);
+        let _ = self.0.get().map(File::unlock);
     }
 }
 
@@ -165,21 +150,9 @@ impl Lock for FileLock {}
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        let Some(file) = self.file.take() else { return };
-        if self.generation != fork_safety::generation() {
-            // In a forked child, the descriptor was already closed, and its number may have been
-            // reused. In addition, unlocking would release the parent's lock.
-            std::mem::forget(file);
-            return;
-        }
-        // Unlocked before closing, because a child that is being forked may still have a copy of
-        // the descriptor.
-        let _ = file.unlock();
-        let _gate = fork_safety::gate();
-        if let Some(slot) = self.slot {
-            descriptors::unregister(slot);
-        }
-        drop(file);
+        // Before closing, because a child that is being forked may still have a copy of the
+        // descriptor. In a child this does nothing.
+        self.unlock();
     }
 }
 

@@ -1,9 +1,12 @@
 """A process that creates a client and then forks: executes its input line by line."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import signal
+import socket
+import stat
 import sys
 import threading
 import time
@@ -48,6 +51,7 @@ def make(config):
     arguments = {
         "client_id": config["clientId"],
         "client_secret": config["clientSecret"],
+        "redirect_uri": "https://app.example/oauth/callback",
         "base_url": config["baseUrl"],
         "store": config["store"],
         "timeouts": config.get("timeouts"),
@@ -166,6 +170,67 @@ def forks_beside_a_writer(client, resource_id):
     return str(round(longest * 1000))
 
 
+def port_after_a_fork(client):
+    """Forks while a thread waits for a redirect; then ends the wait.
+
+    Returns what a browser with a connection, and a second one, find while the child lives.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = free.getsockname()
+    ends = []
+
+    def wait():
+        try:
+            client.authorization_listen(port=place[1])
+        except ghl_oauth.GhlError as error:
+            ends.append(error.status)
+
+    waits = threading.Thread(target=wait)
+    waits.start()
+    browser = None
+    while browser is None:
+        with contextlib.suppress(ConnectionRefusedError):
+            browser = socket.create_connection(place, timeout=10)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    client.cancel()
+    waits.join()
+    try:
+        ends.append("closed" if browser.recv(1) == b"" else "answered")
+    except ConnectionResetError:
+        ends.append("closed")
+    except TimeoutError:
+        ends.append("open")
+    try:
+        socket.create_connection(place, timeout=10)
+        ends.append("open")
+    except ConnectionRefusedError:
+        ends.append("closed")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return " ".join(ends)
+
+
+def without_streams(resource_id):
+    """Uses a new client after the standard streams were closed.
+
+    Returns the token, and what the program's own output could reach then.
+    """
+    for stream in range(3):
+        os.close(stream)
+    config = json.loads(os.environ["GHL_TEST_CONFIG"])
+    client = make(config)
+    token = ask(client, resource_id)
+    reached = set()
+    for stream in range(3):
+        with contextlib.suppress(OSError):
+            # SQLite opens /dev/null under these numbers.
+            if not stat.S_ISCHR(os.fstat(stream).st_mode):
+                reached.add(stream)
+    return f"{token} {reached or None}"
+
+
 def refresh(client, resource_id):
     try:
         client.token_refresh(resource_id)
@@ -233,6 +298,10 @@ def main():
                 return " ".join(types)
 
             answer = in_child(listen)
+        elif command == "port-after-a-fork":
+            answer = port_after_a_fork(client)
+        elif command == "child-without-streams":
+            answer = in_child(lambda: without_streams(*arguments))
         elif command == "forks-beside-a-writer":
             answer = forks_beside_a_writer(client, *arguments)
         elif command == "pool":

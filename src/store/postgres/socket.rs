@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::pg_error::PgError;
 use crate::deadline::Deadline;
-use crate::fork_safety::{self, descriptors};
+use crate::fork_safety::descriptors::NotInherited;
 use crate::socket::connect::{Unconnected, connect};
 use crate::socket::{self, Interest};
 
@@ -36,8 +36,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A socket that a forked child closes. The server releases an advisory lock only when the last
 /// copy of its connection's socket is closed.
 pub struct PollSocket {
-    socket: Option<Socket>,
-    slot: Option<usize>,
+    socket: NotInherited<Socket>,
     /// Whether a write would have blocked since the connection was last polled.
     write_blocked: AtomicBool,
 }
@@ -126,21 +125,12 @@ impl PollSocket {
     }
 
     fn open(domain: Domain) -> io::Result<Arc<PollSocket>> {
-        // A child that is forked between creation and registration would keep the socket open.
-        let _gate = fork_safety::gate();
-        let socket = Socket::new(domain, Type::STREAM, None)?;
-        #[cfg(unix)]
-        let slot = descriptors::register(std::os::fd::AsRawFd::as_raw_fd(&socket));
-        // Only a forked child closes registered descriptors.
-        #[cfg(not(unix))]
-        let slot = None;
-        let stream =
-            PollSocket { socket: Some(socket), slot, write_blocked: AtomicBool::new(false) };
-        Ok(Arc::new(stream))
+        let socket = NotInherited::open(|| Socket::new(domain, Type::STREAM, None))?;
+        Ok(Arc::new(PollSocket { socket, write_blocked: AtomicBool::new(false) }))
     }
 
     fn socket(&self) -> io::Result<&Socket> {
-        self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.socket.get()
     }
 
     /// The addresses of both ends, its own first; `None` for a Unix socket.
@@ -164,16 +154,6 @@ impl PollSocket {
 impl Unconnected for Arc<PollSocket> {
     fn socket(&self) -> io::Result<&Socket> {
         PollSocket::socket(self)
-    }
-}
-
-impl Drop for PollSocket {
-    fn drop(&mut self) {
-        let _gate = fork_safety::gate();
-        if let Some(slot) = self.slot {
-            descriptors::unregister(slot);
-        }
-        self.socket = None;
     }
 }
 

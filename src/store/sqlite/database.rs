@@ -19,6 +19,8 @@ use super::writer_lock::WriterLock;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status, exhaustion};
 use crate::fork_safety::databases;
+#[cfg(target_os = "linux")]
+use crate::fork_safety::descriptors::above_stdio;
 use crate::random;
 use crate::store::user_only;
 
@@ -669,7 +671,8 @@ fn has_room(paths: &Paths, bytes: u64) -> bool {
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::Errno;
     // SQLite has no POSIX locks on the WAL that closing the file could drop.
-    let Ok(wal) = fs::OpenOptions::new().write(true).open(&paths.wal) else { return false };
+    let wal = fs::OpenOptions::new().write(true).open(&paths.wal).and_then(above_stdio);
+    let Ok(wal) = wal else { return false };
     let reserved = fallocate(wal, FallocateFlags::KEEP_SIZE, paths.wal_length(), bytes);
     !matches!(reserved, Err(Errno::NOSPC | Errno::DQUOT | Errno::IO))
 }

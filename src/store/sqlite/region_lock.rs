@@ -140,6 +140,7 @@ mod platform {
 
     use super::{Paths, Refusal};
     use crate::error::exhaustion;
+    use crate::fork_safety::descriptors::open_above_stdio;
     use crate::random;
     use crate::store::sqlite::identity;
 
@@ -174,7 +175,7 @@ mod platform {
     impl Held {
         pub fn open(paths: &Paths) -> Option<Held> {
             let canary = UNUSED_OFFSETS + i64::from(u32::from_le_bytes(random::bytes().ok()?));
-            let database = File::open(&paths.database).ok()?;
+            let database = open_above_stdio(&paths.database).ok()?;
             Some(Held {
                 database,
                 shm: None,
@@ -202,7 +203,7 @@ mod platform {
             if self.is_database_locked && self.shm.is_none() {
                 let probed =
                     self.unlocked_shm.take().filter(|shm| identity::is_at(shm, &paths.shm));
-                match probed.or_else(|| File::open(&paths.shm).ok()) {
+                match probed.or_else(|| open_above_stdio(&paths.shm).ok()) {
                     Some(shm) if is_locked(&shm, SHM_IN_USE) => {
                         lock(self.shm.insert(shm), libc::F_RDLCK, SHM_IN_USE)?;
                     }
@@ -220,7 +221,7 @@ mod platform {
             let known = self.shm.take().or_else(|| self.unlocked_shm.take());
             let shm = match known.filter(|shm| identity::is_at(shm, &paths.shm)) {
                 Some(shm) => self.shm.insert(shm),
-                None => self.shm.insert(File::open(&paths.shm).map_err(|error| {
+                None => self.shm.insert(open_above_stdio(&paths.shm).map_err(|error| {
                     match exhaustion::is_no_descriptor(&error) {
                         true => Refusal::NoDescriptor,
                         false => Refusal::Replaced,
