@@ -4,7 +4,6 @@
 //! A host that has closed stdout may still write to it: its text must not reach a server or a file
 //! of the library. An idle child with a copy would hold a lock, or a port, of its parent.
 
-use std::fs::File;
 use std::io;
 #[cfg(unix)]
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -93,8 +92,9 @@ pub fn above_stdio<T: Descriptor>(value: T) -> io::Result<T> {
 
 /// Opens a file for reading, under a higher number than a standard stream's. Unlike
 /// [`above_stdio`] it closes no copy, which would drop the process's POSIX locks on the file.
-#[cfg(unix)]
-pub fn open_above_stdio(path: &std::path::Path) -> io::Result<File> {
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub fn open_above_stdio(path: &std::path::Path) -> io::Result<std::fs::File> {
+    use std::fs::File;
     // The root folder can be opened in any environment.
     let mut occupied = vec![File::open("/")?];
     while occupied.last().is_some_and(|file| file.as_raw_fd() <= STDERR) {
