@@ -484,9 +484,11 @@ impl State {
             other.owner == owed.resource_id && other.is_consented && other.created > owed.since
         });
         // A mint for a newer INSTALL replaces the location's own consent, and ends with the
-        // company's grant. An imported grant of a mint is replaced by any later mint.
+        // company's grant. An imported grant of a mint, or of unknown origin, is replaced by any
+        // later mint.
         let is_minted_anew = (self.ledger.was_uninstalled.contains(&owed.resource_id)
-            || !chain.is_consented)
+            || !chain.is_consented
+            || !owed.has_origin)
             && self.server.chains.iter().any(|other| {
                 other.owner == owed.resource_id && !other.is_consented && other.created > owed.since
             });
