@@ -237,6 +237,29 @@ fn unsaved_token_of_one_client_yields_to_a_newer_token_of_another() {
 }
 
 #[test]
+fn import_beside_an_unsaved_consent_is_compared_with_the_stored_token() {
+    for kind in DURABLE {
+        let fixture = Fixture::new(kind);
+        fixture.emulator.set_reuse_window_seconds(0);
+        let (abi, other) = (fixture.open(), fixture.open());
+        let company = other.connect_company(&fixture.emulator);
+        fixture.refuse_all(true);
+        abi.connect_company(&fixture.emulator);
+        fixture.refuse_all(false);
+        other.token_refresh(&company).ok();
+        let exported = other.tokens_export(json!({})).ok();
+        other.token_refresh(&company).ok();
+        let newest = other.access_token(&company).text();
+        assert_eq!(abi.tokens_import(exported).ok()["imported"], 0, "{kind:?}: it is spent");
+        assert!(fixture.is_stored(&company, &newest), "{kind:?}");
+        drop(abi);
+        let next = fixture.open();
+        next.token_refresh(&company).ok();
+        next.live_token(&fixture.emulator, &company);
+    }
+}
+
+#[test]
 fn unsaved_token_replaces_the_dead_connection_that_another_client_recorded() {
     for kind in DURABLE {
         for freed in [false, true] {

@@ -234,6 +234,8 @@ impl State {
             let outcome = match answer {
                 _ if !is_certain => None,
                 Err(_) if has_changed => None,
+                // The token is of no use while its location is paused.
+                Err(error) if error.status() == Status::LocationInactive => None,
                 Err(error) => Some(format!("failed: {error}")),
                 Ok(_) => (attempts == 0 && took > BRIEFLY).then(|| format!("waited {took:?}")),
             };

@@ -373,10 +373,20 @@ impl<'a> Transfer<'a> {
             Err(error) if error.is_unreadable() && replace => None,
             held => held?,
         };
-        if let Some(refusal) =
-            self.refusal(resource_id, held.as_ref(), &entry, replace, deadline)?
-        {
-            return Ok(Err(refusal));
+        // An unsaved consent that could not read the stored record hides it.
+        let hidden = match &held {
+            Some(copy) if copy.version == 0 => {
+                match self.records.load_stored(resource_id, deadline) {
+                    Err(error) if error.is_unreadable() => None,
+                    stored => stored?,
+                }
+            }
+            _ => None,
+        };
+        for known in [Some(held.as_ref()), hidden.as_ref().map(Some)].into_iter().flatten() {
+            if let Some(refusal) = self.refusal(resource_id, known, &entry, replace, deadline)? {
+                return Ok(Err(refusal));
+            }
         }
         let Entry { token, own_consent, .. } = entry;
         let mut record = match &held {
@@ -391,7 +401,10 @@ impl<'a> Transfer<'a> {
         };
         record.installed_at = None;
         record.own_consent |= own_consent;
-        if record.version == 0 {
+        if let Some(hidden) = &hidden {
+            record.version = hidden.version;
+            record.spent = hidden.spent.merged(&record.spent);
+        } else if record.version == 0 {
             // Take the version of an unreadable record, to overwrite it.
             record.version = self.records.store().version(resource_id, deadline)?.unwrap_or(0);
         }
