@@ -287,7 +287,8 @@ fn changed() -> Error {
     )
     .with_help(
         "delete the row and let the user consent again, or restore the store from a backup, whose \
-         refresh tokens may have been used since",
+         refresh tokens may have been used since; for SQLite, stop all processes and remove -wal \
+         and -shm together with the old file",
     )
 }
 

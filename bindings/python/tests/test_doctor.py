@@ -82,7 +82,7 @@ class DoctorTest(DoctorCase):
 
     def test_store_that_cannot_be_opened_is_reported(self) -> None:
         (self.folder / "tokens.db").write_text("this is no database, however long one looks at it")
-        self.finds("store", "problem", "tokens.db", "from a backup", status=1)
+        self.finds("store", "problem", "tokens.db", "restore a backup", status=1)
 
     @unittest.skipUnless(os.name == "posix", "modes are POSIX")
     def test_store_readable_by_others_is_reported(self) -> None:
@@ -244,7 +244,7 @@ class DeadDatabaseTest(DoctorCase):
             "store",
             "problem",
             f"the database {database} is damaged",
-            "from a backup",
+            "restore a backup",
             "must consent again",
             status=1,
         )

@@ -59,7 +59,7 @@ class PostgresTest(DoctorCase):
         listed = json.loads(self.run_cli("adopt", "--json").stdout)
         self.assertEqual(listed["clients"], [], "the probe is gone")
         self.sql("ALTER TABLE ghl_oauth_token DROP COLUMN renew_at")
-        self.finds("store", "problem", "renew_at", "store.url", status=2)
+        self.finds("store", "problem", "renew_at", "store.url", "restore a backup", status=2)
 
     def test_table_of_another_program_is_a_wrong_configuration(self) -> None:
         self.sql("CREATE TABLE ghl_oauth_token (id int)")
@@ -81,7 +81,7 @@ class SqliteTest(DoctorCase):
     def test_missing_column_is_found_by_the_probe(self) -> None:
         self.login()
         self.execute("DROP INDEX token_by_renewal", "ALTER TABLE token DROP COLUMN renew_at")
-        self.finds("store", "problem", "renew_at", "store.path", status=2)
+        self.finds("store", "problem", "renew_at", "store.path", "-wal and -shm", status=2)
 
     def test_missing_table_is_found(self) -> None:
         for table in ("token", "note"):
@@ -110,6 +110,43 @@ class SqliteTest(DoctorCase):
         (check,) = self.store_checks(1)
         self.assertIn("is damaged: ", check["message"])
         self.assertNotIn("***", check["message"])
+
+    def test_advice_for_a_damaged_database_saves_every_readable_token(self) -> None:
+        self.login()
+        self.ok("mint", self.emulator.company_id)
+        tokens = json.loads(self.ok("list", "--json"))
+        self.assertGreater(len(tokens), 3)
+        database = self.folder / "tokens.db"
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            ((page,),) = connection.execute(
+                "SELECT rootpage FROM sqlite_master WHERE name = 'token_by_company'"
+            )
+        with open(database, "r+b") as file:
+            file.seek(4096 * (page - 1))
+            file.write(b"\x55" * 4096)
+        (check,) = self.store_checks(1)
+        advice = check["help"]
+        steps = [
+            "stop all processes",
+            "copy the file with its -wal and -shm",
+            "ghl-oauth export --output rescue.json",
+            "remove the three files",
+            "restore a backup",
+            "ghl-oauth import rescue.json",
+        ]
+        self.assertEqual(sorted(steps, key=advice.find), steps, advice)
+        self.assertTrue(all(step in advice for step in steps), advice)
+
+        rescue = str(self.folder / "rescue.json")
+        self.assertEqual(self.run_cli("export", "--output", rescue).returncode, 0)
+        for ending in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{database}{ending}")
+        self.ok("import", rescue)
+        self.assertEqual(
+            [token["resourceId"] for token in json.loads(self.ok("list", "--json"))],
+            [token["resourceId"] for token in tokens],
+        )
 
     def test_database_that_is_too_large_to_be_inspected_is_named(self) -> None:
         self.login()

@@ -50,6 +50,10 @@ const WAL_FRAME: u64 = 4096 + 24;
 /// Room in the WAL for a refresh, in bytes: its intent and its new token are some 20 kB.
 const REFRESH_ROOM: u64 = 64 << 10;
 
+/// What to do about a database that is missing or empty.
+const GONE_HELP: &str = "move it back; before a backup takes its place, remove -wal and -shm; or \
+                         create a new client to start with an empty one";
+
 /// A database file and its handles.
 pub struct Database {
     paths: Arc<Paths>,
@@ -431,9 +435,7 @@ impl Database {
             Schema::Empty => {
                 let message =
                     format!("the database {} was replaced by an empty file", path.display());
-                let help =
-                    "restore the database, or create a new client to start with an empty one";
-                let error = Error::new(Status::Store, message).with_help(help);
+                let error = Error::new(Status::Store, message).with_help(GONE_HELP);
                 return Err(AttemptError::Failed(error.with_retryable(false)));
             }
         }
@@ -472,8 +474,7 @@ impl Database {
         let path = self.paths.database.display();
         if error.kind() == io::ErrorKind::NotFound {
             let message = format!("the database {path} is gone: it was removed or moved away");
-            let help = "restore it, or create a new client to start with an empty one";
-            return Error::of_file(Status::Store, message, error, help);
+            return Error::of_file(Status::Store, message, error, GONE_HELP);
         }
         let message = format!("the database {path} cannot be opened: {error}");
         let help = "check the permissions of the file and its folder";
@@ -529,10 +530,10 @@ impl Database {
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 retryable = false;
-                "stop all processes and restore the file from a backup. Refresh tokens that were \
-                 used since the backup are rejected: their companies must consent again, and \
-                 locations are minted again. Without a backup, remove the file and let the users \
-                 consent again"
+                "stop all processes, copy the file with its -wal and -shm, and export the tokens \
+                 (`ghl-oauth export`, ghl_tokens_export), which often still works. Only then \
+                 remove the three files, restore a backup if there is one, and import the export. \
+                 Companies whose tokens are then missing or rejected must consent again"
             }
             // The statements are constant, so another program made the tables.
             _ if is_sql_error(error) => {

@@ -56,9 +56,15 @@ _FOREIGN = re.compile(
 """The messages about tables that are not as the library created them."""
 
 _DAMAGED_HELP = (
-    "stop all processes and restore the file from a backup. Refresh tokens that were used since "
-    "the backup are rejected: their companies must consent again, and locations are minted again. "
-    "Without a backup, remove the file and let the users consent again"
+    "stop all processes, copy the file with its -wal and -shm, and run `ghl-oauth export --output "
+    "rescue.json`, which often still works. Only then remove the three files, restore a backup if "
+    "there is one, and run `ghl-oauth import rescue.json`. Companies whose tokens are then missing "
+    "or rejected must consent again"
+)
+
+_RESTORE = (
+    "stop all processes, copy the file with its -wal and -shm, remove the three, and restore a "
+    "backup"
 )
 
 _SECTION = "*** in database main ***\n"
@@ -340,7 +346,7 @@ def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
     reason = error.message.rpartition(" failed: ")[2]
     if reason in ("database disk image is malformed", "file is not a database"):
         kind = "is not an SQLite database" if reason.startswith("file") else f"is damaged: {reason}"
-        return Check("store", "problem", f"the database {path} {kind}", error.help)
+        return Check("store", "problem", f"the database {path} {kind}", _DAMAGED_HELP)
     if _FOREIGN.search(reason):
         return Check(
             "store",
@@ -348,7 +354,7 @@ def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
             f"{error.message.rpartition(' failed: ')[0]} belongs to another program, or its tables "
             f"were changed: {short(reason)}",
             f"set store.{'url' if path is None else 'path'} to a database of its own; if a table "
-            "or column of the library was removed, restore the database from a backup",
+            f"or column of the library was removed, {_RESTORE if path else 'restore a backup'}",
             status.USAGE,
         )
     if reason.endswith(" (42501)"):
