@@ -482,7 +482,7 @@ class StatusCommandTest(CliTest):
             self.assertIn("tokens.db", ended.stderr)
             text = ended.stdout or file.read_text()
             self.assertRegex(
-                text, r"^# HELP ghl_oauth_store_up .*\n# TYPE .*\nghl_oauth_store_up 0\n$"
+                text, r"^# HELP ghl_oauth_store_up .*\n# TYPE .*\nghl_oauth_store_up 0\n# HELP"
             )
 
     def test_closed_stdin_is_an_error(self) -> None:

@@ -31,6 +31,8 @@ from .support import REPOSITORY, EmulatorTest, environment, free_port
 
 MONITORING = REPOSITORY / "examples" / "monitoring"
 PATIENCE = 60.0
+STORE_UP = "ghl_oauth_store_up"
+WRITTEN = "ghl_oauth_metrics_written_timestamp_seconds"
 NEEDS_PROMETHEUS = "needs Prometheus (apt-get install prometheus)"
 
 
@@ -97,6 +99,46 @@ class CommandTest(test_cli.CliTest):
         self.assertEqual(ended.returncode, 1)
         self.assertIn("cannot be written: No such file", ended.stderr)
 
+    def test_metrics_say_when_they_were_written(self) -> None:
+        before = int(time.time())
+        written = samples(self.ok("metrics"))[WRITTEN]
+        self.assertTrue(before <= written <= time.time(), written)
+
+    def test_unusable_configuration_replaces_the_values_of_the_last_good_run(self) -> None:
+        path = self.folder / "ghl-oauth.prom"
+        secret = self.folder / "secret.txt"
+        secret.write_text(self.emulator.client_secret)
+        secret.chmod(0o600)
+        self.configure(clientSecret=None, clientSecretFile="secret.txt")
+        self.ok("metrics", "--output", str(path))
+        for damage in (secret.unlink, secret.touch, self.config.unlink):
+            damage()
+            path.write_text("old")
+            ended = self.run_cli("metrics", "--output", str(path))
+            self.assertEqual(ended.returncode, 2, ended.stderr)
+            self.assertNotEqual(ended.stderr, "")
+            found = samples(path.read_text())
+            self.assertEqual((set(found), found[STORE_UP]), ({STORE_UP, WRITTEN}, 0))
+
+    @unittest.skipUnless(sys.platform == "linux", "needs RLIMIT_FSIZE")
+    def test_file_that_cannot_be_written_leaves_no_partial_file(self) -> None:
+        import resource
+
+        path = self.folder / "ghl-oauth.prom"
+        path.write_text("old")
+        ended = subprocess.run(
+            self.command("metrics", "--output", str(path)),
+            env=self.variables,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(ended.returncode, 1, ended.stderr)
+        self.assertIn("ghl-oauth.prom cannot be written", ended.stderr)
+        self.assertEqual([file.name for file in self.folder.glob("ghl-oauth.prom*")], [path.name])
+        self.assertEqual(path.read_text(), "old")
+
     def test_unreadable_store_is_reported_and_the_metrics_say_so(self) -> None:
         self.login()
         with contextlib.closing(sqlite3.connect(self.folder / "tokens.db")) as database:
@@ -137,7 +179,7 @@ class FilesTest(unittest.TestCase):
             names = re.findall(r"^# TYPE (\w+) ", client.metrics(), flags=re.MULTILINE)
         self.assertGreater(len(names), 15)
         documented = re.findall(r"^\| `(ghl_oauth_\w+)", page, flags=re.MULTILINE)
-        self.assertEqual(sorted(documented), sorted(names))
+        self.assertEqual(sorted(documented), sorted([*names, WRITTEN]))
         dashboard = (MONITORING / "dashboard.json").read_text()
         for name in names:
             self.assertRegex(dashboard, rf"\b{name}\b")
@@ -155,7 +197,13 @@ class PrometheusTest(EmulatorTest):
         self.folder = Path(folder.name)
 
     def start(self, *command: str) -> None:
-        process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
         def stop() -> None:
             process.kill()
@@ -211,6 +259,7 @@ class PrometheusTest(EmulatorTest):
 
         written = self.folder / "config.json"
         written.write_text(json.dumps(config))
+        written.chmod(0o600)
         server = str(REPOSITORY / "examples" / "python" / "metrics_server.py")
         settings = (MONITORING / "prometheus.yml").read_text()
         settings = settings.replace("alerts.yml", str(MONITORING / "alerts.yml"))
@@ -221,6 +270,24 @@ class PrometheusTest(EmulatorTest):
             self.assertIn("ghl_oauth_store_up 1", self.get(f"http://127.0.0.1:{port}/metrics"))
             self.assertIn(example, settings)
             settings = settings.replace(example, f"127.0.0.1:{port}")
+        served = self.folder / "served"
+        served.mkdir()
+        with open(served / "ghl-oauth.txt", "w", encoding="utf-8") as file:
+            command = (sys.executable, "-m", "ghl_oauth", "--config", str(written), "metrics")
+            subprocess.run(command, env=environment(), stdout=file, timeout=PATIENCE, check=True)
+        port = free_port()
+        self.start(
+            *(sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"),
+            *("--directory", str(served)),
+        )
+        self.get(f"http://127.0.0.1:{port}/ghl-oauth.txt")
+        settings += f"""
+  - job_name: command-line
+    metrics_path: /ghl-oauth.txt
+    scrape_interval: 2s
+    static_configs:
+      - targets: ["127.0.0.1:{port}"]
+"""
         prometheus = f"127.0.0.1:{free_port()}"
         (self.folder / "prometheus.yml").write_text(settings)
         self.start(
@@ -234,9 +301,9 @@ class PrometheusTest(EmulatorTest):
         for name, query in self.queries():
             with self.subTest(name):
                 self.assertTrue(self.results(prometheus, query), query)
-        # Two processes, one truth.
+        # Two processes and a file, one truth.
         for query, value in (
-            ("count(ghl_oauth_store_up)", 2.0),
+            ("count(ghl_oauth_store_up)", 3.0),
             ('max(ghl_oauth_tokens{state="ok"})', expected['ghl_oauth_tokens{state="ok"}']),
             ('min(ghl_oauth_tokens{state="ok"})', expected['ghl_oauth_tokens{state="ok"}']),
             ('max(ghl_oauth_tokens{state="inactive"})', 1.0),

@@ -110,6 +110,25 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def replace_file(path: str, text: str, mode: int) -> None:
+    """Replaces a file at once, so that no reader sees a partial one.
+
+    Raises:
+        OSError: It cannot be written; the old file is unchanged.
+    """
+    partial = f"{path}.{os.getpid()}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(partial, mode)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
 def stdin() -> TextIO:
     """The standard input.
 

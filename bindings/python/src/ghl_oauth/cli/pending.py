@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from .output import replace_file
+
 _LIFETIME = 3600
 _MOST = 20
 
@@ -92,9 +94,5 @@ def _read() -> list[dict[str, Any]]:
 def _write(entries: list[dict[str, Any]]) -> None:
     with contextlib.suppress(OSError):
         path = place()
-        new = path.with_name(f"{path.name}.{os.getpid()}")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(entries, file)
-        os.replace(new, path)
+        replace_file(str(path), json.dumps(entries), 0o600)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
+import time
 
-from ..._configuration import read
-from ...errors import StoreError
+from ...errors import GhlError
 from .. import output, status
-from ..output import Refusal, say
+from ..output import Refusal, replace_file, say
 from ..session import Session
 
-TYPE_CHECKING = False  # `typing` is slow to import
-if TYPE_CHECKING:
-    from ..._configuration import Configuration
-
 DESCRIPTION = (
-    "Prints metrics of the stored tokens in Prometheus' text format. The counters of requests, "
+    "Prints metrics of the stored tokens in Prometheus' text format, and ghl_oauth_store_up 0 if "
+    "the configuration or the store cannot be used. The counters of requests, "
     "refreshes and failures are those of this command: a program exports its own with "
     "`client.metrics()`."
 )
@@ -37,13 +33,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints metrics, also if the store cannot be read."""
-    configuration = read(options.config)
+    """Prints metrics, also if the configuration or the store cannot be used."""
     try:
-        with Session.of(configuration) as session:
-            text = _metrics(session)
-    except StoreError:
-        _write(_without_store(configuration), options)
+        with Session.begin(options.config) as session:
+            text = session.run(lambda client: client.metrics())
+    except GhlError:
+        # Otherwise a file would keep the values of the last good run.
+        _write(_gauge("ghl_oauth_store_up", "Whether the token store could be read.", 0), options)
         raise
     _write(text, options)
     if "\nghl_oauth_store_up 1\n" in text:
@@ -52,34 +48,21 @@ def run(options: argparse.Namespace) -> int:
     return status.LATER
 
 
-def _metrics(session: Session) -> str:
-    return session.run(lambda client: client.metrics())
-
-
-def _without_store(configuration: Configuration) -> str:
-    """The metric that says that the store cannot be used."""
-    document = {**configuration.document, "store": {"kind": "memory"}}
-    with Session(configuration.with_document(document)) as session:
-        lines = _metrics(session).splitlines(keepends=True)
-    up = [line for line in lines if "ghl_oauth_store_up" in line]
-    return "".join(up).replace("_up 1\n", "_up 0\n")
+def _gauge(name: str, meaning: str, value: int) -> str:
+    return f"# HELP {name} {meaning}\n# TYPE {name} gauge\n{name} {value}\n"
 
 
 def _write(text: str, options: argparse.Namespace) -> None:
+    text += _gauge(
+        "ghl_oauth_metrics_written_timestamp_seconds",
+        "When ghl-oauth wrote these metrics, in Unix time.",
+        int(time.time()),
+    )
     if options.output is None:
         output.put(text, end="")
-    else:
-        _replace(options.output, text)
-
-
-def _replace(path: str, text: str) -> None:
-    # The collector reads all files whose names end with .prom, so it must not see a partial one.
-    partial = f"{path}.{os.getpid()}"
+        return
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
         # The collector is another user. There is no secret in it.
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
+        replace_file(options.output, text, 0o644)
     except OSError as error:
-        raise Refusal(f"{path} cannot be written: {error.strerror}") from None
+        raise Refusal(f"{options.output} cannot be written: {error.strerror}") from None
