@@ -230,9 +230,13 @@ class TokenTest(CliTest):
         paused = self.emulator.location_ids[0]
         self.emulator.control("POST", f"/locations/{paused}", {"active": False})
         ended = self.run_cli("mint", self.emulator.company_id)
-        self.assertIn("2 minted", ended.stdout)
+        self.assertIn("2 minted, 0 not due, 0 failed, 1 paused", ended.stdout)
+        self.assertIn(paused, ended.stdout)
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        ended = self.run_cli("mint", self.emulator.company_id, paused)
+        self.assertIn("0 minted, 0 not due, 1 failed", ended.stdout)
         self.assertIn(paused, ended.stderr)
-        self.assertIn(ended.returncode, (1, 4))
+        self.assertEqual(ended.returncode, 4)
         again = self.run_cli(
             "mint", self.emulator.company_id, self.emulator.location_ids[1], "--json"
         )
@@ -276,6 +280,25 @@ class TokenTest(CliTest):
         self.assertEqual(
             json.loads(ended.stdout)["failed"][0]["resourceId"], self.emulator.company_id
         )
+
+    def test_paused_location_is_mentioned_and_is_no_failure_of_maintenance(self) -> None:
+        paused = self.emulator.location_ids[0]
+        self.ok("token", paused)
+        self.emulator.control("POST", f"/locations/{paused}", {"active": False})
+        exported = json.loads(self.run_cli("export", "--output", "-").stdout)
+        for token in exported["tokens"]:
+            token["expiresAt"] = 1
+        self.ok("import", "-", "--replace", stdin=json.dumps(exported))
+        ended = self.run_cli("maintain")
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        self.assertIn("2 due: 1 refreshed, 0 failed, 1 paused; next due", ended.stdout)
+        self.assertIn(paused, ended.stdout)
+        self.assertIn("states       1 ok, 1 paused\n", self.ok("status"))
+        found = json.loads(self.ok("status", "--json"))
+        self.assertEqual((found["failing"], found["tokens"]["failing"]), ([], 0))
+        self.assertEqual(found["tokens"]["inactive"], 1)
+        self.assertIn("reason       Location is not active", self.ok("status", paused))
+        self.assertEqual(self.run_cli("refresh", paused).returncode, 4)
 
     def test_maintain_reports_resealed_tokens(self) -> None:
         old, new = "A" * 43 + "=", "B" * 42 + "A="
@@ -441,7 +464,7 @@ class StatusCommandTest(CliTest):
             (ended.returncode, failing["resourceId"], failing["state"]),
             (3, company_id, "reauthorizationRequired"),
         )
-        self.assertIn("1 need consent", self.run_cli("status").stdout)
+        self.assertIn("states       0 ok, 1 need consent\n", self.run_cli("status").stdout)
         damage(self.folder / "tokens.db", company_id)
         ended = self.run_cli("status")
         self.assertEqual(ended.returncode, 6)
@@ -453,6 +476,7 @@ class StatusCommandTest(CliTest):
         self.assertIn("last success", self.ok("status", company_id))
         self.emulator.fault("status", status=503, body="", endpoint="token")
         self.assertEqual(self.run_cli("refresh", company_id).returncode, 4)
+        self.assertIn("states       1 ok (1 failing)\n", self.run_cli("status").stdout)
         ended = self.run_cli("status", company_id)
         self.assertEqual(ended.returncode, 4)
         for words in ("state        ok", "reason       the API answered 503", "next attempt 2",

@@ -39,6 +39,8 @@ class Unsaved(Exception):
         self.errors = errors
 
 
+_MOST_NAMED = 10
+
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1}
 
 STATES = {"ok": "green", "inactive": "yellow", "reauthorizationRequired": "red", "unsaved": "red"}
@@ -315,6 +317,12 @@ def size(count: int) -> str:
         if count >= limit:
             return f"{count / limit:.1f} {unit}"
     return f"{count} bytes"
+
+
+def names(ids: Sequence[str]) -> str:
+    """A list of ids, shortened."""
+    more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
+    return ", ".join(ids[:_MOST_NAMED]) + more
 
 
 def arrow() -> str:

@@ -45,7 +45,8 @@ exit status:
   6  some stored tokens cannot be read: stderr names them; the others were listed or exported
   130, 143  ended by Ctrl-C or SIGTERM
   If some tokens of a mint or maintain failed: 3 if one of them needs consent, 4 if all of
-  them may succeed later, otherwise 1. An import that skipped every token: 1.
+  them may succeed later, otherwise 1; a paused location is no failure unless it was named.
+  An import that skipped every token: 1.
   The worst token determines the status of `status`, the worst finding that of `doctor`.
 """
 

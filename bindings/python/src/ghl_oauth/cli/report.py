@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import GhlError
+from ..errors import LocationInactive
 from ..models import FailedToken, TokenInfo
 from . import output, status
 
@@ -19,12 +19,38 @@ def show_token(info: TokenInfo, options: argparse.Namespace) -> None:
         output.show_tokens([info], as_json=False)
 
 
-def failures(failed: Sequence[FailedToken], options: argparse.Namespace) -> int:
-    """Names the tokens that could not be renewed or minted. Returns the exit status."""
-    errors: list[GhlError] = [failure.error for failure in failed]
+def show_run(
+    done: str,
+    failed: Sequence[FailedToken],
+    options: argparse.Namespace,
+    *,
+    rest: str = "",
+    asked_for_each: bool = False,
+) -> int:
+    """Prints the result of a run over many tokens, unless it is JSON. Returns the exit status.
+
+    A paused location is no failure: only its owner can change that. Its name goes to stdout, since
+    cron mails what is written to stderr.
+
+    Args:
+        done: The beginning of the line, before the number of failures.
+        failed: The tokens that could not be renewed or minted.
+        options: The command line.
+        rest: The rest of the line.
+        asked_for_each: The command line names each token, so that a paused one is a failure too.
+    """
+    paused: list[FailedToken] = []
+    if not asked_for_each:
+        paused = [each for each in failed if isinstance(each.error, LocationInactive)]
+        failed = [each for each in failed if not isinstance(each.error, LocationInactive)]
     if not options.json:
+        count = f", {len(paused)} paused" if paused else ""
+        output.put(f"{done}, {len(failed)} failed{count}{rest}")
+        if paused:
+            ids = output.names([str(each.resource_id) for each in paused])
+            output.put(output.plain(f"paused, token kept: {ids}"))
         output.show_failed(failed, as_json=False)
-    return status.of_all(errors)
+    return status.of_all([each.error for each in failed])
 
 
 def unreadable(failed: Sequence[FailedToken], options: argparse.Namespace) -> int:
@@ -40,7 +66,10 @@ def last_failure(token: TokenInfo) -> dict[str, Any] | None:
 
 
 def failing(tokens: Sequence[TokenInfo]) -> int:
-    """The exit status for tokens whose last refresh failed, or whose connection is lost."""
+    """The exit status for tokens whose last refresh failed, or whose connection is lost.
+
+    A paused location is not one of them: its token is kept.
+    """
     statuses = set()
     for token in tokens:
         last = last_failure(token)
@@ -48,7 +77,7 @@ def failing(tokens: Sequence[TokenInfo]) -> int:
             statuses.add(status.CONSENT)
         elif token.state == "unsaved":
             statuses.add(status.UNSAVED)
-        elif last is not None:
+        elif last is not None and token.state != "inactive":
             statuses.add(status.LATER if last.get("status") in TEMPORARY else status.ERROR)
     for each in (status.UNSAVED, status.CONSENT, status.ERROR, status.LATER):
         if each in statuses:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import GhlError, ReauthorizationRequired
 from .. import status
-
-_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,6 @@ def failed(name: str, error: GhlError) -> Check:
     help_text = error.help and error.help.replace("(authorization_url)", "(ghl-oauth login)")
     parameter = f" ({error.parameter})" if error.parameter else ""
     return Check(name, outcome, f"{error.message}{parameter}", help_text, status.of(error))
-
-
-def names(ids: Sequence[str]) -> str:
-    """A list of ids, shortened."""
-    more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
-    return ", ".join(ids[:_MOST_NAMED]) + more
 
 
 def short(text: str, limit: int = 200) -> str:

@@ -19,8 +19,8 @@ from ...errors import GhlError, NotFound, StoreError, Timeout
 from ...models import FailedToken, OtherClient, TokenInfo
 from .. import status
 from ..explain import DISK_HELP
-from ..output import size
-from . import Check, Stage, failed, locks, names, short
+from ..output import names, size
+from . import Check, Stage, failed, locks, short
 
 _PROBE = "ghl-oauth-doctor"
 """The client id and the resource of the write probe, a token that no other program lists.

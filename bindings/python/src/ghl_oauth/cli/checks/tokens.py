@@ -14,10 +14,10 @@ from ...client import Client
 from ...errors import Cancelled, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
 from ...models import Response, TokenInfo
 from .. import status
-from ..output import instant, moment
+from ..output import instant, moment, names
 from ..report import TEMPORARY, last_failure
 from ..task import Task
-from . import Check, failed, names, short
+from . import Check, failed, short
 from .answer import another_server, is_of_api, is_temporary, words
 from .network import SECRET_HELP, VERSION_HELP
 

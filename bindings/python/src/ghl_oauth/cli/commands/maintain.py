@@ -40,13 +40,13 @@ def run(options: argparse.Namespace) -> int:
             )
         if options.json:
             output.show_json(dict(done.raw))
-        else:
-            due = output.moment(done.next_due_at, datetime.now(timezone.utc))
-            sealing = ""
-            if done.resealed or done.unsealed:
-                sealing = f"; {done.resealed} resealed, {done.unsealed} not resealed"
-            output.put(
-                f"{done.checked} due: {done.refreshed} refreshed, {len(done.failed)} "
-                f"failed{sealing}; next due {due}"
-            )
-        return report.failures(done.failed, options)
+        due = output.moment(done.next_due_at, datetime.now(timezone.utc))
+        sealing = ""
+        if done.resealed or done.unsealed:
+            sealing = f"; {done.resealed} resealed, {done.unsealed} not resealed"
+        return report.show_run(
+            f"{done.checked} due: {done.refreshed} refreshed",
+            done.failed,
+            options,
+            rest=f"{sealing}; next due {due}",
+        )

@@ -47,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
             )
         if options.json:
             output.show_json(dict(minting.raw))
-        else:
-            output.put(
-                f"{minting.total} locations: {minting.minted} minted, {minting.fresh} not due, "
-                f"{len(minting.failed)} failed"
-            )
-        return report.failures(minting.failed, options)
+        return report.show_run(
+            f"{minting.total} locations: {minting.minted} minted, {minting.fresh} not due",
+            minting.failed,
+            options,
+            asked_for_each=bool(options.location),
+        )

@@ -33,9 +33,6 @@ _WORDS = {
     "inactive": "paused",
     "reauthorizationRequired": "need consent",
     "unsaved": "not saved",
-    "unreadable": "cannot be read",
-    "failing": "failing",
-    "expired": "expired",
 }
 
 
@@ -129,7 +126,9 @@ def summary(
     """The document that ``--json`` prints; ``docs/python.md`` describes its keys."""
     states = Counter(token.state for token in tokens)
     failing = [
-        token for token in tokens if token.state in _STATES[2:] or report.last_failure(token)
+        token
+        for token in tokens
+        if token.state in _STATES[2:] or (token.state == "ok" and report.last_failure(token))
     ]
     ahead = [
         token
@@ -189,11 +188,19 @@ def _show(found: dict[str, Any]) -> None:
         f"{tokens['location']} of locations"
     )
     parts = [output.paint(f"{tokens['ok']} ok", "green" if tokens["ok"] else None)]
+    # The other failing tokens have a state of their own.
+    failing = sum(token["state"] == "ok" for token in found["failing"])
+    if failing:
+        parts[0] += f" ({output.paint(f'{failing} failing', 'red')})"
     for key, words in _WORDS.items():
         if tokens[key]:
-            colour = "yellow" if key in ("inactive", "expired") else "red"
+            colour = "yellow" if key == "inactive" else "red"
             parts.append(output.paint(f"{tokens[key]} {words}", colour))
     output.put(f"states       {', '.join(parts)}")
+    if tokens["expired"]:
+        output.put(f"expired      {output.paint(str(tokens['expired']), 'yellow')} access tokens")
+    if tokens["unreadable"]:
+        output.put(f"unreadable   {output.paint(str(tokens['unreadable']), 'red')}")
     if next_one:
         at = output.moment(output.instant(next_one["at"]), now)
         output.put(f"next expiry  {at}: {output.plain(next_one['resourceId'])}")
