@@ -840,6 +840,18 @@ class ConfigurationTest(CliTest):
         self.config.chmod(0o644)
         self.assertIn("warning: other users can read the secret", self.run_cli("list").stderr)
 
+    @unittest.skipUnless(
+        os.name == "posix" and os.geteuid() == 0, "only root gives files to others"
+    )
+    def test_advice_for_a_readable_secret_keeps_this_user_able_to_read_it(self) -> None:
+        self.config.chmod(0o640)
+        warning = self.run_cli("list").stderr
+        self.assertIn("the group root can read the secret", warning)
+        self.assertNotIn("chmod", warning)
+        os.chown(self.config, 65534, 0)
+        self.config.chmod(0o644)
+        self.assertIn(f"chown root {self.config} && chmod 600", self.run_cli("list").stderr)
+
     def test_unusable_configuration_is_named(self) -> None:
         self.configure(colour="red")
         self.assertIn("colour", self.refused())

@@ -184,6 +184,8 @@ class FailingTokenTest(DoctorCase):
 
 
 class FullDiskTest(DoctorCase):
+    """A store on a file system of its own."""
+
     def setUp(self) -> None:
         super().setUp()
         self.disk = self.folder / "disk"
@@ -210,6 +212,14 @@ class FullDiskTest(DoctorCase):
         self.finds("store", "problem", str(self.disk), "No space left", "free disk space", status=1)
         os.truncate(self.disk / "other", 0)
         self.assertEqual(self.run_cli("doctor").returncode, 0, "the disk has room again")
+
+    def test_read_only_file_system_is_diagnosed(self) -> None:
+        with self.make_client(store=self.disk / "tokens.db") as client:
+            self.install(client)
+        subprocess.run(["mount", "-o", "remount,ro", str(self.disk)], check=True)
+        self.finds("store", "problem", "mounted read-only", "store.path", status=1)
+        self.configure(store={"kind": "sqlite", "path": str(self.disk / "new.db")})
+        self.finds("store", "problem", "mounted read-only", "store.path", status=1)
 
 
 class DeadDatabaseTest(DoctorCase):

@@ -61,6 +61,10 @@ class PostgresTest(DoctorCase):
         self.sql("ALTER TABLE ghl_oauth_token DROP COLUMN renew_at")
         self.finds("store", "problem", "renew_at", "store.url", "restore a backup", status=2)
 
+    def test_role_that_may_not_create_the_tables_gets_the_advice_to_grant_that(self) -> None:
+        self.sql("REVOKE CREATE ON SCHEMA public FROM app, public")
+        self.finds("store", "problem", "permission denied", "GRANT CREATE ON SCHEMA", status=1)
+
     def test_table_of_another_program_is_a_wrong_configuration(self) -> None:
         self.sql("CREATE TABLE ghl_oauth_token (id int)")
         self.finds("store", "problem", "another program", "store.url", status=2)

@@ -215,10 +215,45 @@ def _complete(part: Any, key: str, folder: str) -> None:
 
 
 def _open_to_others(path: str) -> list[str]:
-    mode = stat.S_IMODE(os.stat(path).st_mode)
+    found = os.stat(path)
+    mode = stat.S_IMODE(found.st_mode)
     if os.name != "posix" or not mode & 0o077:
         return []
-    return [f"other users can read the secret in {path} (mode {mode:04o}): chmod 600 {path}"]
+    if mode & 0o007:
+        who, advice = "other users", private(path, found)
+    else:
+        # Often deliberate: root owns the file, and this user reads it through the group.
+        who, advice = f"the group {_group(found.st_gid)}", "keep other users out of that group"
+    return [f"{who} can read the secret in {path} (mode {mode:04o}): {advice}"]
+
+
+def private(path: str | os.PathLike[str], found: os.stat_result) -> str:
+    """How to make a file readable by one user only, without making it unreadable for this one."""
+    ours = os.geteuid()
+    if found.st_uid == ours:
+        return f"chmod 600 {path}, after which only {_user(ours)} can use it"
+    return (
+        f"chown {_user(ours)} {path} && chmod 600 {path}, after which only {_user(ours)} can use "
+        f"it; its owner is {_user(found.st_uid)}"
+    )
+
+
+def _user(number: int) -> str:
+    import pwd  # imported here because Windows has no such module
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    import grp  # imported here because Windows has no such module
+
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..._configuration import Configuration
+from ..._configuration import Configuration, private
 from ...client import Client
 from ...errors import GhlError, NotFound, StoreError, Timeout
 from ...models import FailedToken, OtherClient, TokenInfo
@@ -190,6 +190,15 @@ def _disk(path: Path) -> Iterator[Check]:
     if misplaced:
         yield from misplaced
         return
+    if _is_read_only(path if path.exists() else folder):
+        yield Check(
+            "store",
+            "problem",
+            f"the file system of {folder} is mounted read-only",
+            "set store.path to a file on a writable disk (in a container: on a volume), or mount "
+            "this one with write access; Linux also makes a disk with errors read-only (dmesg)",
+        )
+        return
     for place in (path, folder):
         if os.path.exists(place) and not os.access(place, os.W_OK):
             yield Check(
@@ -287,6 +296,13 @@ def _room(folder: Path) -> tuple[int | None, int | None]:
     return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
 
 
+def _is_read_only(place: Path) -> bool:
+    try:
+        return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+    except (AttributeError, OSError):  # Windows has no such function
+        return False
+
+
 def _contents(path: Path) -> Iterator[Check]:
     """The tables of the database: another program's, or damaged.
 
@@ -358,7 +374,8 @@ def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
             status.USAGE,
         )
     if reason.endswith(" (42501)"):
-        return Check("store", "problem", error.message, _RIGHTS_HELP)
+        # Only the failures of the write probe have no help of the library.
+        return Check("store", "problem", error.message, error.help or _RIGHTS_HELP)
     if error.message.startswith("the disk of the database ") and reason.endswith(" is full"):
         return Check("store", "problem", error.message, f"{error.help}. {DISK_HELP}")
     return _held(error, path, stage)
@@ -415,16 +432,17 @@ def _without_file(configuration: Configuration) -> Check:
 
 def _usable(path: Path, configuration: Configuration) -> Iterator[Check]:
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        found = path.stat()
     except OSError as error:
         yield Check("store", "problem", f"{path}: {error.strerror}", None)
         return
+    mode = stat.S_IMODE(found.st_mode)
     if os.name == "posix" and mode & 0o077:
         yield Check(
             "store",
             "warning",
             f"{path}: readable by other users (mode {mode:04o})",
-            f"chmod 600 {path}",
+            private(path, found),
         )
     else:
         room, _ = _room(path.parent)
