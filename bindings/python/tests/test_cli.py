@@ -811,6 +811,77 @@ class ConfigurationTest(CliTest):
         self.ok("--config", str(self.config), "list", "--json")
         self.assertTrue((self.folder / "tokens.db").exists())
 
+    @unittest.skipUnless(os.name == "posix", "the list of users is POSIX")
+    def test_user_without_a_home_folder_is_told_to_name_the_configuration(self) -> None:
+        work = self.folder / "work"
+        work.mkdir()
+        for name in ("HOME", "XDG_CONFIG_HOME", "GHL_OAUTH_CONFIG"):
+            self.variables.pop(name, None)
+        # A container's user that is not in /etc/passwd.
+        code = (
+            "import pwd, sys\n"
+            "def unknown(number): raise KeyError(number)\n"
+            "pwd.getpwuid = unknown\n"
+            "from ghl_oauth.cli import main\n"
+            "sys.exit(main())"
+        )
+
+        def run(*arguments: str) -> Ended:
+            return subprocess.run(
+                [sys.executable, "-c", code, *arguments],
+                env=self.variables,
+                cwd=work,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        for command in ("init", "list", "doctor"):
+            ended = run(command)
+            self.assertEqual(ended.returncode, 2, ended.stderr)
+            self.assertIn("no home folder", ended.stdout + ended.stderr)
+            self.assertIn("set --config or GHL_OAUTH_CONFIG", ended.stdout + ended.stderr)
+        self.configure(store={"kind": "sqlite", "path": "~/tokens.db"})
+        ended = run("--config", str(self.config), "list")
+        self.assertEqual(ended.returncode, 2, ended.stderr)
+        self.assertIn("store.path begins with ~", ended.stderr)
+        self.assertEqual(list(work.iterdir()), [])
+
+    def test_path_that_cannot_exist_is_named(self) -> None:
+        for name in ("a\0b", "a\ud800b"):
+            for changes, parameter in (
+                ({"store": {"kind": "sqlite", "path": name}}, "store.path"),
+                ({"clientSecretFile": name, "store": None}, "clientSecretFile"),
+            ):
+                with self.subTest(name=name.encode("unicode-escape"), parameter=parameter):
+                    self.configure(**changes)
+                    self.assertIn(f"{parameter} is not a path", self.refused())
+                    ended = self.run_cli("doctor")
+                    self.assertEqual((ended.returncode, ended.stderr), (2, ""))
+                    self.assertIn(parameter, ended.stdout)
+
+    def test_repeated_key_is_named(self) -> None:
+        text = self.config.read_text()
+        for repeated, key in (
+            (text[:-1] + ', "clientId": "other"}', "clientId"),
+            (text[:-1] + ', "http": {"proxy": null, "proxy": null}}', "proxy"),
+        ):
+            self.config.write_text(repeated)
+            self.assertIn(f'has the key "{key}" twice', self.refused())
+
+    def test_secret_in_the_environment_may_end_with_a_line_break(self) -> None:
+        self.variables["GHL_OAUTH_CLIENT_SECRET"] = self.document["clientSecret"] + "\r\n"
+        self.configure(clientSecret=None)
+        self.login()
+        self.ok("refresh", self.emulator.company_id)
+        self.variables["GHL_OAUTH_CLIENT_SECRET"] = "\n"
+        self.assertIn("the client secret is missing", self.refused())
+        self.variables["GHL_OAUTH_CLIENT_SECRET"] = "hunter2\nhunter3"
+        words = "it is from the environment variable GHL_OAUTH_CLIENT_SECRET"
+        self.assertIn(words, self.refused())
+        self.assertNotIn("hunter", self.refused())
+        self.assertIn(words, self.run_cli("doctor").stdout)
+
     def test_environment_provides_the_secret(self) -> None:
         secret = self.document["clientSecret"]
         self.configure(clientSecret="another one")
@@ -864,7 +935,7 @@ class ConfigurationTest(CliTest):
         self.config.write_text("[]")
         self.assertIn("not a JSON object", self.refused())
         self.configure(clientSecretFile="a\0b")
-        self.assertIn("the path is invalid", self.refused())
+        self.assertIn("clientSecretFile is not a path", self.refused())
         for text in ('{"clientId": NaN}', "[" * 100_000):
             self.config.write_text(text)
             self.assertIn("is not JSON", self.refused())

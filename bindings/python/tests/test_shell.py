@@ -332,7 +332,14 @@ class InitTest(TerminalCase):
     def test_init_with_json_writes_a_file_that_every_program_can_read(self) -> None:
         ended = self.run_cli("--config", str(self.new), "init", "--json", "--client-id", "id-1")
         self.assertEqual(json.loads(ended.stdout)["configuration"], str(self.new))
-        self.assertEqual(json.loads(self.new.read_text())["clientId"], "id-1")
+        written = json.loads(self.new.read_text())
+        self.assertEqual(written["clientId"], "id-1")
+        # `ghl_client_new` reads them from any working directory.
+        for path, name in (
+            (written["clientSecretFile"], "client-secret.txt"),
+            (written["store"]["path"], "tokens.db"),
+        ):
+            self.assertEqual(path, str(self.new.parent / name))
         self.assertIn(f"ghl-oauth --config {self.new} doctor", ended.stderr)
 
     def test_init_never_overwrites_a_file(self) -> None:

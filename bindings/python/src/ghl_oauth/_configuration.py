@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from functools import partial
 
 from .errors import ConfigError
 
@@ -88,11 +89,23 @@ class Configuration:
 
 
 def place(option: str | os.PathLike[str] | None) -> str:
-    """The path from the option, the environment variable or the default, in this order."""
+    """The path from the option, the environment variable or the default, in this order.
+
+    Raises:
+        ConfigError: The user has no home folder, as in some containers.
+    """
     named = option or os.environ.get(PATH_VARIABLE)
     if named:
         return os.fspath(named)
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    base = os.environ.get("XDG_CONFIG_HOME")
+    if not base:
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            raise _unusable(
+                "the configuration has no default place, since this user has no home folder",
+                f"set --config or {PATH_VARIABLE}",
+            )
+        base = os.path.join(home, ".config")
     return os.path.join(base, "ghl-oauth", "config.json")
 
 
@@ -119,7 +132,11 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
             f"the configuration {path} cannot be read: {_reason(error)}", None
         ) from None
     try:
-        document = json.loads(without_comments(text), parse_constant=_refuse_constant)
+        document = json.loads(
+            without_comments(text),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=partial(_object, path),
+        )
     except (ValueError, RecursionError) as error:
         # Only the position: the decoder's message may quote the secret.
         where = (
@@ -143,14 +160,27 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
     folder = os.path.dirname(os.path.realpath(path))
     warnings = []
     document.setdefault("store", {"kind": "sqlite", "path": "tokens.db"})
-    for key in ("path", "encryptionKeysPath", "caBundlePath"):
-        _complete(document["store"], key, folder)
-    _complete(document.get("http"), "caBundlePath", folder)
+    for section, key in (
+        ("store", "path"),
+        ("store", "encryptionKeysPath"),
+        ("store", "caBundlePath"),
+        ("http", "caBundlePath"),
+    ):
+        part = document.get(section)
+        if not isinstance(part, dict):
+            continue
+        value = part.get(key)
+        # The library rejects SQLite's special names, which are no paths.
+        if isinstance(value, str) and value and value != ":memory:" and value[:5] != "file:":
+            part[key] = _complete(value, folder, f"{section}.{key}")
 
     secret_from = path
     store = document["store"] if isinstance(document["store"], dict) else {}
     if document.get("clientSecret") is not None or store.get("url") or store.get("encryptionKeys"):
         warnings += _open_to_others(path)
+    # Compose files set variables without a value to the empty string; the value of a Kubernetes
+    # secret often ends with a line break.
+    from_environment = os.environ.get(SECRET_VARIABLE, "").strip()
     secret_file = document.pop("clientSecretFile", None)
     if secret_file is not None:
         if not isinstance(secret_file, str):
@@ -159,9 +189,9 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
                 "set it to a path",
                 "clientSecretFile",
             )
-        secret_path = os.path.join(folder, os.path.expanduser(secret_file))
+        secret_path = _complete(secret_file, folder, "clientSecretFile")
         secret_from = secret_path
-        if not os.environ.get(SECRET_VARIABLE):
+        if not from_environment:
             try:
                 document["clientSecret"] = _text_of(secret_path).strip()
             except (OSError, ValueError) as error:
@@ -178,9 +208,8 @@ def read(option: str | os.PathLike[str] | None) -> Configuration:
                     "clientSecretFile",
                 )
             warnings += _open_to_others(secret_path)
-    # Compose files set variables without a value to the empty string.
-    if os.environ.get(SECRET_VARIABLE):
-        document["clientSecret"] = os.environ[SECRET_VARIABLE]
+    if from_environment:
+        document["clientSecret"] = from_environment
         secret_from = f"the environment variable {SECRET_VARIABLE}"
     if document.get("clientSecret") is None:
         raise _unusable(
@@ -196,6 +225,20 @@ def without_comments(text: str) -> str:
     return "\n".join("" if line.lstrip().startswith("//") else line for line in text.split("\n"))
 
 
+def _object(path: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of a repeated key, all values but the last would be lost."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _unusable(
+                f"the configuration {path} has the key {json.dumps(key)} twice in one object",
+                "remove one of the two",
+                key,
+            )
+        found[key] = value
+    return found
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
@@ -206,12 +249,26 @@ def _text_of(path: str) -> str:
         return file.read()
 
 
-def _complete(part: Any, key: str, folder: str) -> None:
+def _complete(value: str, folder: str, parameter: str) -> str:
     """Resolves a relative path against the configuration's folder, not the working directory."""
-    value = part.get(key) if isinstance(part, dict) else None
-    # The library rejects SQLite's special names, which are no paths.
-    if isinstance(value, str) and value and value != ":memory:" and not value.startswith("file:"):
-        part[key] = os.path.join(folder, os.path.expanduser(value))
+    try:
+        is_valid = b"\0" not in value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        is_valid = False
+    if not is_valid:
+        raise _unusable(
+            f"{parameter} is not a path: it contains a character that no path can contain",
+            "remove the character, for instance \\u0000",
+            parameter,
+        )
+    expanded = os.path.expanduser(value)
+    if expanded == "~" or expanded.startswith("~/"):
+        raise _unusable(
+            f"{parameter} begins with ~, but this user has no home folder",
+            "write an absolute path",
+            parameter,
+        )
+    return os.path.join(folder, expanded)
 
 
 def _open_to_others(path: str) -> list[str]:

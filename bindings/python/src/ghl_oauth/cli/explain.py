@@ -15,9 +15,11 @@ DISK_HELP = (
 
 
 def explain(error: GhlError, configuration: Configuration) -> None:
-    """Names the server that could not be reached, and commands instead of functions."""
+    """Names the server that could not be reached, commands, and the source of a wrong secret."""
     if error.help and "(authorization_url)" in error.help:
         error.help = error.help.replace("(authorization_url)", "(ghl-oauth login)")
+    if error.parameter == "clientSecret":
+        error.message += f"; it is from {configuration.secret_from}"
     if (
         isinstance(error, (NetworkError, Timeout))
         and error.http_status is None

@@ -17,6 +17,7 @@ from .. import output, status
 from ..bar import Line
 from ..checks import Check, Stage, network, setup, store
 from ..checks import tokens as stored
+from ..explain import explain
 from ..task import Task
 
 DESCRIPTION = (
@@ -133,11 +134,14 @@ class _Examination:
         """Runs the checks. Yields the findings in a fixed order, as soon as they are known."""
         begun = time.monotonic()
         yield setup.library()
+        configuration = None
         try:
             configuration = read(self._config_option)
             # Finds wrong keys and values, without touching the store.
             Client.from_config({**configuration.document, "store": {"kind": "memory"}}).close()
         except GhlError as error:
+            if configuration is not None:
+                explain(error, configuration)
             yield Check(
                 "configuration",
                 "problem",

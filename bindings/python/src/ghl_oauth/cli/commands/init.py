@@ -18,7 +18,8 @@ DESCRIPTION = (
     "Writes a configuration file with explanations, and a file for the client secret, both "
     "readable only by you. On a terminal it asks for what the options do not say; the secret is "
     "typed without being shown and cannot be given as an option. Existing files are never changed. "
-    "With --json the configuration has no comments, so that any program can read it."
+    "With --json the configuration has no comments and only absolute paths, so that any program "
+    "can read it."
 )
 EXAMPLES = (
     "ghl-oauth init",
@@ -90,13 +91,18 @@ def run(options: argparse.Namespace) -> int:
     scopes = options.scopes or _ask(asks, "Scopes", _SCOPES)
     secret_path = path.parent / _SECRET_FILE
     secret = "" if os.path.lexists(secret_path) or not asks else _ask_secret()
+    secret_file, store = _SECRET_FILE, options.store
+    if options.json:
+        # For `ghl_client_new`, relative paths start at the working directory.
+        secret_file = os.path.abspath(secret_path)
+        store = os.path.abspath(path.parent / os.path.expanduser(store))
     template = _without_comments(_TEMPLATE) if options.json else _TEMPLATE
     configuration = template % {
         "client_id": json.dumps(client_id),
-        "secret_file": json.dumps(_SECRET_FILE),
+        "secret_file": json.dumps(secret_file),
         "redirect_uri": json.dumps(redirect_uri),
         "scopes": json.dumps(scopes.split()),
-        "store": json.dumps(options.store),
+        "store": json.dumps(store),
     }
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
