@@ -146,6 +146,18 @@ class TemporaryTest(DoctorCase):
                 self.finds("credentials", "problem", words, "try again", status=4)
                 self.emulator.end_faults()
 
+    def test_login_page_of_a_network_is_named_and_is_not_temporary(self) -> None:
+        self.login()
+        fault = {"status": 511, "body": "<html>log in</html>"}
+        self.emulator.fault("status", **fault)
+        self.finds("network", "problem", "the network requires a login", "sign in", status=1)
+        self.emulator.end_faults()
+        self.emulator.fault("status", endpoint="token", **fault)
+        self.finds("credentials", "problem", "511", "sign in to the network", status=1)
+        self.emulator.end_faults()
+        self.emulator.fault("status", resourceId=self.emulator.company_id, **fault)
+        self.finds("tokens", "problem", "the network requires a login", "sign in", status=1)
+
     def test_command_timed_out_says_nothing_about_a_token(self) -> None:
         location_id = self.emulator.location_ids[0]
         with self.make_client(store=self.folder / "tokens.db") as self.client:

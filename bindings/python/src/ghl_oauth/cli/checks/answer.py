@@ -11,10 +11,14 @@ OTHER_SERVER_HELP = (
 )
 
 
+LOGIN_REQUIRED = 511
+"""Network Authentication Required (RFC 6585): the network wants a login before it forwards."""
+
+
 def is_of_api(answer: Response) -> bool:
     """Whether a response has a form of the API's: docs/errors.md."""
     body = answer.body
-    if not isinstance(body, dict):
+    if not isinstance(body, dict) or answer.status == LOGIN_REQUIRED:
         return False
     marks = ("statusCode", "error_description", "traceId")
     is_error = isinstance(body.get("error"), dict) or any(mark in body for mark in marks)
@@ -24,7 +28,7 @@ def is_of_api(answer: Response) -> bool:
 def is_temporary(answer: Response) -> bool:
     """Whether the same request may succeed later."""
     return (
-        answer.status >= 500
+        (answer.status >= 500 and answer.status != LOGIN_REQUIRED)
         or answer.status in (408, 429)
         or (isinstance(answer.body, dict) and "command timed out" in words(answer).lower())
     )
@@ -44,6 +48,8 @@ def described(answer: Response) -> str:
     """The status and the type of a response, for messages."""
     kind = answer.headers.get("content-type", "").partition(";")[0]
     noun = "a web page" if "html" in kind else kind or "no content type"
+    if answer.status == LOGIN_REQUIRED:
+        noun = f"the network requires a login; {noun}"
     return f"status {answer.status}, {noun}"
 
 

@@ -24,7 +24,14 @@ from .. import status
 from ..output import duration
 from ..report import TEMPORARY
 from . import Check, Stage, certificate, failed, short
-from .answer import OTHER_SERVER_HELP, another_server, is_of_api, is_temporary, words
+from .answer import (
+    LOGIN_REQUIRED,
+    OTHER_SERVER_HELP,
+    another_server,
+    is_of_api,
+    is_temporary,
+    words,
+)
 from .setup import VENDOR
 
 # The local clock determines when tokens expire and how old webhooks are.
@@ -227,7 +234,10 @@ def _credentials(configuration: Configuration, refusal: GhlError | None) -> Chec
             "skipped",
             "the API does not say whether client ID and secret are right",
         )
-    if refusal.status in TEMPORARY:
+    elsewhere = isinstance(refusal, (Forbidden, NotFound, ProtocolError))
+    if refusal.http_status == LOGIN_REQUIRED:
+        elsewhere = True
+    elif refusal.status in TEMPORARY:
         return Check(
             "credentials",
             "problem",
@@ -235,7 +245,7 @@ def _credentials(configuration: Configuration, refusal: GhlError | None) -> Chec
             "try again later; until then no token can be refreshed",
             status.LATER,
         )
-    if isinstance(refusal, (Forbidden, NotFound, ProtocolError)):
+    if elsewhere:
         return Check(
             "credentials",
             "problem",

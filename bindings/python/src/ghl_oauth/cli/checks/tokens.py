@@ -18,7 +18,14 @@ from ..output import instant, moment, names
 from ..report import TEMPORARY, last_failure
 from ..task import Task
 from . import Check, failed, short
-from .answer import another_server, is_of_api, is_temporary, words
+from .answer import (
+    LOGIN_REQUIRED,
+    OTHER_SERVER_HELP,
+    another_server,
+    is_of_api,
+    is_temporary,
+    words,
+)
 from .network import SECRET_HELP, VERSION_HELP
 
 _SCOPE = re.compile(
@@ -257,6 +264,8 @@ def _not_sent(token: TokenInfo, error: GhlError) -> Check:
     if isinstance(error, LocationInactive):
         return Check("tokens", "warning", f"{ours}: {error.message}", error.help)
     check = failed("tokens", error)
+    if error.http_status == LOGIN_REQUIRED:
+        return Check("tokens", "problem", f"{ours}: {error.message}", OTHER_SERVER_HELP)
     # A response to the request itself is not raised: this is the refusal of a refresh.
     wrong = isinstance(error, Unauthorized)
     said = "no answer in time" if isinstance(error, Cancelled) else check.message
