@@ -214,6 +214,30 @@ class MistakeTest(CliTest):
         self.assertIn("unknown command 'zzz'\n", self.run_cli("zzz").stderr)
         self.assertIn("unknown argument 'b'", self.run_cli("refresh", "a", "b").stderr)
 
+    def test_errors_and_warnings_are_json_if_asked_for(self) -> None:
+        for arguments, words in (
+            (("tokne", "l1", "--json"), "unknown command 'tokne'; did you mean token or tokens?"),
+            (("--json", "list", "--stat", "x"), "argument --state: invalid choice"),
+            (("mint", "--js"), "the following arguments are required: COMPANY"),
+            (("refresh", "a", "b", "--json"), "unknown argument 'b'"),
+            (("--json",), "the following arguments are required: COMMAND"),
+        ):
+            with self.subTest(arguments):
+                ended = self.run_cli(*arguments)
+                self.assertEqual((ended.returncode, ended.stdout), (2, ""))
+                error = json.loads(ended.stderr)["error"]
+                self.assertIn(words, error["message"])
+                self.assertIn("--help", error["help"])
+        self.assertIn("usage: ", self.run_cli("mint").stderr)
+        self.assertIn(
+            "  help: ghl-oauth list --help\n", self.run_cli("list", "--", "--json").stderr
+        )
+        if os.name == "posix":
+            self.config.chmod(0o644)
+            ended = self.run_cli("list", "--json")
+            warning = json.loads(ended.stderr)["warning"]
+            self.assertIn("other users can read the secret", warning["message"])
+
     def test_every_help_has_an_example_that_is_a_valid_command_line(self) -> None:
         import shlex
 

@@ -39,6 +39,9 @@ class Unsaved(Exception):
         self.errors = errors
 
 
+messages_as_json = False
+"""Whether errors and warnings are printed as JSON. Set by the program."""
+
 _MOST_NAMED = 10
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1}
@@ -165,6 +168,9 @@ def paint(text: str, colour: str | None, stream: TextIO | None = None) -> str:
 
 def warn(text: str) -> None:
     """Prints a warning on stderr."""
+    if messages_as_json:
+        _say_json({"warning": {"message": text}})
+        return
     say(f"ghl-oauth: {paint('warning', 'yellow', sys.stderr)}: {plain(text)}")
 
 
@@ -272,17 +278,16 @@ def duration(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def show_error(error: GhlError | Refusal, as_json: bool) -> None:
+def _say_json(document: Any) -> None:
+    say(json.dumps(document, ensure_ascii=not _writes_unicode(sys.stderr)))
+
+
+def show_error(error: GhlError | Refusal) -> None:
     """Prints an error: the cause, the resource, and what to do."""
     if isinstance(error, Refusal):
         error = GhlError({"message": error.message, "help": error.help})
-    if as_json:
-        say(
-            json.dumps(
-                {"error": {**error.raw, "message": error.message, "help": error.help}},
-                ensure_ascii=not _writes_unicode(sys.stderr),
-            )
-        )
+    if messages_as_json:
+        _say_json({"error": {**error.raw, "message": error.message, "help": error.help}})
         return
     say(f"{paint('ghl-oauth:', 'red', sys.stderr)} {plain(error.message)}")
     if error.resource_id:
@@ -302,13 +307,13 @@ def show_error(error: GhlError | Refusal, as_json: bool) -> None:
         say(f"  trace ID, for the vendor's support: {plain(error.trace_id)}")
 
 
-def show_failed(failed: Iterable[FailedToken], as_json: bool) -> None:
+def show_failed(failed: Iterable[FailedToken]) -> None:
     """Prints the errors of individual tokens, each with its resource."""
     for failure in failed:
         error = GhlError(
             {**failure.error.raw, "resourceId": failure.resource_id or failure.error.resource_id}
         )
-        show_error(error, as_json)
+        show_error(error)
 
 
 def size(count: int) -> str:

@@ -72,10 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     output.prepare()
     arguments = sys.argv[1:] if arguments is None else arguments
+    output.messages_as_json = _wants_json(arguments)
     try:
         options = _parse(arguments)
     except output.Refusal as error:  # the help goes to a full disk
-        output.show_error(error, as_json=False)
+        output.show_error(error)
         output.discard_stdout()
         return error.exit_status
     except BrokenPipeError:
@@ -103,6 +104,13 @@ class _Parser(argparse.ArgumentParser):
             self.epilog = _examples(self.module.EXAMPLES)
         return super().format_help()
 
+    def error(self, message: str) -> NoReturn:
+        """Ends with the status of a wrong command line."""
+        if not output.messages_as_json:
+            super().error(message)
+        output.show_error(output.Refusal(message, f"{self.prog} --help"))
+        raise SystemExit(status.USAGE)
+
     def _print_message(self, message: str, file: Any = None) -> None:
         # The base class ignores a stream that cannot be written.
         if message and file is sys.stdout:
@@ -117,16 +125,16 @@ def _run(options: argparse.Namespace) -> int:
             exit_status: int = options.command(options)
         return exit_status
     except GhlError as error:
-        output.show_error(error, options.json)
+        output.show_error(error)
         return status.of(error)
     except output.Refusal as error:
-        output.show_error(error, options.json)
+        output.show_error(error)
         return error.exit_status
     except output.Unsaved as unsaved:
         if isinstance(unsaved.__cause__, (GhlError, output.Refusal)):
-            output.show_error(unsaved.__cause__, options.json)
+            output.show_error(unsaved.__cause__)
         for lost in unsaved.errors:
-            output.show_error(lost, options.json)
+            output.show_error(lost)
         return status.UNSAVED
     except KeyboardInterrupt:
         return status.INTERRUPTED
@@ -146,11 +154,17 @@ def _flush() -> int | None:
     except BrokenPipeError:
         pass
     except OSError as error:
-        output.say(f"ghl-oauth: stdout cannot be written: {error.strerror}")
+        output.show_error(output.Refusal(f"stdout cannot be written: {error.strerror}"))
     else:
         return None
     output.discard_stdout()
     return status.ERROR
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether ``--json`` is given, as far as that is known of a command line that may be wrong."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(len(each) > 2 and "--json".startswith(each) for each in options)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -185,7 +199,7 @@ def _refuse(message: str, word: str, every: Sequence[str], help_command: str) ->
 
     close = get_close_matches(word, sorted(set(every)), n=2)
     suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
-    output.say(f"ghl-oauth: {output.plain(message)}{suggestion}\n  help: {help_command}")
+    output.show_error(output.Refusal(f"{message}{suggestion}", help_command))
     raise SystemExit(status.USAGE)
 
 

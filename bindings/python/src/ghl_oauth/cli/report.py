@@ -49,13 +49,13 @@ def show_run(
         if paused:
             ids = output.names([str(each.resource_id) for each in paused])
             output.put(output.plain(f"paused, token kept: {ids}"))
-        output.show_failed(failed, as_json=False)
+        output.show_failed(failed)
     return status.of_all([each.error for each in failed])
 
 
-def unreadable(failed: Sequence[FailedToken], options: argparse.Namespace) -> int:
+def unreadable(failed: Sequence[FailedToken], _options: argparse.Namespace) -> int:
     """Names the stored tokens that cannot be read. Returns the exit status."""
-    output.show_failed(failed, options.json)
+    output.show_failed(failed)
     return status.UNREADABLE if failed else status.OK
 
 

@@ -92,7 +92,7 @@ class Session:
             raise Unsaved(unsaved) from exception
         # A signal or a closed pipe keeps its own exit status.
         for error in unsaved:
-            show_error(error, as_json=False)
+            show_error(error)
 
     @classmethod
     def begin(cls, config_option: str | None) -> Session:

@@ -7,7 +7,7 @@ import time
 
 from ...errors import GhlError
 from .. import output, status
-from ..output import Refusal, replace_file, say
+from ..output import Refusal, replace_file
 from ..session import Session
 
 DESCRIPTION = (
@@ -44,8 +44,7 @@ def run(options: argparse.Namespace) -> int:
     _write(text, options)
     if "\nghl_oauth_store_up 1\n" in text:
         return status.OK
-    say("ghl-oauth: the store cannot be read; -v shows why")
-    return status.LATER
+    raise Refusal("the store cannot be read", "-v shows why", status.LATER)
 
 
 def _gauge(name: str, meaning: str, value: int) -> str:

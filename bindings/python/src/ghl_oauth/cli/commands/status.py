@@ -74,7 +74,7 @@ def _one(
     ours = options.resource
     for failed in unreadable:
         if failed.resource_id == ours:
-            output.show_failed([failed], options.json)
+            output.show_failed([failed])
             return status.UNREADABLE
     token = next((token for token in tokens if token.resource_id == ours), None)
     if token is None:
