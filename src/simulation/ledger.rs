@@ -27,6 +27,9 @@ const TOLERANCE: Duration = Duration::from_secs(90);
 /// The remaining lifetime from which a token must be served without error.
 const CERTAIN: Duration = Duration::from_secs(60);
 
+/// The longest `timeouts.totalMs` of a process.
+const LONGEST_CALL: Duration = Duration::from_secs(30);
+
 /// Longer than a call.
 const RECENTLY: Duration = Duration::from_secs(180);
 
@@ -215,13 +218,15 @@ impl State {
             else {
                 continue;
             };
-            // Includes deletions by other processes, which this process may not have noticed yet.
+            // Includes deletions by other processes, which this process may not have noticed yet,
+            // and deletions during the call that minted the token.
             let granted = self.server.chains[access.chain].created;
+            let asked = granted.saturating_sub(LONGEST_CALL);
             let was_deleted = self
                 .ledger
                 .deletions
                 .iter()
-                .any(|deletion| deletion.resource_id == resource_id && deletion.end >= granted);
+                .any(|deletion| deletion.resource_id == resource_id && deletion.end >= asked);
             let is_certain = now + CERTAIN < access.dies
                 && !was_deleted
                 && self.server.is_alive(access.chain)

@@ -1021,8 +1021,10 @@ impl Origin {
         let is_first_consent = matches!(self, Origin::Consent(None) | Origin::ConsentUnread);
         let is_minted = ours.own_consent && !stored.own_consent;
         let replaces_mint = is_first_consent && is_minted;
-        // A token minted for a newer INSTALL belongs to a later installation and stays.
-        let outlives_mint = is_minted && stored.installed_at() <= ours.installed_at();
+        // A token minted for a newer INSTALL belongs to a later installation and stays. A time in
+        // the future comes from a wrong clock.
+        let began = stored.installed_at();
+        let outlives_mint = is_minted && (began <= ours.installed_at() || began > now_ms);
         match self {
             _ if is_spent(&ours.token.refresh_token) => false,
             _ if replaces_mint => true,
