@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import tempfile
@@ -17,6 +18,26 @@ from .test_cli import CliTest
 # 2026-11-30T03:00:00Z
 AT = 1_796_007_600_000
 SECRET = "the-secret-token"
+
+
+COMPANY, LOCATION = "8vYEsNF1lwlNgcL7Mi28", "ve9EPM428h8vShlRW1KT"
+APP, OTHER_APP = "6b0ceabf6178b4e2b332e51e", "6b0ceabf6178b4e2b332e51f"
+
+
+def jwt(kind: str, owner: str, app: str = APP, **claims: Any) -> str:
+    """An access token of the API."""
+    document = {"authClass": kind, "authClassId": owner, "oauthMeta": {"client": app}, **claims}
+    parts = ({"alg": "RS256"}, document)
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts]
+    return ".".join([*(part.rstrip("=") for part in encoded), SECRET])
+
+
+def owner_of(entry: session_files.Entry) -> tuple[str, str]:
+    """The kind and the ID of the owner under which the library files a token."""
+    assert entry.token is not None, entry.problem
+    company, location = entry.token.get("companyId"), entry.token.get("locationId")
+    kind = entry.token.get("userType") or ("Location" if location else "Company")
+    return kind, str(company if kind == "Company" else location)
 
 
 def entries(data: str | bytes, app: str = "app1") -> list[session_files.Entry]:
@@ -81,6 +102,93 @@ class FolderTest(unittest.TestCase):
         self.assertEqual([each.token for each in found if each.token], [
             {"access_token": "a", "companyId": "c"}
         ])  # fmt: skip
+
+
+class OwnerTest(unittest.TestCase):
+    """Whose token it is, if companies and locations are stored inside one another."""
+
+    def documents(self, company: str, location: str) -> list[dict[str, Any]]:
+        """A company that contains its location, each with these access tokens."""
+        its_own = {"oauth": {"access_token": company, "refresh_token": "c", "expires_at": AT}}
+        inner = {"oauth": {"access_token": location, "refresh_token": "l", "expires_at": AT + 1}}
+        agency = {"companyId": COMPANY, "userType": "Company", "name": "Agency", **its_own}
+        return [
+            {**agency, "locations": {LOCATION: inner}},
+            {**agency, "locations": [{"id": LOCATION, **inner}]},
+            {**agency, "locations": [{"_id": LOCATION, **inner}]},
+            {**agency, "locations": [{"locationId": LOCATION, **inner}]},
+            {**agency, "locations": [{"resource_id": LOCATION, "data": json.dumps(inner)}]},
+            {COMPANY: {"userType": "Company", **its_own, "locations": {LOCATION: inner}}},
+        ]
+
+    def test_token_of_a_location_is_never_filed_as_its_companys(self) -> None:
+        for document in self.documents("a", "b"):
+            company, location = entries(json.dumps([document]))
+            self.assertEqual(owner_of(company), ("Company", COMPANY), document)
+            if location.problem is None:
+                self.assertEqual(owner_of(location), ("Location", LOCATION), document)
+            else:
+                self.assertIn("add userType", location.problem)
+
+    def test_claims_of_a_token_say_whose_it_is(self) -> None:
+        company, location = jwt("Company", COMPANY), jwt("Location", LOCATION)
+        for document in (
+            *self.documents(company, location),
+            {"all": [{"access_token": company}, {"refreshToken": location}]},
+            {LOCATION: {"access_token": company}, COMPANY: {"access_token": location}},
+            {f"app1:{LOCATION}": {"access_token": company, "locationId": LOCATION},
+             "x": {"userType": "account", "access_token": location}},
+            {"companyId": COMPANY, "locationId": LOCATION, "userType": "Location",
+             "agency": {"access_token": company}, "own": {"access_token": location}},
+        ):  # fmt: skip
+            found = [owner_of(each) for each in entries(json.dumps([document]), APP)]
+            self.assertEqual(found, [("Company", COMPANY), ("Location", LOCATION)], document)
+
+    def test_token_that_contradicts_its_claims_is_refused_by_name(self) -> None:
+        for claims, stated, reason in (
+            (("Company", COMPANY), {"userType": "Location", "locationId": LOCATION},
+             f"of the company {COMPANY}, and the entry says that it is a location's"),
+            (("Location", LOCATION), {"userType": "Company", "companyId": COMPANY},
+             f"of the location {LOCATION}, and the entry says that it is a company's"),
+            (("Location", LOCATION), {"locationId": COMPANY}, f"that it is of {COMPANY}"),
+            (("Company", COMPANY), {"companyId": LOCATION}, f"that it is of {LOCATION}"),
+        ):  # fmt: skip
+            (entry,) = entries(json.dumps({"access_token": jwt(*claims), **stated}), APP)
+            self.assertIsNone(entry.token)
+            self.assertIn(reason, entry.problem or "")
+
+    def test_token_that_is_no_jwt_of_the_api_is_not_checked(self) -> None:
+        stated = {"userType": "Location", "locationId": LOCATION, "refreshToken": "r"}
+        for access_token in (
+            "a", "a.b.c", "..", "a.bnVsbA.c", "a.W10.c", "a.////.c", jwt("User", COMPANY),
+            jwt("Company", ""), f"a.{base64.b64encode(b'[' * 40_000).decode()}.c",
+        ):  # fmt: skip
+            found = entries(json.dumps({"access_token": access_token, **stated}))
+            self.assertEqual([owner_of(each) for each in found], [("Location", LOCATION)])
+
+    def test_token_under_an_id_inside_another_location_is_refused_as_unclear(self) -> None:
+        row = {"locationId": LOCATION, "companyId": COMPANY}
+        session = {"access_token": "a", "refresh_token": "r"}
+        for inner in (
+            {"x9EPM428h8vShlRW1KTX": session},
+            [{**session, "id": "x9EPM428h8vShlRW1KTX"}],
+        ):
+            (entry,) = entries(json.dumps({**row, "users": inner}))
+            self.assertIn("x9EPM428h8vShlRW1KTX inside the location", entry.problem or "")
+        # The company's own ID, and the location's, are clear.
+        company, location = entries(json.dumps({**row, "x": {COMPANY: session, LOCATION: session}}))
+        self.assertEqual(owner_of(company), ("Company", COMPANY))
+        self.assertEqual(owner_of(location), ("Location", LOCATION))
+
+    def test_companys_token_under_the_id_of_a_location_needs_its_company(self) -> None:
+        session = {"access_token": "a", "refresh_token": "r", "userType": "Company"}
+        for document in (
+            {f"app1:{LOCATION}": {**session, "locationId": LOCATION}},
+            {"locationId": LOCATION, "sessions": {LOCATION: session}},
+            [{**session, "resourceId": LOCATION, "location_id": LOCATION}],
+        ):
+            (entry,) = entries(json.dumps(document))
+            self.assertIn(f"under the location {LOCATION}; add companyId", entry.problem or "")
 
 
 class FormatsTest(unittest.TestCase):

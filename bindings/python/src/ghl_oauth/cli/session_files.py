@@ -12,26 +12,33 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from . import php
+from . import php, token_claims
+from .token_claims import Claims
 
 _MAX_DEPTH = 64
 
 _MAX_SIZE = 64 << 20
 """The largest file of a folder that is read, in bytes."""
 
-_TOKEN_KEYS = ("accessToken", "access_token", "refreshToken", "refresh_token")
+_ACCESS_KEYS = ("accessToken", "access_token")
+_REFRESH_KEYS = ("refreshToken", "refresh_token")
+_TOKEN_KEYS = (*_ACCESS_KEYS, *_REFRESH_KEYS)
+_KIND_KEYS = ("userType", "user_type")
+_COMPANY_KEYS = ("companyId", "company_id")
+_LOCATION_KEYS = ("locationId", "location_id")
 _EXPIRY_KEYS = ("expiresAt", "expires_at", "expireAt", "expire_at")
 _TIME_KEYS = ("updatedAt", "updated_at", "createdAt", "created_at")
 _STORE_KEYS = ("_id", "__v", "applicationId", "application_id", "resourceId", "resource_id")
 
-_NOTHING: Mapping[str, str] = {}
+_COMPANY = "Company"
+_LOCATION = "Location"
+_KINDS = {"company": _COMPANY, "agency": _COMPANY, "location": _LOCATION, "account": _LOCATION}
 
-_APP_ID = re.compile(r"[0-9a-f]{24}")
 _SHELL = re.compile(r"\b(?:ObjectId|ISODate|NumberLong|Long)\(")
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII
@@ -118,7 +125,7 @@ def read(name: str, data: bytes, app: str) -> Iterator[Entry]:
                 variables = php.read_session(data)
             except php.MalformedData as error:
                 raise Unreadable(f"the PHP session is damaged at byte {error.position}") from None
-            entries = list(finder.find(variables, name))
+            entries = list(finder.find(variables, name, _Context()))
             if not entries:
                 raise NoTokens("no token is stored in the PHP session")
             yield from entries
@@ -136,12 +143,7 @@ def read(name: str, data: bytes, app: str) -> Iterator[Entry]:
         if document == []:
             # mongoexport of a collection that does not exist.
             raise NoTokens("it is an empty list")
-        items = document.get("tokens") if isinstance(document, dict) else document
-        if isinstance(items, list):
-            for index, item in enumerate(items):
-                yield from finder.find_in(item, f"{place}, token {index}")
-        else:
-            yield from finder.find_in(document, place)
+        yield from finder.find_in_document(document, place)
 
 
 class _Broken:
@@ -217,95 +219,264 @@ class _Finder:
     def __init__(self, app: str) -> None:
         self._app = app
 
-    def find_in(self, value: Any, place: str) -> Iterator[Entry]:
-        """The tokens of a document; a document without any is passed on, to be refused by name."""
+    def find_in_document(self, document: Any, place: str) -> Iterator[Entry]:
+        """The tokens of a document: of a file, or of a line."""
+        outside = _Context()
+        if isinstance(document, list):
+            yield from self._find_in_items(document, place, outside)
+            return
+        value = _plain(document)
+        items = value.get("tokens") if isinstance(value, dict) else None
+        if not isinstance(items, list) or _is_token(value):
+            yield from self._find_or_refuse(value, place, outside)
+            return
+        inside = outside.in_object(value)
+        yield from self._find_in_items(items, place, inside)
+        others = {key: item for key, item in value.items() if key != "tokens"}
+        yield from self._find_in_members(others, place, inside, 0)
+
+    def _find_in_items(
+        self, items: Sequence[Any], place: str, context: _Context
+    ) -> Iterator[Entry]:
+        for index, item in enumerate(items):
+            yield from self._find_or_refuse(_plain(item), f"{place}, token {index}", context)
+
+    def _find_or_refuse(self, value: Any, place: str, context: _Context) -> Iterator[Entry]:
+        """The tokens of a value; one without any is passed on, to be refused by name."""
         if not isinstance(value, dict):
             yield Entry(place, None, problem="it is not an object")
             return
-        value = _plain(value)
-        yield from list(self.find(value, place)) or [self._entry(value, place, None, None, {})]
+        yield from list(self.find(value, place, context)) or [self._entry(value, place, context)]
 
-    def find(
-        self,
-        value: Any,
-        place: str,
-        owner: str | None = None,
-        app: str | None = None,
-        around: Mapping[str, str] = _NOTHING,
-        depth: int = 0,
-    ) -> Iterator[Entry]:
-        """The tokens in a value that is stored for this owner.
+    def find(self, value: Any, place: str, context: _Context, depth: int = 0) -> Iterator[Entry]:
+        """The tokens in a value.
 
         Args:
             value: The value.
             place: The file and the place in it, for messages.
-            owner: The ID under which it is stored.
-            app: The app for which it is stored.
-            around: ``userType``, ``companyId`` and ``locationId`` of the enclosing objects.
+            context: The owner and the app that the objects and keys around the value name.
             depth: How deeply it is nested.
         """
         if depth > _MAX_DEPTH:
             return
         if isinstance(value, str):
             # A column with the session as JSON, such as the storage in the PHP SDK's documentation.
-            if value[:1] == "{" and "oken" in value:
+            if value.lstrip()[:1] in ("{", "[") and any(f'"{key}"' in value for key in _TOKEN_KEYS):
                 try:
-                    plain = _plain(_parse(value))
-                    yield from self.find(plain, place, owner, app, around, depth + 1)
+                    yield from self.find(_plain(_parse(value)), place, context, depth + 1)
                 except (ValueError, RecursionError):
-                    yield Entry(place, None, owner, "it contains text that is not complete JSON")
+                    problem = "it contains text that is not complete JSON"
+                    yield Entry(place, None, context.owner, problem)
         elif isinstance(value, list):
             for index, item in enumerate(value):
-                yield from self.find(item, f"{place}[{index}]", owner, app, around, depth + 1)
-        elif _is_token(value):
-            yield self._entry(value, place, owner, app, around)
+                yield from self.find(item, f"{place}[{index}]", context, depth + 1)
         elif isinstance(value, dict):
-            named = _text(value, "resourceId", "resource_id")
-            app = _text(value, "applicationId", "application_id") or app
-            around = _owner_around(around, value)
-            for key, item in value.items():
-                key_app, key_owner = self._key(key)
-                inner = f"{place}, {_shown(key)}" if isinstance(item, (dict, list)) else place
-                yield from self.find(
-                    item, inner, named or key_owner or owner, key_app or app, around, depth + 1
-                )
+            inside = context.in_object(value)
+            if not _is_token(value):
+                yield from self._find_in_members(value, place, inside, depth)
+                return
+            yield self._entry(value, place, context, inside.named_by)
 
-    def _key(self, key: str) -> tuple[str | None, str | None]:
-        """The app and the owner that a key names."""
+    def _find_in_members(
+        self, value: Mapping[str, Any], place: str, context: _Context, depth: int
+    ) -> Iterator[Entry]:
+        for key, item in value.items():
+            inner = f"{place}, {_shown(key)}" if isinstance(item, (dict, list)) else place
+            yield from self.find(item, inner, self._under_key(key, context), depth + 1)
+
+    def _under_key(self, key: str, context: _Context) -> _Context:
         first, _, last = key.rpartition(":")
         # The key of the SDKs in memory is APP:RESOURCE.
-        if first and (first == self._app or _APP_ID.fullmatch(first)):
-            return first, last
-        return None, last if _is_id(last) else None
+        if first and (first == self._app or token_claims.APP_ID.fullmatch(first)):
+            return replace(context, app=first).under(last)
+        return context.under(last) if _is_id(last) else context
 
     def _entry(
         self,
         value: Mapping[str, Any],
         place: str,
-        owner: str | None,
-        app: str | None,
-        around: Mapping[str, str],
+        context: _Context,
+        named_by: object = None,
     ) -> Entry:
-        owner = _text(value, "resourceId", "resource_id") or owner
-        app = _text(value, "applicationId", "application_id") or app
-        if app and app != self._app:
-            return Entry(
-                place,
-                None,
-                owner,
-                f"it is a token of the app {app}, and the configured client id is of {self._app}",
-            )
+        stored_under = _text(value, "resourceId", "resource_id")
+        if stored_under:
+            context = context.under(stored_under)
         token = {key: item for key, item in value.items() if key not in _STORE_KEYS}
-        is_stored = owner is not None or len(token) < len(value)
+        is_stored = context.owner is not None or len(token) < len(value)
         for key in _TIME_KEYS:
             token.pop(key, None)
-        problem = _unusable(token)
+        claims = token_claims.read(_text(token, *_ACCESS_KEYS) or _text(token, *_REFRESH_KEYS))
+        problem = self._other_app(value, context, claims) or _unusable(token)
+        if problem is None:
+            if claims is not None:
+                problem = _file_by_claims(token, context, claims)
+            else:
+                problem = _file_by_context(token, value, context)
         if problem is not None:
-            return Entry(place, None, owner, problem)
-        _complete_from_around(token, around)
-        _complete_owner(token, owner)
+            return Entry(place, None, context.owner, problem)
         _complete_expiry(token, value, is_stored)
-        return Entry(place, token, owner)
+        return Entry(place, token, context.owner)
+
+    def _other_app(
+        self, value: Mapping[str, Any], context: _Context, claims: Claims | None
+    ) -> str | None:
+        """Why a token is not of the configured app."""
+        app = _text(value, "applicationId", "application_id") or context.app
+        if claims is not None and claims.app is not None:
+            app = claims.app
+        if app is None or app == self._app:
+            return None
+        return f"it is a token of the app {app}, and the configured client id is of {self._app}"
+
+
+@dataclass(frozen=True)
+class _Context:
+    """The owner and the app that the objects and keys around a value name.
+
+    The nearest object or key that names a company, a location or another ID decides; only the
+    company is inherited from objects around it.
+    """
+
+    app: str | None = None
+    owner: str | None = None
+    """The ID under which it is stored."""
+    owner_may_be_foreign: bool = False
+    """Whether this ID may be one of the program, in the form of the API's."""
+    kind: str | None = None
+    company: str | None = None
+    location: str | None = None
+    contradiction: str | None = None
+    """Why the owner is unclear."""
+    named_by: object = None
+    """The object or key that names the owner."""
+
+    def under(self, owner: str, may_be_foreign: bool = False) -> _Context:
+        """The context of what is stored under an ID.
+
+        The user type and the location of another owner do not apply to it.
+        """
+        inner = replace(self, owner=owner, owner_may_be_foreign=may_be_foreign, named_by=object())
+        if owner == self.location:
+            return replace(inner, kind=None if self.kind == _COMPANY else self.kind)
+        if owner == self.company:
+            kind = None if self.kind == _LOCATION else self.kind
+            return replace(inner, kind=kind, location=None)
+        contradiction = self.contradiction
+        if self.location is not None:
+            contradiction = f"it is stored under {owner} inside the location {self.location}"
+        return replace(inner, kind=None, location=None, contradiction=contradiction)
+
+    def in_object(self, value: Mapping[str, Any]) -> _Context:
+        """The context of the members of an object."""
+        company, location = (
+            named if named is not None and _is_id(named) else None
+            for named in (_text(value, *_COMPANY_KEYS), _text(value, *_LOCATION_KEYS))
+        )
+        app = _text(value, "applicationId", "application_id")
+        inner = replace(self, app=app or self.app)
+        resource = _text(value, "resourceId", "resource_id")
+        own_id = _own_id(value)
+        if resource is not None:
+            inner = inner.under(resource)
+        elif own_id is not None and own_id not in (company, location) and location is None:
+            inner = inner.under(own_id, may_be_foreign=True)
+        if company is not None or location is not None:
+            is_settled = location is not None or company == inner.owner
+            inner = replace(
+                inner,
+                kind=None,
+                company=company or inner.company,
+                location=location,
+                contradiction=None if is_settled else inner.contradiction,
+                named_by=object(),
+            )
+        kind = _kind(value)
+        if kind == _COMPANY and inner.company is None and inner.location is None:
+            # The object is stored under the company's ID.
+            inner = replace(inner, company=inner.owner)
+        return inner if kind is None else replace(inner, kind=kind)
+
+
+def _own_id(value: Mapping[str, Any]) -> str | None:
+    """The ID of an object itself, if it has the form of the API's."""
+    own_id = _text(value, "id", "_id")
+    return own_id if own_id is not None and _is_id(own_id) else None
+
+
+def _file_by_claims(token: dict[str, Any], context: _Context, claims: Claims) -> str | None:
+    """Files a token under the owner that it names itself. Returns why not, if it cannot."""
+    kind, company, location = _owners(token)
+    named = company if claims.kind == _COMPANY else location
+    if kind not in (None, claims.kind) or named not in (None, claims.owner):
+        stated = f"of {named}" if kind in (None, claims.kind) else f"a {kind.lower()}'s"
+        return (
+            f"the token is of the {claims.kind.lower()} {claims.owner}, and the entry says that it "
+            f"is {stated}"
+        )
+    token["userType"] = claims.kind
+    token.pop("user_type", None)
+    if claims.kind == _COMPANY:
+        token["companyId"] = claims.owner
+        for key in _LOCATION_KEYS:
+            token.pop(key, None)
+        return None
+    token["locationId"] = claims.owner
+    if company is None and context.company not in (None, claims.owner):
+        token["companyId"] = context.company
+    return None
+
+
+def _file_by_context(
+    token: dict[str, Any], value: Mapping[str, Any], context: _Context
+) -> str | None:
+    """Adds the owner of a token from its context. Returns why not, if it is unclear.
+
+    Without it, a location's token that names its company would count as the company's.
+    """
+    kind, company, location = _owners(token)
+    own_id = _own_id(value)
+    if own_id not in (None, company, location, context.owner) and location is None:
+        context = context.under(own_id or "", may_be_foreign=True)
+    is_complete = location is not None or (kind == _COMPANY and company is not None)
+    # A user type or location that belongs to another company does not apply.
+    applies = company is None or context.company in (None, company)
+    if kind is None and location is None and applies:
+        kind = context.kind
+    if company is None:
+        company = context.company if context.company != location else None
+    if location is None and kind != _COMPANY and applies:
+        location = context.location
+    owner = context.owner
+    if not is_complete and context.contradiction is not None:
+        return f"{context.contradiction}; {_ADD_OWNER}"
+    if kind == _COMPANY and company is None and owner is not None:
+        if owner in (location, context.location):
+            return f"it is a company's token and stored under the location {owner}; add companyId"
+        company = owner
+    elif kind != _COMPANY and location is None and owner not in (None, company):
+        if kind is None and company is not None and context.owner_may_be_foreign:
+            return f"{owner} may be its location or an ID of the program; {_ADD_OWNER}"
+        if kind or company:
+            location = owner
+    for names, known in (
+        (_KIND_KEYS, kind), (_COMPANY_KEYS, company), (_LOCATION_KEYS, location),
+    ):  # fmt: skip
+        if known is not None and _text(token, *names) is None:
+            token[names[0]] = known
+    return None
+
+
+_ADD_OWNER = "add userType, and companyId or locationId"
+
+
+def _owners(token: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """The user type, company and location that a token names."""
+    return _kind(token), _text(token, *_COMPANY_KEYS), _text(token, *_LOCATION_KEYS)
+
+
+def _kind(value: Mapping[str, Any]) -> str | None:
+    kind = _text(value, *_KIND_KEYS)
+    return None if kind is None else _KINDS.get(kind.lower())
 
 
 def _unusable(value: Any) -> str | None:
@@ -350,54 +521,6 @@ def _text(value: Mapping[str, Any], *keys: str) -> str | None:
         if isinstance(text, str) and text:
             return text
     return None
-
-
-def _owner_around(around: Mapping[str, str], value: Mapping[str, Any]) -> Mapping[str, str]:
-    """The user type, company and location that the objects around a token name.
-
-    The nearest object that names a company or location decides; only the company is inherited from
-    objects around it.
-    """
-    kind = _text(value, "userType", "user_type")
-    found = {"userType": kind} if kind in ("Company", "Location") else {}
-    ids = {}
-    for name, older in (("companyId", "company_id"), ("locationId", "location_id")):
-        named = _text(value, name, older)
-        if named is not None and _is_id(named):
-            ids[name] = named
-    if ids:
-        around = {name: around[name] for name in ("companyId",) if name in around}
-    return {**around, **found, **ids}
-
-
-def _complete_from_around(token: dict[str, Any], around: Mapping[str, str]) -> None:
-    """Adds the owner that the row names in which the token is stored.
-
-    Without it, a location's token that names its company would count as the company's.
-    """
-    for name, older in (("userType", "user_type"), ("companyId", "company_id")):
-        if name in around and _text(token, name, older) is None:
-            token[name] = around[name]
-    kind = _text(token, "userType", "user_type")
-    if (
-        "locationId" in around
-        and kind != "Company"
-        and _text(token, "locationId", "location_id") is None
-    ):
-        token["locationId"] = around["locationId"]
-
-
-def _complete_owner(token: dict[str, Any], owner: str | None) -> None:
-    """Adds the ID under which a session is stored, if it says what kind of ID that is."""
-    if owner is None:
-        return
-    kind = _text(token, "userType", "user_type")
-    company = _text(token, "companyId", "company_id")
-    location = _text(token, "locationId", "location_id")
-    if kind == "Company" and company is None:
-        token["companyId"] = owner
-    elif kind != "Company" and location is None and company != owner and (kind or company):
-        token["locationId"] = owner
 
 
 def _complete_expiry(token: dict[str, Any], value: Mapping[str, Any], is_stored: bool) -> None:
