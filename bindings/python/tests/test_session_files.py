@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from ghl_oauth.cli import session_files
+from ghl_oauth.cli import import_conflicts, session_files
 
 from .test_cli import CliTest
 
@@ -189,6 +189,113 @@ class OwnerTest(unittest.TestCase):
         ):
             (entry,) = entries(json.dumps(document))
             self.assertIn(f"under the location {LOCATION}; add companyId", entry.problem or "")
+
+
+class ConflictTest(unittest.TestCase):
+    """Tokens of one import that have the same owner."""
+
+    def resolve(self, *documents: Any) -> list[str]:
+        """The refresh token or access token of each entry, or the problem of a skipped one."""
+        text = "\n".join(map(json.dumps, documents))
+        resolved = import_conflicts.resolve(entries(text, APP))
+        return [
+            str(entry.problem or session_files.secret_of(entry)[0]
+                or session_files.secret_of(entry)[1])
+            for entry in resolved
+        ]  # fmt: skip
+
+    def session(self, name: str, **more: Any) -> dict[str, Any]:
+        return {
+            "access_token": f"a{name}", "refresh_token": name, "companyId": COMPANY, **more
+        }  # fmt: skip
+
+    def test_newest_of_several_tokens_of_an_owner_is_imported_in_any_order(self) -> None:
+        for dates in (
+            lambda n: {"expires_at": AT + n},
+            lambda n: {"expire_at": f"2026-11-30T03:00:0{n}Z"},
+            lambda n: {"access_token": jwt("Company", COMPANY, iat=AT // 1000 + n)},
+            lambda n: {"access_token": jwt("Company", COMPANY, iat=0.5 + n), "expires_at": AT - n},
+            lambda n: {"updated_at": f"2026-11-30 03:00:0{n}"},
+            lambda n: {"expires_in": 9, "createdAt": {"$date": AT + n}, "updatedAt": None},
+            lambda n: {"expires_at": AT, "updated_at": AT + n},
+        ):
+            sessions = [self.session(f"r{n}", **dates(n)) for n in range(3)]
+            for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+                found = self.resolve(*(sessions[n] for n in order))
+                for n, result in zip(order, found):
+                    if n == 2:
+                        self.assertEqual(result, "r2")
+                    else:
+                        self.assertIn(f"another entry of {COMPANY} is newer: F, line", result)
+        row = {"resource_id": COMPANY, "company_id": COMPANY}
+        rows = [
+            {**row, "updated_at": AT + n, "session": json.dumps(self.session(f"r{n}"))}
+            for n in range(2)
+        ]
+        self.assertIn("is newer", self.resolve(*rows)[0])
+        self.assertEqual(self.resolve(*rows)[1], "r1")
+
+    def test_tokens_of_an_owner_without_an_order_are_all_refused_by_name(self) -> None:
+        claimed = {"access_token": jwt("Company", COMPANY, iat=1)}
+        for first, second in (
+            ({}, {}),
+            ({"expires_in": 86399}, {"expires_in": 86399}),
+            ({"expires_at": AT}, {}),
+            ({"expires_at": AT}, {"expires_at": AT}),
+            ({"updated_at": AT}, {"created_at": AT + 1}),
+            ({"updated_at": AT, "created_at": AT + 1}, {"updated_at": AT + 1, "created_at": AT}),
+            (claimed, claimed),
+            (claimed, {"expires_at": AT}),
+        ):
+            found = self.resolve(self.session("r1", **first), self.session("r2", **second))
+            for problem in found:
+                self.assertIn(f"another entry of {COMPANY} has a different token", problem)
+                self.assertIn("keep the newest entry only", problem)
+
+    def test_copies_of_a_token_and_tokens_of_different_owners_do_not_conflict(self) -> None:
+        copies = [self.session("r1", access_token=each) for each in ("a", "a", "b")]
+        location = self.session("r2", locationId=LOCATION)
+        self.assertEqual(self.resolve(*copies, location), ["r1", "r1", "r1", "r2"])
+        self.assertEqual(self.resolve({"refresh_token": "r"}, {"refresh_token": "s"}), ["r", "s"])
+
+    def test_token_without_a_refresh_token_does_not_displace_one_that_has_it(self) -> None:
+        alone = {"access_token": "a2", "companyId": COMPANY, "expires_at": AT + 1}
+        first, second = self.resolve(alone, self.session("r1", expires_at=AT))
+        self.assertIn("has a refresh token, and this one has none", first)
+        self.assertEqual(second, "r1")
+        older = {**alone, "access_token": "a1", "expires_at": AT}
+        self.assertEqual(self.resolve(older, alone)[1], "a2")
+
+    def test_tokens_of_several_services_in_one_object_are_not_confused(self) -> None:
+        ours = {"access_token": jwt("Location", LOCATION), "refresh_token": "r1", "expires_at": AT}
+        other = {"access_token": "a2", "refresh_token": "r2", "expires_at": AT + 10**9}
+        row = {"locationId": LOCATION, "companyId": COMPANY}
+        first, second = self.resolve({**row, "highlevel": ours, "quickbooks": other})
+        self.assertEqual(first, "r1")
+        self.assertIn("may be of another service", second)
+        # Also if the other token is alone in its row, or stored under the ID.
+        for beside in ({**row, "quickbooks": other}, {LOCATION: {**other, "companyId": COMPANY}}):
+            self.assertIn("may be of another service", self.resolve(ours, beside)[1])
+        # An opaque token that names its owner, and a private integration token, are accepted.
+        company = {"userType": "Company", "companyId": COMPANY, **other}
+        pit = {"companyId": COMPANY, "x": {"access_token": "pit-1"}}
+        self.assertEqual(self.resolve(ours, company)[1], "r2")
+        self.assertEqual(self.resolve(ours, pit)[1], "pit-1")
+
+    def test_opaque_tokens_that_inherit_the_same_owner_are_all_refused_by_name(self) -> None:
+        one = {"access_token": "a1", "refresh_token": "r1", "expires_at": AT}
+        two = {"access_token": "a2", "refresh_token": "r2", "expires_at": AT + 1}
+        row = {"locationId": LOCATION, "companyId": COMPANY}
+        agency = {"companyId": COMPANY, "userType": "Company"}
+        for document in (
+            {**row, "highlevel": one, "quickbooks": two},
+            {**row, "highlevel": json.dumps(one), "all": [{"quickbooks": two}]},
+            {**row, "userType": "Location", "companyToken": one, "locationToken": two},
+            {**agency, "oauth": one, "locations": [{"oauth": two}]},
+        ):
+            owner = LOCATION if "locationId" in document else COMPANY
+            for problem in self.resolve(document):
+                self.assertIn(f"in the same object would count as {owner}'s; add", problem)
 
 
 class FormatsTest(unittest.TestCase):
@@ -387,13 +494,14 @@ class ImportTest(CliTest):
     def test_dry_run_says_what_would_happen_to_each_token_and_changes_nothing(self) -> None:
         session = {"applicationId": self.app, "access_token": SECRET, "refresh_token": SECRET}
         ours = {"resourceId": "c1", "userType": "Company", "expire_at": AT + 10**9}
-        self.ok("import", "-", stdin=json.dumps({**session, **ours}))
+        held = [{**session, **ours, "resourceId": f"c{i}", "refresh_token": f"{i}"} for i in (6, 7)]
+        self.ok("import", "-", stdin=json.dumps([{**session, **ours}, *held]))
         before = self.ok("list", "--json")
         self.write(
             {**session, **ours},
-            {**session, **ours, "refresh_token": "2", "expire_at": AT},
+            {**held[0], "refresh_token": "2", "expire_at": AT},
             {**session, **ours, "refresh_token": "3", "expire_at": AT + 10**10},
-            {**session, **ours, "refresh_token": "4", "expire_at": None},
+            {**held[1], "refresh_token": "4", "expire_at": None},
             {**session, "resourceId": "l1", "companyId": "c1", "refresh_token": "5"},
             {**session, "resourceId": "l2", "companyId": "c1", "refresh_token": "5"},
             {**session, "resourceId": "c2"},
@@ -407,10 +515,10 @@ class ImportTest(CliTest):
         *table, summary = ended.stdout.splitlines()
         rows = [(line.split()[0], line.split()[1], line) for line in table[1:]]
         for (owner, outcome, line), (expected, verb, reason) in zip(rows, (
-            ("c1", "skip", "held already"),
-            ("c1", "skip", "a newer token is stored; --replace imports"),
+            ("c1", "skip", f"another entry of c1 is newer: {self.file}, line 3"),
+            ("c6", "skip", "a newer token is stored; --replace imports"),
             ("c1", "replace", ""),
-            ("c1", "skip", "no expiry"),
+            ("c7", "skip", "no expiry"),
             ("l1", "import", ""),
             ("l2", "skip", "two owners cannot share one"),
             ("c2", "skip", 'companyId is missing; add "userType"'),

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -32,7 +32,9 @@ _KIND_KEYS = ("userType", "user_type")
 _COMPANY_KEYS = ("companyId", "company_id")
 _LOCATION_KEYS = ("locationId", "location_id")
 _EXPIRY_KEYS = ("expiresAt", "expires_at", "expireAt", "expire_at")
-_TIME_KEYS = ("updatedAt", "updated_at", "createdAt", "created_at")
+_UPDATED_KEYS = ("updatedAt", "updated_at")
+_CREATED_KEYS = ("createdAt", "created_at")
+_TIME_KEYS = (*_UPDATED_KEYS, *_CREATED_KEYS)
 _STORE_KEYS = ("_id", "__v", "applicationId", "application_id", "resourceId", "resource_id")
 
 _COMPANY = "Company"
@@ -65,6 +67,36 @@ class Entry:
     """The company or location under which the file stores the token, if it says so."""
     problem: str | None = None
     """Why there is no token."""
+    is_lost: bool = False
+    """Whether a token of the app may be missing because of the problem."""
+    is_confirmed: bool = False
+    """Whether the token itself names its owner."""
+    is_inherited: bool = False
+    """Whether only the objects or keys around the token name its owner."""
+    named_by: object = None
+    """The object or key that names the owner; the same one for all tokens that inherit it."""
+    dates: Mapping[str, int] = field(default_factory=dict)
+    """Of the token, ``issued`` and ``expires``; of its row, ``updated`` and ``created``."""
+
+    @property
+    def is_private_integration(self) -> bool:
+        """Whether it is a private integration token, which is no JWT."""
+        return str(_text(self.token or {}, *_ACCESS_KEYS)).startswith("pit-")
+
+
+def owner_of(token: Mapping[str, Any]) -> str | None:
+    """The company or location for which the library imports a token."""
+    kind, company, location = _owners(token)
+    if kind is None:
+        return location or company
+    return company if kind == _COMPANY else location
+
+
+def secret_of(entry: Entry) -> tuple[str | None, str | None]:
+    """The refresh token, or else the access token: two entries with the same one do not differ."""
+    token = entry.token or {}
+    refresh_token = _text(token, *_REFRESH_KEYS)
+    return refresh_token, None if refresh_token else _text(token, *_ACCESS_KEYS)
 
 
 def read_folder(folder: str, app: str) -> Iterator[Entry]:
@@ -275,7 +307,7 @@ class _Finder:
             if not _is_token(value):
                 yield from self._find_in_members(value, place, inside, depth)
                 return
-            yield self._entry(value, place, context, inside.named_by)
+            yield self._entry(value, place, context, inside)
 
     def _find_in_members(
         self, value: Mapping[str, Any], place: str, context: _Context, depth: int
@@ -296,8 +328,9 @@ class _Finder:
         value: Mapping[str, Any],
         place: str,
         context: _Context,
-        named_by: object = None,
+        inside: _Context | None = None,
     ) -> Entry:
+        inside = inside or context
         stored_under = _text(value, "resourceId", "resource_id")
         if stored_under:
             context = context.under(stored_under)
@@ -306,16 +339,29 @@ class _Finder:
         for key in _TIME_KEYS:
             token.pop(key, None)
         claims = token_claims.read(_text(token, *_ACCESS_KEYS) or _text(token, *_REFRESH_KEYS))
-        problem = self._other_app(value, context, claims) or _unusable(token)
-        if problem is None:
-            if claims is not None:
-                problem = _file_by_claims(token, context, claims)
-            else:
-                problem = _file_by_context(token, value, context)
+        problem = self._other_app(value, context, claims)
         if problem is not None:
             return Entry(place, None, context.owner, problem)
+        problem = _unusable(token) or (
+            _file_by_claims(token, context, claims)
+            if claims is not None
+            else _file_by_context(token, value, context)
+        )
+        if problem is not None:
+            return Entry(place, None, context.owner, problem, is_lost=True)
+        dates = {**inside.dates, **_token_dates(value, claims)}
         _complete_expiry(token, value, is_stored)
-        return Entry(place, token, context.owner)
+        is_inherited = owner_of(token) not in (stored_under, *_owners(value)[1:])
+        is_named_here = inside.named_by is not context.named_by
+        return Entry(
+            place,
+            token,
+            context.owner,
+            is_confirmed=claims is not None,
+            is_inherited=is_inherited,
+            named_by=inside.named_by if is_inherited or is_named_here else object(),
+            dates=dates,
+        )
 
     def _other_app(
         self, value: Mapping[str, Any], context: _Context, claims: Claims | None
@@ -349,6 +395,8 @@ class _Context:
     """Why the owner is unclear."""
     named_by: object = None
     """The object or key that names the owner."""
+    dates: Mapping[str, int] = field(default_factory=dict)
+    """The dates of the nearest object that has any."""
 
     def under(self, owner: str, may_be_foreign: bool = False) -> _Context:
         """The context of what is stored under an ID.
@@ -373,7 +421,7 @@ class _Context:
             for named in (_text(value, *_COMPANY_KEYS), _text(value, *_LOCATION_KEYS))
         )
         app = _text(value, "applicationId", "application_id")
-        inner = replace(self, app=app or self.app)
+        inner = replace(self, app=app or self.app, dates=_row_dates(value) or self.dates)
         resource = _text(value, "resourceId", "resource_id")
         own_id = _own_id(value)
         if resource is not None:
@@ -521,6 +569,26 @@ def _text(value: Mapping[str, Any], *keys: str) -> str | None:
         if isinstance(text, str) and text:
             return text
     return None
+
+
+def _row_dates(value: Mapping[str, Any]) -> Mapping[str, int]:
+    return _first_dates(value, updated=_UPDATED_KEYS, created=_CREATED_KEYS)
+
+
+def _token_dates(value: Mapping[str, Any], claims: Claims | None) -> Mapping[str, int]:
+    dates = _first_dates(value, expires=_EXPIRY_KEYS)
+    if claims is None or claims.issued_at is None:
+        return dates
+    return {**dates, "issued": claims.issued_at}
+
+
+def _first_dates(value: Mapping[str, Any], **kinds: Sequence[str]) -> Mapping[str, int]:
+    """The first date of each kind that can be read, in milliseconds."""
+    found = {
+        kind: next((moment for moment in map(_milliseconds, map(value.get, keys)) if moment), None)
+        for kind, keys in kinds.items()
+    }
+    return {kind: moment for kind, moment in found.items() if moment is not None}
 
 
 def _complete_expiry(token: dict[str, Any], value: Mapping[str, Any], is_stored: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import _configuration
 from ...models import ImportResult
-from .. import output, session_files, status
+from .. import import_conflicts, output, session_files, status
 from ..output import Refusal, say
 from ..session import Session
 from ..session_files import Entry
@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     """Imports tokens from files."""
     configuration = _configuration.read(options.config)
     app = str(configuration.document.get("clientId", "")).partition("-")[0]
-    entries = [entry for file in options.files for entry in _read(file, app)]
+    found = [entry for file in options.files for entry in _read(file, app)]
+    entries = import_conflicts.resolve(found)
     tokens = [entry.token for entry in entries if entry.token is not None]
     path = configuration.store_path
     if options.dry_run and path is not None and not os.path.exists(path):
