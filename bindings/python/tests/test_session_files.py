@@ -381,14 +381,47 @@ class FormatsTest(unittest.TestCase):
     def test_tokens_of_another_app_are_refused_by_name(self) -> None:
         session = {"access_token": SECRET, "companyId": "c"}
         other = "6b0ceabf6178b4e2b332e51f"
-        for document in (
+        sdk: list[dict[str, Any]] = [
             {**session, "applicationId": other, "resourceId": "c"},
             {f"{other}:c": session},
-        ):
+        ]
+        for document in sdk:
             (entry,) = entries(json.dumps(document))
             self.assertIsNone(entry.token)
             self.assertEqual(entry.resource_id, "c")
             self.assertRegex(entry.problem or "", f"of the app {other}, .* is of app1$")
+        other_client = f"{other}-kq3x9ab1"
+        keys = ("clientId", "client_id", "appId", "app_id", "applicationId")
+        others: list[dict[str, Any]] = [
+            {f"{other_client}:{LOCATION}": session},
+            {f"ghl:{other_client}:{LOCATION}": session},
+            {f"{LOCATION}/{other_client}": session},
+            *({**session, key: other_client} for key in keys),
+            *({**session, key: other} for key in keys),
+            {"client_id": other_client, "tokens": [session]},
+            {"appId": other, "rows": [{"data": json.dumps(session)}]},
+            {**session, "access_token": jwt("Company", "c", other)},
+            {**session, "access_token": jwt("Company", "c", oauthMeta={"clientKey": other_client})},
+            {**session, "access_token": jwt("Company", "c", oauthMeta=0, sourceId=other_client)},
+        ]
+        for document in others:
+            (entry,) = entries(json.dumps(document), APP)
+            self.assertIsNone(entry.token, document)
+            self.assertRegex(entry.problem or "", f"of the app {other}, .* is of {APP}$")
+        own_client = f"{APP}-kq3x9ab1"
+        ours: list[dict[str, Any]] = [
+            {f"{own_client}:c": session},
+            {own_client: {"c": session}},
+            {**session, "applicationId": own_client},
+            {**session, "client_id": own_client, "appId": APP},
+            # The app in the token decides; other IDs of the program name no app.
+            {**session, "access_token": jwt("Company", "c"), "applicationId": other},
+            {**session, "clientId": "17", "appId": "crm"},
+            {f"tenant:{other}:{LOCATION}": {**session, "locationId": LOCATION}},
+        ]
+        for document in ours:
+            (entry,) = entries(json.dumps(document), APP)
+            self.assertIsNotNone(entry.token, (document, entry.problem))
         # Other prefixes name no app.
         self.assertEqual(token({"sess:c": session})["companyId"], "c")
 

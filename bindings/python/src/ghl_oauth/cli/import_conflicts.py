@@ -14,7 +14,7 @@ from .session_files import Entry, owner_of, secret_of
 
 
 def resolve(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The entries, in the same order; those that must not be imported have a problem instead."""
+    """The entries, in the same order; a token that must not be imported becomes a problem."""
     problems = _of_other_services(entries)
     for owner, group in _by_owner(entries, problems).items():
         problems.update(_conflicts(owner, entries, group))

@@ -41,6 +41,8 @@ _COMPANY = "Company"
 _LOCATION = "Location"
 _KINDS = {"company": _COMPANY, "agency": _COMPANY, "location": _LOCATION, "account": _LOCATION}
 
+_CLIENT_ID = re.compile(r"[0-9a-f]{24}-[0-9a-z]{1,40}")
+_KEY_PARTS = re.compile(r"[^0-9A-Za-z-]+")
 _SHELL = re.compile(r"\b(?:ObjectId|ISODate|NumberLong|Long)\(")
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII
@@ -317,11 +319,16 @@ class _Finder:
             yield from self.find(item, inner, self._under_key(key, context), depth + 1)
 
     def _under_key(self, key: str, context: _Context) -> _Context:
-        first, _, last = key.rpartition(":")
         # The key of the SDKs in memory is APP:RESOURCE.
-        if first and (first == self._app or token_claims.APP_ID.fullmatch(first)):
-            return replace(context, app=first).under(last)
-        return context.under(last) if _is_id(last) else context
+        first, _, last = key.rpartition(":")
+        app = _app_id(first) if first else None
+        if app == self._app or token_claims.APP_ID.fullmatch(app or ""):
+            return replace(context, app=app).under(last)
+        parts = _KEY_PARTS.split(key)
+        app = next((_app_id(part) for part in parts if _CLIENT_ID.fullmatch(part)), context.app)
+        owner = next((part for part in reversed(parts) if _is_id(part)), None)
+        context = replace(context, app=app)
+        return context.under(owner) if owner is not None else context
 
     def _entry(
         self,
@@ -367,7 +374,7 @@ class _Finder:
         self, value: Mapping[str, Any], context: _Context, claims: Claims | None
     ) -> str | None:
         """Why a token is not of the configured app."""
-        app = _text(value, "applicationId", "application_id") or context.app
+        app = _app(value) or context.app
         if claims is not None and claims.app is not None:
             app = claims.app
         if app is None or app == self._app:
@@ -420,8 +427,7 @@ class _Context:
             named if named is not None and _is_id(named) else None
             for named in (_text(value, *_COMPANY_KEYS), _text(value, *_LOCATION_KEYS))
         )
-        app = _text(value, "applicationId", "application_id")
-        inner = replace(self, app=app or self.app, dates=_row_dates(value) or self.dates)
+        inner = replace(self, app=_app(value) or self.app, dates=_row_dates(value) or self.dates)
         resource = _text(value, "resourceId", "resource_id")
         own_id = _own_id(value)
         if resource is not None:
@@ -443,6 +449,25 @@ class _Context:
             # The object is stored under the company's ID.
             inner = replace(inner, company=inner.owner)
         return inner if kind is None else replace(inner, kind=kind)
+
+
+def _app_id(name: str) -> str:
+    """The ID of the app that an app ID or client id names."""
+    return name.partition("-")[0]
+
+
+def _app(value: Mapping[str, Any]) -> str | None:
+    """The ID of the app that an object names."""
+    named = _text(value, "applicationId", "application_id")
+    if named is None:
+        # The program's own IDs may have these names.
+        texts = (value.get(key) for key in ("clientId", "client_id", "appId", "app_id"))
+        named = next((text for text in texts if _is_app(text)), None)
+    return None if named is None else _app_id(named)
+
+
+def _is_app(text: Any) -> bool:
+    return isinstance(text, str) and bool(token_claims.APP_ID.fullmatch(_app_id(text)))
 
 
 def _own_id(value: Mapping[str, Any]) -> str | None:
