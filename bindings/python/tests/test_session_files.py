@@ -459,6 +459,61 @@ class FormatsTest(unittest.TestCase):
             )
             self.assertNotIn(SECRET, str(found))
 
+    def test_missing_end_is_named_wherever_the_input_is_cut(self) -> None:
+        sessions: list[dict[str, Any]] = [
+            {"access_token": "é\n", "a": [True, None, -1.5e-7, {}], "companyId": f"c{n}"}
+            for n in range(3)
+        ]
+        for text in (
+            json.dumps({"tokens": sessions}, indent=1),
+            json.dumps(sessions, indent=1),
+            "[" + ",\n".join(map(json.dumps, sessions)) + "]",
+            "\n".join(json.dumps(each, ensure_ascii=False) for each in sessions),
+        ):
+            whole = [each.token for each in entries(text)]
+            self.assertEqual(whole, sessions)
+            for end in range(1, len(text)):
+                part = text[:end]
+                found = entries(part)
+                read = [each.token for each in found if each.token]
+                self.assertEqual(read, sessions[: len(read)], part)
+                problems = [each.problem for each in found if each.problem]
+                lines = text.splitlines()
+                if "tokens" not in text and text[0] == "{" and part.splitlines()[-1] in lines:
+                    # A file with a document per line has no end.
+                    self.assertEqual(problems, [], part)
+                else:
+                    self.assertEqual(problems, [session_files._CUT], part)
+        # A damaged item is no missing end.
+        (entry,) = entries('{"access_token": broken}')
+        self.assertEqual(entry.problem, "invalid JSON")
+
+    def test_token_inside_or_beside_other_tokens_is_found(self) -> None:
+        company = {"access_token": "a", "refresh_token": "r", "companyId": COMPANY}
+        location = {"access_token": "b", "refresh_token": "s", "locationId": LOCATION}
+        copy = {"access_token": "a", "refresh_token": "r"}
+        documents: list[Any] = [
+            {**company, "userType": "Company", "locations": {LOCATION: location}},
+            {**company, "locations": [location]},
+            [{**company, "locations": json.dumps([location])}],
+            {"tokens": [company], "locationTokens": [location]},
+            {"tokens": [company], "more": {"x": json.dumps(location)}},
+            {"companyId": COMPANY, "userType": "Company", "tokens": [copy], "x": [location]},
+            # The API's answer next to the values from it.
+            {**company, "raw": copy, "x": location, "text": json.dumps(company)},
+        ]
+        for document in documents:
+            found = entries(json.dumps(document))
+            self.assertEqual(
+                [owner_of(each) for each in found],
+                [("Company", COMPANY), ("Location", LOCATION)],
+                document,
+            )
+            # The library stores the other members of a token with it.
+            self.assertNotIn('"b"', json.dumps(found[0].token))
+        outer = {"applicationId": "another", "tokens": [company]}
+        self.assertIn("of the app another", str(entries(json.dumps(outer))[0].problem))
+
     def test_every_encoding_and_nesting_of_json_is_read(self) -> None:
         text = '{"access_token": "a", "companyId": "c"}'
         for data in (
@@ -543,7 +598,8 @@ class ImportTest(CliTest):
             {"resourceId": "c4"},
         )
         ended = self.run_cli("import", "--dry-run", str(self.file))
-        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        # Because of the damaged line.
+        self.assertEqual((ended.returncode, ended.stderr), (6, ""))
         self.assertNotIn(SECRET, ended.stdout)
         *table, summary = ended.stdout.splitlines()
         rows = [(line.split()[0], line.split()[1], line) for line in table[1:]]
@@ -567,7 +623,9 @@ class ImportTest(CliTest):
         self.assertEqual(summary, "2 would be imported, 8 skipped; nothing was changed")
         self.assertEqual(self.ok("list", "--json"), before)
 
-        document = json.loads(self.ok("import", "--dry-run", "--json", str(self.file)))
+        ended = self.run_cli("import", "--dry-run", "--json", str(self.file))
+        self.assertEqual(ended.returncode, 6)
+        document = json.loads(ended.stdout)
         self.assertEqual(
             [
                 (each["index"], each["resourceId"], each["replaces"])
@@ -579,8 +637,36 @@ class ImportTest(CliTest):
         self.assertEqual(len(document["skipped"]), 8)
         self.assertEqual(document["skipped"][-2]["source"], f"{self.file}, line 9")
         done = self.run_cli("import", "--json", str(self.file))
-        self.assertEqual(done.returncode, 0)
+        self.assertEqual(done.returncode, 6)
         self.assertEqual(json.loads(done.stdout), {"imported": 2, "skipped": document["skipped"]})
+
+    def test_cut_or_damaged_input_is_imported_in_part_and_has_its_own_exit_status(self) -> None:
+        tokens = [{"access_token": SECRET, "companyId": f"c{n}"} for n in range(4)]
+        text = json.dumps({"tokens": tokens}, indent=2)
+        whole = text.index('"c2"')
+        ends = ((whole, 2), (text.index("{", whole), 3), (len(text) - 2, 4))
+        for options in (("--dry-run",), ("--replace",)):
+            for end, imported in ends:
+                ended = self.run_cli("import", *options, "-", stdin=text[:end])
+                self.assertEqual(ended.returncode, 6, ended)
+                shown = ended.stdout + ended.stderr
+                self.assertIn("the end of the input is missing", shown)
+                self.assertRegex(shown, rf"(?m)^{imported} .*imported, 1 skipped")
+                self.assertNotIn(SECRET, shown)
+        ended = self.run_cli("import", "-", stdin=text[:60])
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("the end of the input is missing", ended.stderr)
+        # Entries that need no attention do not count.
+        other = {**tokens[0], "applicationId": "another"}
+        ended = self.run_cli("import", "--replace", "-", stdin=json.dumps([tokens[0], other]))
+        self.assertEqual((ended.returncode, ended.stdout), (0, "1 imported, 1 skipped\n"))
+        folder = self.folder / "php"
+        folder.mkdir()
+        (folder / "sess_a").write_text("s|" + 'a:1:{s:12:"access_token";s:9:"')
+        (folder / "b.json").write_text(json.dumps(tokens[0]))
+        ended = self.run_cli("import", "--replace", str(folder))
+        self.assertEqual(ended.returncode, 6)
+        self.assertIn("sess_a: the PHP session is damaged: the end of the", ended.stderr)
 
     def test_dry_run_creates_no_database(self) -> None:
         self.write({"access_token": "a", "companyId": "c1"})

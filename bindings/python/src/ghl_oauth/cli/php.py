@@ -108,6 +108,8 @@ def _pairs(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int]:
 def _string(data: bytes, at: int, end: bytes = b";") -> tuple[str, int]:
     length, start = _until(data, at, b":")
     stop = start + 1 + _number(length, at)
+    if stop + 1 + len(end) > len(data):
+        raise MalformedData(len(data))
     if data[start : start + 1] != b'"' or data[stop : stop + 1 + len(end)] != b'"' + end:
         raise MalformedData(start)
     return _text(data[start + 1 : stop]), stop + 1 + len(end)

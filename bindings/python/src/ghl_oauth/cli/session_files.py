@@ -57,6 +57,10 @@ class NoTokens(Unreadable):
     """A file that is empty, or a PHP session in which no token is stored."""
 
 
+class Damaged(Unreadable):
+    """A file in a known format that is not complete or not valid."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A token of a file, or a part of the file that is no token."""
@@ -94,6 +98,16 @@ def owner_of(token: Mapping[str, Any]) -> str | None:
     return company if kind == _COMPANY else location
 
 
+def _is_copy(entry: Entry, of: Entry) -> bool:
+    """Whether an entry is the same token with the same owner."""
+    return (
+        entry.token is not None
+        and of.token is not None
+        and secret_of(entry) == secret_of(of)
+        and owner_of(entry.token) in (owner_of(of.token), None)
+    )
+
+
 def secret_of(entry: Entry) -> tuple[str | None, str | None]:
     """The refresh token, or else the access token: two entries with the same one do not differ."""
     token = entry.token or {}
@@ -125,16 +139,19 @@ def read_folder(folder: str, app: str) -> Iterator[Entry]:
                     yield Entry(path, None, problem="is not a regular file")
                     continue
                 if found.st_size > _MAX_SIZE:
-                    yield Entry(path, None, problem=f"is larger than {_MAX_SIZE >> 20} MB")
+                    problem = f"is larger than {_MAX_SIZE >> 20} MB"
+                    yield Entry(path, None, problem=problem, is_lost=True)
                     continue
                 with open(path, "rb") as file:
                     entries = list(read(path, file.read(_MAX_SIZE), app))
             except OSError as error:
-                yield Entry(path, None, problem=f"cannot be read: {error.strerror}")
+                problem = f"cannot be read: {error.strerror}"
+                yield Entry(path, None, problem=problem, is_lost=True)
             except NoTokens:
                 pass
             except Unreadable as error:
-                yield Entry(path, None, problem=str(error))
+                is_damaged = isinstance(error, Damaged)
+                yield Entry(path, None, problem=str(error), is_lost=is_damaged)
             else:
                 yield from (entry for entry in entries if entry.problem or _is_token(entry.token))
 
@@ -158,7 +175,9 @@ def read(name: str, data: bytes, app: str) -> Iterator[Entry]:
             try:
                 variables = php.read_session(data)
             except php.MalformedData as error:
-                raise Unreadable(f"the PHP session is damaged at byte {error.position}") from None
+                if error.position >= len(data.rstrip()):
+                    raise Damaged(f"the PHP session is damaged: {_CUT}") from None
+                raise Damaged(f"the PHP session is damaged at byte {error.position}") from None
             entries = list(finder.find(variables, name, _Context()))
             if not entries:
                 raise NoTokens("no token is stored in the PHP session")
@@ -172,7 +191,7 @@ def read(name: str, data: bytes, app: str) -> Iterator[Entry]:
     for line, document in _documents(text):
         place = name if line is None else f"{name}, line {line}"
         if isinstance(document, _Broken):
-            yield Entry(place, None, problem=document.problem)
+            yield Entry(place, None, problem=document.problem, is_lost=document.is_lost)
             continue
         if document == []:
             # mongoexport of a collection that does not exist.
@@ -183,8 +202,9 @@ def read(name: str, data: bytes, app: str) -> Iterator[Entry]:
 class _Broken:
     """A part of a file that is no JSON."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, is_lost: bool = True) -> None:
         self.problem = problem
+        self.is_lost = is_lost
 
 
 def _documents(text: str) -> Iterator[tuple[int | None, Any]]:
@@ -199,21 +219,30 @@ def _documents(text: str) -> Iterator[tuple[int | None, Any]]:
     except (ValueError, RecursionError):
         pass
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    # A list without its last bracket has no damaged item.
+    is_cut = text.lstrip()[:1] == "[" and text.rstrip()[-1:] != "]"
+    is_inside = False
     position = line = 0
     counted = 0
     while True:
         position = _BETWEEN.match(text, position).end()  # type: ignore[union-attr]
         if position == len(text):
-            return
+            break
         line += text.count("\n", counted, position)
         counted = position
         try:
             document, position = decoder.raw_decode(text, position)
+            if is_inside and not _has_token_key(text[counted:position]):
+                continue
             if not isinstance(document, dict):
-                document = _Broken("it is not an object")
+                document = _Broken("it is not an object", is_lost=False)
         except RecursionError:
             document, position = _Broken("it is nested too deeply"), _resume(text, position)
-        except ValueError:
+        except ValueError as error:
+            if is_inside or _is_at_the_end(error, text):
+                # The rest of the text is inside this document, and valid: find tokens in it.
+                is_cut, is_inside, position = True, True, _resume(text, position)
+                continue
             # Without the decoder's message, which may quote a token.
             shell = _SHELL.search(text, position, text.find("\n", position) % (len(text) + 1))
             problem = (
@@ -221,6 +250,29 @@ def _documents(text: str) -> Iterator[tuple[int | None, Any]]:
             )
             document, position = _Broken(problem), _resume(text, position)
         yield 1 + line, document
+    if is_cut:
+        yield 1 + text.rstrip().count("\n"), _Broken(_CUT)
+
+
+_CUT = "the end of the input is missing, and the tokens in it"
+
+
+def _has_token_key(text: str) -> bool:
+    return any(f'"{key}"' in text for key in _TOKEN_KEYS)
+
+
+def _is_at_the_end(error: ValueError, text: str) -> bool:
+    """Whether a document ends too early, rather than being invalid."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    rest = text[error.pos : error.pos + 100].strip()
+    return (
+        error.msg.startswith("Unterminated string")
+        # Half an escape sequence.
+        or (error.msg.startswith("Invalid \\") and len(text) - error.pos < 6)
+        or any(word.startswith(rest) for word in ("true", "false", "null", "-"))
+        or bool(re.fullmatch(r"[.eE+-]{1,2}", rest))
+    )
 
 
 _BETWEEN = re.compile(r"[\s,\[\]]*")
@@ -295,12 +347,12 @@ class _Finder:
             return
         if isinstance(value, str):
             # A column with the session as JSON, such as the storage in the PHP SDK's documentation.
-            if value.lstrip()[:1] in ("{", "[") and any(f'"{key}"' in value for key in _TOKEN_KEYS):
+            if value.lstrip()[:1] in ("{", "[") and _has_token_key(value):
                 try:
                     yield from self.find(_plain(_parse(value)), place, context, depth + 1)
                 except (ValueError, RecursionError):
                     problem = "it contains text that is not complete JSON"
-                    yield Entry(place, None, context.owner, problem)
+                    yield Entry(place, None, context.owner, problem, is_lost=True)
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 yield from self.find(item, f"{place}[{index}]", context, depth + 1)
@@ -309,7 +361,16 @@ class _Finder:
             if not _is_token(value):
                 yield from self._find_in_members(value, place, inside, depth)
                 return
-            yield self._entry(value, place, context, inside)
+            # A company's token may contain its locations, and a token the API's answer to it.
+            plain, entries = {}, []
+            for key, item in value.items():
+                inner = list(self._find_in_members({key: item}, place, inside, depth))
+                entries += inner
+                if not inner:
+                    plain[key] = item
+            entry = self._entry(plain, place, context, inside)
+            yield entry
+            yield from (each for each in entries if not _is_copy(each, entry))
 
     def _find_in_members(
         self, value: Mapping[str, Any], place: str, context: _Context, depth: int

@@ -17,7 +17,7 @@ LATER = 4
 UNSAVED = 5
 """The store did not save a new token, which is lost when the command ends."""
 UNREADABLE = 6
-"""Some stored tokens cannot be read; the others were listed or exported."""
+"""Some tokens cannot be read; the others were listed, exported or imported."""
 INTERRUPTED = 130
 """128 plus the signal's number; 143 for SIGTERM."""
 

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
                 f"no token {verb} imported: all were skipped",
                 "see the reason listed with each token",
             )
-    return status.OK
+    return status.UNREADABLE if any(entry.is_lost for entry in entries) else status.OK
 
 
 def _read(file: str, app: str) -> Sequence[Entry]:
