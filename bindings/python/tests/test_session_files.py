@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import tempfile
 import time
 import unittest
@@ -13,6 +14,7 @@ from typing import Any
 
 from ghl_oauth.cli import import_conflicts, session_files
 
+from .support import REPOSITORY
 from .test_cli import CliTest
 
 # 2026-11-30T03:00:00Z
@@ -360,6 +362,21 @@ class FormatsTest(unittest.TestCase):
             {"expire_at": {"$date": {"$numberLong": str(AT)}}},
             {"expires_at": "2026-11-30T05:00:00.000+02:00"},
             {"expires_at": "2026-11-30 03:00:00"},
+            {"expires_at": "2026-11-30 03:00:00+00"},
+            {"expires_at": "2026-11-30 05:30:00.000000+02:30"},
+            {"expires_at": "2026-11-30 05:30:00 +0230"},
+            {"expires_at": "2026-11-30 03:00:00 UTC"},
+            {"expires_at": "2026-11-30T04:00+01"},
+            {"expires_at": "Mon, 30 Nov 2026 03:00:00 GMT"},
+            {"expiresAt": "30 Nov 2026 04:00 +0100"},
+            {"expiresAt": "Mon, 30 Nov 2026 03:00:00 -0000"},
+            {"expiresAt": "", "expires_at": None, "expire_at": AT},
+            {
+                "expires_at": " ",
+                "expiresIn": "",
+                "expires_in": 3600,
+                "updatedAt": "2026-11-30T02:00:00Z",
+            },
             {"expires_in": 3600, "updatedAt": {"$date": "2026-11-30T02:00:00Z"}},
             {"expires_in": {"$numberInt": "3600"}, "created_at": "2026-11-30T02:00:00.0Z"},
         ):
@@ -369,8 +386,34 @@ class FormatsTest(unittest.TestCase):
         self.assertEqual(
             token('{"access_token": "a", "expire_at": 1.7960076E+12}')["expiresAt"], AT
         )
+        day = token({"access_token": "a", "expires_at": "2026-11-30"})
+        self.assertEqual(day["expiresAt"], AT - 3 * 3_600_000)
         with_fraction = {"access_token": "a", "expire_at": {"$date": "2026-11-30T03:00:00.12Z"}}
         self.assertEqual(token(with_fraction)["expiresAt"], AT + 120)
+
+    def test_expiry_that_cannot_be_read_is_refused_with_its_name(self) -> None:
+        for expiry in ("soon", "2026-13-01", "31 Foo 2026 99:99 GMT", "99 Nov 2026 03:00 GMT",
+                       "0000-01-01 00:00:00", True, [AT], {"date": "x"}):  # fmt: skip
+            for key in ("expiresAt", "expire_at"):
+                session = {"access_token": "a", "expires_in": 5, "companyId": "c", key: expiry}
+                (entry,) = entries(json.dumps(session))
+                self.assertIn(f"{key} is neither a number nor a date", str(entry.problem))
+                self.assertTrue(entry.is_lost)
+        # Without an expiry, its age is unknown.
+        empty = token({"access_token": "a", "companyId": "c", "expires_at": "", "expiresIn": None})
+        self.assertEqual(empty, {"access_token": "a", "companyId": "c"})
+
+    def test_blank_member_does_not_hide_its_other_spelling(self) -> None:
+        for blank in ("", None, " "):
+            found = token(
+                {
+                    "accessToken": blank, "access_token": "a", "refreshToken": blank,
+                    "refresh_token": "r", "userType": blank, "user_type": "Location",
+                    "companyId": blank, "locationId": blank, "location_id": LOCATION,
+                }
+            )  # fmt: skip
+            expected = {"access_token": "a", "refresh_token": "r", "user_type": "Location"}
+            self.assertEqual(found, {**expected, "location_id": LOCATION})
 
     def test_stored_session_without_a_time_has_an_unknown_age(self) -> None:
         session = {"access_token": "a", "refresh_token": "r", "expires_in": 86399, "companyId": "c"}
@@ -567,6 +610,35 @@ class FormatsTest(unittest.TestCase):
         self.assertIn("use mongoexport", entry.problem or "")
         with self.assertRaisesRegex(session_files.Unreadable, "use mongoexport"):
             entries(f"crm> {shell}")
+
+
+class ReasonsTest(unittest.TestCase):
+    def test_every_reason_is_on_the_page(self) -> None:
+        page = (REPOSITORY / "docs" / "migration.md").read_text(encoding="utf-8")
+        table = page.partition("### Reasons for skipping a token\n")[2].partition("\n#")[0]
+        cells = [line.split("|")[1].strip() for line in table.splitlines() if line[:2] == "| "]
+        known = "\n".join(cells)
+        fixed = re.compile(r"[a-zA-Z' ]{12,}")
+        folder = REPOSITORY / "bindings" / "python" / "src" / "ghl_oauth" / "cli"
+        sources = [
+            (folder / f"{name}.py").read_text(encoding="utf-8")
+            for name in ("session_files", "import_conflicts")
+        ]
+        library = (REPOSITORY / "src" / "tokens" / "transfer.rs").read_text(encoding="utf-8")
+        sources.append(re.sub(r"log::\w+!\([^;]*;", "", library.partition("#[cfg(test)]")[0]))
+        reasons = [
+            text
+            for source in sources
+            for text in re.findall(
+                r'"((?:it |its |another |the token |a token |several )[^"]+)', source
+            )
+        ]
+        self.assertGreater(len(reasons), 20)
+        for reason in reasons:
+            # Without the parts that vary, and without the end of a longer sentence.
+            (begin, *_) = fixed.findall(re.split(r"[{;:,]", reason)[0]) or [reason]
+            with self.subTest(reason=reason):
+                self.assertTrue(begin.strip() in known, begin)
 
 
 class ImportTest(CliTest):

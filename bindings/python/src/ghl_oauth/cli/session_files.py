@@ -7,6 +7,7 @@ token, at any depth.
 
 from __future__ import annotations
 
+import email.utils
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from . import php, token_claims
@@ -32,9 +33,13 @@ _KIND_KEYS = ("userType", "user_type")
 _COMPANY_KEYS = ("companyId", "company_id")
 _LOCATION_KEYS = ("locationId", "location_id")
 _EXPIRY_KEYS = ("expiresAt", "expires_at", "expireAt", "expire_at")
+_LIFETIME_KEYS = ("expiresIn", "expires_in")
 _UPDATED_KEYS = ("updatedAt", "updated_at")
 _CREATED_KEYS = ("createdAt", "created_at")
 _TIME_KEYS = (*_UPDATED_KEYS, *_CREATED_KEYS)
+_KNOWN_KEYS = frozenset(
+    (*_TOKEN_KEYS, *_KIND_KEYS, *_COMPANY_KEYS, *_LOCATION_KEYS, *_EXPIRY_KEYS, *_LIFETIME_KEYS)
+)
 _STORE_KEYS = ("_id", "__v", "applicationId", "application_id", "resourceId", "resource_id")
 
 _COMPANY = "Company"
@@ -45,7 +50,13 @@ _CLIENT_ID = re.compile(r"[0-9a-f]{24}-[0-9a-z]{1,40}")
 _KEY_PARTS = re.compile(r"[^0-9A-Za-z-]+")
 _SHELL = re.compile(r"\b(?:ObjectId|ISODate|NumberLong|Long)\(")
 _ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:[.,](\d{1,9}))?)?"
+    r"\s*(?:Z|z|UTC|GMT|([+-]\d\d)(?::?(\d\d))?)?",
+    re.ASCII,
+)
+_RFC_2822 = re.compile(
+    r"(?:[A-Z][a-z]{2}, *)?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)? (?:GMT|UTC|[+-]\d{4})",
+    re.ASCII,
 )
 
 
@@ -402,6 +413,9 @@ class _Finder:
         stored_under = _text(value, "resourceId", "resource_id")
         if stored_under:
             context = context.under(stored_under)
+        value = {
+            key: item for key, item in value.items() if not (key in _KNOWN_KEYS and _is_blank(item))
+        }
         token = {key: item for key, item in value.items() if key not in _STORE_KEYS}
         is_stored = context.owner is not None or len(token) < len(value)
         for key in _TIME_KEYS:
@@ -410,10 +424,14 @@ class _Finder:
         problem = self._other_app(value, context, claims)
         if problem is not None:
             return Entry(place, None, context.owner, problem)
-        problem = _unusable(token) or (
-            _file_by_claims(token, context, claims)
-            if claims is not None
-            else _file_by_context(token, value, context)
+        problem = (
+            _unusable(token)
+            or _unknown_expiry(value)
+            or (
+                _file_by_claims(token, context, claims)
+                if claims is not None
+                else _file_by_context(token, value, context)
+            )
         )
         if problem is not None:
             return Entry(place, None, context.owner, problem, is_lost=True)
@@ -629,6 +647,19 @@ def _unusable(value: Any) -> str | None:
     return None
 
 
+def _unknown_expiry(value: Mapping[str, Any]) -> str | None:
+    """Why the expiry cannot be read."""
+    key = next((key for key in _EXPIRY_KEYS if key in value), None)
+    if key is None or _milliseconds(value[key]) is not None:
+        return None
+    return f"{key} is neither a number nor a date in ISO 8601 or RFC 2822"
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether a member has no value: then its other spelling counts."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def _is_id(text: str) -> bool:
     """Whether a key is an ID of the API: 20 letters and digits, unlike a name in camelCase."""
     return (
@@ -649,10 +680,10 @@ def _is_token(value: Any) -> bool:
 
 
 def _text(value: Mapping[str, Any], *keys: str) -> str | None:
-    """The first of the members that is a text and not empty."""
+    """The first of the members that is a text and not blank."""
     for key in keys:
         text = value.get(key)
-        if isinstance(text, str) and text:
+        if isinstance(text, str) and text.strip():
             return text
     return None
 
@@ -679,17 +710,13 @@ def _first_dates(value: Mapping[str, Any], **kinds: Sequence[str]) -> Mapping[st
 
 def _complete_expiry(token: dict[str, Any], value: Mapping[str, Any], is_stored: bool) -> None:
     """Replaces every form of the expiry by ``expiresAt`` in milliseconds."""
-    known = next((value[key] for key in _EXPIRY_KEYS if value.get(key) is not None), None)
+    known = next((value[key] for key in _EXPIRY_KEYS if key in value), None)
     if known is not None:
-        moment = _milliseconds(known)
-        if moment is not None:
-            for key in _EXPIRY_KEYS:
-                token.pop(key, None)
-            token["expiresAt"] = moment
+        for key in _EXPIRY_KEYS:
+            token.pop(key, None)
+        token["expiresAt"] = _milliseconds(known)
         return
-    lifetime = next(
-        (value[key] for key in ("expiresIn", "expires_in") if value.get(key) is not None), None
-    )
+    lifetime = next((value[key] for key in _LIFETIME_KEYS if key in value), None)
     if lifetime is None:
         return
     saved_at = next(
@@ -698,10 +725,10 @@ def _complete_expiry(token: dict[str, Any], value: Mapping[str, Any], is_stored:
     seconds = _number(lifetime)
     if saved_at is not None and seconds is not None:
         token["expiresAt"] = saved_at + 1000 * seconds
-    elif not is_stored or _text(token, "refreshToken", "refresh_token") is None:
+    elif not is_stored or _text(token, *_REFRESH_KEYS) is None:
         return
     # The lifetime of a stored session began at an unknown time, not now.
-    for key in ("expiresIn", "expires_in"):
+    for key in _LIFETIME_KEYS:
         token.pop(key, None)
 
 
@@ -713,7 +740,11 @@ def _number(value: Any) -> int | None:
 
 
 def _milliseconds(value: Any) -> int | None:
-    """A time in milliseconds since the epoch, from a number, an ISO date or PHP's DateTime."""
+    """A time in milliseconds since the epoch.
+
+    From a number, a date of ISO 8601, PostgreSQL or RFC 2822, or PHP's DateTime. Without a time
+    zone, it is in UTC.
+    """
     if isinstance(value, dict):
         if "milliseconds" in value:  # MongoDB\\BSON\\UTCDateTime
             return _number(value["milliseconds"])
@@ -721,14 +752,20 @@ def _milliseconds(value: Any) -> int | None:
     if isinstance(value, str):
         found = _ISO.fullmatch(value.strip())
         if found:
-            day, clock, fraction, zone = found.groups()
-            zone = "+00:00" if zone in (None, "Z") else zone
-            zone = zone if ":" in zone else f"{zone[:3]}:{zone[3:]}"
+            day, clock, seconds, fraction, hours, minutes = found.groups()
+            zone = f"{hours or '+00'}:{minutes or '00'}"
             try:
-                moment = datetime.fromisoformat(f"{day}T{clock}{zone}")
+                moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}{seconds or ':00'}{zone}")
             except ValueError:
                 return None
             return round(moment.timestamp()) * 1000 + int((fraction or "0").ljust(3, "0")[:3])
+        if _RFC_2822.fullmatch(value.strip()):
+            try:
+                moment = email.utils.parsedate_to_datetime(value)
+            except (TypeError, ValueError):
+                return None
+            # The zone -0000 is read as none.
+            return round(moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()) * 1000
     number = _number(value)
     # Before 1973 in milliseconds: it is in seconds.
     return 1000 * number if number is not None and 0 < number < 100_000_000_000 else number
