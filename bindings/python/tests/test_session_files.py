@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from ghl_oauth.cli import import_conflicts, session_files
+from ghl_oauth.cli import import_conflicts, json_documents, session_files
 
 from .support import REPOSITORY
 from .test_cli import CliTest
@@ -526,7 +526,7 @@ class FormatsTest(unittest.TestCase):
                     # A file with a document per line has no end.
                     self.assertEqual(problems, [], part)
                 else:
-                    self.assertEqual(problems, [session_files._CUT], part)
+                    self.assertEqual(problems, [json_documents.CUT], part)
         # A damaged item is no missing end.
         (entry,) = entries('{"access_token": broken}')
         self.assertEqual(entry.problem, "invalid JSON")
@@ -622,7 +622,7 @@ class ReasonsTest(unittest.TestCase):
         folder = REPOSITORY / "bindings" / "python" / "src" / "ghl_oauth" / "cli"
         sources = [
             (folder / f"{name}.py").read_text(encoding="utf-8")
-            for name in ("session_files", "import_conflicts")
+            for name in ("session_files", "import_conflicts", "json_documents")
         ]
         library = (REPOSITORY / "src" / "tokens" / "transfer.rs").read_text(encoding="utf-8")
         sources.append(re.sub(r"log::\w+!\([^;]*;", "", library.partition("#[cfg(test)]")[0]))

@@ -7,18 +7,15 @@ token, at any depth.
 
 from __future__ import annotations
 
-import email.utils
-import json
 import math
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import Any
 
-from . import php, token_claims
+from . import json_documents, php, stored_dates, token_claims
 from .token_claims import Claims
 
 _MAX_DEPTH = 64
@@ -48,16 +45,6 @@ _KINDS = {"company": _COMPANY, "agency": _COMPANY, "location": _LOCATION, "accou
 
 _CLIENT_ID = re.compile(r"[0-9a-f]{24}-[0-9a-z]{1,40}")
 _KEY_PARTS = re.compile(r"[^0-9A-Za-z-]+")
-_SHELL = re.compile(r"\b(?:ObjectId|ISODate|NumberLong|Long)\(")
-_ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:[.,](\d{1,9}))?)?"
-    r"\s*(?:Z|z|UTC|GMT|([+-]\d\d)(?::?(\d\d))?)?",
-    re.ASCII,
-)
-_RFC_2822 = re.compile(
-    r"(?:[A-Z][a-z]{2}, *)?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)? (?:GMT|UTC|[+-]\d{4})",
-    re.ASCII,
-)
 
 
 class Unreadable(Exception):
@@ -187,21 +174,21 @@ def read(name: str, data: bytes, app: str) -> Iterator[Entry]:
                 variables = php.read_session(data)
             except php.MalformedData as error:
                 if error.position >= len(data.rstrip()):
-                    raise Damaged(f"the PHP session is damaged: {_CUT}") from None
+                    raise Damaged(f"the PHP session is damaged: {json_documents.CUT}") from None
                 raise Damaged(f"the PHP session is damaged at byte {error.position}") from None
             entries = list(finder.find(variables, name, _Context()))
             if not entries:
                 raise NoTokens("no token is stored in the PHP session")
             yield from entries
             return
-        if _SHELL.search(text):
+        if json_documents.SHELL.search(text):
             raise Unreadable("it is output of the mongo shell, not JSON; use mongoexport")
         if beginning:
             raise Unreadable("it is neither JSON nor a PHP session")
         raise NoTokens("it is empty")
-    for line, document in _documents(text):
+    for line, document in json_documents.documents(text, _has_token_key):
         place = name if line is None else f"{name}, line {line}"
-        if isinstance(document, _Broken):
+        if isinstance(document, json_documents.Broken):
             yield Entry(place, None, problem=document.problem, is_lost=document.is_lost)
             continue
         if document == []:
@@ -210,97 +197,8 @@ def read(name: str, data: bytes, app: str) -> Iterator[Entry]:
         yield from finder.find_in_document(document, place)
 
 
-class _Broken:
-    """A part of a file that is no JSON."""
-
-    def __init__(self, problem: str, is_lost: bool = True) -> None:
-        self.problem = problem
-        self.is_lost = is_lost
-
-
-def _documents(text: str) -> Iterator[tuple[int | None, Any]]:
-    """The JSON documents of a text, with their lines; None if the text is a single one.
-
-    The documents may be pretty-printed, and may be the items of a list of which a part is damaged.
-    After a damaged one, reading continues at the next line that begins with an object.
-    """
-    try:
-        yield None, _parse(text)
-        return
-    except (ValueError, RecursionError):
-        pass
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-    # A list without its last bracket has no damaged item.
-    is_cut = text.lstrip()[:1] == "[" and text.rstrip()[-1:] != "]"
-    is_inside = False
-    position = line = 0
-    counted = 0
-    while True:
-        position = _BETWEEN.match(text, position).end()  # type: ignore[union-attr]
-        if position == len(text):
-            break
-        line += text.count("\n", counted, position)
-        counted = position
-        try:
-            document, position = decoder.raw_decode(text, position)
-            if is_inside and not _has_token_key(text[counted:position]):
-                continue
-            if not isinstance(document, dict):
-                document = _Broken("it is not an object", is_lost=False)
-        except RecursionError:
-            document, position = _Broken("it is nested too deeply"), _resume(text, position)
-        except ValueError as error:
-            if is_inside or _is_at_the_end(error, text):
-                # The rest of the text is inside this document, and valid: find tokens in it.
-                is_cut, is_inside, position = True, True, _resume(text, position)
-                continue
-            # Without the decoder's message, which may quote a token.
-            shell = _SHELL.search(text, position, text.find("\n", position) % (len(text) + 1))
-            problem = (
-                "it is output of the mongo shell; use mongoexport" if shell else "invalid JSON"
-            )
-            document, position = _Broken(problem), _resume(text, position)
-        yield 1 + line, document
-    if is_cut:
-        yield 1 + text.rstrip().count("\n"), _Broken(_CUT)
-
-
-_CUT = "the end of the input is missing, and the tokens in it"
-
-
 def _has_token_key(text: str) -> bool:
     return any(f'"{key}"' in text for key in _TOKEN_KEYS)
-
-
-def _is_at_the_end(error: ValueError, text: str) -> bool:
-    """Whether a document ends too early, rather than being invalid."""
-    if not isinstance(error, json.JSONDecodeError):
-        return False
-    rest = text[error.pos : error.pos + 100].strip()
-    return (
-        error.msg.startswith("Unterminated string")
-        # Half an escape sequence.
-        or (error.msg.startswith("Invalid \\") and len(text) - error.pos < 6)
-        or any(word.startswith(rest) for word in ("true", "false", "null", "-"))
-        or bool(re.fullmatch(r"[.eE+-]{1,2}", rest))
-    )
-
-
-_BETWEEN = re.compile(r"[\s,\[\]]*")
-_NEXT = re.compile(r"\n[\s,\[]*(?=\{)")
-
-
-def _resume(text: str, position: int) -> int:
-    found = _NEXT.search(text, position)
-    return found.end() if found else len(text)
-
-
-def _parse(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _decoded(data: bytes) -> str:
@@ -360,7 +258,9 @@ class _Finder:
             # A column with the session as JSON, such as the storage in the PHP SDK's documentation.
             if value.lstrip()[:1] in ("{", "[") and _has_token_key(value):
                 try:
-                    yield from self.find(_plain(_parse(value)), place, context, depth + 1)
+                    yield from self.find(
+                        _plain(json_documents.parse(value)), place, context, depth + 1
+                    )
                 except (ValueError, RecursionError):
                     problem = "it contains text that is not complete JSON"
                     yield Entry(place, None, context.owner, problem, is_lost=True)
@@ -420,7 +320,7 @@ class _Finder:
         is_stored = context.owner is not None or len(token) < len(value)
         for key in _TIME_KEYS:
             token.pop(key, None)
-        claims = token_claims.read(_text(token, *_ACCESS_KEYS) or _text(token, *_REFRESH_KEYS))
+        claims = _claims(token)
         problem = self._other_app(value, context, claims)
         if problem is not None:
             return Entry(place, None, context.owner, problem)
@@ -621,6 +521,11 @@ def _file_by_context(
 _ADD_OWNER = "add userType, and companyId or locationId"
 
 
+def _claims(token: Mapping[str, Any]) -> Claims | None:
+    access_token, refresh_token = _text(token, *_ACCESS_KEYS), _text(token, *_REFRESH_KEYS)
+    return token_claims.read(access_token) or token_claims.read(refresh_token)
+
+
 def _owners(token: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
     """The user type, company and location that a token names."""
     return _kind(token), _text(token, *_COMPANY_KEYS), _text(token, *_LOCATION_KEYS)
@@ -650,7 +555,7 @@ def _unusable(value: Any) -> str | None:
 def _unknown_expiry(value: Mapping[str, Any]) -> str | None:
     """Why the expiry cannot be read."""
     key = next((key for key in _EXPIRY_KEYS if key in value), None)
-    if key is None or _milliseconds(value[key]) is not None:
+    if key is None or stored_dates.milliseconds(value[key]) is not None:
         return None
     return f"{key} is neither a number nor a date in ISO 8601 or RFC 2822"
 
@@ -702,7 +607,10 @@ def _token_dates(value: Mapping[str, Any], claims: Claims | None) -> Mapping[str
 def _first_dates(value: Mapping[str, Any], **kinds: Sequence[str]) -> Mapping[str, int]:
     """The first date of each kind that can be read, in milliseconds."""
     found = {
-        kind: next((moment for moment in map(_milliseconds, map(value.get, keys)) if moment), None)
+        kind: next(
+            (moment for moment in map(stored_dates.milliseconds, map(value.get, keys)) if moment),
+            None,
+        )
         for kind, keys in kinds.items()
     }
     return {kind: moment for kind, moment in found.items() if moment is not None}
@@ -714,15 +622,20 @@ def _complete_expiry(token: dict[str, Any], value: Mapping[str, Any], is_stored:
     if known is not None:
         for key in _EXPIRY_KEYS:
             token.pop(key, None)
-        token["expiresAt"] = _milliseconds(known)
+        token["expiresAt"] = stored_dates.milliseconds(known)
         return
     lifetime = next((value[key] for key in _LIFETIME_KEYS if key in value), None)
     if lifetime is None:
         return
     saved_at = next(
-        (moment for moment in (_milliseconds(value.get(key)) for key in _TIME_KEYS) if moment), None
+        (
+            moment
+            for moment in (stored_dates.milliseconds(value.get(key)) for key in _TIME_KEYS)
+            if moment
+        ),
+        None,
     )
-    seconds = _number(lifetime)
+    seconds = stored_dates.number(lifetime)
     if saved_at is not None and seconds is not None:
         token["expiresAt"] = saved_at + 1000 * seconds
     elif not is_stored or _text(token, *_REFRESH_KEYS) is None:
@@ -730,55 +643,6 @@ def _complete_expiry(token: dict[str, Any], value: Mapping[str, Any], is_stored:
     # The lifetime of a stored session began at an unknown time, not now.
     for key in _LIFETIME_KEYS:
         token.pop(key, None)
-
-
-def _number(value: Any) -> int | None:
-    try:
-        return None if isinstance(value, bool) else int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _milliseconds(value: Any) -> int | None:
-    """A time in milliseconds since the epoch.
-
-    From a number, a date of ISO 8601, PostgreSQL or RFC 2822, or PHP's DateTime. Without a time
-    zone, it is in UTC.
-    """
-    if isinstance(value, dict):
-        if "milliseconds" in value:  # MongoDB\\BSON\\UTCDateTime
-            return _number(value["milliseconds"])
-        return _milliseconds(_php_date(value))
-    if isinstance(value, str):
-        found = _ISO.fullmatch(value.strip())
-        if found:
-            day, clock, seconds, fraction, hours, minutes = found.groups()
-            zone = f"{hours or '+00'}:{minutes or '00'}"
-            try:
-                moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}{seconds or ':00'}{zone}")
-            except ValueError:
-                return None
-            return round(moment.timestamp()) * 1000 + int((fraction or "0").ljust(3, "0")[:3])
-        if _RFC_2822.fullmatch(value.strip()):
-            try:
-                moment = email.utils.parsedate_to_datetime(value)
-            except (TypeError, ValueError):
-                return None
-            # The zone -0000 is read as none.
-            return round(moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()) * 1000
-    number = _number(value)
-    # Before 1973 in milliseconds: it is in seconds.
-    return 1000 * number if number is not None and 0 < number < 100_000_000_000 else number
-
-
-def _php_date(value: Mapping[str, Any]) -> str | None:
-    """The text of PHP's DateTime, if its time zone needs no database of zones."""
-    date, zone = value.get("date"), value.get("timezone")
-    if not isinstance(date, str) or not isinstance(zone, str):
-        return None
-    if zone in ("UTC", "Z", "GMT"):
-        return date + "Z"
-    return date + zone if zone[:1] in ("+", "-") else None
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
@@ -794,9 +658,9 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if len(value) == 1:
         (key, inner), *_ = value.items()
         if key in ("$numberLong", "$numberInt", "$numberDouble", "$numberDecimal"):
-            return _number(inner)
+            return stored_dates.number(inner)
         if key == "$date":
-            return _milliseconds(_plain(inner, depth + 1))
+            return stored_dates.milliseconds(_plain(inner, depth + 1))
         if key == "$oid":
             return inner
     return {key: _plain(item, depth + 1) for key, item in value.items()}

@@ -53,7 +53,8 @@ def read(token: str | None) -> Claims | None:
 def _app(claims: dict[str, Any]) -> str | None:
     meta = claims.get("oauthMeta")
     meta = meta if isinstance(meta, dict) else {}
-    for name in (meta.get("client"), meta.get("clientKey"), claims.get("sourceId")):
+    names = (meta.get("client"), meta.get("clientKey"), claims.get("sourceId"), claims.get("cid"))
+    for name in names:
         app = name.partition("-")[0] if isinstance(name, str) else ""
         if APP_ID.fullmatch(app):
             return app
