@@ -113,7 +113,7 @@ impl Seal {
             return Err(self
                 .missing_key(first)
                 .with_help(
-                    "set store.encryptionKeys to the keys of this store; if they are lost, no \
+                    "add that key to store.encryptionKeys; if the keys of this store are lost, no \
                      token can be read: use a new store, and let all users consent again",
                 )
                 .with_parameter("store.encryptionKeys"));
