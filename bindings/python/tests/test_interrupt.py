@@ -616,6 +616,84 @@ class CreationTest(unittest.TestCase):
             self.assertTrue(freed.wait(60))
 
 
+class LockTest(unittest.TestCase):
+    """No lock of the package is held where a signal handler or a forked child would wait for it."""
+
+    def test_signal_handler_may_use_clients_at_any_line_of_a_call(self) -> None:
+        program = """
+            import faulthandler, sys
+            import ghl_oauth
+            from ghl_oauth import _handle
+            from tests.test_store import DictStore
+
+            def handle():  # as a signal handler would
+                with ghl_oauth.Client("app-1", "secret") as other:
+                    other.on_event(print)
+                    other.stats()
+                return list(client.tokens_list())
+
+            def work():
+                client.on_event(print)
+                client.stats()
+                ghl_oauth.Client("app-1", "secret", store=DictStore()).close()
+
+            def trace(frame, event, argument):
+                global line
+                if frame.f_code.co_filename != _handle.__file__:
+                    return None
+                if event == "line":
+                    line -= 1
+                    if line == 0:
+                        handle()
+                return trace
+
+            faulthandler.dump_traceback_later(60, exit=True)
+            for number in range(1, 1000):
+                line = number
+                client = ghl_oauth.Client("app-1", "secret", store=DictStore())
+                sys.settrace(trace)
+                work()
+                sys.settrace(None)
+                if line > 0:
+                    break
+            print("handled at each line" if number > 20 else "few lines")
+        """
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            cwd=Path(__file__).parents[1],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.assertEqual((ended.stdout, ended.stderr), ("handled at each line\n", ""))
+
+    @unittest.skipUnless(hasattr(os, "fork"), "no fork on this system")
+    def test_forked_child_makes_a_client_although_a_thread_was_setting_a_listener(self) -> None:
+        client = ghl_oauth.Client("app-1", "secret")
+        self.addCleanup(client.close)
+        begun, go_on = threading.Event(), threading.Event()
+        self.addCleanup(go_on.set)
+
+        def connect(*_arguments: object) -> int:
+            begun.set()
+            go_on.wait()
+            return 0
+
+        with mock.patch.object(library, "ghl_client_on_event", connect):
+            thread = threading.Thread(target=client.on_event, args=(print,))
+            thread.start()
+            begun.wait()
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)  # ends the child if it waits forever
+                with ghl_oauth.Client("app-1", "secret"):
+                    os._exit(0)
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+            go_on.set()
+            thread.join(60)
+
+
 class FreshTest(EmulatorTest):
     def test_live_token_needs_no_thread_and_no_callback(self) -> None:
         store = DictStore()

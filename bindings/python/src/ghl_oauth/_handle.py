@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import itertools
 import os
-import threading
+import time
 import weakref
 from ctypes import byref, c_size_t, c_void_p, create_string_buffer
 from functools import partial
@@ -45,9 +45,10 @@ class Handle:
     __slots__ = (
         "__weakref__",
         "_argument",
-        "_event_callback",
+        "_connected",
         "_given_ids",
         "_listener",
+        "_number",
         "_pointer",
         "names",
     )
@@ -60,7 +61,7 @@ class Handle:
         """Makes the call that creates the client, which is freed if a signal interrupts this."""
         self._listener: Listener | None = None
         self._given_ids: dict[str, str] = {}
-        self._event_callback: Any = None
+        self._connected = False
         created: list[c_void_p] = []
         # Registered before the call, because a signal may arrive at any time after it.
         finalizer = weakref.finalize(self, free_client, created, store)
@@ -83,7 +84,9 @@ class Handle:
         self._pointer = created[0]
         # ctypes converts an address to an argument faster than a pointer object.
         self._argument = c_void_p.from_param(self._pointer.value)
-        _offer_at_exit(self)
+        self._number = next(_numbers)
+        _handles[self._number] = self
+        _offer_at_exit()
 
     def call(
         self,
@@ -161,8 +164,12 @@ class Handle:
         finally:
             _end(self)
 
-    def rest(self) -> None:
-        """Called when the last call noted by :func:`_begin` has ended."""
+    def leftovers(self) -> tuple[int, ...]:
+        """What the calls that have ended have left behind."""
+        return ()
+
+    def rest(self, leftovers: tuple[int, ...]) -> None:
+        """Called when no call noted by :func:`_begin` can need those leftovers any more."""
 
     def cancel(self) -> None:
         """Ends every call in progress."""
@@ -224,24 +231,18 @@ class Handle:
     def listen(self, listener: Listener | None) -> None:
         """Sets the receiver of the client's events, or removes it if None."""
         self._listener = listener
-        with _connecting:
-            if listener is None or self._event_callback is not None:
-                return
-            # The library gets one permanent function that looks up the listener. So a new listener
-            # need not wait for the old one to return, and the function is not collected while the
-            # library may call it.
-            reference = weakref.ref(self)
-
-            def on_event(event: bytes, _context: int | None) -> None:
-                handle = reference()
-                listener = handle._listener if handle else None
-                if listener is not None:
-                    listener(parse(event))
-
-            self._event_callback = callback(EventCallback, on_event)
-            library.ghl_client_on_event(self._pointer, self._event_callback, None)
-            _listening.add(self)
+        if listener is not None and not self._connected:
+            # Without a lock: the call may wait for another thread that forks, and a signal handler
+            # may make it as well. It may be made twice.
+            status = library.ghl_client_on_event(self._pointer, _event_callback, self._number)
+            self._connected = self._connected or status == _boundary.OK
         settle()
+
+    def tell(self, event: bytes) -> None:
+        """Passes an event to the listener."""
+        listener = self._listener
+        if listener is not None:
+            listener(parse(event))
 
     def unsaved(self) -> int:
         """How many new tokens the store refused."""
@@ -254,7 +255,8 @@ class Handle:
 
     def disconnect(self) -> None:
         """Removes the library's event callback; returns when no callback runs any more."""
-        library.ghl_client_on_event(self._pointer, EventCallback(), None)
+        if self._connected:
+            library.ghl_client_on_event(self._pointer, EventCallback(), None)
 
 
 class StoreHandle(Handle):
@@ -286,8 +288,11 @@ class StoreHandle(Handle):
         token: str = self._guarded(super()._access_token, params)
         return token
 
-    def rest(self) -> None:
-        self._bridge.forget()
+    def leftovers(self) -> tuple[int, ...]:
+        return self._bridge.failures()
+
+    def rest(self, leftovers: tuple[int, ...]) -> None:
+        self._bridge.forget(leftovers)
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if not _begin(self):
@@ -315,85 +320,94 @@ def _is_usable(call_id: Any) -> bool:
         return False
 
 
-_connecting = threading.Lock()
-_listening: weakref.WeakSet[Handle] = weakref.WeakSet()
+# No lock in this module: a forked child would find it held by a thread that does not exist, and the
+# calls of a signal handler, which run on another thread, would wait for the main thread.
+
+_numbers = itertools.count(1)
+_handles: weakref.WeakValueDictionary[int, Handle] = weakref.WeakValueDictionary()
+"""Every handle by its number. ``values()`` would fail if another thread added one."""
 
 
-_open: weakref.WeakSet[Handle] = weakref.WeakSet()
+def _live_handles() -> list[Handle]:
+    found = [reference() for reference in _handles.valuerefs()]
+    return [handle for handle in found if handle is not None]
+
+
+def _on_event(event: bytes, number: int) -> None:
+    handle = _handles.get(number)
+    if handle is not None:
+        handle.tell(event)
+
+
+# One permanent function for all clients, which looks up the listener. So a new listener need not
+# wait for the old one to return, and the function is not collected while the library may call it.
+_event_callback = callback(EventCallback, _on_event)
+
 _offers_at_exit = False
 
 
 def any_open() -> bool:
     """Whether this process has an open client."""
-    return bool(tuple(_open))
+    return bool(_live_handles())
 
 
-def _offer_at_exit(handle: Handle) -> None:
+def _offer_at_exit() -> None:
     """Retries refused saves at the exit of the interpreter, which does not free clients."""
     global _offers_at_exit
-    with _connecting:
-        _open.add(handle)
-        if not _offers_at_exit:
-            _offers_at_exit = True
-            # Registered after the log's handler and `_disconnect_all`, so called before them.
-            atexit.register(_offer_unsaved)
+    if not _offers_at_exit:
+        # Registered after the log's handler and `_disconnect_all`, so called before them. Threads
+        # may register it twice, which does no harm.
+        atexit.register(_offer_unsaved)
+        _offers_at_exit = True
 
 
 def _offer_unsaved() -> None:
-    for handle in tuple(_open):
+    for handle in _live_handles():
         # The library has already logged the store's failure.
         with contextlib.suppress(GhlError):
             if handle.unsaved():
                 handle.offer()
 
 
-_works = threading.Condition()
 _working: list[Handle] = []
 _ending = False
 
 
 def _begin(handle: Handle) -> bool:
     """Registers a call with callbacks; False if the interpreter is shutting down."""
-    with _works:
-        if not _ending:
-            _working.append(handle)
-        return not _ending
+    _working.append(handle)
+    if _ending:  # read after the registration: `_disconnect_all` sets it before it reads those
+        _working.remove(handle)
+        return False
+    return True
 
 
 def _end(handle: Handle) -> None:
-    with _works:
-        if handle in _working:
-            _working.remove(handle)
-        if handle not in _working:
-            handle.rest()
-        _works.notify_all()
+    # Before the call ends: another thread may begin one, which leaves something behind as well.
+    leftovers = handle.leftovers()
+    with contextlib.suppress(ValueError):  # a forked child has forgotten it
+        _working.remove(handle)
+    if handle not in _working:
+        handle.rest(leftovers)
 
 
-def _after_fork() -> None:
-    """The child has none of the parent's worker threads."""
-    global _works
-    _works = threading.Condition()
-    _working.clear()
-
-
+# The child has none of the parent's worker threads.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_working.clear)
 
 
 @atexit.register
 def _disconnect_all() -> None:
     """Prevents calls on daemon threads from entering an interpreter that is shutting down."""
     global _ending
-    with _works:
-        _ending = True
-        # With a limit, because the progress callback itself may not return.
-        patience = 600
-        while _working and patience:
-            for handle in tuple(_working):
-                handle.cancel()
-            _works.wait(0.1)
-            patience -= 1
-    for handle in tuple(_listening):
+    _ending = True
+    # With a limit, because the progress callback itself may not return.
+    deadline = time.monotonic() + 60
+    while _working and time.monotonic() < deadline:
+        for handle in tuple(_working):
+            handle.cancel()
+        time.sleep(0.02)
+    for handle in _live_handles():
         handle.disconnect()
 
 

@@ -58,12 +58,17 @@ class Bridge:
         found = re.search(r"it answered (\d+)", error.message)
         return self._failures.get(int(found.group(1))) if found else None
 
-    def forget(self) -> None:
-        """Releases the exceptions when no call is left that could need one as a cause.
+    def failures(self) -> tuple[int, ...]:
+        """The numbers of the remembered exceptions."""
+        return tuple(self._failures)
+
+    def forget(self, failures: tuple[int, ...]) -> None:
+        """Releases exceptions when no call is left that could need them as a cause.
 
         Their tracebacks reference the frames of the calls, and through them the client.
         """
-        self._failures = {}
+        for number in failures:
+            self._failures.pop(number, None)
 
     def _fallible(self, name: str, function: Callable[..., None]) -> Any:
         def contained(_context: int | None, *arguments: Any) -> int:
