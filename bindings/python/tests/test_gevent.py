@@ -137,6 +137,69 @@ class GeventTest(EmulatorTest):
             )
         self.assertEqual((found["end"], found["child"]), ("returned", 0))
 
+    def test_child_ends_a_call_whose_thread_was_waking_its_greenlet_at_the_fork(self) -> None:
+        printed = self.run_program("""
+            import os, signal
+            from ghl_oauth import _greenlets
+
+            wake = _greenlets._Wake(gevent.get_hub())
+            wake._lock.acquire()  # as the thread does while it wakes the greenlet
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)  # ends the child if it waits forever
+                wake.close()
+                os._exit(0)
+            status = os.waitpid(child, 0)[1]
+            wake._lock.release()
+            wake.close()
+            finish(status=status)
+        """)
+        self.assertEqual(printed["status"], 0)
+
+    def test_signal_handler_may_make_a_call_at_any_line_of_a_nested_call(self) -> None:
+        printed = self.run_program("""
+            import faulthandler
+            from ctypes import CFUNCTYPE, c_int32
+            from ghl_oauth import _callback, _greenlets
+
+            def run(work):
+                errand = _greenlets.run(work, None)
+                if errand.error is not None:
+                    raise errand.error
+                return errand.result
+
+            def calling_back(function):
+                return _callback.callback(CFUNCTYPE(c_int32), function, failed=9)
+
+            inner = calling_back(lambda: run(lambda: 3))
+            outer = calling_back(lambda: 10 * run(lambda: inner() + 1))
+
+            def trace(frame, event, argument):
+                global line
+                if frame.f_code.co_filename != _greenlets.__file__:
+                    return None
+                if event == "line":
+                    line -= 1
+                    if line == 0:
+                        results.append(run(lambda: 5))  # as a signal handler would
+                return trace
+
+            faulthandler.dump_traceback_later(100, exit=True)
+            wrong = []
+            for number in range(1, 10_000):
+                line, results = number, []
+                sys.settrace(trace)
+                results.append(run(lambda: outer() + 2))
+                sys.settrace(None)
+                if line > 0:
+                    break
+                if results != [5, 42]:
+                    wrong.append((number, results))
+            finish(wrong=wrong, lines=number)
+        """)
+        self.assertEqual(printed["wrong"], [])
+        self.assertGreater(printed["lines"], 40)
+
     def test_greenlets_share_one_refresh_while_others_run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "tokens.db"))

@@ -523,6 +523,56 @@ class CompanionTest(unittest.TestCase):
         self.assertEqual(threads[2], 3)
 
 
+    def test_signal_handler_may_make_a_call_at_any_line_of_a_nested_call(self) -> None:
+        program = """
+            import faulthandler, sys
+            from ctypes import CFUNCTYPE, c_int32
+            from ghl_oauth import _callback, _companion
+
+            def run(work):
+                errand = _companion.run(work, None, _callback.pending)
+                if errand.error is not None:
+                    raise errand.error
+                return errand.result
+
+            def calling_back(function):
+                return _callback.callback(CFUNCTYPE(c_int32), function, failed=9)
+
+            inner = calling_back(lambda: run(lambda: 3))
+            outer = calling_back(lambda: 10 * run(lambda: inner() + 1))
+
+            def trace(frame, event, argument):
+                global line
+                if frame.f_code.co_filename != _companion.__file__:
+                    return None
+                if event == "line":
+                    line -= 1
+                    if line == 0:
+                        results.append(run(lambda: 5))  # as a signal handler would
+                return trace
+
+            faulthandler.dump_traceback_later(60, exit=True)
+            for number in range(1, 10_000):
+                line, results = number, []
+                sys.settrace(trace)
+                results.append(run(lambda: outer() + 2))
+                sys.settrace(None)
+                if line > 0:
+                    break
+                if results != [5, 42]:
+                    print(number, results)
+            print("handled at each line" if number > 40 else "few lines")
+        """
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.assertEqual((ended.stdout, ended.stderr), ("handled at each line\n", ""))
+
+
 class ScopeTest(unittest.TestCase):
     def test_call_that_ends_during_its_cancellation_does_no_harm(self) -> None:
         cancels: list[int] = []

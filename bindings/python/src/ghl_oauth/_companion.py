@@ -11,6 +11,7 @@ from __future__ import annotations
 import _thread
 import os
 import threading
+from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
 from types import BuiltinFunctionType
@@ -135,7 +136,7 @@ class _Post(_Once):
         "answered",
         "arguments",
         "companion",
-        "errand",
+        "errands",
         "error",
         "function",
         "given_back",
@@ -153,7 +154,8 @@ class _Post(_Once):
         self.arguments = arguments
         self.result = failed
         self.error: Exception | None = None
-        self.errand: Errand | None = None
+        # The calls that the callback makes, and signal handlers that interrupt it.
+        self.errands: deque[Errand] = deque()
         self.given_back = False
         self.answered = False
         self.released = False
@@ -166,25 +168,27 @@ class _Post(_Once):
         An interrupted callback has the result of a failed one.
         """
         global _current
-        if self.take():
-            outer = _current
-            _current = self
-            try:
+        outer = _current
+        # Before the callback is claimed, so that a signal handler that calls the client in between
+        # does not take it for an interrupted one.
+        _current = self
+        try:
+            if self.take():
                 self.result = self.function(*self.arguments)
-            except Exception as error:
-                self.error = error
-            finally:
-                _current = outer
+        except Exception as error:
+            self.error = error
+        finally:
+            _current = outer
         # In this order, so that an interrupted answer is repeated.
         self.answered = True
-        _release(self.go)
+        release(self.go)
         self.released = True
 
     def give_back(self) -> None:
         """Lets the companion run the callback itself."""
         self.given_back = self.take()
         self.answered = True
-        _release(self.go)
+        release(self.go)
 
 
 # The callback that the main thread is running. Stale after a signal, but then it is answered.
@@ -229,8 +233,8 @@ class Companion:
     def _hand_over(self, errand: Errand, below: _Post | None) -> bool:
         """False if no thread can be started: at a limit, or at the exit of the interpreter."""
         if below is not None:
-            below.errand = errand
-            _release(below.go)
+            below.errands.append(errand)
+            release(below.go)
             return True
         try:
             _thread.start_new_thread(self._begin, (errand,))
@@ -270,7 +274,7 @@ class Companion:
 
     def _perform(self, errand: Errand) -> None:
         errand.perform()
-        _release(self._wake)
+        release(self._wake)
 
     def serve(self, function: Callable[..., Any], arguments: Any, failed: Any) -> Any:
         """Runs a callback on the main thread.
@@ -279,14 +283,13 @@ class Companion:
         """
         post = _Post(self, function, arguments, failed)
         outer, self.post = self.post, post
-        _release(self._wake)
+        release(self._wake)
         if self.abandoned:
             post.give_back()
         while not post.answered:
             post.go.acquire()
-            errand, post.errand = post.errand, None
-            if errand is not None:
-                self._perform(errand)
+            while post.errands:
+                self._perform(post.errands.popleft())
         self.post = outer
         if post.given_back:
             return function(*arguments)
@@ -295,7 +298,8 @@ class Companion:
         return post.result
 
 
-def _release(lock: _thread.LockType) -> None:
+def release(lock: Any) -> None:
+    """Wakes the thread that waits for a lock, which may have been woken already."""
     with suppress(RuntimeError):  # It was released already.
         lock.release()
 

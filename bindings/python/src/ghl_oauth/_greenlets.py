@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections import deque
 from weakref import WeakKeyDictionary
 
 from ._callback import take_pending
-from ._companion import Errand, companion
+from ._companion import Errand, companion, release
 
 TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ def run(work: Callable[[], Any], cancel: Cancel | None) -> Errand:
     gevent = _module("gevent")
     errand = Errand(work, cancel)
     post = _answering.get(gevent.getcurrent())
+    while post is not None and post.done:
+        # This is a signal handler, which runs before the end of `_Post.answer`.
+        release(post.go)
+        post = post.outer
     if post is not None and not post.visit.is_missing():
         post.visit.run(errand, post)
         return errand
@@ -90,10 +95,11 @@ _places: WeakKeyDictionary[Any, tuple[int, Any]] = WeakKeyDictionary()
 class _Wake:
     """Wakes a waiting greenlet from another thread."""
 
-    __slots__ = ("_event", "_lock", "_watcher")
+    __slots__ = ("_event", "_lock", "_process", "_watcher")
 
     def __init__(self, hub: Any) -> None:
         self._event = _module("gevent.event").Event()
+        self._process = os.getpid()
         # Held only for a moment.
         self._lock = _system("allocate_lock")()
         self._watcher = hub.loop.async_()
@@ -110,6 +116,9 @@ class _Wake:
                 self._watcher.send()
 
     def close(self) -> None:
+        if self._process != os.getpid():
+            # The thread does not exist here, and may have held the lock when the process forked.
+            self._lock = _system("allocate_lock")()
         with self._lock:
             watcher, self._watcher = self._watcher, None
         if watcher is not None:
@@ -124,11 +133,12 @@ class _Post:
         "arguments",
         "begun",
         "done",
-        "errand",
+        "errands",
         "error",
         "function",
         "given_back",
         "go",
+        "outer",
         "result",
         "visit",
     )
@@ -141,8 +151,10 @@ class _Post:
         self.arguments = arguments
         self.result = failed
         self.error: Exception | None = None
-        # A call that the callback makes.
-        self.errand: Errand | None = None
+        # The calls that the callback makes, and signal handlers that interrupt it.
+        self.errands: deque[Errand] = deque()
+        # The callback that this one interrupts in its greenlet.
+        self.outer: _Post | None = None
         self.begun = self.done = self.given_back = False
         self.go = _system("allocate_lock")()
         self.go.acquire()
@@ -150,20 +162,23 @@ class _Post:
     def answer(self) -> None:
         """Runs the callback in the calling greenlet."""
         greenlet = _module("gevent").getcurrent()
-        outer = _answering.get(greenlet)
+        self.outer = _answering.get(greenlet)
+        # Before the callback begins, so that a signal handler that calls the client in between does
+        # not run it.
         _answering[greenlet] = self
-        self.begun = True
         try:
-            self.result = self.function(*self.arguments)
+            if not self.begun:
+                self.begun = True
+                self.result = self.function(*self.arguments)
         except Exception as error:
             self.error = error
         finally:
-            if outer is None:
+            self.done = True
+            release(self.go)
+            if self.outer is None:
                 del _answering[greenlet]
             else:
-                _answering[greenlet] = outer
-            self.done = True
-            self.go.release()
+                _answering[greenlet] = self.outer
 
 
 # The callback that each greenlet is running.
@@ -192,8 +207,8 @@ class _Visit:
             if below is None:
                 self._start(self._begin, (errand,))
             else:
-                below.errand = errand
-                below.go.release()
+                below.errands.append(errand)
+                release(below.go)
             self._attend(errand, below, None)
         except BaseException:
             if not errand.take() and errand.cancel is not None:
@@ -235,7 +250,7 @@ class _Visit:
         post = self.post
         if post is not None and not post.begun:
             post.begun = post.done = post.given_back = True
-            post.go.release()
+            release(post.go)
 
     # The thread's own side.
 
@@ -254,9 +269,8 @@ class _Visit:
         self._wake.release()
         while not post.done:
             post.go.acquire()
-            errand, post.errand = post.errand, None
-            if errand is not None:
-                self._perform(errand)
+            while post.errands:
+                self._perform(post.errands.popleft())
         self.post = outer
         if post.given_back:
             return function(*arguments)
