@@ -381,6 +381,28 @@ class FailureTest(EmulatorTest):
                 ):
                     client.access_token("c")
 
+    def test_exit_handler_registered_before_the_import_uses_the_client(self) -> None:
+        program = textwrap.dedent("""
+            import atexit
+            def show():  # registered first, so called last
+                for call in (client.stats, lambda: list(client.tokens_list())):
+                    call()
+                print("used")
+            atexit.register(show)
+            import ghl_oauth
+            from tests.test_store import DictStore
+            client = ghl_oauth.Client("app-1", "secret", store=DictStore())
+        """)
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[1],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.assertEqual((ended.stdout, ended.stderr, ended.returncode), ("used\n", "", 0))
+
     def test_unsaved_token_is_saved_when_the_interpreter_exits(self) -> None:
         self.install()
         program = textwrap.dedent("""

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import threading
 import time
 import weakref
 from ctypes import byref, c_size_t, c_void_p, create_string_buffer
@@ -295,8 +296,9 @@ class StoreHandle(Handle):
         self._bridge.forget(leftovers)
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        if not _begin(self):
-            # The interpreter is exiting. The result is not needed: this is a daemon thread.
+        noted = _begin(self)
+        if not noted and _is_daemon():
+            # The interpreter is exiting, and the result is not needed.
             raise SystemExit
         try:
             return function(*arguments, **options)
@@ -304,7 +306,8 @@ class StoreHandle(Handle):
             error.__cause__ = self._bridge.cause_of(error)
             raise
         finally:
-            _end(self)
+            if noted:
+                _end(self)
 
 
 _call_ids = itertools.count(1)
@@ -380,6 +383,14 @@ def _begin(handle: Handle) -> bool:
         _working.remove(handle)
         return False
     return True
+
+
+def _is_daemon() -> bool:
+    """Whether this thread ends with the interpreter, once that is exiting.
+
+    The main thread may still run exit handlers, and a companion works for it.
+    """
+    return companion.get() is None and threading.main_thread().ident != threading.get_ident()
 
 
 def _end(handle: Handle) -> None:
