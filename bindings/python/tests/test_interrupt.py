@@ -522,7 +522,6 @@ class CompanionTest(unittest.TestCase):
         self.assertIsNot(threads[1], threading.main_thread())
         self.assertEqual(threads[2], 3)
 
-
     def test_signal_handler_may_make_a_call_at_any_line_of_a_nested_call(self) -> None:
         program = """
             import faulthandler, sys
