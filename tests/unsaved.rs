@@ -237,6 +237,30 @@ fn unsaved_token_of_one_client_yields_to_a_newer_token_of_another() {
 }
 
 #[test]
+fn later_of_two_unsaved_consents_wins_in_either_order_of_their_saves() {
+    for kind in DURABLE {
+        for later_is_saved_first in [false, true] {
+            let fixture = Fixture::new(kind);
+            let (earlier, later) = (fixture.open(), fixture.open());
+            let company = earlier.connect_company(&fixture.emulator);
+            fixture.refuse_saves();
+            earlier.connect_company(&fixture.emulator);
+            if kind != Kind::Host {
+                fixture.pass(Duration::from_secs(60));
+            }
+            later.connect_company(&fixture.emulator);
+            let newest = later.access_token(&company).text();
+            fixture.accept_saves();
+            for abi in if later_is_saved_first { [later, earlier] } else { [earlier, later] } {
+                drop(abi);
+            }
+            let what = format!("{kind:?}, the later first: {later_is_saved_first}");
+            assert!(fixture.is_stored(&company, &newest), "{what}");
+        }
+    }
+}
+
+#[test]
 fn import_beside_an_unsaved_consent_is_compared_with_the_stored_token() {
     for kind in DURABLE {
         let fixture = Fixture::new(kind);

@@ -327,9 +327,8 @@ impl State {
         }
     }
 
-    /// Whether the resource had a later consent, or a mint of a later installation, when the
-    /// UNINSTALL arrived: then nothing is deleted, and once that token is lost, an unsaved token of
-    /// the ended installation may replace it.
+    /// Whether the resource had a later consent, or a mint of a later installation: once that
+    /// token is lost, an unsaved token of the ended installation may replace it.
     fn is_survived(&self, deletion: &Deletion, chain: usize) -> bool {
         let ended = &self.server.chains[chain];
         deletion.by != By::User
@@ -337,7 +336,6 @@ impl State {
                 other.owner == deletion.resource_id
                     && (other.is_consented || other.began_after(deletion.begin))
                     && other.created > ended.created
-                    && other.created < deletion.end
             })
     }
 

@@ -1041,10 +1041,14 @@ impl Origin {
                 // A later consent also inherits the digests, but begins another installation.
                 let is_successor = is_spent(&replaced.token.refresh_token)
                     && stored.installed_at() == replaced.installed_at;
+                // The stored token is of an earlier consent, and was not refreshed since ours.
+                let is_later = began < ours.installed_at()
+                    && stored.token.issued_at.is_some_and(|issued| issued < ours.installed_at());
                 is_lost
                     || outlives_mint
                     || same_token(&stored.token, &replaced.token)
                     || is_successor
+                    || is_later
             }
             Origin::Consent(None) => is_lost,
             Origin::ConsentUnread => is_lost || ours.installed_at() >= stored.installed_at(),
