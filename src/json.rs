@@ -269,7 +269,8 @@ fn code_unit(escaped: &[u8]) -> Option<u16> {
 }
 
 /// Renames the fields of a response to camelCase. If a field is present in both spellings,
-/// camelCase wins unless it is null: the API introduced it later, and the other may be a leftover.
+/// camelCase wins unless it is null or empty: the API introduced it later, and the other may be a
+/// leftover.
 pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
     if answer.keys().all(|name| camel_case(name).is_none()) {
         return answer;
@@ -286,11 +287,16 @@ pub fn in_camel_case(answer: Map<String, Value>) -> Map<String, Value> {
     }
     for (name, value) in older {
         let newer = fields.entry(name).or_insert(Value::Null);
-        if newer.is_null() {
+        if is_absent(newer) {
             *newer = value;
         }
     }
     fields
+}
+
+/// Whether a field says as little as a missing one: null or an empty string.
+pub fn is_absent(value: &Value) -> bool {
+    value.is_null() || value == ""
 }
 
 /// `access_token` as `accessToken`; `None` if nothing changes. Leading underscores stay, as in the
@@ -444,7 +450,7 @@ mod tests {
     fn newer_casing_wins() {
         let Value::Object(answer) = json!({
             "access_token": "old", "accessToken": "new", "_id": 1, "expires_in": "5", "scope": "a",
-            "refresh_token": "only", "refreshToken": null,
+            "refresh_token": "only", "refreshToken": null, "company_id": "c", "companyId": "",
         }) else {
             unreachable!()
         };
@@ -452,6 +458,7 @@ mod tests {
         assert_eq!(take_string(&mut fields, "accessToken").as_deref(), Some("new"));
         assert_eq!(take_integer(&mut fields, "expiresIn"), Some(5));
         assert_eq!(take_string(&mut fields, "refreshToken").as_deref(), Some("only"));
+        assert_eq!(take_string(&mut fields, "companyId").as_deref(), Some("c"));
         assert_eq!(Value::Object(fields), json!({"_id": 1, "scope": "a"}));
     }
 

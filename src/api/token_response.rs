@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Failure, SuccessResponse, fault};
 use crate::error::ApiFault;
-use crate::json::{camel_case, integer, secret, string};
+use crate::json::{camel_case, integer, is_absent, secret, string};
 use crate::token::{Token, UserType, expiry, is_token_text, is_valid_id};
 
 /// The fields of the response, in camelCase.
@@ -82,7 +82,7 @@ impl<'de> Visitor<'de> for ResponseVisitor {
         while let Some(name) = response.next_key()? {
             let value: Value = response.next_value()?;
             match fields.slot(name) {
-                Ok(_) if value.is_null() => {}
+                Ok(_) if is_absent(&value) => {}
                 Ok(slot) => *slot = Some(value),
                 Err(other) => match camel_case(&other) {
                     Some(newer) => older.push((newer, value)),
@@ -92,7 +92,7 @@ impl<'de> Visitor<'de> for ResponseVisitor {
                 },
             }
         }
-        // As in `in_camel_case`, camelCase wins unless it is null.
+        // As in `in_camel_case`, camelCase wins unless it is null or empty.
         for (name, value) in older {
             match fields.slot(FieldName::of(name)) {
                 Ok(slot) => {
