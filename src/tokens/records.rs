@@ -26,7 +26,7 @@ use crate::secret::Secret;
 use crate::store::{
     Lock, Note, Page, Query, Record, SpentDigest, SpentDigests, Standing, Store, TOMBSTONE,
 };
-use crate::token::{LastFailure, Token, UserType};
+use crate::token::{CLOCK_TOLERANCE_MS, LastFailure, Token, UserType};
 
 /// The list that contains all tombstones.
 pub const TOMBSTONES: &str = "deleted";
@@ -1021,10 +1021,11 @@ impl Origin {
         let is_first_consent = matches!(self, Origin::Consent(None) | Origin::ConsentUnread);
         let is_minted = ours.own_consent && !stored.own_consent;
         let replaces_mint = is_first_consent && is_minted;
-        // A token minted for a newer INSTALL belongs to a later installation and stays. A time in
-        // the future comes from a wrong clock.
+        // A token minted for a newer INSTALL belongs to a later installation and stays, unless a
+        // wrong clock dated it in the future.
         let began = stored.installed_at();
-        let outlives_mint = is_minted && (began <= ours.installed_at() || began > now_ms);
+        let is_misdated = began > now_ms.saturating_add(CLOCK_TOLERANCE_MS);
+        let outlives_mint = is_minted && (began <= ours.installed_at() || is_misdated);
         match self {
             _ if is_spent(&ours.token.refresh_token) => false,
             _ if replaces_mint => true,
@@ -1222,7 +1223,9 @@ mod tests {
 
     #[test]
     fn unsaved_own_consent_replaces_a_token_that_was_minted_meanwhile() {
-        for is_newer_install in [false, true] {
+        // A token that a wrong clock dated a year ahead is not of a newer INSTALL.
+        let year = 365 * 86_400_000;
+        for (later_ms, expected) in [(0, Saved::Ours), (1, Saved::Theirs), (year, Saved::Ours)] {
             let records = records();
             let mut first = records.new_record(ID.into(), token("first"), &patience()).unwrap();
             records.save(&mut first, &Origin::Mint, &patience()).unwrap();
@@ -1232,12 +1235,11 @@ mod tests {
             assert_eq!(records.keep_unsaved(unsaved, origin), Keeping::Kept);
             // Another process mints again.
             let stored = records.load_stored(ID, &patience()).unwrap().unwrap();
-            let installed_at = Some(began + i64::from(is_newer_install));
+            let installed_at = Some(began + later_ms);
             let token = Arc::new(token("minted"));
             let mut minted = Record { token, installed_at, ..stored };
             records.save(&mut minted, &Origin::Mint, &patience()).unwrap();
             let retry = records.retry_save(ID, |_, saved| Ok(saved), &patience());
-            let expected = if is_newer_install { Saved::Theirs } else { Saved::Ours };
             assert!(matches!(retry, SaveRetry::Done(_, saved) if saved == expected));
         }
     }
