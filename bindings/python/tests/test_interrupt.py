@@ -305,6 +305,50 @@ class SignalTest(EmulatorTest):
         self.assertEqual(self.line(process), "interrupted")
         self.assertEqual(process.wait(60), 0)
 
+    def blocked_at_exit(self, where: str, patience: float) -> subprocess.Popen[str]:
+        """Starts a program that exits while a daemon thread is in a callback that never returns."""
+        process = self.start(f"""
+            import logging
+            from ghl_oauth import _handle
+
+            entered = threading.Event()
+
+            def block(*arguments):
+                entered.set()
+                threading.Event().wait()
+
+            class Handler(logging.Handler):
+                handle = block
+
+            _handle._PATIENCE_AT_EXIT = {patience}
+            if {where!r} == "listener":
+                client.on_event(block)
+            else:
+                logging.getLogger("ghl_oauth").addHandler(Handler())
+                logging.getLogger("ghl_oauth").setLevel(logging.INFO)
+            work = lambda: client.token_refresh(company_id)
+            threading.Thread(target=work, daemon=True).start()
+            entered.wait()
+            tell("exits")
+        """)
+        self.assertEqual(self.line(process), "exits")
+        return process
+
+    def test_exit_waits_for_a_callback_only_for_a_limited_time(self) -> None:
+        for where in ("listener", "log"):
+            with self.subTest(where):
+                self.assertEqual(self.blocked_at_exit(where, 0.5).wait(60), 0)
+
+    def test_ctrl_c_ends_the_wait_of_the_exit_for_a_callback(self) -> None:
+        for where in ("listener", "log"):
+            process = self.blocked_at_exit(where, PATIENCE)
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.2)
+            with self.subTest(where):
+                self.assertIsNotNone(process.poll())
+
 
 class NestingTest(EmulatorTest):
     """Callbacks of a call on the main thread. The tests themselves run there."""

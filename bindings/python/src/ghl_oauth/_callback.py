@@ -6,6 +6,7 @@ returns. On a worker thread of the library there is no such call: the exception 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from ctypes import c_void_p
@@ -20,11 +21,29 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 
+class Gate:
+    """The running calls of a callback, and whether further ones may begin."""
+
+    __slots__ = ("running", "shut")
+
+    def __init__(self) -> None:
+        # Each call, with its process, since a forked child has only the calls of its own thread,
+        # and with the last argument of the callback, the context.
+        self.running: dict[object, tuple[int, Any]] = {}
+        self.shut = False
+
+    def contexts(self) -> set[Any]:
+        """The contexts of the calls that are running in this process."""
+        process = os.getpid()
+        return {context for owner, context in tuple(self.running.values()) if owner == process}
+
+
 def callback(
     prototype: Any,
     function: Callable[..., Any],
     failed: int | None = None,
     unwanted: Callable[..., bool] | None = None,
+    gate: Gate | None = None,
 ) -> Any:
     """A C callback. The library may call the returned object while it is referenced.
 
@@ -35,7 +54,10 @@ def callback(
             then continues, so an ``Exception`` goes to ``sys.unraisablehook``, and only an
             interrupt (``KeyboardInterrupt``, ``SystemExit``) is kept for the end of the call.
         unwanted: Says from the arguments that ``function`` need not be called. Default: it must.
+        gate: Notes the calls of the callback. Once it is shut, they do nothing.
     """
+    gate = gate or Gate()
+    running = gate.running
 
     def contained(*arguments: Any, begun: bool = False, inside_a_call: bool = True) -> Any:
         # The handlers call no functions, because Python checks for signals after each function
@@ -44,8 +66,13 @@ def callback(
         try:
             if unwanted is not None and unwanted(*arguments):
                 return failed
+            call, note = object(), (os.getpid(), arguments[-1] if arguments else None)
+            running[call] = note
             _thread.callbacks += 1
             try:
+                if gate.shut:  # read after the note: the exit shuts it before it reads the notes
+                    begun = True
+                    return failed
                 caller = companion.get()
                 if caller is not None and not caller.abandoned:
                     begun = True
@@ -56,6 +83,7 @@ def callback(
                 return function(*arguments)
             finally:
                 _thread.callbacks -= 1
+                del running[call]
         except Exception as error:
             if begun and failed is None:
                 raise

@@ -12,9 +12,9 @@ import weakref
 from ctypes import byref, c_size_t, c_void_p, create_string_buffer
 from functools import partial
 
-from . import _boundary
+from . import _boundary, _log
 from ._boundary import encode, encode_id, parse, progress_callback
-from ._callback import callback, free_client, settle
+from ._callback import Gate, callback, free_client, settle
 from ._companion import companion
 from ._interrupt import current_scope, interruptible
 from ._library import EventCallback, ProgressCallback, library, with_gil
@@ -49,9 +49,9 @@ class Handle:
         "_connected",
         "_given_ids",
         "_listener",
-        "_number",
         "_pointer",
         "names",
+        "number",
     )
 
     def __init__(self, config: bytes, names: Names) -> None:
@@ -85,8 +85,8 @@ class Handle:
         self._pointer = created[0]
         # ctypes converts an address to an argument faster than a pointer object.
         self._argument = c_void_p.from_param(self._pointer.value)
-        self._number = next(_numbers)
-        _handles[self._number] = self
+        self.number = next(_numbers)
+        _handles[self.number] = self
         _offer_at_exit()
 
     def call(
@@ -235,7 +235,7 @@ class Handle:
         if listener is not None and not self._connected:
             # Without a lock: the call may wait for another thread that forks, and a signal handler
             # may make it as well. It may be made twice.
-            status = library.ghl_client_on_event(self._pointer, _event_callback, self._number)
+            status = library.ghl_client_on_event(self._pointer, _event_callback, self.number)
             self._connected = self._connected or status == _boundary.OK
         settle()
 
@@ -344,7 +344,8 @@ def _on_event(event: bytes, number: int) -> None:
 
 # One permanent function for all clients, which looks up the listener. So a new listener need not
 # wait for the old one to return, and the function is not collected while the library may call it.
-_event_callback = callback(EventCallback, _on_event)
+_events = Gate()
+_event_callback = callback(EventCallback, _on_event, gate=_events)
 
 _offers_at_exit = False
 
@@ -358,8 +359,8 @@ def _offer_at_exit() -> None:
     """Retries refused saves at the exit of the interpreter, which does not free clients."""
     global _offers_at_exit
     if not _offers_at_exit:
-        # Registered after the log's handler and `_disconnect_all`, so called before them. Threads
-        # may register it twice, which does no harm.
+        # Registered after `_disconnect_all`, so called before it. Threads may register it twice,
+        # which does no harm.
         atexit.register(_offer_unsaved)
         _offers_at_exit = True
 
@@ -407,19 +408,38 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_working.clear)
 
 
+_PATIENCE_AT_EXIT = 60
+
+
 @atexit.register
 def _disconnect_all() -> None:
-    """Prevents calls on daemon threads from entering an interpreter that is shutting down."""
+    """Prevents calls on daemon threads from entering an interpreter that is shutting down.
+
+    Waits for the calls and the callbacks in progress in Python, so that Ctrl-C ends the wait, and
+    with a limit, because a callback of the program may never return.
+    """
     global _ending
     _ending = True
-    # With a limit, because the progress callback itself may not return.
-    deadline = time.monotonic() + 60
-    while _working and time.monotonic() < deadline:
-        for handle in tuple(_working):
-            handle.cancel()
-        time.sleep(0.02)
-    for handle in _live_handles():
-        handle.disconnect()
+    deadline = time.monotonic() + _PATIENCE_AT_EXIT
+    try:
+        while _working and time.monotonic() < deadline:
+            for handle in tuple(_working):
+                handle.cancel()
+            time.sleep(0.02)
+        _events.shut = _log.gate.shut = True
+        while _events.contexts() or _log.gate.contexts():
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.02)
+    finally:
+        _events.shut = _log.gate.shut = True
+        # The library waits for the callbacks that are running, so those are left as they are.
+        busy = _events.contexts()
+        for handle in _live_handles():
+            if handle.number not in busy:
+                handle.disconnect()
+        if not _log.gate.contexts():
+            _log.disconnect()
 
 
 def _scratch(size: int) -> tuple[Any, ...]:

@@ -6,9 +6,7 @@ The fields at the end of a message, ``key=value`` or ``key="JSON string"``, are 
 
 from __future__ import annotations
 
-import atexit
-
-from ._callback import callback
+from ._callback import Gate, callback
 from ._lazy_module import LazyModule
 from ._library import LogCallback, library
 from ._logger import logger
@@ -73,7 +71,8 @@ def warn(message: str) -> None:
 
 
 # The library calls it until the process ends, so it must never be collected.
-_callback = callback(LogCallback, _forward, unwanted=_is_unwanted)
+gate = Gate()
+_callback = callback(LogCallback, _forward, unwanted=_is_unwanted, gate=gate)
 _connected = False
 
 
@@ -85,11 +84,12 @@ def connect() -> None:
     """
     global _connected
     if not _connected:
-        _connected = True
+        # Noted afterwards, in case a signal or a fork interrupts it. Twice does no harm.
         library.ghl_set_log_callback(_callback, None, _TRACE)
-        atexit.register(_disconnect)
+        _connected = True
 
 
-def _disconnect() -> None:
-    """Prevents calls on daemon threads from entering an interpreter that is shutting down."""
-    library.ghl_set_log_callback(LogCallback(), None, 0)
+def disconnect() -> None:
+    """Removes the log callback; returns when it does not run any more."""
+    if _connected:
+        library.ghl_set_log_callback(LogCallback(), None, 0)
