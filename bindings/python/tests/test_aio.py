@@ -12,6 +12,7 @@ import threading
 import time
 import unittest
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -526,6 +527,70 @@ class LifeTest(AioTest):
 
         self.assertEqual(self.run_async(main()).resource_id, self.emulator.company_id)
         self.assertIn("closed", repr(self.client))
+
+    def test_cancel_and_a_time_limit_end_a_close_that_waits_for_a_call(self) -> None:
+        self.install()
+        options: dict[str, Any] = {"resource_id": self.emulator.company_id, "timeout": 600}
+
+        async def call(made: aio.Client) -> asyncio.Future[Any]:
+            self.emulator.control("DELETE", "/requests")
+            task = asyncio.ensure_future(made.request("GET", "/locations/x", **options))
+            await until(self.stalled)
+            return task
+
+        def copy() -> aio.Client:
+            client = self.make_client()
+            client.tokens_import(self.client.tokens_export())
+            self.emulator.fault("stall")
+            return self.make_aio(client)
+
+        async def cancel(made: aio.Client) -> None:
+            task = await call(made)
+            closing = asyncio.ensure_future(made.close())
+            await asyncio.sleep(0.1)
+            made.cancel()
+            await closing
+            with self.assertRaises(ghl_oauth.Cancelled):
+                await task
+            with self.assertRaisesRegex(ValueError, "the client is closed"):
+                made.cancel()
+
+        async def limit(made: aio.Client) -> None:
+            task = await call(made)
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(made.close(), 0.1)
+            with self.assertRaises(ghl_oauth.Cancelled):
+                await task
+
+        self.run_async(cancel(copy()))
+        self.run_async(limit(copy()))
+
+    def test_cancelled_close_waits_for_a_refresh_that_was_sent(self) -> None:
+        self.install()
+        store = DictStore()
+        client = self.make_client(store=store)
+        client.tokens_import(self.client.tokens_export())
+        before = store.records[self.emulator.company_id]
+        made = self.make_aio(client)
+        self.emulator.fault("stall", endpoint="token")
+
+        async def main() -> None:
+            task = asyncio.ensure_future(made.token_refresh(self.emulator.company_id))
+            await until(self.stalled)
+            closing = asyncio.ensure_future(made.close())
+            await asyncio.sleep(0.1)
+            closing.cancel()
+            await asyncio.wait((closing,), timeout=0.2)
+            self.assertFalse(closing.done())
+            await asyncio.to_thread(self.emulator.end_faults)
+            with self.assertRaises(asyncio.CancelledError):
+                await closing
+            await asyncio.wait((task,))
+            with suppress(ghl_oauth.Cancelled):
+                task.result()
+
+        self.run_async(main())
+        self.assertNotEqual(store.records[self.emulator.company_id], before)
 
     def test_several_loops_in_several_threads_share_a_client(self) -> None:
         self.install()

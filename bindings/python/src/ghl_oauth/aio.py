@@ -183,6 +183,7 @@ class Client:
     def _own(self, client: _client.Client) -> None:
         self._client = client
         self._closing: Future[None] | None = None
+        self._closing_process = 0
         # By process, since a forked child has none of the parent's threads.
         self._pools: dict[int, ThreadPoolExecutor] = {}
         self._renewals: dict[tuple[asyncio.AbstractEventLoop, str], _Renewal] = {}
@@ -208,16 +209,30 @@ class Client:
     async def close(self) -> None:
         """Waits for the calls in progress, then releases the client. May be called repeatedly.
 
-        Every later call raises ``ValueError``. Call :meth:`cancel` first to end the calls in
-        progress at once. The save of a new token that the store refused is retried for up to five
-        seconds; if the store still refuses it, an error in the log names the resource.
+        Every later call raises ``ValueError``. :meth:`cancel` ends the calls in progress at once,
+        before or during this call, and so does the cancellation of a task that waits in it. The
+        save of a new token that the store refused is retried for up to five seconds; if the store
+        still refuses it, an error in the log names the resource.
         """
-        if self._closing is None:
+        if self._closing is None or self._closing_process != os.getpid():
+            self._closing_process = os.getpid()
             pool = self._pools.pop(os.getpid(), None)
             closer = ThreadPoolExecutor(1, "ghl_oauth_close")
             self._closing = closer.submit(self._shut, pool)
             closer.shutdown(wait=False)
-        await _finished(asyncio.wrap_future(self._closing))
+        closed = asyncio.wrap_future(self._closing)
+        try:
+            await asyncio.wait((closed,))
+        except asyncio.CancelledError:
+            await _finished(closed, self._stop)
+            raise
+        closed.result()
+
+    def _stop(self) -> None:
+        """Ends the calls in progress, even if the event loop of a call does not run any more."""
+        for scope in list(self._scopes):
+            scope.stop()
+            scope.cancel()
 
     def _shut(self, pool: ThreadPoolExecutor | None) -> None:
         if pool is not None:
@@ -227,14 +242,15 @@ class Client:
     def cancel(self, call_id: str | None = None) -> None:
         """Ends calls in progress with :class:`Cancelled`; later calls are not affected.
 
-        A call that waits for a thread is never made.
+        A call that waits for a thread is never made. Works until the last call has ended, also
+        during :meth:`close`.
 
         Args:
             call_id: Only calls that were given this id. Default: every call.
 
         A refresh whose request was sent continues until the response is saved.
         """
-        self._sync().cancel(call_id)
+        self._client.cancel(call_id)
         for scope in list(self._scopes):
             if call_id is None or call_id == scope.call_id:
                 scope.stop()

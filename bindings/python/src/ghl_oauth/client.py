@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 
 from ._boundary import encode, encode_id
@@ -88,6 +89,9 @@ class Client:
     store refused exists only in memory, and :meth:`close` retries the save one last time. The exit
     of the interpreter does so too, but ``os._exit`` and a fatal signal skip it.
     """
+
+    # The handle of a closed client, which exists until its last call has ended.
+    _released: weakref.ref[Handle] | None = None
 
     def __init__(
         self,
@@ -277,15 +281,20 @@ class Client:
         """Releases the client; every later call raises ``ValueError``. May be called repeatedly.
 
         Calls that still run on other threads finish normally, and the last of them frees the
-        client; call :meth:`cancel` first to end them at once.
+        client; :meth:`cancel` ends them at once, before or after this call.
 
         The save of a new token that the store refused is retried for up to five seconds. If the
         store still refuses it, an error in the log names the resource.
         """
-        self._handle = None
+        handle = self._handle
+        if handle is not None:
+            self._released = weakref.ref(handle)
+            self._handle = None
 
     def cancel(self, call_id: str | None = None) -> None:
         """Ends calls in progress with :class:`Cancelled`; later calls are not affected.
+
+        Works until the last call has ended, even if the client is closed.
 
         Args:
             call_id: Only calls that were given this id. Default: every call.
@@ -293,7 +302,7 @@ class Client:
         A refresh whose request was sent continues on its own thread until the response is saved:
         its refresh token is spent, and the response contains the only successor.
         """
-        handle = self._open()
+        handle = self._handle or (self._released and self._released()) or self._open()
         if call_id is None:
             handle.cancel()
         else:
