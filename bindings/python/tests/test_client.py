@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import io
 import json
@@ -14,8 +15,10 @@ import threading
 import unittest
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import ghl_oauth
 from ghl_oauth import _handle
+from ghl_oauth._library import library
 
 from .support import PAST, EmulatorTest, damage, environment, free_port, in_threads
 
@@ -1051,3 +1055,61 @@ class ClosedTest(EmulatorTest):
         self.emulator.end_faults()
         call.join()
         self.assertEqual([info.resource_id for info in results], [self.emulator.company_id])
+
+    def test_cancel_ends_a_call_of_a_closed_client(self) -> None:
+        self.install()
+        client = self.make_client()
+        client.tokens_import(self.client.tokens_export())
+        self.emulator.fault("stall")
+        errors: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                client.request("GET", "/x", resource_id=self.emulator.company_id, timeout=600)
+            except ghl_oauth.GhlError as error:
+                errors.append(error)
+
+        call = threading.Thread(target=ask)
+        call.start()
+        self.emulator.wait_for_stall()
+        client.close()
+        client.cancel()
+        call.join(60)
+        self.assertEqual([type(error) for error in errors], [ghl_oauth.Cancelled])
+        errors.clear()
+        with self.assertRaisesRegex(ValueError, "the client is closed"):
+            client.cancel()
+
+    def test_close_after_an_error_frees_the_client_at_once(self) -> None:
+        self.install()
+        gc.disable()  # which would free it later
+        self.addCleanup(gc.enable)
+
+        def fail(_so_far: object) -> None:
+            raise LookupError
+
+        # Not with `assertRaises`, which clears the frames of an exception.
+        def unknown() -> None:
+            with suppress(ghl_oauth.Forbidden):
+                client.token_refresh("unknown")
+                self.fail()
+
+        def unusable() -> None:
+            with suppress(ghl_oauth.InvalidArgument):
+                client.authorization_url(redirect_uri="no URL")
+                self.fail()
+
+        def interrupted() -> None:
+            with suppress(LookupError):
+                client.tokens_mint(self.emulator.company_id, progress=fail)
+                self.fail()
+
+        for use in (unknown, unusable, interrupted):
+            for call in (use, partial(in_threads, 1, use)):
+                client = self.make_client()
+                client.tokens_import(self.client.tokens_export())
+                free = mock.Mock(wraps=library.ghl_client_free)
+                with self.subTest(call), mock.patch.object(library, "ghl_client_free", free):
+                    self.assertIn(call(), (None, [None]))
+                    client.close()
+                    self.assertEqual(free.call_count, 1)

@@ -92,7 +92,10 @@ def raise_error(status: int, document: bytes | None, names: Names | None = None)
     error = from_json(details or {"status": library.ghl_status_name(status).decode()}, names)
     if error.code != status:
         error.code = status
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # with its traceback it would be a cycle that keeps the client alive
 
 
 def progress_callback(function: Callable[[Mapping[str, Any]], object] | None) -> Any:

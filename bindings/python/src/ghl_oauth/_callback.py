@@ -199,4 +199,7 @@ def settle() -> None:
             library.ghl_client_free(client)
     error = _raised.pop(get_ident(), None)
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # with its traceback it would be a cycle that keeps the client alive

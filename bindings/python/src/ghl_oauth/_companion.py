@@ -115,7 +115,12 @@ class Errand(_Once):
             try:
                 self.result = self._work()
             except BaseException as error:
-                self.error = error
+                # Without this frame, which refers to the errand: no cycle keeps the client alive.
+                traceback = error.__traceback__
+                self.error = error.with_traceback(traceback and traceback.tb_next)
+                del traceback
+            # It refers to the client, which only the main thread may keep alive from now on.
+            del self._work
             self.finished = True
 
     def lose(self) -> None:
@@ -257,8 +262,8 @@ class Companion:
                 self._wake.acquire(timeout=_PATIENCE)
                 continue
             post.answer()
-            interrupt = pending()
-            if interrupt is not None and not isinstance(interrupt, Exception):
+            # Not in a variable: the exception's traceback refers to this frame.
+            if not isinstance(pending(), (Exception, type(None))):
                 cancel = errand.cancel
 
     def _abandon(self) -> None:

@@ -227,6 +227,7 @@ class _Visit:
     def _attend(self, errand: Errand, below: _Post | None, cancel: Cancel | None) -> None:
         """Runs callbacks until the errand is done, or the thread is missing."""
         left: BaseException | None = None
+        interrupt: BaseException | None = None
         while not errand.finished and not self.is_missing():
             if cancel is not None:
                 cancel()
@@ -243,6 +244,7 @@ class _Visit:
                     cancel = errand.cancel
         if left is not None:
             errand.error = left
+        left = interrupt = None  # their tracebacks refer to this frame
 
     def _abandon(self) -> None:
         """The thread ends its call alone, and runs the callbacks itself."""

@@ -73,7 +73,11 @@ def interruptible(work: Callable[[], Any], cancel: _companion.Cancel | None) -> 
     except BaseException:
         discard_pending()
         raise
-    settle()
-    if errand.error is not None:
-        raise errand.error
-    return errand.result
+    error, errand.error = errand.error, None
+    try:
+        settle()
+        if error is not None:
+            raise error
+        return errand.result
+    finally:
+        del error  # with its traceback it would be a cycle that keeps the client alive
