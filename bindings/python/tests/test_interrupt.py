@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import time
 import unittest
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, c_int32
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,6 +36,11 @@ from .test_store import DictStore
 PATIENCE = 600
 
 PROTOTYPE = CFUNCTYPE(c_int32)
+
+
+class Stopped(Exception):
+    """What a signal handler raises."""
+
 
 PROGRAM = """
 import json, os, signal, sys, threading, time
@@ -510,6 +517,125 @@ class NestingTest(EmulatorTest):
         self.assertLessEqual(threads(), before)
 
 
+@unittest.skipIf(sys.platform == "win32", "no such signal there")
+class HandlerTest(EmulatorTest):
+    """A signal handler raises an ``Exception`` during a callback of a call on the main thread."""
+
+    def setUp(self) -> None:
+        super().setUp()
+
+        def stop(*_arguments: object) -> None:
+            raise Stopped
+
+        before = signal.signal(signal.SIGUSR1, stop)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        self.store = DictStore()
+        self.client = self.make_client(store=self.store)
+        self.install()
+        self.interrupts = 0
+
+    def interrupt(self, *_arguments: object) -> None:
+        self.interrupts += 1
+        if self.interrupts == 1:
+            signal.raise_signal(signal.SIGUSR1)
+
+    def test_call_raises_the_exception(self) -> None:
+        company_id = self.emulator.company_id
+
+        def mint() -> object:
+            return self.client.tokens_mint(company_id, progress=self.interrupt)
+
+        def refresh() -> object:
+            return self.client.token_refresh(company_id)
+
+        def listed() -> object:
+            return list(self.client.tokens_list())
+
+        logger = logging.getLogger("ghl_oauth")
+        handler = logging.Handler()
+        for where, call in (
+            ("progress", mint),
+            ("listener", refresh),
+            ("log", refresh),
+            ("list", listed),
+            ("load", refresh),
+        ):
+            self.interrupts = 0
+            with (
+                self.subTest(where),
+                mock.patch.object(sys, "unraisablehook", self.fail),
+                mock.patch.object(handler, "emit", self.interrupt),
+                mock.patch.object(logger, "level", logging.DEBUG),
+                mock.patch.object(logger, "handlers", [handler] if where == "log" else []),
+            ):
+                logger.manager._clear_cache()  # type: ignore[attr-defined]
+                self.client.on_event(self.interrupt if where == "listener" else None)
+                self.store.failing = {where: self.interrupt}
+                with self.assertRaises(Stopped):
+                    call()
+                self.assertGreater(self.interrupts, 0)
+            logger.manager._clear_cache()  # type: ignore[attr-defined]
+        self.store.failing = {}
+        self.assertTrue(refresh())
+
+    def test_listener_is_interrupted_like_the_call(self) -> None:
+        self.client.on_event(self.interrupt)
+        self.emulator.settings(latencyMs=100)
+        with self.assertRaises(Stopped):
+            self.client.tokens_mint(self.emulator.company_id, concurrency=1)
+        self.assertLess(
+            len(self.emulator.requests("/oauth/location-token")), len(self.emulator.location_ids)
+        )
+
+    def test_interrupted_save_is_repeated(self) -> None:
+        company_id, save = self.emulator.company_id, self.store.save
+
+        def save_with_interrupt(*arguments: Any) -> None:
+            sent = self.emulator.refreshes() > before
+            if sent and when == "before":
+                self.interrupt()
+            save(*arguments)
+            if sent and when == "after":
+                self.interrupt()
+
+        for error in (Stopped, KeyboardInterrupt):
+
+            def stop(*_arguments: object, error: type[BaseException] = error) -> None:
+                raise error
+
+            signal.signal(signal.SIGUSR1, stop)
+            for when in ("before", "after"):
+                before, self.interrupts = self.emulator.refreshes(), 0
+                record = self.store.records[company_id]
+                with (
+                    self.subTest(error=error, when=when),
+                    mock.patch.object(self.store, "save", save_with_interrupt),
+                ):
+                    with self.assertRaises(error):
+                        self.client.token_refresh(company_id)
+                    self.assertGreater(self.interrupts, 0)
+                    self.assertEqual(self.client.stats().raw["tokens"]["unsaved"], 0)
+                    self.assertNotEqual(self.store.records[company_id], record)
+                    (info,) = self.client.tokens_list()
+                    self.assertEqual(info.state, "ok")
+
+    def test_handlers_of_every_kind_are_recognized(self) -> None:
+        class Handler:
+            def __call__(self, *_arguments: object) -> None:
+                raise Stopped
+
+            def method(self, *_arguments: object) -> None:
+                raise Stopped
+
+        made = Handler()
+        for handler in (made, made.method, partial(Handler.method, made)):
+            signal.signal(signal.SIGUSR1, handler)
+            self.interrupts = 0
+            self.client.on_event(self.interrupt)
+            with self.subTest(handler), self.assertRaises(Stopped):
+                self.client.token_refresh(self.emulator.company_id)
+
+
 class CompanionTest(unittest.TestCase):
     """The protocol between the two threads, without the library."""
 
@@ -680,9 +806,6 @@ class CreationTest(unittest.TestCase):
 
     @unittest.skipUnless(hasattr(signal, "pthread_kill"), "no signal can be sent to a thread there")
     def test_client_whose_creation_is_interrupted_is_freed_when_it_arrives(self) -> None:
-        class Stopped(Exception):
-            pass
-
         def stop(*_arguments: object) -> None:
             raise Stopped
 

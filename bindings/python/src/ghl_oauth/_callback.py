@@ -2,6 +2,9 @@
 
 An exception in a callback is kept, and raised when the call that made the library call back
 returns. On a worker thread of the library there is no such call: the exception is logged.
+
+An interrupt cancels the call: a ``BaseException`` other than an ``Exception``, such as
+``KeyboardInterrupt``, or any exception of a signal handler that ran during the callback.
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ def callback(
     failed: int | None = None,
     unwanted: Callable[..., bool] | None = None,
     gate: Gate | None = None,
+    refused: Callable[[Exception], int] | None = None,
+    repeated: bool = False,
 ) -> Any:
     """A C callback. The library may call the returned object while it is referenced.
 
@@ -52,9 +57,11 @@ def callback(
         function: The implementation.
         failed: The result if the function raises. None for a callback without a result: the call
             then continues, so an ``Exception`` goes to ``sys.unraisablehook``, and only an
-            interrupt (``KeyboardInterrupt``, ``SystemExit``) is kept for the end of the call.
+            interrupt is kept for the end of the call.
         unwanted: Says from the arguments that ``function`` need not be called. Default: it must.
         gate: Notes the calls of the callback. Once it is shut, they do nothing.
+        refused: Gives the result if the function raises an ``Exception`` of its own.
+        repeated: Whether the function is called a second time if an interrupt ends it.
     """
     gate = gate or Gate()
     running = gate.running
@@ -80,7 +87,7 @@ def callback(
                 # The library's own threads have no Python caller.
                 inside_a_call = sys._getframe().f_back is not None
                 begun = True
-                return function(*arguments)
+                return _run(function, arguments, refused, repeated)
             finally:
                 _thread.callbacks -= 1
                 del running[call]
@@ -100,18 +107,6 @@ def callback(
 
     _cover_the_entry(contained)
     return prototype(contained)
-
-
-def _report(error: BaseException) -> None:
-    """Logs an exception that no call will raise. The log's own exceptions must not reach C."""
-    try:
-        found = logger()
-        if found is not None:
-            found.error(
-                "a callback on a thread of the library raised %s: %s", type(error).__name__, error
-            )
-    except BaseException:
-        pass
 
 
 def _cover_the_entry(function: Any) -> None:
@@ -141,14 +136,98 @@ def _cover_the_entry(function: Any) -> None:
         )
 
 
+class _Interruption(BaseException):
+    """Stands for an ``Exception`` of a signal handler until the call raises that."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _run(
+    function: Callable[..., Any],
+    arguments: Any,
+    refused: Callable[[Exception], int] | None,
+    repeated: bool,
+    begun: bool = False,
+) -> Any:
+    interrupt: BaseException
+    try:
+        begun = True
+        return function(*arguments)
+    except Exception as error:
+        if not _is_of_signal_handler(error):
+            if refused is None:
+                raise
+            return refused(error)
+        interrupt = _Interruption(error)
+    except BaseException as error:
+        interrupt = error
+    try:
+        if begun and not repeated:
+            raise interrupt
+        _raised.setdefault(get_ident(), interrupt)
+    finally:
+        del interrupt  # its traceback refers to this frame
+    return _run(function, arguments, refused, False)
+
+
+_cover_the_entry(_run)
+
+
+def _is_of_signal_handler(error: Exception) -> bool:
+    """Whether one of the installed signal handlers raised an exception.
+
+    Python runs a handler on the main thread between two instructions, so its frame is in the
+    traceback.
+    """
+    if threading.main_thread().ident != get_ident():
+        return False
+    import signal  # slow to import; imported already by a program that has handlers
+
+    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in codes:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> Any:
+    """The code of a handler: a function, a method, a ``partial`` of one, or a callable object."""
+    handler = getattr(handler, "func", handler)
+    handler = getattr(handler, "__func__", handler)
+    if not hasattr(handler, "__code__"):
+        handler = getattr(type(handler), "__call__", None)  # noqa: B004
+    return getattr(handler, "__code__", None)
+
+
+def _report(error: BaseException) -> None:
+    """Logs an exception that no call will raise. The log's own exceptions must not reach C."""
+    try:
+        found = logger()
+        if found is not None:
+            found.error(
+                "a callback on a thread of the library raised %s: %s", type(error).__name__, error
+            )
+    except BaseException:
+        pass
+
+
 def pending() -> BaseException | None:
     """The exception that the current call of this thread will raise when it returns."""
     return _raised.get(get_ident())
 
 
 def take_pending() -> BaseException | None:
-    """Takes that exception out, for the caller to raise."""
+    """Takes that exception out. The caller raises what :func:`original` makes of it."""
     return _raised.pop(get_ident(), None)
+
+
+def original(error: BaseException) -> BaseException:
+    """The exception that a callback raised, for one that was kept."""
+    return error.error if isinstance(error, _Interruption) else error
 
 
 def discard_pending() -> None:
@@ -197,9 +276,10 @@ def settle() -> None:
             except IndexError:  # another thread may have emptied it
                 break
             library.ghl_client_free(client)
-    error = _raised.pop(get_ident(), None)
+    error = take_pending()
     if error is not None:
         try:
+            error = original(error)
             raise error
         finally:
             del error  # with its traceback it would be a cycle that keeps the client alive

@@ -15,7 +15,7 @@ import sys
 from collections import deque
 from weakref import WeakKeyDictionary
 
-from ._callback import take_pending
+from ._callback import original, take_pending
 from ._companion import Errand, companion, release
 
 TYPE_CHECKING = False  # `typing` is slow to import
@@ -239,7 +239,7 @@ class _Visit:
             # At once, since it is kept by thread, and this thread has other greenlets.
             interrupt = take_pending()
             if interrupt is not None:
-                left = left or interrupt
+                left = left or original(interrupt)
                 if not isinstance(interrupt, Exception):
                     cancel = errand.cancel
         if left is not None:

@@ -71,24 +71,32 @@ class Bridge:
             self._failures.pop(number, None)
 
     def _fallible(self, name: str, function: Callable[..., None]) -> Any:
-        def contained(_context: int | None, *arguments: Any) -> int:
-            try:
-                function(*arguments)
-            except Exception as error:
-                if name == "save" and isinstance(error, Conflict):
-                    return Conflict.code
-                if name == "lock" and isinstance(error, (TimeoutError, Timeout)):
-                    return Timeout.code
-                logging.getLogger("ghl_oauth").error(
-                    "the store could not %s: %s: %s", name, type(error).__name__, error
-                )
-                number = next(self._numbers)
-                self._failures[number] = error
-                self._failures.pop(number - _MOST_REMEMBERED, None)
-                return number
+        def succeed(_context: int | None, *arguments: Any) -> int:
+            function(*arguments)
             return 0
 
-        return callback(_TYPES[name], contained, failed=_INTERRUPTED)
+        def refuse(error: Exception) -> int:
+            if name == "save" and isinstance(error, Conflict):
+                return Conflict.code
+            if name == "lock" and isinstance(error, (TimeoutError, Timeout)):
+                return Timeout.code
+            logging.getLogger("ghl_oauth").error(
+                "the store could not %s: %s: %s", name, type(error).__name__, error
+            )
+            number = next(self._numbers)
+            self._failures[number] = error
+            self._failures.pop(number - _MOST_REMEMBERED, None)
+            return number
+
+        # An interrupted save is repeated: the record may contain the only successor of a token that
+        # the server has consumed.
+        return callback(
+            _TYPES[name],
+            succeed,
+            failed=_INTERRUPTED,
+            refused=refuse,
+            repeated=name == "save",
+        )
 
     def _load(self, resource_id: bytes, out: Any) -> None:
         record = self._store.load(resource_id.decode())
