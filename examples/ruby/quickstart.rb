@@ -14,7 +14,7 @@ module Native
   # Windows: ghl_oauth.dll; macOS: libghl_oauth.dylib
   dlload ENV.fetch("GHL_OAUTH_LIBRARY", "libghl_oauth.so")
   extern "int ghl_client_new(const char *config, void *client, void *out)"
-  extern "void ghl_client_free(void *client)"
+  %w[free cancel].each { |name| extern "void ghl_client_#{name}(void *client)" }
   extern "int ghl_client_on_event(void *client, void *callback, void *context)"
   extern "int ghl_call_cancel(void *client, const char *call_id)"
   extern "int ghl_access_token(void *client, const char *id, void *token, void *out)"
@@ -49,6 +49,7 @@ class Client
     # The garbage collector must neither free nor move it.
     @listener = Fiddle::Pinned.new(closure)
     Native.ghl_client_on_event(@client, closure, nil)
+    at_exit { Native.ghl_client_cancel(@client) } # Ruby's exit waits for calls on other threads.
   end
 
   # Calls a function that takes and returns JSON.
@@ -65,7 +66,7 @@ class Client
   # Ends the calls in progress with this callId, from any thread.
   def cancel(call_id) = Native.ghl_call_cancel(@client, call_id)
 
-  def close = Native.ghl_client_free(@client)
+  def close = (Native.ghl_client_free(@client); @client = nil)
 
   private
 
