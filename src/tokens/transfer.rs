@@ -383,10 +383,13 @@ impl<'a> Transfer<'a> {
             }
             _ => None,
         };
-        for known in [Some(held.as_ref()), hidden.as_ref().map(Some)].into_iter().flatten() {
-            if let Some(refusal) = self.refusal(resource_id, known, &entry, replace, deadline)? {
-                return Ok(Err(refusal));
-            }
+        let refusal_by = |known| self.refusal(resource_id, known, &entry, replace, deadline);
+        let mut refusal = refusal_by(held.as_ref())?;
+        if refusal.is_none() && hidden.is_some() {
+            refusal = refusal_by(hidden.as_ref())?;
+        }
+        if let Some(refusal) = refusal {
+            return Ok(Err(refusal));
         }
         let Entry { token, own_consent, .. } = entry;
         let mut record = match &held {
