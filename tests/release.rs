@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
 use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -47,6 +48,7 @@ fn version() -> &'static str {
 
 /// Packs the same files twice: created in another order, at another time, with other permissions
 /// of the group. Prints whether the archives are equal, and the names in them.
+#[cfg(unix)]
 const PACK_TWICE: &str = r#"
 import os, sys, tarfile, tempfile, zipfile
 from pathlib import Path
@@ -76,6 +78,7 @@ with zipfile.ZipFile(output / "name.zip") as packed:
 "#;
 
 /// Runs a program in Python and returns its output; nothing if Python is not installed.
+#[cfg(unix)]
 fn python(code: &str) -> Option<String> {
     let python = std::env::var_os("GHL_PYTHON").unwrap_or_else(|| "python3".into());
     let mut command = Command::new(&python);
@@ -106,6 +109,7 @@ fn archives_depend_on_the_content_alone() {
 }
 
 /// Prints the third parties in each wheel, and whether the text of the licences names all of them.
+#[cfg(unix)]
 const SHIPPED: &str = r#"
 import sys
 sys.path[:0] = [".ci/release", ".ci/platforms"]
