@@ -1042,9 +1042,12 @@ impl Origin {
                 // A later consent also inherits the digests, but begins another installation.
                 let is_successor = is_spent(&replaced.token.refresh_token)
                     && stored.installed_at() == replaced.installed_at;
-                // The stored token is of an earlier consent, and was not refreshed since ours.
-                let is_later = began < ours.installed_at()
-                    && stored.token.issued_at.is_some_and(|issued| issued < ours.installed_at());
+                // The stored token is of an earlier consent, and was not refreshed since ours. The
+                // age of an import is not certain, and a mint can be repeated.
+                let is_granted = ours.own_consent || ours.token.kind() == UserType::Company;
+                let is_later = ours.installed_at.filter(|_| is_granted).is_some_and(|ours| {
+                    began < ours && stored.token.issued_at.is_some_and(|issued| issued < ours)
+                });
                 is_lost
                     || outlives_mint
                     || same_token(&stored.token, &replaced.token)
