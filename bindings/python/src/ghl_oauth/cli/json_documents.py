@@ -13,7 +13,7 @@ SHELL = re.compile(r"\b(?:ObjectId|ISODate|NumberLong|Long)\(")
 
 
 class Broken:
-    """A part of a file that is no JSON."""
+    """A part of a file that is not JSON."""
 
     def __init__(self, problem: str, is_lost: bool = True) -> None:
         self.problem = problem
