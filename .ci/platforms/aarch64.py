@@ -1,8 +1,16 @@
 """Linux on aarch64 with glibc, run by qemu."""
 
+import os
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+
 import emulated
+import example
 import frame
-from frame import ROOT, LeftOut, Result, Suite
+import wheels
+from frame import ROOT, Failed, LeftOut, Result, Suite
 
 TARGET = "aarch64-unknown-linux-gnu"
 NAME = "Linux aarch64, glibc"
@@ -48,6 +56,24 @@ LEFT_OUT = [
 ]
 
 
+def check_wheel(result, environment):
+    """Unpacks the wheel, and a Python of the platform runs the quickstart with it."""
+    library = frame.COMMON / TARGET / "debug/deps/libghl_oauth.so"
+    with tempfile.TemporaryDirectory() as folder:
+        file, tag = wheels.build(library, Path(folder))
+        if not re.fullmatch(r"manylinux_2_\d+_aarch64", tag):
+            raise Failed(f"the wheel of {library} is {tag}")
+        with zipfile.ZipFile(file) as packed:
+            packed.extractall(Path(folder, "unpacked"))
+        variables = os.environ | environment | {"PYTHONPATH": f"{folder}/unpacked"}
+        variables.pop("GHL_OAUTH_LIBRARY", None)
+        with example.emulator([environment["GHL_OAUTH_EMULATOR"]]) as base:
+            command = [environment["GHL_PYTHON"], ROOT / "examples/python/quickstart.py", base]
+            done = frame.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+        print(done.stdout)
+    result.check(f"its wheel is `{tag}`, and runs the quickstart of Python")
+
+
 def main(is_update):
     result = Result()
     frame.install("g++-aarch64-linux-gnu")
@@ -69,5 +95,7 @@ def main(is_update):
             "GHL_PYTHON": str(root / "usr/bin/python3.11"),
         }
         Suite(result, environment=environment, slowness=3).run(programs, LEFT_OUT)
+        frame.step("use the wheel")
+        check_wheel(result, environment)
     how = f"run by {emulated.qemu_version('aarch64')}"
     return frame.report(NAME, how, result, is_update)

@@ -81,18 +81,6 @@ def native_emulator():
     return next(filter(None, (message.get("executable") for message in messages)))
 
 
-def check_wheel_tag(library, expected):
-    """Checks the platform tag that the build hook of the Python package gives a library."""
-    code = (
-        "import sys; import hatch_build as hook; print(hook._platform_tag(hook.Path(sys.argv[1])))"
-    )
-    python = os.environ.get("GHL_PYTHON", TOOLS / "python/bin/python")
-    command = [python, "-c", code, library]
-    done = run(command, cwd=ROOT / "bindings/python", capture_output=True, text=True)
-    if done.stdout.strip() != expected:
-        raise Failed(f"the wheel of {library} is {done.stdout.strip()}, not {expected}")
-
-
 def crates(cargo, target):
     """The folders of the crates that are built for a target, by name."""
     command = [cargo, "metadata", "--format-version=1", "--filter-platform", target]

@@ -4,8 +4,11 @@ import os
 import re
 import struct
 import sys
+import tempfile
+from pathlib import Path
 
 import frame
+import wheels
 from frame import TOOLS, Failed, Result
 
 # zig has the headers of the C library, and cargo-zigbuild makes it Cargo's compiler and linker.
@@ -112,7 +115,8 @@ def run(target, name, tag, is_update):
     if any(not path.startswith(("/usr/lib/", "/System/Library/")) for path in needed):
         raise Failed(f"{library} needs {needed}")
     result.check("it needs libraries of the system only")
-    frame.check_wheel_tag(library, tag)
+    with tempfile.TemporaryDirectory() as folder:
+        wheels.build_tagged(library, Path(folder), tag)
     result.check(f"its wheel is `{tag}`, as MACOSX_DEPLOYMENT_TARGET says")
     frame.step("type-check")
     clippy = [programs / "cargo-zigbuild", "clippy", "--target", target, "--workspace"]

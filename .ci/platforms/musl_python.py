@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import frame
+import wheels
 from frame import ROOT, TOOLS, Failed, LeftOut
 
 # No registry has such a Python, so it is built from Debian's sources. Its modules are linked
@@ -207,25 +208,12 @@ def system(root, interpreter, loader, emulator):
         raise Failed(f"the bare system has the libraries {libraries}")
 
 
-def wheel(library, expected, output):
-    """Builds the wheel of a library, and checks its tag."""
-    code = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
-    python = os.environ.get("GHL_PYTHON", TOOLS / "python/bin/python")
-    environment = os.environ | {"GHL_OAUTH_LIBRARY": str(library)}
-    folder = ROOT / "bindings/python"
-    frame.run([python, "-c", code, output], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
-    (file,) = output.glob("*.whl")
-    if not file.name.endswith(f"-py3-none-{expected}.whl"):
-        raise Failed(f"the wheel of {library} is {file.name}, not {expected}")
-    return file
-
-
 def test(result, interpreter, loader, library, expected, emulator):
     """Installs the wheel with pip in a bare system, and runs the tests of the Python package."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "root")
         system(root, interpreter, loader, emulator)
-        file = wheel(library, expected, root / "wheel")
+        file = wheels.build_tagged(library, root / "wheel", expected)
         (root / "source/run_tests.py").write_text(TESTS)
         command = ["unshare", "--mount", "sh", "-euc", ENTER, root, "python3"]
         environment = {
