@@ -67,6 +67,11 @@ def system(architecture, packages):
     for package in sorted((folder / "archives").glob("*.deb")):
         frame.run(["dpkg", "-x", package, folder / "root"])
         package.unlink()
+    # As the script of the package does when it is installed: otherwise each start of Python would
+    # compile the standard library.
+    for library in (folder / "root/usr/lib").glob("python3.*"):
+        frame.install(library.name)
+        frame.run([f"/usr/bin/{library.name}", "-m", "compileall", "-q", library])
     stamp.write_text(wanted)
     return folder / "root"
 
