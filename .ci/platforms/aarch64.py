@@ -9,6 +9,7 @@ from pathlib import Path
 import emulated
 import example
 import frame
+import python_tests
 import wheels
 from frame import ROOT, Failed, LeftOut, Result, Suite
 
@@ -26,6 +27,8 @@ PACKAGES = (
 NOT_RUN = {
     "agency_day", "architecture", "code_blocks", "docs", "header", "install", "languages", "model",
     "promise", "statuses", "vendor_description",
+    # Run with the wheel.
+    "python",
     # Browsers and other servers.
     "consent_page", "desktop",
 }  # fmt: skip
@@ -56,9 +59,54 @@ LEFT_OUT = [
 ]
 
 
-def check_wheel(result, environment):
-    """Unpacks the wheel, and a Python of the platform runs the quickstart with it."""
+CLEARED = "it clears the environment, by which qemu finds the libraries"
+
+PYTHON_LEFT_OUT = [
+    LeftOut(
+        "python",
+        "tests.test_interrupt.SignalTest.test_call_works_where_no_thread_can_be_started",
+        "qemu has no seccomp filters",
+    ),
+    LeftOut(
+        "python",
+        "tests.test_boundary.MemoryTest.test_long_results_do_not_accumulate_in_memory",
+        "code that qemu translates counts as memory of the process",
+        sometimes=True,
+    ),
+    LeftOut(
+        "python",
+        "tests.test_doctor.DeadDatabaseTest."
+        "test_lock_of_another_program_is_diagnosed_with_its_process",
+        "qemu is the program of the process",
+    ),
+    LeftOut(
+        "python",
+        "tests.test_doctor.DoctorTest.test_healthy_setup_passes",
+        "a step that takes longer than a second is reported",
+        sometimes=True,
+    ),
+    LeftOut(
+        "python",
+        "tests.test_cli.StatusCommandTest.test_closed_stdin_is_an_error",
+        "the program that qemu starts becomes its descriptor 0",
+    ),
+    *(
+        LeftOut("python", f"tests.test_deployment.{test}", CLEARED)
+        for test in (
+            "CronTest.test_line_refreshes_the_token_and_writes_nothing",
+            "CronTest.test_problem_is_written_to_standard_error",
+            "ExposureTest.test_files_of_the_store_are_accessible_to_their_user_only",
+            "KubernetesTest.test_command_of_the_job_refreshes_the_token",
+            "SystemdTest.test_command_of_the_service_refreshes_the_token",
+        )
+    ),
+]
+
+
+def test_wheel(result, environment):
+    """A Python of the platform runs its tests, and the quickstart, with the files of the wheel."""
     library = frame.COMMON / TARGET / "debug/deps/libghl_oauth.so"
+    python = environment["GHL_PYTHON"]
     with tempfile.TemporaryDirectory() as folder:
         file, tag = wheels.build(library, Path(folder))
         if not re.fullmatch(r"manylinux_2_\d+_aarch64", tag):
@@ -68,10 +116,15 @@ def check_wheel(result, environment):
         variables = os.environ | environment | {"PYTHONPATH": f"{folder}/unpacked"}
         variables.pop("GHL_OAUTH_LIBRARY", None)
         with example.emulator([environment["GHL_OAUTH_EMULATOR"]]) as base:
-            command = [environment["GHL_PYTHON"], ROOT / "examples/python/quickstart.py", base]
-            done = frame.run(command, cwd=folder, env=variables, capture_output=True, text=True)
-        print(done.stdout)
-    result.check(f"its wheel is `{tag}`, and runs the quickstart of Python")
+            command = [python, ROOT / "examples/python/quickstart.py", base]
+            frame.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+        passed, skipped = python_tests.run(
+            result, [python], PYTHON_LEFT_OUT, cwd=ROOT / "bindings/python", env=variables
+        )
+    result.check(
+        f"its wheel is `{tag}`: it runs the quickstart of Python, and {passed} tests of the Python "
+        f"package pass ({skipped} lack a package or program)"
+    )
 
 
 def main(is_update):
@@ -95,7 +148,7 @@ def main(is_update):
             "GHL_PYTHON": str(root / "usr/bin/python3.11"),
         }
         Suite(result, environment=environment, slowness=3).run(programs, LEFT_OUT)
-        frame.step("use the wheel")
-        check_wheel(result, environment)
+        frame.step("test the wheel")
+        test_wheel(result, environment)
     how = f"run by {emulated.qemu_version('aarch64')}"
     return frame.report(NAME, how, result, is_update)

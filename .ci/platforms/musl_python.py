@@ -1,14 +1,13 @@
 """A CPython that is linked with musl, and a bare system where it tests the wheel."""
 
-import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import frame
+import python_tests
 import wheels
 from frame import ROOT, TOOLS, Failed, LeftOut
 
@@ -64,12 +63,9 @@ cd ../usr/lib/python3.11
 rm -rf test idlelib tkinter lib2to3 turtledemo
 """
 
-# Seconds for all tests of the Python package.
-TESTS_TIMEOUT = 1800
-
 NO_SSL = "the musl Python is built without ssl"
 LEFT_OUT = [
-    LeftOut("python", "unittest.loader._FailedTest.tests.test_proxy", NO_SSL),
+    LeftOut("python", "tests.test_proxy", NO_SSL),
     *(
         LeftOut("python", f"tests.test_windows.SimulatedWindowsTest.{test}", NO_SSL)
         for test in (
@@ -91,29 +87,6 @@ LEFT_OUT = [
         "the bare system does not name the holder of a lock",
     ),
 ]
-
-# Runs the tests, except for the ones that are named. The last line is the number of tests, and the
-# reasons of the ones that were skipped.
-TESTS = r"""
-import json, sys, unittest
-
-def tests(suite):
-    for test in suite:
-        if isinstance(test, unittest.TestSuite):
-            yield from tests(test)
-        else:
-            yield test
-
-left_out = set(sys.argv[1:])
-found = list(tests(unittest.defaultTestLoader.discover("tests", top_level_dir=".")))
-unknown = left_out - {test.id() for test in found}
-if unknown:
-    sys.exit(f"left out, but no test: {sorted(unknown)}")
-suite = unittest.TestSuite(test for test in found if test.id() not in left_out)
-result = unittest.TextTestRunner(sys.stdout, verbosity=2).run(suite)
-print(json.dumps([result.testsRun, [reason for _, reason in result.skipped]]))
-sys.exit(not result.wasSuccessful())
-"""
 
 # Runs a command in a bare system. The mounts end with the last process in their namespace.
 ENTER = r"""
@@ -214,7 +187,6 @@ def test(result, interpreter, loader, library, expected, emulator):
         root = Path(folder, "root")
         system(root, interpreter, loader, emulator)
         file = wheels.build_tagged(library, root / "wheel", expected)
-        (root / "source/run_tests.py").write_text(TESTS)
         command = ["unshare", "--mount", "sh", "-euc", ENTER, root, "python3"]
         environment = {
             "HOME": "/tmp",
@@ -229,19 +201,9 @@ def test(result, interpreter, loader, library, expected, emulator):
         frame.run([*command, "-m", "ensurepip"], **options)
         pip = ["-m", "pip", "install", "--no-index", f"/wheel/{file.name}"]
         frame.run([*command, *pip], **options)
-        tests = [
-            "-W",
-            "error::ResourceWarning",
-            "/source/run_tests.py",
-            *(left.test for left in LEFT_OUT),
-        ]
-        done = frame.run([*command, *tests], timeout=TESTS_TIMEOUT, **options)
-    result.left_out += LEFT_OUT
-    count, skipped = json.loads(done.stdout.splitlines()[-1])
-    for reason, times in Counter(skipped).items():
-        print(f"skipped {times}: {reason}")
+        passed, skipped = python_tests.run(result, command, LEFT_OUT, at_once=2, env=environment)
     result.check(
         f"its wheel is `{expected}`, pip installs it where musl is the only library, and there "
-        f"{count - len(skipped)} tests of the Python package pass with {version} "
-        f"({len(skipped)} lack a package or program)"
+        f"{passed} tests of the Python package pass with {version} "
+        f"({skipped} lack a package or program)"
     )
