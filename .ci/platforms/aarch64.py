@@ -65,7 +65,9 @@ PYTHON_LEFT_OUT = [
     LeftOut(
         "python",
         "tests.test_interrupt.SignalTest.test_call_works_where_no_thread_can_be_started",
-        "qemu has no seccomp filters",
+        "qemu grants a stack of 64 TiB, and needs 17 GB of memory for it",
+        # Not run again to see whether it still fails.
+        sometimes=True,
     ),
     LeftOut(
         "python",
