@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -230,10 +230,9 @@ class Suite:
         attempts.sort(key=lambda attempt: attempt[0].name not in LONGEST)
         # Two at a time, since most tests wait. A failed test is repeated alone.
         with ThreadPoolExecutor(JOBS) as pool:
-            for attempt, outcome in zip(
-                attempts, pool.map(lambda one: self.attempt(*one), attempts)
-            ):
-                self.judge(*attempt, *outcome)
+            running = {pool.submit(self.attempt, *attempt): attempt for attempt in attempts}
+            for done in as_completed(running):
+                self.judge(*running[done], *done.result())
 
     def count_earlier(self, program, left_out):
         """Counts a program that passed earlier. Returns whether it did."""
