@@ -13,10 +13,10 @@ from . import status
 
 TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, TextIO
 
-    from ..models import FailedToken, TokenInfo
+    from ..models import FailedToken
 
 
 class Refusal(Exception):
@@ -210,26 +210,30 @@ def show_table(
     put("\n".join(lines))
 
 
-def show_tokens(tokens: Iterable[TokenInfo], as_json: bool) -> None:
-    """Prints tokens without their secrets."""
+def show_tokens(tokens: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Prints tokens without their secrets.
+
+    Args:
+        tokens: The library's documents. Of an unreadable token, only the id is known.
+        as_json: Whether they are printed as JSON.
+    """
     if as_json:
-        show_json([dict(token.raw) for token in tokens])
+        show_json(tokens)
         return
     now = datetime.now(timezone.utc)
-    tokens = list(tokens)
     titles = ["RESOURCE", "TYPE", "COMPANY", "STATE", "EXPIRES", "REFRESHABLE"]
     rows = [
         [
-            token.resource_id,
-            token.user_type or "-",
-            token.company_id or "-",
-            token.state,
-            moment(token.expires_at, now),
-            "yes" if token.refreshable else "no",
+            token["resourceId"],
+            token.get("userType") or "-",
+            token.get("companyId") or "-",
+            token.get("state") or "ok",
+            moment(expiry(token), now),
+            "yes" if token.get("refreshable") else "no",
         ]
         for token in tokens
     ]
-    failures = [token.raw.get("lastFailure") for token in tokens]
+    failures = [token.get("lastFailure") for token in tokens]
     if any(failures):
         titles.append("LAST FAILURE")
         for row, failure in zip(rows, failures):
@@ -250,6 +254,12 @@ def instant(milliseconds: int) -> datetime:
     except OverflowError:
         edge = datetime.max if milliseconds > 0 else datetime.min
         return edge.replace(tzinfo=timezone.utc)
+
+
+def expiry(token: Mapping[str, Any]) -> datetime | None:
+    """When the access token of a stored token expires; None if unknown."""
+    at = token.get("expiresAt")
+    return None if at is None else instant(at)
 
 
 def is_never(at: datetime) -> bool:

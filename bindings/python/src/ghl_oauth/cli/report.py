@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
 
 from ..errors import LocationInactive
-from ..models import FailedToken, TokenInfo
 from . import output, status
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from ..models import FailedToken, TokenInfo
 
 
 def show_token(info: TokenInfo, options: argparse.Namespace) -> None:
@@ -16,7 +20,7 @@ def show_token(info: TokenInfo, options: argparse.Namespace) -> None:
     if options.json:
         output.show_json(dict(info.raw))
     else:
-        output.show_tokens([info], as_json=False)
+        output.show_tokens([info.raw], as_json=False)
 
 
 def show_run(
@@ -59,13 +63,13 @@ def unreadable(failed: Sequence[FailedToken], _options: argparse.Namespace) -> i
     return status.UNREADABLE if failed else status.OK
 
 
-def last_failure(token: TokenInfo) -> dict[str, Any] | None:
-    """A token's last failure, if it has not been refreshed since."""
-    found = token.raw.get("lastFailure")
+def last_failure(token: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A stored token's last failure, if it has not been refreshed since."""
+    found = token.get("lastFailure")
     return found if isinstance(found, dict) else None
 
 
-def failing(tokens: Sequence[TokenInfo]) -> int:
+def failing(tokens: Sequence[Mapping[str, Any]]) -> int:
     """The exit status for tokens whose last refresh failed, or whose connection is lost.
 
     A paused location is not one of them: its token is kept.
@@ -73,11 +77,11 @@ def failing(tokens: Sequence[TokenInfo]) -> int:
     statuses = set()
     for token in tokens:
         last = last_failure(token)
-        if token.state == "reauthorizationRequired":
+        if token["state"] == "reauthorizationRequired":
             statuses.add(status.CONSENT)
-        elif token.state == "unsaved":
+        elif token["state"] == "unsaved":
             statuses.add(status.UNSAVED)
-        elif last is not None and token.state != "inactive":
+        elif last is not None and token["state"] != "inactive":
             statuses.add(status.LATER if last.get("status") in TEMPORARY else status.ERROR)
     for each in (status.UNSAVED, status.CONSENT, status.ERROR, status.LATER):
         if each in statuses:

@@ -9,15 +9,16 @@ import re
 import shlex
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..._configuration import Configuration, private
 from ...client import Client
 from ...errors import GhlError, NotFound, StoreError, Timeout
-from ...models import FailedToken, OtherClient, TokenInfo
-from .. import status
+from ...models import FailedToken, OtherClient
+from .. import raw, status
 from ..explain import DISK_HELP
 from ..output import names, size
 from . import Check, Stage, failed, locks, short
@@ -80,9 +81,9 @@ class Found:
 
     checks: list[Check] = field(default_factory=list)
     client: Client | None = None
-    tokens: list[TokenInfo] | None = None
+    tokens: list[dict[str, Any]] | None = None
     """None: the store cannot be read."""
-    unreadable: tuple[FailedToken, ...] = ()
+    unreadable: Sequence[FailedToken] = ()
     others: tuple[OtherClient, ...] = ()
 
 
@@ -164,9 +165,7 @@ def _hasty(configuration: Configuration) -> dict[str, object]:
 
 
 def _list(client: Client, found: Found) -> None:
-    pages = client.tokens_list(page_size=1000)
-    found.tokens = list(pages)
-    found.unreadable = pages.failed
+    found.tokens, found.unreadable = raw.stored_tokens(client)
     with contextlib.suppress(GhlError):
         clients = client.tokens_adopt().clients
         found.others = tuple(other for other in clients if other.client_id != _PROBE)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
-from ..._configuration import Configuration
-from ...client import Client
 from ...errors import Cancelled, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
-from ...models import Response, TokenInfo
 from .. import status
-from ..output import instant, moment, names
+from ..output import expiry, instant, moment, names
 from ..report import TEMPORARY, last_failure
 from ..task import Task
 from . import Check, failed, short
@@ -27,6 +23,17 @@ from .answer import (
     words,
 )
 from .network import SECRET_HELP, VERSION_HELP
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from ..._configuration import Configuration
+    from ...client import Client
+    from ...models import Response
+
+    StoredToken = Mapping[str, Any]
 
 _SCOPE = re.compile(
     "not authorized for this scope|authclass|user type|iam service|not accessible from this token",
@@ -43,16 +50,16 @@ _MARGIN = timedelta(minutes=10)
 """A token that expires sooner is tried only if there is no other, since that could refresh it."""
 
 
-def states(tokens: Sequence[TokenInfo]) -> Iterator[Check]:
+def states(tokens: Sequence[StoredToken]) -> Iterator[Check]:
     """What the store says of the tokens."""
     if not tokens:
         yield Check(
             "tokens", "consent", "no token is stored", "ghl-oauth login, or ghl-oauth import"
         )
         return
-    kinds = Counter(token.user_type or "unknown" for token in tokens)
+    kinds = Counter(token["userType"] or "unknown" for token in tokens)
     now = datetime.now(timezone.utc)
-    dead = sum(1 for token in tokens if token.expires_at is not None and token.expires_at < now)
+    dead = sum(_expires_before(token, now) for token in tokens)
     message = ", ".join(f"{count} of type {kind}" for kind, count in sorted(kinds.items()))
     if dead:
         yield Check(
@@ -87,24 +94,24 @@ def states(tokens: Sequence[TokenInfo]) -> Iterator[Check]:
             status.UNSAVED,
         ),
     ):
-        found = [token for token in tokens if token.state == state]
+        found = [token for token in tokens if token["state"] == state]
         if found:
-            ids = names([token.resource_id for token in found])
+            ids = names([token["resourceId"] for token in found])
             said = _last_words(found[0], now)
             yield Check("tokens", outcome, f"{meaning}: {ids}{said}", help_text, exit_status)
-    yield from _failing([token for token in tokens if token.state == "ok"], now)
+    yield from _failing([token for token in tokens if token["state"] == "ok"], now)
 
 
-def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
+def _failing(tokens: Sequence[StoredToken], now: datetime) -> Iterator[Check]:
     """The tokens whose last refresh failed, grouped by the reason."""
-    groups: dict[tuple[str, str], list[TokenInfo]] = {}
+    groups: dict[tuple[str, str], list[StoredToken]] = {}
     for token in tokens:
         last = last_failure(token)
         if last is not None:
             key = (str(last.get("status")), str(last.get("message")))
             groups.setdefault(key, []).append(token)
     for (code, message), found in groups.items():
-        expired = [each for each in found if each.expires_at is None or each.expires_at < now]
+        expired = [each for each in found if expiry(each) is None or _expires_before(each, now)]
         credentials = code == "GHL_ERR_UNAUTHORIZED"
         wrong = _WRONG_SECRET if credentials else ""
         help_text = "run `ghl-oauth refresh ID` to see the whole error"
@@ -113,30 +120,31 @@ def _failing(tokens: Sequence[TokenInfo], now: datetime) -> Iterator[Check]:
         elif code in TEMPORARY:
             help_text = "the refresh is repeated at the next use, or by `ghl-oauth maintain`"
         first = expired[0] if expired else found[0]
+        ids = names([each["resourceId"] for each in found])
         yield Check(
             "tokens",
             # While the old tokens are valid, callers do not notice the failure.
             "problem" if expired or credentials else "warning",
-            f"the last refresh failed: {names([each.resource_id for each in found])}: "
-            f"{short(message)}{wrong}{_last_words(first, now, with_message=False)}",
+            f"the last refresh failed: {ids}: {short(message)}{wrong}"
+            f"{_last_words(first, now, with_message=False)}",
             help_text,
             status.LATER if code in TEMPORARY else status.ERROR,
         )
 
 
-def _last_words(token: TokenInfo, now: datetime, with_message: bool = True) -> str:
+def _last_words(token: StoredToken, now: datetime, with_message: bool = True) -> str:
     last = last_failure(token)
     if last is None:
         return ""
     said = [f"{last['message']}"] if with_message and last.get("message") else []
-    at, next_at = last.get("at"), last.get("nextAttemptAt")
+    at, next_at, expires_at = last.get("at"), last.get("nextAttemptAt"), expiry(token)
     if at is not None:
         said.append(f"last attempt {moment(instant(at), now)}")
     if last.get("attempts"):
         said.append(f"{last['attempts']} failed")
-    if token.expires_at is not None:
-        verb = "expires" if token.expires_at > now else "expired"
-        said.append(f"the old token {verb} {moment(token.expires_at, now)}")
+    if expires_at is not None:
+        verb = "expires" if expires_at > now else "expired"
+        said.append(f"the old token {verb} {moment(expires_at, now)}")
     if next_at is not None:
         said.append(f"next attempt {moment(instant(next_at), now)}")
     if last.get("traceId"):
@@ -151,7 +159,7 @@ class Trial:
         self,
         client: Client,
         configuration: Configuration,
-        tokens: Sequence[TokenInfo],
+        tokens: Sequence[StoredToken],
         until: float,
     ) -> None:
         self._version = configuration.document.get("apiVersion") or "v3"
@@ -160,8 +168,8 @@ class Trial:
         now = datetime.now(timezone.utc)
         # A company's token serves its locations.
         usable = sorted(
-            (token for token in tokens if token.state == "ok"),
-            key=lambda token: token.user_type != "Company",
+            (token for token in tokens if token["state"] == "ok"),
+            key=lambda token: token["userType"] != "Company",
         )
         live = [token for token in usable if not _expires_before(token, now + _MARGIN)]
         expired = [token for token in usable if _expires_before(token, now)]
@@ -183,22 +191,22 @@ class Trial:
                 yield Check(
                     "tokens",
                     "warning",
-                    f"{token.resource_id}: a request with its token has no answer yet",
+                    f"{token['resourceId']}: a request with its token has no answer yet",
                     "try again later",
                 )
                 continue
             found = task.result()
             if found is None:
-                good.append(token.resource_id)
+                good.append(token["resourceId"])
             else:
                 yield found
         if good:
             yield Check("tokens", "ok", f"the API accepts the token of {names(good)}")
 
-    def _try(self, client: Client, token: TokenInfo, timeout: float) -> Check | None:
-        ours = token.resource_id
+    def _try(self, client: Client, token: StoredToken, timeout: float) -> Check | None:
+        ours = token["resourceId"]
         path, query = f"/locations/{ours}", None
-        if token.user_type == "Company":
+        if token["userType"] == "Company":
             path = "/oauth/installed-locations"
             query = {"companyId": ours, "appId": self._app_id, "pageSize": 1}
         try:
@@ -207,9 +215,9 @@ class Trial:
             return _not_sent(token, error)
         return self._verdict(token, answer)
 
-    def _verdict(self, token: TokenInfo, answer: Response) -> Check | None:
+    def _verdict(self, token: StoredToken, answer: Response) -> Check | None:
         """What a response says of the token. None: the API accepts it."""
-        ours, said = token.resource_id, words(answer)
+        ours, said = token["resourceId"], words(answer)
         message = f"{ours}: the API answered {answer.status}: {said}"
         if is_temporary(answer):
             return Check("tokens", "problem", message, "try again later", status.LATER)
@@ -236,20 +244,21 @@ class Trial:
         return Check("tokens", "problem", message, f"run `ghl-oauth refresh {ours}`")
 
 
-def _is_expected(token: TokenInfo, body: dict[str, object]) -> bool:
+def _is_expected(token: StoredToken, body: dict[str, object]) -> bool:
     """Whether a success has the contents that were asked for."""
-    if token.user_type == "Company":
+    if token["userType"] == "Company":
         return isinstance(body.get("items", body.get("locations")), list)
-    return token.resource_id in str(body)
+    return token["resourceId"] in str(body)
 
 
-def _expires_before(token: TokenInfo, time: datetime) -> bool:
-    return token.expires_at is not None and token.expires_at < time
+def _expires_before(token: StoredToken, time: datetime) -> bool:
+    at = expiry(token)
+    return at is not None and at < time
 
 
-def _not_sent(token: TokenInfo, error: GhlError) -> Check:
+def _not_sent(token: StoredToken, error: GhlError) -> Check:
     """The finding for a request without a response, often because its token was not refreshed."""
-    ours = token.resource_id
+    ours = token["resourceId"]
     expired = _expires_before(token, datetime.now(timezone.utc))
     if isinstance(error, ReauthorizationRequired):
         why = "the token has expired, and the API refuses a refresh"

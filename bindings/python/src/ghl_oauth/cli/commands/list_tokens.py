@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from datetime import datetime, timezone
+import time
 
-from ...client import Client
-from ...models import FailedToken, TokenInfo
-from .. import output, report
+from .. import output, raw, report
 from ..arguments import duration, filters
 from ..session import Session
 
@@ -41,21 +38,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Lists the stored tokens."""
-    before = options.expires_within and datetime.now(timezone.utc) + options.expires_within
-
-    def fetch(client: Client) -> tuple[list[TokenInfo], Sequence[FailedToken]]:
-        pages = client.tokens_list(
-            company_id=options.company,
-            user_type=options.type,
-            state=options.state,
-            failing=options.failing or None,
-            expires_before=before,
-            page_size=1000,
-        )
-        return list(pages), pages.failed
-
+    before = None
+    if options.expires_within is not None:
+        before = int(1000 * (time.time() + options.expires_within.total_seconds()))
     with Session.begin(options.config) as session:
-        tokens, failed = session.run(fetch)
+        tokens, failed = session.run(
+            lambda client: raw.stored_tokens(
+                client,
+                companyId=options.company,
+                userType=options.type,
+                state=options.state,
+                failing=options.failing or None,
+                expiresBefore=before,
+            )
+        )
         output.show_tokens(tokens, options.json)
         if not tokens and not options.json:
             output.say("no token matches")

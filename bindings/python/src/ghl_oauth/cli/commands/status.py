@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any
 
-from ..._configuration import Configuration
 from ..._library import library_version
-from ...client import Client
-from ...models import FailedToken, TokenInfo
-from .. import output, report, status
+from .. import output, raw, report, status
 from ..arguments import text
-from ..output import Refusal
+from ..output import Refusal, expiry
 from ..session import Session
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from ..._configuration import Configuration
+    from ...models import FailedToken
 
 DESCRIPTION = (
     "Sums up the stored tokens: how many there are in each state, which ones fail and why, and "
@@ -49,13 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the summary. The worst token determines the exit status."""
-
-    def fetch(client: Client) -> tuple[list[TokenInfo], Sequence[FailedToken]]:
-        pages = client.tokens_list(page_size=1000)
-        return list(pages), pages.failed
-
     with Session.begin(options.config) as session:
-        tokens, unreadable = session.run(fetch)
+        tokens, unreadable = session.run(raw.stored_tokens)
         if options.resource is not None:
             return _one(options, tokens, unreadable)
         found = summary(session.configuration, tokens, unreadable, datetime.now(timezone.utc))
@@ -68,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _one(
-    options: argparse.Namespace, tokens: Sequence[TokenInfo], unreadable: Sequence[FailedToken]
+    options: argparse.Namespace,
+    tokens: Sequence[Mapping[str, Any]],
+    unreadable: Sequence[FailedToken],
 ) -> int:
     """Prints the token of one company or location."""
     ours = options.resource
@@ -76,7 +76,7 @@ def _one(
         if failed.resource_id == ours:
             output.show_failed([failed])
             return status.UNREADABLE
-    token = next((token for token in tokens if token.resource_id == ours), None)
+    token = next((token for token in tokens if token["resourceId"] == ours), None)
     if token is None:
         raise Refusal(
             f"no token is stored for {ours}",
@@ -85,7 +85,7 @@ def _one(
             status.CONSENT,
         )
     if options.json:
-        output.show_json(dict(token.raw))
+        output.show_json(token)
         return report.failing([token])
     now = datetime.now(timezone.utc)
     last = report.last_failure(token) or {}
@@ -94,12 +94,12 @@ def _one(
         return "-" if milliseconds is None else output.moment(output.instant(milliseconds), now)
 
     lines = [
-        ("resource", token.resource_id),
-        ("type", token.user_type or "-"),
-        ("company", token.company_id or "-"),
-        ("state", output.paint(token.state, output.STATES.get(token.state))),
-        ("expires", output.moment(token.expires_at, now)),
-        ("last success", at(token.raw.get("lastSuccessAt"))),
+        ("resource", token["resourceId"]),
+        ("type", token["userType"] or "-"),
+        ("company", token["companyId"] or "-"),
+        ("state", output.paint(token["state"], output.STATES.get(token["state"]))),
+        ("expires", output.moment(expiry(token), now)),
+        ("last success", at(token["lastSuccessAt"])),
     ]
     if last:
         lines += [
@@ -110,7 +110,7 @@ def _one(
         ]
         if last.get("traceId"):
             lines.append(("trace ID", output.plain(str(last["traceId"]))))
-    if token.state == "reauthorizationRequired":
+    if token["state"] == "reauthorizationRequired":
         lines.append(("cure", "ghl-oauth login"))
     for name, value in lines:
         output.put(f"{name:<13}{value}")
@@ -119,25 +119,23 @@ def _one(
 
 def summary(
     configuration: Configuration,
-    tokens: Sequence[TokenInfo],
+    tokens: Sequence[Mapping[str, Any]],
     unreadable: Sequence[FailedToken],
     now: datetime,
 ) -> dict[str, Any]:
     """The document that ``--json`` prints; ``docs/python.md`` describes its keys."""
-    states = Counter(token.state for token in tokens)
+    states = Counter(token["state"] for token in tokens)
     failing = [
         token
         for token in tokens
-        if token.state in _STATES[2:] or (token.state == "ok" and report.last_failure(token))
+        if token["state"] in _STATES[2:] or (token["state"] == "ok" and report.last_failure(token))
     ]
     ahead = [
         token
         for token in tokens
-        if token.expires_at is not None
-        and token.expires_at >= now
-        and not output.is_never(token.expires_at)
+        if (at := expiry(token)) is not None and at >= now and not output.is_never(at)
     ]
-    next_one = min(ahead, key=lambda token: token.expires_at or now, default=None)
+    next_one = min(ahead, key=lambda token: token["expiresAt"], default=None)
     path = configuration.store_path
     return {
         "library": library_version(),
@@ -150,24 +148,22 @@ def summary(
         "at": _milliseconds(now),
         "tokens": {
             "total": len(tokens),
-            "company": sum(token.user_type == "Company" for token in tokens),
-            "location": sum(token.user_type == "Location" for token in tokens),
+            "company": sum(token["userType"] == "Company" for token in tokens),
+            "location": sum(token["userType"] == "Location" for token in tokens),
             **{state: states[state] for state in _STATES},
-            "expired": sum(
-                token.expires_at is not None and token.expires_at < now for token in tokens
-            ),
+            "expired": sum(at is not None and at < now for at in map(expiry, tokens)),
             "failing": len(failing),
             "unreadable": len(unreadable),
         },
         "nextExpiry": next_one
-        and {"resourceId": next_one.resource_id, "at": next_one.raw.get("expiresAt")},
+        and {"resourceId": next_one["resourceId"], "at": next_one["expiresAt"]},
         "failing": [
             {
-                "resourceId": token.resource_id,
-                "userType": token.raw.get("userType"),
-                "companyId": token.company_id,
-                "state": token.state,
-                "expiresAt": token.raw.get("expiresAt"),
+                "resourceId": token["resourceId"],
+                "userType": token["userType"],
+                "companyId": token["companyId"],
+                "state": token["state"],
+                "expiresAt": token["expiresAt"],
                 "lastFailure": report.last_failure(token),
             }
             for token in failing
