@@ -99,6 +99,7 @@ class GeventTest(EmulatorTest):
         program = subprocess.run(
             [sys.executable, "-c", begin + textwrap.dedent(body), argument],
             input=json.dumps([token.raw for token in self.client.tokens_export()]).encode(),
+            cwd=Path(__file__).parents[1],
             env=environment(),
             capture_output=True,
             timeout=120,
@@ -163,6 +164,7 @@ class GeventTest(EmulatorTest):
             import faulthandler
             from ctypes import CFUNCTYPE, c_int32
             from ghl_oauth import _callback, _greenlets
+            from tests.each_line import CallAtLine
 
             def run(work):
                 errand = _greenlets.run(work, None)
@@ -176,24 +178,13 @@ class GeventTest(EmulatorTest):
             inner = calling_back(lambda: run(lambda: 3))
             outer = calling_back(lambda: 10 * run(lambda: inner() + 1))
 
-            def trace(frame, event, argument):
-                global line
-                if frame.f_code.co_filename != _greenlets.__file__:
-                    return None
-                if event == "line":
-                    line -= 1
-                    if line == 0:
-                        results.append(run(lambda: 5))  # as a signal handler would
-                return trace
-
             faulthandler.dump_traceback_later(100, exit=True)
             wrong = []
             for number in range(1, 10_000):
-                line, results = number, []
-                sys.settrace(trace)
-                results.append(run(lambda: outer() + 2))
-                sys.settrace(None)
-                if line > 0:
+                results = []
+                with CallAtLine(number, _greenlets, lambda: results.append(run(lambda: 5))) as line:
+                    results.append(run(lambda: outer() + 2))
+                if not line.reached:
                     break
                 if results != [5, 42]:
                     wrong.append((number, results))

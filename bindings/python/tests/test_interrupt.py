@@ -694,9 +694,10 @@ class CompanionTest(unittest.TestCase):
 
     def test_signal_handler_may_make_a_call_at_any_line_of_a_nested_call(self) -> None:
         program = """
-            import faulthandler, sys
+            import faulthandler
             from ctypes import CFUNCTYPE, c_int32
             from ghl_oauth import _callback, _companion
+            from tests.each_line import CallAtLine
 
             def run(work):
                 errand = _companion.run(work, None, _callback.pending)
@@ -710,23 +711,12 @@ class CompanionTest(unittest.TestCase):
             inner = calling_back(lambda: run(lambda: 3))
             outer = calling_back(lambda: 10 * run(lambda: inner() + 1))
 
-            def trace(frame, event, argument):
-                global line
-                if frame.f_code.co_filename != _companion.__file__:
-                    return None
-                if event == "line":
-                    line -= 1
-                    if line == 0:
-                        results.append(run(lambda: 5))  # as a signal handler would
-                return trace
-
             faulthandler.dump_traceback_later(60, exit=True)
             for number in range(1, 10_000):
-                line, results = number, []
-                sys.settrace(trace)
-                results.append(run(lambda: outer() + 2))
-                sys.settrace(None)
-                if line > 0:
+                results = []
+                with CallAtLine(number, _companion, lambda: results.append(run(lambda: 5))) as line:
+                    results.append(run(lambda: outer() + 2))
+                if not line.reached:
                     break
                 if results != [5, 42]:
                     print(number, results)
@@ -734,6 +724,7 @@ class CompanionTest(unittest.TestCase):
         """
         ended = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(program)],
+            cwd=Path(__file__).parents[1],
             env=environment(),
             capture_output=True,
             text=True,
@@ -837,9 +828,10 @@ class LockTest(unittest.TestCase):
 
     def test_signal_handler_may_use_clients_at_any_line_of_a_call(self) -> None:
         program = """
-            import faulthandler, sys
+            import faulthandler
             import ghl_oauth
             from ghl_oauth import _handle
+            from tests.each_line import CallAtLine
             from tests.test_store import DictStore
 
             def handle():  # as a signal handler would
@@ -853,24 +845,12 @@ class LockTest(unittest.TestCase):
                 client.stats()
                 ghl_oauth.Client("app-1", "secret", store=DictStore()).close()
 
-            def trace(frame, event, argument):
-                global line
-                if frame.f_code.co_filename != _handle.__file__:
-                    return None
-                if event == "line":
-                    line -= 1
-                    if line == 0:
-                        handle()
-                return trace
-
             faulthandler.dump_traceback_later(60, exit=True)
             for number in range(1, 1000):
-                line = number
                 client = ghl_oauth.Client("app-1", "secret", store=DictStore())
-                sys.settrace(trace)
-                work()
-                sys.settrace(None)
-                if line > 0:
+                with CallAtLine(number, _handle, handle) as line:
+                    work()
+                if not line.reached:
                     break
             print("handled at each line" if number > 20 else "few lines")
         """
