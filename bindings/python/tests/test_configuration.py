@@ -13,9 +13,22 @@ from unittest import mock
 
 import ghl_oauth
 from ghl_oauth import aio
+from ghl_oauth._configuration import Configuration
 
 from .support import EmulatorTest
 from .test_store import DictStore
+
+
+class ConfigurationTest(unittest.TestCase):
+    @unittest.skipUnless(os.name == "posix", "paths differ on Windows")
+    def test_path_of_the_store_is_as_short_as_possible(self) -> None:
+        for path, short in (
+            ("/data//./tokens.db", "/data/tokens.db"),
+            ("/data/link/../tokens.db", "/data/link/../tokens.db"),
+            (None, None),
+        ):
+            document = {"store": {"kind": "sqlite", "path": path}}
+            self.assertEqual(Configuration("c.json", document, "c.json", ()).store_path, short)
 
 
 class ConfigurationFileTest(EmulatorTest):

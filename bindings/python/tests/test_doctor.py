@@ -18,7 +18,7 @@ import unittest
 import unittest.mock
 from collections.abc import Generator
 from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
 import ghl_oauth
@@ -379,6 +379,46 @@ class RevokedTokenTest(DoctorCase):
         self.finds("tokens", "consent", location_id, "ghl-oauth login", status=3)
 
 
+class WithoutSlowModulesTest(DoctorCase):
+    def test_healthy_run_imports_no_slow_module(self) -> None:
+        self.login()
+        program = (
+            "import sys; at_start = set(sys.modules); from ghl_oauth.cli import main; "
+            "main(['doctor']); print(*set(sys.modules) - at_start, file=sys.stderr)"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        loaded = set(ended.stderr.split())
+        self.assertIn("ghl_oauth.cli.checks.tokens", loaded)
+        slow = {"dataclasses", "email", "inspect", "logging", "pathlib", "random", "socket",
+                "subprocess", "tempfile", "typing"}  # fmt: skip
+        self.assertEqual(loaded & slow, set(), ended.stdout)
+
+    def test_database_with_any_name_is_inspected(self) -> None:
+        path = str(self.folder / "100 %?#.db")
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE customer (id)")
+        (check,) = store._contents(path)
+        self.assertIn("customer", check.message)
+
+    def test_date_header_in_every_form_is_read(self) -> None:
+        usual = "Sun, 06 Nov 1994 08:49:37 GMT"
+        for date in (usual, "Sun, 6 Nov 1994 09:49:37 +0100", "06 Nov 94 08:49:37 GMT",
+                     "Sun Nov  6 08:49:37 1994"):  # fmt: skip
+            with self.subTest(date):
+                found = certificate.seconds_of(date)
+                self.assertEqual(found, parsedate_to_datetime(date).timestamp())
+        self.assertEqual(certificate.seconds_of(usual), 784111777)
+        for wrong in (None, "", "now", "Sun, 06 Nov 1994 25:49:37 GMT", "Sun, 06 Foo 1994 08 GMT"):
+            self.assertIsNone(certificate.seconds_of(wrong), wrong)
+
+
 class NetworkTest(DoctorCase):
     @contextlib.contextmanager
     def tls_server(self, certificate: str) -> Generator[tuple[str, Path], None, None]:
@@ -466,7 +506,7 @@ class OwnerTest(unittest.TestCase):
             lock.touch()
             # Root may write to any file, and only root could create one of another user.
             with unittest.mock.patch("os.access", lambda file, _mode: Path(file) != lock):
-                (check,) = store._owners(path)
+                (check,) = store._owners(str(path))
         self.assertEqual(check.status, 1)
         self.assertIn(f"{lock} cannot be written: it belongs to another user", check.message)
         self.assertIn(f"chown --reference={path}", str(check.help))

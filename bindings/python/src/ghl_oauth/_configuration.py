@@ -12,7 +12,6 @@ from .errors import ConfigError
 TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from typing import Any
 
 PATH_VARIABLE = "GHL_OAUTH_CONFIG"
@@ -44,16 +43,14 @@ class Configuration:
         return Configuration(self.path, document, self.secret_from, self.warnings)
 
     @property
-    def store_path(self) -> Path | None:
+    def store_path(self) -> str | None:
         """The store's file; None if the store has no file."""
-        from pathlib import Path  # imported here because it is slow
-
         store = self.document["store"]
-        return (
-            Path(store["path"])
-            if isinstance(store, dict) and isinstance(store.get("path"), str)
-            else None
-        )
+        path = store.get("path") if isinstance(store, dict) else None
+        if not isinstance(path, str):
+            return None
+        # The folder before a `..` may be a link.
+        return path if ".." in path else os.path.normpath(path)
 
     @property
     def store_kind(self) -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import _thread
 import time
-from typing import Callable, Generic, TypeVar
 
-Result = TypeVar("Result")
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 
-class Task(Generic[Result]):
+class Task:
     """Work that runs on a thread of its own, from now on.
 
     The interpreter does not wait for the thread when it exits.
     """
 
-    def __init__(self, work: Callable[[], Result]) -> None:
-        self._results: list[Result] = []
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._results: list[Any] = []
         self._errors: list[BaseException] = []
         # A plain lock: a signal inside a Condition's code would leave it in a wrong state.
         self._running = _thread.allocate_lock()
@@ -43,7 +44,7 @@ class Task(Generic[Result]):
             self._running.release()
         return ended
 
-    def result(self) -> Result:
+    def result(self) -> Any:
         """The result of ended work; raises its exception."""
         if self._errors:
             raise self._errors[0]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MILLISECOND = timedelta(milliseconds=1)
@@ -34,3 +38,12 @@ def flag(value: bool | str | None) -> bool | None:
 def text(value: Any) -> str | None:
     """A string from the API, or None for a value of another type."""
     return value if isinstance(value, str) else None
+
+
+def body(response: Mapping[str, Any]) -> Any:
+    """The body of a response: parsed JSON, a string or bytes."""
+    if response["bodyEncoding"] != "base64":
+        return response["body"]
+    import base64  # imported here because only few responses need it
+
+    return base64.b64decode(response["body"])

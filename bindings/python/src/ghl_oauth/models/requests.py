@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -19,7 +18,7 @@ from ..errors import (
     Timeout,
     Unauthorized,
 )
-from ._fields import MILLISECOND, text
+from ._fields import MILLISECOND, body, text
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,10 @@ class Response:
         idempotent: bool | None = None,
     ) -> Response:
         """Reads the library's form."""
-        body = raw["body"]
-        if raw["bodyEncoding"] == "base64":
-            body = base64.b64decode(body)
         return cls(
             status=raw["status"],
             headers=raw["headers"],
-            body=body,
+            body=body(raw),
             raw=raw,
             method=method,
             resource_id=resource_id,

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...errors import GhlError, ReauthorizationRequired
 from .. import status
 
 
-@dataclass(frozen=True)
 class Check:
     """A finding.
 
     ``outcome`` is ``ok``, ``skipped``, ``warning``, ``consent`` or ``problem``.
     """
 
-    name: str
-    outcome: str
-    message: str
-    help: str | None = None
-    exit_status: int | None = None
-    """The exit status that it deserves. None: the usual one of its outcome."""
+    # No dataclass: that module is slow to import.
+    def __init__(
+        self,
+        name: str,
+        outcome: str,
+        message: str,
+        help: str | None = None,  # noqa: A002
+        exit_status: int | None = None,
+    ) -> None:
+        self.name = name
+        self.outcome = outcome
+        self.message = message
+        self.help = help
+        self.exit_status = exit_status
+        """The exit status that it deserves. None: the usual one of its outcome."""
 
     @property
     def status(self) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from ...models import Response
 from . import Check, short
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from ..raw import Answer
 
 OTHER_SERVER_HELP = (
     "allow this host through the proxy or firewall, sign in to the network if it asks for that, "
@@ -15,7 +18,7 @@ LOGIN_REQUIRED = 511
 """Network Authentication Required (RFC 6585): the network wants a login before it forwards."""
 
 
-def is_of_api(answer: Response) -> bool:
+def is_of_api(answer: Answer) -> bool:
     """Whether a response has a form of the API's: docs/errors.md."""
     body = answer.body
     if not isinstance(body, dict) or answer.status == LOGIN_REQUIRED:
@@ -25,7 +28,7 @@ def is_of_api(answer: Response) -> bool:
     return answer.ok or (answer.status >= 400 and is_error)
 
 
-def is_temporary(answer: Response) -> bool:
+def is_temporary(answer: Answer) -> bool:
     """Whether the same request may succeed later."""
     return (
         (answer.status >= 500 and answer.status != LOGIN_REQUIRED)
@@ -34,7 +37,7 @@ def is_temporary(answer: Response) -> bool:
     )
 
 
-def words(answer: Response) -> str:
+def words(answer: Answer) -> str:
     """The message of a response."""
     body = answer.body
     if not isinstance(body, dict):
@@ -44,7 +47,7 @@ def words(answer: Response) -> str:
     return short(str(said or body.get("message") or body.get("error_description") or error or ""))
 
 
-def described(answer: Response) -> str:
+def described(answer: Answer) -> str:
     """The status and the type of a response, for messages."""
     kind = answer.headers.get("content-type", "").partition(";")[0]
     noun = "a web page" if "html" in kind else kind or "no content type"
@@ -53,7 +56,7 @@ def described(answer: Response) -> str:
     return f"status {answer.status}, {noun}"
 
 
-def another_server(name: str, who: str, answer: Response, with_words: bool) -> Check:
+def another_server(name: str, who: str, answer: Answer, with_words: bool) -> Check:
     """The finding for a response that is not the API's."""
     said = words(answer) if with_words else ""
     return Check(

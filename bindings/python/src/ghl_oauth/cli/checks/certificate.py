@@ -11,6 +11,8 @@ from datetime import datetime
 _COMMON_NAME = bytes.fromhex("550403")
 _ORGANIZATION = bytes.fromhex("55040a")
 
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
 
 def look(host: str, port: int, timeout: float) -> tuple[str | None, str | None]:
     """The issuer of the server's certificate and the Date header; None for what is unknown."""
@@ -75,6 +77,14 @@ def _content(data: bytes) -> bytes:
 
 def seconds_of(date: str | None) -> float | None:
     """A Date header as seconds since 1970; None if it is malformed."""
+    try:
+        # The usual form, `Sun, 06 Nov 1994 08:49:37 GMT`, since the module below is slow to import.
+        _, day, name, year, clock, zone = (date or "").split()
+        if zone == "GMT":
+            month = 1 + _MONTHS.index(name)
+            return datetime.fromisoformat(f"{year}-{month:02}-{day}T{clock}+00:00").timestamp()
+    except ValueError:
+        pass
     from email.utils import parsedate_to_datetime
 
     try:

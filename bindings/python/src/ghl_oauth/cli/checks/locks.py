@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
-from pathlib import Path
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # The byte of the -shm file that a writer of a database in WAL mode locks, and the byte of the
 # database file from which an exclusive lock begins: https://www.sqlite.org/fileformat2.html
@@ -13,33 +15,35 @@ _WRITER_BYTE = 120
 _PENDING_BYTE = 0x4000_0000
 
 
-def writers(database: Path) -> list[str]:
+def writers(database: str) -> list[str]:
     """The processes that keep others from writing to an SQLite database, for messages."""
     return _describe(
-        _holders(Path(f"{database}-shm"), _WRITER_BYTE)
+        _holders(f"{database}-shm", _WRITER_BYTE)
         | _holders(database, _PENDING_BYTE)
-        | _holders(Path(f"{database}.locks") / "writer", None)
+        | _holders(os.path.join(f"{database}.locks", "writer"), None)
     )
 
 
-def refreshing(database: Path) -> list[str]:
+def refreshing(database: str) -> list[str]:
     """The processes that are refreshing a token, for messages."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
-        for file in Path(f"{database}.locks").iterdir():
-            if file.name != "writer":
-                found |= _holders(file, None)
+        folder = f"{database}.locks"
+        for name in os.listdir(folder):
+            if name != "writer":
+                found |= _holders(os.path.join(folder, name), None)
     return _describe(found)
 
 
-def _holders(file: Path, byte: int | None) -> set[int]:
+def _holders(file: str, byte: int | None) -> set[int]:
     """The processes with an exclusive lock on a byte of a file, or on the file (None).
 
     0 is a process that is not visible here, for instance outside this container.
     """
     try:
-        status = file.stat()
-        lines = Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines()
+        status = os.stat(file)
+        with open("/proc/locks", encoding="utf-8", errors="replace") as locks:
+            lines = locks.readlines()
     except OSError:
         return set()
     identity = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
@@ -57,14 +61,14 @@ def _holders(file: Path, byte: int | None) -> set[int]:
     return found - {os.getpid()}
 
 
-def _openers(file: Path) -> set[int]:
+def _openers(file: str) -> set[int]:
     """The other processes that have a file open."""
     found = set()
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with contextlib.suppress(OSError):
-                if any(os.path.samefile(link, file) for link in (process / "fd").iterdir()):
-                    found.add(int(process.name))
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            folder = f"/proc/{process}/fd"
+            if any(os.path.samefile(f"{folder}/{link}", file) for link in os.listdir(folder)):
+                found.add(int(process))
     return found or {0}
 
 
@@ -76,9 +80,11 @@ def _describe_one(process: int) -> str:
     if process <= 0:
         return "a process outside this container"
     try:
-        name = Path(f"/proc/{process}/comm").read_text(errors="replace").strip()
+        with open(f"/proc/{process}/comm", errors="replace") as file:
+            name = file.read().strip()
         # Of the arguments only the program, since others may be secrets.
-        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        with open(f"/proc/{process}/cmdline", "rb") as arguments:
+            words = arguments.read().split(b"\0")
     except OSError:
         return f"process {process}"
     script = os.fsdecode(words[1]) if len(words) > 1 else ""

@@ -19,8 +19,7 @@ from ...errors import (
     Timeout,
     Unauthorized,
 )
-from ...models import Response
-from .. import status
+from .. import raw, status
 from ..output import duration
 from ..report import TEMPORARY
 from . import Check, Stage, certificate, failed, short
@@ -81,7 +80,7 @@ def _examine(
     begun = time.time()
     try:
         # Without a token: an error response also shows that the API is reachable.
-        answer = client.request("GET", "/oauth/installed-locations", timeout=_TIMEOUT)
+        answer = raw.get(client, "/oauth/installed-locations", timeout=_TIMEOUT)
     except GhlError as error:
         checks += _unreachable(configuration, error, stage)
         return
@@ -182,7 +181,7 @@ def _clock(date: str | None, begun: float, ended: float) -> Check:
     )
 
 
-def _version(configuration: Configuration, answer: Response, refusal: GhlError | None) -> Check:
+def _version(configuration: Configuration, answer: raw.Answer, refusal: GhlError | None) -> Check:
     """Whether one of the two responses refuses the version."""
     version = configuration.document.get("apiVersion") or "v3"
     said = [text for text in (words(answer), _said(refusal)) if "version" in text.lower()]

@@ -6,22 +6,23 @@ import contextlib
 import errno
 import os
 import re
-import shlex
 import stat
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from ..._configuration import Configuration, private
+from ..._configuration import private
 from ...client import Client
 from ...errors import GhlError, NotFound, StoreError, Timeout
-from ...models import FailedToken, OtherClient
 from .. import raw, status
 from ..explain import DISK_HELP
 from ..output import names, size
 from . import Check, Stage, failed, locks, short
+
+TYPE_CHECKING = False  # `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from ..._configuration import Configuration
+    from ...models import FailedToken
 
 _PROBE = "ghl-oauth-doctor"
 """The client id and the resource of the write probe, a token that no other program lists.
@@ -48,7 +49,7 @@ _RIGHTS_HELP = (
     "SELECT on ghl_oauth_schema"
 )
 
-_FOREIGN = re.compile(
+_FOREIGN = (
     r"^(?:table|index) \w+ already exists|^no such (?:table|column): "
     r"|^table \w+ has no column named "
     # PostgreSQL: an undefined table or column, a duplicate table, a column of another type.
@@ -75,16 +76,16 @@ _INSPECTED = 32 * 1024 * 1024
 """The largest database that is inspected for damage, in bytes."""
 
 
-@dataclass
 class Found:
-    """What the check found; filled in by its thread."""
+    """The result of the check; filled in by its thread."""
 
-    checks: list[Check] = field(default_factory=list)
-    client: Client | None = None
-    tokens: list[dict[str, Any]] | None = None
-    """None: the store cannot be read."""
-    unreadable: Sequence[FailedToken] = ()
-    others: tuple[OtherClient, ...] = ()
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+        self.client: Client | None = None
+        self.tokens: list[dict[str, Any]] | None = None
+        """None: the store cannot be read."""
+        self.unreadable: Sequence[FailedToken] = ()
+        self.others: list[dict[str, Any]] = []
 
 
 def examine(configuration: Configuration, stage: Stage, found: Found, alone: bool) -> None:
@@ -147,11 +148,12 @@ def _probe(configuration: Configuration) -> None:
     token = {"accessToken": "none", "companyId": _PROBE, "userType": "Company"}
     with Client.from_config({**_hasty(configuration), "clientId": _PROBE}) as client:
         with contextlib.suppress(NotFound):
-            client.token_delete(_PROBE)
+            raw.delete_token(client, _PROBE)
         for _ in range(2):
-            for skipped in client.tokens_import([token], replace=True).skipped:
-                raise StoreError({"message": skipped.reason})
-        client.token_delete(_PROBE)
+            skipped = raw.import_token(client, token)
+            if skipped is not None:
+                raise StoreError({"message": skipped})
+        raw.delete_token(client, _PROBE)
 
 
 def _hasty(configuration: Configuration) -> dict[str, object]:
@@ -167,14 +169,14 @@ def _hasty(configuration: Configuration) -> dict[str, object]:
 def _list(client: Client, found: Found) -> None:
     found.tokens, found.unreadable = raw.stored_tokens(client)
     with contextlib.suppress(GhlError):
-        clients = client.tokens_adopt().clients
-        found.others = tuple(other for other in clients if other.client_id != _PROBE)
+        clients = raw.other_clients(client)
+        found.others = [other for other in clients if other["clientId"] != _PROBE]
 
 
-def _disk(path: Path) -> Iterator[Check]:
+def _disk(path: str) -> Iterator[Check]:
     """The folder: its room, its permissions, its file system."""
-    folder = path.parent
-    if not folder.is_dir():
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
         yield Check("store", "problem", f"the folder {folder} does not exist", f"mkdir -p {folder}")
         return
     system = _file_system(path)
@@ -189,7 +191,7 @@ def _disk(path: Path) -> Iterator[Check]:
     if misplaced:
         yield from misplaced
         return
-    if _is_read_only(path if path.exists() else folder):
+    if _is_read_only(path if os.path.exists(path) else folder):
         yield Check(
             "store",
             "problem",
@@ -207,10 +209,7 @@ def _disk(path: Path) -> Iterator[Check]:
     yield from _owners(path)
     room, entries = _room(folder)
     try:
-        with tempfile.TemporaryFile(prefix=".ghl-oauth-probe-", dir=folder) as probe:
-            probe.write(bytes(_PROBE_SIZE))
-            probe.flush()
-            os.fsync(probe.fileno())
+        _write_to(folder)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) or (room or _FULL) < _FULL
         yield Check(
@@ -235,14 +234,27 @@ def _disk(path: Path) -> Iterator[Check]:
         )
 
 
-def _misplaced(path: Path) -> Iterator[Check]:
+def _write_to(folder: str) -> None:
+    """Writes and syncs a file that disappears even if the disk hangs and this process is ended."""
+    path = os.path.join(folder, f".ghl-oauth-probe-{os.urandom(8).hex()}")
+    windows_deletes_it = getattr(os, "O_TEMPORARY", 0)  # when it is closed
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | windows_deletes_it, 0o600)
+    with open(descriptor, "wb") as probe:
+        if not windows_deletes_it:
+            os.unlink(path)
+        probe.write(bytes(_PROBE_SIZE))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
+def _misplaced(path: str) -> Iterator[Check]:
     """What keeps the library from opening the database and the folder of its locks."""
     for place, fits, noun in (
         (path, stat.S_ISREG, "a regular file"),
-        (Path(f"{path}.locks"), stat.S_ISDIR, "a folder"),
+        (f"{path}.locks", stat.S_ISDIR, "a folder"),
     ):
         try:
-            if not fits(place.stat().st_mode):
+            if not fits(os.stat(place).st_mode):
                 yield Check(
                     "store",
                     "problem",
@@ -261,12 +273,12 @@ def _misplaced(path: Path) -> Iterator[Check]:
             return
 
 
-def _owners(path: Path) -> Iterator[Check]:
+def _owners(path: str) -> Iterator[Check]:
     """The files next to the database that another user, often root, has created."""
-    locks_folder = Path(f"{path}.locks")
-    files = [Path(f"{path}-wal"), Path(f"{path}-shm"), locks_folder]
+    folder = f"{path}.locks"
+    files = [f"{path}-wal", f"{path}-shm", folder]
     with contextlib.suppress(OSError):
-        files += locks_folder.iterdir()
+        files += [os.path.join(folder, name) for name in os.listdir(folder)]
     denied = [
         file for file in files if os.path.exists(file) and not os.access(file, os.R_OK | os.W_OK)
     ]
@@ -281,7 +293,7 @@ def _owners(path: Path) -> Iterator[Check]:
         )
 
 
-def _room(folder: Path) -> tuple[int | None, int | None]:
+def _room(folder: str) -> tuple[int | None, int | None]:
     """The free bytes and inodes for this user; None if unknown."""
     statistics = getattr(os, "statvfs", None)
     if statistics is None:
@@ -295,21 +307,21 @@ def _room(folder: Path) -> tuple[int | None, int | None]:
     return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
 
 
-def _is_read_only(place: Path) -> bool:
+def _is_read_only(place: str) -> bool:
     try:
         return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
     except (AttributeError, OSError):  # Windows has no such function
         return False
 
 
-def _contents(path: Path) -> Iterator[Check]:
+def _contents(path: str) -> Iterator[Check]:
     """The tables of the database: another program's, or damaged.
 
     Must end before this process opens the store: a process that closes a file loses all its locks
     on it, also the locks of another SQLite.
     """
     try:
-        size_now = path.stat().st_size
+        size_now = os.stat(path).st_size
     except OSError:
         return  # The library creates it.
     if size_now == 0:
@@ -318,7 +330,7 @@ def _contents(path: Path) -> Iterator[Check]:
         import sqlite3  # imported here because it is slow
     except ImportError:
         return  # Some builds of Python omit it.
-    uri = f"{path.absolute().as_uri()}?mode=ro"
+    uri = f"{_uri(path)}?mode=ro"
     is_small = size_now <= _INSPECTED
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=1)) as connection:
@@ -338,11 +350,13 @@ def _contents(path: Path) -> Iterator[Check]:
         )
         return
     if not is_small:
+        import shlex  # imported here because only a large database needs it
+
         yield Check(
             "store",
             "skipped",
             f"{path} was not checked for damage ({size(size_now)})",
-            f"sqlite3 -readonly {shlex.quote(str(path))} 'PRAGMA quick_check'",
+            f"sqlite3 -readonly {shlex.quote(path)} 'PRAGMA quick_check'",
         )
     foreign = sorted(table for table in set(tables) - _TABLES if not table.startswith("sqlite_"))
     if foreign:
@@ -356,13 +370,20 @@ def _contents(path: Path) -> Iterator[Check]:
         )
 
 
-def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
+def _uri(path: str) -> str:
+    """A file as a URI: https://www.sqlite.org/uri.html."""
+    if os.name == "nt":
+        path = "/" + path.replace("\\", "/")
+    return "file://" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _store_error(error: StoreError, path: str | None, stage: Stage) -> Check:
     # The message contains the path, which may contain any words: only its end is looked at.
     reason = error.message.rpartition(" failed: ")[2]
     if reason in ("database disk image is malformed", "file is not a database"):
         kind = "is not an SQLite database" if reason.startswith("file") else f"is damaged: {reason}"
         return Check("store", "problem", f"the database {path} {kind}", _DAMAGED_HELP)
-    if _FOREIGN.search(reason):
+    if re.search(_FOREIGN, reason):
         return Check(
             "store",
             "problem",
@@ -380,7 +401,7 @@ def _store_error(error: StoreError, path: Path | None, stage: Stage) -> Check:
     return _held(error, path, stage)
 
 
-def _held(error: GhlError, path: Path | None, stage: Stage) -> Check:
+def _held(error: GhlError, path: str | None, stage: Stage) -> Check:
     """The finding for an error that another program's lock may have caused."""
     check = failed("store", error)
     holders = locks.writers(path) if path is not None else []
@@ -405,7 +426,7 @@ def _held(error: GhlError, path: Path | None, stage: Stage) -> Check:
     return check
 
 
-def held(path: Path | None, stage: Stage, seconds: float) -> Check:
+def held(path: str | None, stage: Stage, seconds: float) -> Check:
     """The finding for a store that did not answer in time."""
     holders = locks.writers(path) if path is not None else []
     who = f"; its lock is held by {', '.join(holders)}" if holders else ""
@@ -429,9 +450,9 @@ def _without_file(configuration: Configuration) -> Check:
     return Check("store", "ok", f"{configuration.store_kind}, durable; a write probe was saved")
 
 
-def _usable(path: Path, configuration: Configuration) -> Iterator[Check]:
+def _usable(path: str, configuration: Configuration) -> Iterator[Check]:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError as error:
         yield Check("store", "problem", f"{path}: {error.strerror}", None)
         return
@@ -444,7 +465,7 @@ def _usable(path: Path, configuration: Configuration) -> Iterator[Check]:
             private(path, found),
         )
     else:
-        room, _ = _room(path.parent)
+        room, _ = _room(os.path.dirname(path) or ".")
         free = "" if room is None else f", {size(room)} free"
         yield Check(
             "store",
@@ -457,28 +478,30 @@ def _usable(path: Path, configuration: Configuration) -> Iterator[Check]:
         yield Check("store", "ok", f"a token is being refreshed by {', '.join(busy)}")
 
 
-def rotation(others: tuple[OtherClient, ...], holds: bool) -> Iterator[Check]:
+def rotation(others: Sequence[Mapping[str, Any]], holds: bool) -> Iterator[Check]:
     """Tokens of other client ids: of another app, or of this app before a key rotation."""
     if others:
-        ids = names([f"{each.client_id} ({each.tokens})" for each in others])
+        ids = names([f"{each['clientId']} ({each['tokens']})" for each in others])
+        first = others[0]["clientId"]
         yield Check(
             "client id",
             "ok" if holds else "warning",
             f"the database holds tokens of other client ids: {ids}",
-            f"if this app's client id was {others[0].client_id} before: ghl-oauth adopt --from "
-            f"{others[0].client_id}",
+            f"if this app's client id was {first} before: ghl-oauth adopt --from {first}",
         )
 
 
-def _file_system(path: Path) -> str | None:
+def _file_system(path: str) -> str | None:
     """The type of the file's file system; None if unknown (only Linux reports it)."""
     try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+        with open("/proc/mounts", encoding="utf-8", errors="replace") as file:
+            mounts = [line.split() for line in file]
     except OSError:
         return None
-    place = Path(os.path.realpath(path))
-    lines = [line.split() for line in mounts.splitlines()]
+    place = os.path.realpath(path)
     holding = [
-        (len(line[1]), line[2]) for line in lines if Path(line[1]) in (place, *place.parents)
+        (len(point), system)
+        for _, point, system, *_ in mounts
+        if place == point or place.startswith(point.rstrip("/") + "/")
     ]
     return max(holding)[1] if holding else None

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 
 from ...errors import Cancelled, GhlError, LocationInactive, ReauthorizationRequired, Unauthorized
-from .. import status
+from .. import raw, status
 from ..output import expiry, instant, moment, names
 from ..report import TEMPORARY, last_failure
 from ..task import Task
@@ -31,13 +31,11 @@ if TYPE_CHECKING:
 
     from ..._configuration import Configuration
     from ...client import Client
-    from ...models import Response
 
     StoredToken = Mapping[str, Any]
 
-_SCOPE = re.compile(
-    "not authorized for this scope|authclass|user type|iam service|not accessible from this token",
-    re.IGNORECASE,
+_SCOPE = (
+    "not authorized for this scope|authclass|user type|iam service|not accessible from this token"
 )
 """A 401 about another thing than the token: docs/errors.md."""
 
@@ -195,7 +193,7 @@ class Trial:
                     "try again later",
                 )
                 continue
-            found = task.result()
+            found: Check | None = task.result()
             if found is None:
                 good.append(token["resourceId"])
             else:
@@ -210,12 +208,12 @@ class Trial:
             path = "/oauth/installed-locations"
             query = {"companyId": ours, "appId": self._app_id, "pageSize": 1}
         try:
-            answer = client.request("GET", path, resource_id=ours, query=query, timeout=timeout)
+            answer = raw.get(client, path, timeout=timeout, resourceId=ours, query=query)
         except GhlError as error:
             return _not_sent(token, error)
         return self._verdict(token, answer)
 
-    def _verdict(self, token: StoredToken, answer: Response) -> Check | None:
+    def _verdict(self, token: StoredToken, answer: raw.Answer) -> Check | None:
         """What a response says of the token. None: the API accepts it."""
         ours, said = token["resourceId"], words(answer)
         message = f"{ours}: the API answered {answer.status}: {said}"
@@ -224,7 +222,7 @@ class Trial:
         if not is_of_api(answer) or (answer.ok and not _is_expected(token, answer.body)):
             # Without its words, since a server could repeat the token.
             return another_server("tokens", self._server, answer, with_words=False)
-        if answer.ok or answer.status == 403 or _SCOPE.search(said):
+        if answer.ok or answer.status == 403 or re.search(_SCOPE, said, re.IGNORECASE):
             # Even if the token's scopes do not allow this request, the token is known.
             return None
         if "location is not active" in said.lower():

@@ -99,7 +99,7 @@ class _Waiting:
         self._line = Line()
         self._told: set[str] = set()
 
-    def until_ended(self, task: Task[None], stage: Stage, until: float) -> bool:
+    def until_ended(self, task: Task, stage: Stage, until: float) -> bool:
         """Waits for a task. Returns whether it has ended."""
         begun = time.monotonic()
         try:

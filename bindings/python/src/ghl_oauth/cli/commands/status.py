@@ -143,7 +143,7 @@ def summary(
         "clientId": configuration.document.get("clientId"),
         "store": {
             "kind": configuration.store_kind,
-            "path": None if path is None else str(path),
+            "path": path,
         },
         "at": _milliseconds(now),
         "tokens": {
