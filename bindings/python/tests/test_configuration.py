@@ -20,6 +20,18 @@ from .test_store import DictStore
 
 
 class ConfigurationTest(unittest.TestCase):
+    def test_address_of_the_api_is_read_from_its_url(self) -> None:
+        for url, address in (
+            (None, ("services.leadconnectorhq.com", 443)),
+            ("https://API.example", ("api.example", 443)),
+            ("HTTP://api.example/prefix:1/", ("api.example", 80)),
+            ("http://127.0.0.1:8080/prefix", ("127.0.0.1", 8080)),
+            ("https://[2001:db8::1]", ("2001:db8::1", 443)),
+            ("http://[::1]:8080", ("::1", 8080)),
+        ):
+            found = Configuration("c.json", {"baseUrl": url}, "c.json", ())
+            self.assertEqual(found.address, address, url)
+
     @unittest.skipUnless(os.name == "posix", "paths differ on Windows")
     def test_path_of_the_store_is_as_short_as_possible(self) -> None:
         for path, short in (

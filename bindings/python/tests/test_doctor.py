@@ -396,8 +396,8 @@ class WithoutSlowModulesTest(DoctorCase):
         )
         loaded = set(ended.stderr.split())
         self.assertIn("ghl_oauth.cli.checks.tokens", loaded)
-        slow = {"dataclasses", "email", "inspect", "logging", "pathlib", "random", "socket",
-                "subprocess", "tempfile", "typing"}  # fmt: skip
+        slow = {"dataclasses", "email", "inspect", "ipaddress", "logging", "pathlib", "random",
+                "socket", "subprocess", "tempfile", "typing", "urllib"}  # fmt: skip
         self.assertEqual(loaded & slow, set(), ended.stdout)
 
     def test_database_with_any_name_is_inspected(self) -> None:
