@@ -12,7 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use folder_host::FolderHost;
 use ghl_oauth::Status;
@@ -1032,6 +1032,29 @@ fn wait_for_the_host_lock_ends_by_its_deadline_and_by_cancellation() {
     host.locks.lock().unwrap().remove(&company);
     host.freed.notify_all();
     abi.token_refresh(&company).ok();
+}
+
+/// A caller with a valid token waits only briefly for the refresh of another host.
+#[test]
+fn caller_whose_token_expires_while_another_host_refreshes_gets_the_new_token() {
+    let emulator = emulator(1);
+    let (abi, host) = hosted(&emulator, json!({}));
+    let company = abi.connect_company(&emulator);
+    let mut token = abi.tokens_export(json!({})).ok()["tokens"][0].clone();
+    let expires = SystemTime::now() + Duration::from_millis(80);
+    let expires_at = expires.duration_since(UNIX_EPOCH).unwrap().as_millis();
+    token["expiresAt"] = json!(expires_at as u64);
+    abi.tokens_import(json!({"tokens": [token], "replace": true})).ok();
+    // Another host holds the lock until the token has expired, and longer than the brief wait.
+    host.refuse("lock", (Status::Timeout.code(), None));
+    let began = Instant::now();
+    host.when_asked(move |callback| {
+        if callback == "lock" && began.elapsed() > Duration::from_millis(300) {
+            host.stop_refusing();
+        }
+    });
+    let new = abi.live_token(&emulator, &company);
+    assert_ne!(json!(new), token["accessToken"]);
 }
 
 #[test]

@@ -173,6 +173,25 @@ impl State {
         }
     }
 
+    /// Checks that a call that had `total` ended with TIMEOUT only after that time, or because a
+    /// request was not answered.
+    pub fn check_timeout<T>(
+        &mut self,
+        what: &str,
+        measured: &Measured,
+        total: Duration,
+        answer: &Result<T, Error>,
+    ) {
+        let took = self.now - measured.begin;
+        if let Err(error) = answer
+            && error.status() == Status::Timeout
+            && error.sent() != Some(true)
+            && took < total
+        {
+            self.violation(format!("{what} timed out after {took:?} of {total:?}: {error}"));
+        }
+    }
+
     /// The valid access token in the store.
     pub fn stored_valid(&self, resource_id: &str) -> Option<String> {
         let record = self.disk.records.get(resource_id)?;

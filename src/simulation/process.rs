@@ -203,13 +203,14 @@ impl Process {
                 format!("access_token {resource_id}: {:?}", answer.as_ref().map(Secret::expose))
             });
             state.check_time("access_token", &measured, Duration::ZERO);
+            state.check_timeout("access_token", &measured, deadline.total(), &answer);
             state.check_answer(resource_id, &measured, (is_held, stored.as_deref()), &answer);
         });
         Some(answer)
     }
 
     pub fn refresh(&self, resource_id: &'static str) {
-        let call = || self.tokens.refresh(resource_id, &self.deadline());
+        let call = |deadline: &Deadline| self.tokens.refresh(resource_id, deadline);
         self.checked("refresh", resource_id, call);
     }
 
@@ -218,13 +219,16 @@ impl Process {
         &self,
         what: &str,
         detail: &str,
-        call: impl FnOnce() -> Result<Value>,
+        call: impl FnOnce(&Deadline) -> Result<Value>,
     ) -> Option<Result<Value>> {
-        let (answer, measured) = self.measured(|| format!("{what} {detail}"), call)?;
+        let deadline = self.deadline();
+        let (answer, measured) =
+            self.measured(|| format!("{what} {detail}"), || call(&deadline))?;
         self.world.with(|state| {
             state.ledger.attempts.remove(&measured.task);
             state.say(|| format!("{what} {detail}: {answer:?}"));
             state.check_time(what, &measured, Duration::ZERO);
+            state.check_timeout(what, &measured, deadline.total(), &answer);
             if let Err(error) = &answer
                 && error.status() == Status::Internal
             {
@@ -235,14 +239,14 @@ impl Process {
     }
 
     pub fn list(&self) {
-        self.checked("list", "", || {
-            Transfer::of(&self.tokens).list(&ListParams::default(), &self.deadline())
+        self.checked("list", "", |deadline| {
+            Transfer::of(&self.tokens).list(&ListParams::default(), deadline)
         });
     }
 
     pub fn export(&self) {
-        self.checked("export", "", || {
-            Transfer::of(&self.tokens).export(&ListParams::default(), &self.deadline())
+        self.checked("export", "", |deadline| {
+            Transfer::of(&self.tokens).export(&ListParams::default(), deadline)
         });
     }
 
@@ -283,7 +287,7 @@ impl Process {
     pub fn delete(&self, resource_id: &'static str) {
         let resource_ids = [resource_id];
         let ended = self.deleting(&resource_ids, By::User, None);
-        let call = || self.tokens.delete(resource_id, &self.deadline());
+        let call = |deadline: &Deadline| self.tokens.delete(resource_id, deadline);
         let outcome = self.checked("delete", resource_id, call);
         ended(matches!(outcome, Some(Ok(_))));
     }
@@ -297,7 +301,7 @@ impl Process {
             redirect_uri: None,
             user_type: None,
         };
-        let call = || self.authorization.complete(&params, &self.deadline());
+        let call = |deadline: &Deadline| self.authorization.complete(&params, deadline);
         let outcome = self.checked("complete", owner, call);
         self.world.with(|state| {
             let now = state.now;
@@ -369,8 +373,9 @@ impl Process {
         });
         let (chain, has_origin, is_newer) = chain;
         let params = ImportParams { tokens: vec![token], ..ImportParams::default() };
-        let whole = self.deadline();
-        let call = || Transfer::of(&self.tokens).import(params, || whole.renewed(self.total));
+        let call = |whole: &Deadline| {
+            Transfer::of(&self.tokens).import(params, || whole.renewed(self.total))
+        };
         let detail = format!("{form:?} {} as {owner}", saved.access_token);
         let outcome = self.checked("import", &detail, call);
         self.world.with(|state| {
@@ -491,7 +496,10 @@ impl Process {
         let from = delivery.at_ms.map(|at_ms| Duration::from_millis(at_ms.abs_diff(EPOCH_MS)));
         let ended = self.deleting(ends, by, from);
         let signed = self.world.with(|state| state.profile.signed_webhooks);
-        let call = || if signed { self.apply_signed(delivery) } else { self.apply(delivery) };
+        let call = |deadline: &Deadline| match signed {
+            true => self.apply_signed(delivery, deadline),
+            false => self.apply(delivery, deadline),
+        };
         let outcome = self.checked("webhook", &format!("{delivery:?}"), call);
         let is_done = |verdict: &Value| {
             delivery.resource_id != COMPANY && (from.is_some() || verdict["applied"] == true)
@@ -506,22 +514,21 @@ impl Process {
         }
     }
 
-    fn apply(&self, delivery: &Delivery) -> Result<Value> {
-        let deadline = self.deadline();
+    fn apply(&self, delivery: &Delivery, deadline: &Deadline) -> Result<Value> {
         let at_ms = delivery.at_ms.unwrap_or_else(|| self.clock.wall_ms());
         let (id, mints) = (delivery.resource_id, delivery.mints());
         let events = InstallationEvents::of(&self.tokens);
         let WebhookOutcome { applied, reason } = match (delivery.install, id == COMPANY) {
             (true, _) => {
-                events.location_installed(id, delivery.company_id, at_ms, mints, &deadline)?
+                events.location_installed(id, delivery.company_id, at_ms, mints, deadline)?
             }
-            (false, false) => events.location_uninstalled(id, at_ms, mints, &deadline)?,
-            (false, true) => events.company_uninstalled(id, at_ms, &deadline)?,
+            (false, false) => events.location_uninstalled(id, at_ms, mints, deadline)?,
+            (false, true) => events.company_uninstalled(id, at_ms, deadline)?,
         };
         Ok(json!({"applied": applied, "reason": reason}))
     }
 
-    fn apply_signed(&self, delivery: &Delivery) -> Result<Value> {
+    fn apply_signed(&self, delivery: &Delivery, deadline: &Deadline) -> Result<Value> {
         let mut body = Map::new();
         body.insert("type".into(), if delivery.install { "INSTALL" } else { "UNINSTALL" }.into());
         body.insert("appId".into(), "app".into());
@@ -546,6 +553,6 @@ impl Process {
         let headers = serde_json::from_str(&headers)
             .map_err(|_| Error::new(Status::Internal, "the headers of the webhooks"))?;
         let params = WebhookParams { mint: Some(delivery.mints()) };
-        self.webhooks.apply(body.as_bytes(), &headers, &params, &self.deadline())
+        self.webhooks.apply(body.as_bytes(), &headers, &params, deadline)
     }
 }

@@ -137,11 +137,34 @@ impl Tokens {
             // The previous flight completed after the caller had checked the cache.
             return Ok((token, None));
         }
-        let mut renewal = Renewal::of(deadline, waits);
+        let mut read = read;
+        loop {
+            let mut renewal = Renewal::of(deadline, waits);
+            match self.attempt(resource_id, want, known, read.take(), &mut renewal) {
+                // It waited only briefly because of a valid token, which has expired meanwhile.
+                Err(error)
+                    if renewal.has_valid
+                        && error.status() == Status::Timeout
+                        && error.sent() != Some(true)
+                        && waits.check().is_ok() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// One attempt at a renewal, which may end with the old token while that is valid.
+    fn attempt(
+        &self,
+        resource_id: &str,
+        want: Want,
+        known: Option<&Secret>,
+        read: Option<Record>,
+        renewal: &mut Renewal,
+    ) -> Result<(Secret, Option<Record>)> {
         if let Some(left) = self.cache.unexpired_for(resource_id, self.clock.uptime()) {
             renewal.shorten(want.accepts_for(left));
         }
-        let failure = match self.precheck(resource_id, want, known, read, &mut renewal) {
+        let failure = match self.precheck(resource_id, want, known, read, renewal) {
             Ok(Precheck::Taken(token)) => return Ok((token, None)),
             Ok(Precheck::NotNow(error)) => {
                 RenewalError { attempt: Attempt::NotMade, ..RenewalError::from(error) }
@@ -151,7 +174,7 @@ impl Tokens {
             }
             Err(error) => RenewalError::from(error),
             Ok(Precheck::Due(read)) => {
-                match self.with_lock(resource_id, want, known, read, &renewal) {
+                match self.with_lock(resource_id, want, known, read, renewal) {
                     Ok(token) => return Ok((token, renewal.saved.take())),
                     Err(failure) => failure,
                 }
@@ -160,7 +183,7 @@ impl Tokens {
         if failure.attempt == Attempt::Failed {
             self.reports.counters.count_failure(failure.error.status());
         }
-        Ok((self.fall_back(failure, resource_id, want, &renewal)?, None))
+        Ok((self.fall_back(failure, resource_id, want, renewal)?, None))
     }
 
     /// The part of a renewal that runs without the resource's lock. Uses a token that another
