@@ -300,6 +300,30 @@ fn server_that_refuses_new_tokens_causes_one_refresh_and_not_one_per_call() {
 }
 
 #[test]
+fn newer_token_of_another_process_is_used_after_a_renewed_one_was_refused() {
+    let emulator = emulator(1);
+    let folder = tempfile::tempdir().unwrap();
+    let store = json!({"kind": "sqlite", "path": folder.path().join("tokens.db")});
+    let config = support::config(&emulator, json!({"store": store}));
+    let [abi, other] = [(), ()].map(|()| Abi::open(&config).unwrap());
+    abi.connect_company(&emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.live_token(&emulator, &location);
+    let request = json!({
+        "method": "GET", "path": format!("/locations/{location}"), "resourceId": location,
+    });
+    let body = r#"{"statusCode": 401, "message": "Invalid JWT"}"#;
+    emulator.inject(Rule::on(Endpoint::Location).times(3), answer(401, JSON, body));
+    assert_eq!(abi.request(request.clone()).ok()["status"], 401);
+    let refreshes = emulator.refreshes();
+    // The renewed token is refused a second time.
+    other.token_refresh(&location).ok();
+    assert_eq!(abi.request(request.clone()).ok()["status"], 200);
+    assert_eq!(emulator.refreshes(), refreshes + 1, "only the other process refreshed");
+    assert_eq!(abi.access_token(&location).text(), other.access_token(&location).text());
+}
+
+#[test]
 fn other_401_responses_cause_no_refresh() {
     let emulator = emulator(1);
     let (abi, location) = connected(&emulator);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::server::{COMPANY, LOCATIONS, RESOURCES};
+use super::network::UNANSWERED;
+use super::server::{COMPANY, INVALID, LIFE, LOCATIONS, RESOURCES};
 use super::world::{ProcessState, State, wall_ms};
 use crate::error::{Error, Status};
 use crate::secret::Secret;
@@ -185,7 +186,7 @@ impl State {
         let took = self.now - measured.begin;
         if let Err(error) = answer
             && error.status() == Status::Timeout
-            && error.sent() != Some(true)
+            && error.message() != UNANSWERED
             && took < total
         {
             self.violation(format!("{what} timed out after {took:?} of {total:?}: {error}"));
@@ -204,6 +205,46 @@ impl State {
             && wall_ms(later) < record.token.expires_at
             && self.server.is_alive(access.chain);
         is_valid.then(|| token.to_owned())
+    }
+
+    /// Whether no fault has affected a store call of a process since `begin`.
+    pub fn store_works_since(&self, process: usize, begin: Duration) -> bool {
+        let process = &self.processes[process];
+        process.store_faults == 0 && process.store_worked_from < begin
+    }
+
+    /// The access token in the store, if the API accepts it.
+    pub fn stored_live(&self, resource_id: &str) -> Option<String> {
+        let record = self.disk.records.get(resource_id)?;
+        let token = record.token.access_token.expose();
+        self.server.accepts(token, self.now + CERTAIN).then(|| token.to_owned())
+    }
+
+    /// Checks the response to a request. `stored` was in the store, and accepted by the API, when
+    /// the call began.
+    pub fn check_response(
+        &mut self,
+        resource_id: &str,
+        stored: Option<&str>,
+        answer: &Result<Value, Error>,
+    ) {
+        let Ok(response) = answer else { return };
+        if let Some(owner) = response["body"]["owner"].as_str()
+            && owner != resource_id
+            && !self.ledger.misfiled.contains(resource_id)
+        {
+            let what = format!("a request for {resource_id} had the token of {owner}");
+            self.violation(what);
+        }
+        // Another 401 says nothing about the token. A clock that is ahead makes it an expired one.
+        if response["body"]["message"] == INVALID
+            && !self.ledger.is_skewed
+            && let Some(stored) = stored
+            && self.stored_live(resource_id).as_deref() == Some(stored)
+        {
+            let what = format!("a request for {resource_id} was refused, but {stored} is live");
+            self.violation(what);
+        }
     }
 
     /// Checks the result of an `access_token` call. `is_held`: the process held a valid token in
@@ -226,8 +267,7 @@ impl State {
         // The store worked during the whole call, and still has a valid token.
         let was_suspended = now - begin > took;
         let is_readable = !was_suspended
-            && self.processes[process].store_faults == 0
-            && self.processes[process].store_worked_from < begin
+            && self.store_works_since(process, begin)
             && self.stored_valid(resource_id).is_some();
         let in_store = stored.filter(|_| is_readable);
         let mut found = None;
@@ -276,6 +316,28 @@ impl State {
                 self.violation(format!("access_token of {resource_id}: {error}"));
             }
             Err(_) => {}
+        }
+    }
+
+    /// Checks a token that was to be valid for some seconds, unless it was just granted.
+    pub fn check_validity(
+        &mut self,
+        resource_id: &str,
+        process: usize,
+        begin: Duration,
+        token: &str,
+        seconds: u64,
+    ) {
+        self.check_token(resource_id, process, begin, token);
+        let Some(access) = self.server.access.get(token) else { return };
+        let granted = access.dies.saturating_sub(LIFE);
+        let is_short = access.dies.saturating_sub(begin) + TOLERANCE < Duration::from_secs(seconds);
+        let is_known = !self.ledger.is_skewed && !self.ledger.mistold.contains(token);
+        // A process that was suspended meanwhile knows an earlier expiry and a later grant.
+        let is_new = granted + Duration::from_secs(60) + 2 * LONGEST_CALL > begin;
+        if is_short && is_known && !is_new && self.processes[process].paused.is_zero() {
+            let what = format!("{token} was returned, which expires within {seconds} s");
+            self.violation(what);
         }
     }
 

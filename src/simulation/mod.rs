@@ -150,6 +150,9 @@ impl Run {
             let slot = self.processes.iter().position(Option::is_none).unwrap_or(0);
             return self.start(slot);
         };
+        if profile.requests && self.draw(|state| state.rng.chance(25)) {
+            return self.use_token(&process, id);
+        }
         match dice {
             0..30 => {
                 for _ in 0..self.draw(|state| state.rng.pick(&[1, 1, 1, 2, 4])) {
@@ -224,6 +227,25 @@ impl Run {
                 }
             }
             _ => self.spawn(&process, move |process| drop(process.ask(id))),
+        }
+    }
+
+    /// Requests with the resource's token, perhaps after the API has ended it, or a call for a
+    /// token that stays valid for some time.
+    fn use_token(&mut self, process: &Arc<Process>, id: &'static str) {
+        match self.draw(|state| state.rng.below(10)) {
+            0..3 => {
+                let least = self.draw(|state| state.rng.pick(&[60, 3_600, 40_000]));
+                self.spawn(process, move |process| process.ask_for(id, least));
+            }
+            dice => {
+                if dice < 6 {
+                    self.draw(|state| state.end_access_tokens(id));
+                }
+                for _ in 0..self.draw(|state| state.rng.pick(&[1, 1, 2, 3])) {
+                    self.spawn(process, move |process| process.request(id));
+                }
+            }
         }
     }
 

@@ -49,9 +49,12 @@ pub struct Network {
     pub process: usize,
 }
 
+/// The message of a request that was not answered in time.
+pub const UNANSWERED: &str = "no answer in time";
+
 fn failed(status: Status, sent: bool) -> TransportError {
     let error = match status {
-        Status::Timeout => Error::new(status, "no answer in time"),
+        Status::Timeout => Error::new(status, UNANSWERED),
         Status::Cancelled => Error::new(status, "the call was cancelled"),
         _ => Error::new(Status::Network, "the connection broke"),
     };

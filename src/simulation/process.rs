@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::disk::SimulatedStore;
 use super::ledger::{By, Deletion, Measured, Owed};
 use super::network::Network;
-use super::server::{COMPANY, LOCATIONS, Saved};
+use super::server::{COMPANY, LOCATIONS, PATH, Saved};
 use super::world::{EPOCH_MS, ProcessState, SimulatedClock, State, World, current_task};
 use crate::api::Api;
 use crate::authorization::{Authorization, CompleteParams};
@@ -19,11 +19,12 @@ use crate::config::Config;
 use crate::deadline::{Cancellation, Deadline};
 use crate::error::{Error, Result, Status};
 use crate::event::Events;
+use crate::request::Requests;
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::tokens::{
-    BulkMint, ImportParams, InstallationEvents, ListParams, MaintainParams, Maintenance,
-    MintParams, Tokens, Transfer, WebhookOutcome,
+    AccessTokenParams, BulkMint, ImportParams, InstallationEvents, ListParams, MaintainParams,
+    Maintenance, MintParams, Tokens, Transfer, WebhookOutcome,
 };
 use crate::webhook::{Verifier, WebhookParams, Webhooks};
 
@@ -37,6 +38,7 @@ pub struct Process {
     pub tokens: Arc<Tokens>,
     world: Arc<World>,
     authorization: Authorization,
+    requests: Requests,
     webhooks: Webhooks,
     clock: Arc<dyn Clock>,
     cancellation: Arc<Cancellation>,
@@ -131,6 +133,7 @@ impl Process {
         let of_webhooks = (Arc::clone(&tokens), Arc::clone(&clock));
         Arc::new(Process {
             index,
+            requests: Requests::new(Arc::clone(&api), Arc::clone(&tokens)),
             authorization: Authorization::new(
                 &config,
                 api,
@@ -207,6 +210,45 @@ impl Process {
             state.check_answer(resource_id, &measured, (is_held, stored.as_deref()), &answer);
         });
         Some(answer)
+    }
+
+    /// Asks for a token that is valid for some seconds.
+    pub fn ask_for(&self, resource_id: &'static str, seconds: u64) {
+        let params = AccessTokenParams {
+            resource_id: resource_id.to_owned(),
+            min_valid_seconds: Some(seconds),
+        };
+        let detail = format!("{resource_id} for {seconds} s");
+        let call = |deadline: &Deadline| {
+            let token = self.tokens.access_token_with(&params, deadline)?;
+            Ok(Value::from(token.expose()))
+        };
+        let begin = self.world.now();
+        let Some(Ok(token)) = self.checked("access_token", &detail, call) else { return };
+        let token = token.as_str().unwrap_or_default();
+        self.world.with(|state| {
+            state.check_validity(resource_id, self.index, begin, token, seconds);
+        });
+    }
+
+    /// Sends a request with the resource's token.
+    pub fn request(&self, resource_id: &'static str) {
+        let params = json!({
+            "method": "GET", "path": format!("{PATH}{resource_id}"), "resourceId": resource_id,
+        });
+        let params = serde_json::from_value(params).unwrap();
+        let (begin, stored) = self.world.with(|state| (state.now, state.stored_live(resource_id)));
+        let call = |deadline: &Deadline| {
+            let response = self.requests.send(&params, deadline)?;
+            Ok(serde_json::to_value(response).unwrap())
+        };
+        if let Some(answer) = self.checked("request", resource_id, call) {
+            self.world.with(|state| {
+                let is_readable = state.store_works_since(self.index, begin);
+                let stored = stored.as_deref().filter(|_| is_readable);
+                state.check_response(resource_id, stored, &answer);
+            });
+        }
     }
 
     pub fn refresh(&self, resource_id: &'static str) {

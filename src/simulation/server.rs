@@ -10,10 +10,16 @@ pub const COMPANY: &str = "company1";
 pub const LOCATIONS: [&str; 2] = ["location1", "location2"];
 pub const RESOURCES: [&str; 3] = [COMPANY, LOCATIONS[0], LOCATIONS[1]];
 
+/// The path of the requests that hosts send, which ends with the resource.
+pub const PATH: &str = "/resources/";
+
+/// The message for an access token that the API does not accept.
+pub const INVALID: &str = "Invalid JWT";
+
 const WINDOW: Duration = Duration::from_secs(30);
 
 /// The lifetime of an access token.
-const LIFE: Duration = Duration::from_secs(86_399);
+pub const LIFE: Duration = Duration::from_secs(86_399);
 
 /// A request as the API receives it.
 #[derive(Debug, Clone)]
@@ -41,6 +47,8 @@ pub struct Access {
     pub dies: Duration,
     /// How far ahead the receiving process's clock was, in milliseconds.
     pub granter_offset_ms: i64,
+    /// When the API ended it before its expiry.
+    pub ended: Option<Duration>,
 }
 
 /// One grant: a refresh token and its successors.
@@ -157,6 +165,13 @@ impl Server {
         codes.retain(|_, id| *id != owner);
     }
 
+    /// Whether the API accepts an access token.
+    pub fn accepts(&self, access_token: &str, now: Duration) -> bool {
+        self.access.get(access_token).is_some_and(|access| {
+            now < access.dies && access.ended.is_none() && self.is_alive(access.chain)
+        })
+    }
+
     pub fn is_alive(&self, chain: usize) -> bool {
         self.chains[chain].ended.is_none()
     }
@@ -206,8 +221,13 @@ impl Server {
         let body = format!(
             r#"{{"accessToken":"{access_token}","tokenType":"Bearer","expiresIn":86399,{refresh}"scope":"a b",{named}}}"#
         );
-        let access =
-            Access { owner: owner.clone(), chain, dies: now + LIFE, granter_offset_ms: offset_ms };
+        let access = Access {
+            owner: owner.clone(),
+            chain,
+            dies: now + LIFE,
+            granter_offset_ms: offset_ms,
+            ended: None,
+        };
         self.access.insert(access_token.clone(), access);
         if let Some(text) = &refresh_token {
             self.refresh.insert(text.clone(), Refresh { chain, spent: None });
@@ -262,6 +282,13 @@ impl Server {
                 ),
             },
             ("/oauth/location-token", _) => self.mint(call, field("locationId"), now, offset_ms),
+            (path, _) if path.starts_with(PATH) => match &call.bearer {
+                Some(bearer) if self.accepts(bearer, now) => {
+                    let owner = &self.access[bearer].owner;
+                    Reply { status: 200, body: format!(r#"{{"owner":"{owner}"}}"#), granted: None }
+                }
+                _ => invalid(),
+            },
             _ => refusal(404, r#"{"statusCode":404,"message":"Not Found"}"#),
         }
     }
@@ -303,12 +330,9 @@ impl Server {
     }
 
     fn mint(&mut self, call: &Call, location: &str, now: Duration, offset_ms: i64) -> Reply {
-        let bearer = call.bearer.as_deref().and_then(|text| self.access.get(text));
-        let is_good = bearer.is_some_and(|access| {
-            access.owner == COMPANY && now < access.dies && self.is_alive(access.chain)
-        });
-        if !is_good {
-            return refusal(401, r#"{"statusCode":401,"message":"Invalid JWT"}"#);
+        let bearer = call.bearer.as_deref().filter(|bearer| self.accepts(bearer, now));
+        if bearer.is_none_or(|bearer| self.access[bearer].owner != COMPANY) {
+            return invalid();
         }
         match self.resources.get(location) {
             Some(resource) if resource.installed && !resource.paused => {
@@ -327,6 +351,10 @@ impl Server {
             }
         }
     }
+}
+
+fn invalid() -> Reply {
+    refusal(401, &format!(r#"{{"statusCode":401,"message":"{INVALID}"}}"#))
 }
 
 fn refusal(status: u16, body: &str) -> Reply {
@@ -358,6 +386,15 @@ impl State {
             chain.ended.get_or_insert(now);
         }
         self.say(|| format!("the grants of {id} end"));
+    }
+
+    /// Ends the access tokens of a resource, whose refresh tokens stay.
+    pub fn end_access_tokens(&mut self, id: &str) {
+        let now = self.now;
+        for access in self.server.access.values_mut().filter(|access| access.owner == id) {
+            access.ended.get_or_insert(now);
+        }
+        self.say(|| format!("the access tokens of {id} end"));
     }
 
     /// Processes the requests that arrive after their clients stopped waiting.

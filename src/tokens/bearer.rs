@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use serde_json::{Map, Value};
 
-use super::{Tokens, Want};
+use super::{LOCK_WAIT, Tokens, Want};
 use crate::api::{Failure, InstalledLocationsParams, LocationTokenParams, says_invalid_token};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Status};
@@ -124,7 +124,7 @@ impl Tokens {
 
     /// Makes a call with a resource's token. If `is_dead` says that the token was rejected,
     /// refreshes it and repeats the call once. A new token is not refreshed again: otherwise every
-    /// call would use up a refresh token.
+    /// call would use up a refresh token. Only a newer one of another process replaces it.
     pub(crate) fn with_live_token<T>(
         &self,
         resource_id: &str,
@@ -154,10 +154,17 @@ impl Tokens {
             }
         };
         let outcome = call(&bearer);
-        if !is_dead(&outcome) || self.rejected.contains(resource_id, &bearer) {
+        if !is_dead(&outcome) {
             return Ok(outcome);
         }
-        let renewed = self.renewed(resource_id, Want::Another, Some(&bearer), deadline)?;
+        let renewed = if self.rejected.contains(resource_id, &bearer) {
+            match self.published.newer_than(&bearer, resource_id, &waits.within(LOCK_WAIT)) {
+                Some(newer) => newer,
+                None => return Ok(outcome),
+            }
+        } else {
+            self.renewed(resource_id, Want::Another, Some(&bearer), deadline)?
+        };
         let outcome = call(&renewed);
         if is_dead(&outcome) {
             self.rejected.insert(resource_id, &renewed);

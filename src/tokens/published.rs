@@ -45,6 +45,23 @@ impl PublishedTokens {
         self.cache.unexpired(resource_id, uptime)
     }
 
+    /// A valid token of the store other than `known`: another process has renewed it since.
+    pub fn newer_than(
+        &self,
+        known: &Secret,
+        resource_id: &str,
+        deadline: &Deadline,
+    ) -> Option<Secret> {
+        let changes = self.cache.changes(resource_id);
+        let record = self.records.load(resource_id, deadline).ok().flatten()?;
+        let stored = &record.token.access_token;
+        if known.matches(stored.expose()) || self.left(&record).is_zero() {
+            return None;
+        }
+        self.publish_since(changes, &record);
+        Some(stored.clone())
+    }
+
     /// The remaining lifetime of a record's token. A cached token ages by the uptime, so setting
     /// the wall clock back does not revive it. An uncached token that was issued in the future
     /// counts as expired.
