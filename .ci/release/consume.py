@@ -169,7 +169,8 @@ def check_unix(target, tree, work):
         runner = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"]
     if target.is_musl and not target.is_native:
         frame.install("musl-tools")
-        options = f"{musl.unwinder() / 'unwinder.o'} -static"
+        # With the unwinder that the static library asks for.
+        options = f"-L{musl.unwinder()} -static"
     programs = [
         by_hand(target, tree, work / "by_hand", f"-Wl,-rpath,{tree}/lib"),
         by_pkg_config(target, tree, work / "by_pkg_config", f"-Wl,-rpath,{tree}/lib"),
