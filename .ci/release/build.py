@@ -61,6 +61,7 @@ def environment(target):
     rust_flags = [f"--remap-path-prefix={pair}" for pair in renamed]
     if target.is_windows and not target.is_msvc:
         rust_flags += ["-Clink-arg=-Wl,--no-insert-timestamp", f"-Cdlltool={ROOT}/.ci/dlltool"]
+        rust_flags.append(f"-Clinker={ROOT}/.ci/mingw-gcc")
     triple = target.triple.replace("-", "_")
     # Cargo prefers this variable to that of .cargo/config.toml, which therefore is repeated.
     config = (ROOT / ".cargo/config.toml").read_text()
