@@ -285,29 +285,34 @@ fn rate_limit_refusal_is_waited_for_and_no_location_is_skipped() {
 /// The rate limiter would send the next request only in ten minutes.
 #[test]
 fn minting_that_waits_for_the_rate_limiter_can_be_stopped() {
-    let emulator = emulator(5);
-    let pace =
-        json!({"rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 600_000}});
-    let abi = Abi::with(&emulator, pace);
-    let company = abi.connect_company(&emulator);
-    let told = Mutex::new(Vec::new());
-    let params =
-        json!({"companyId": company, "locationIds": emulator.location_ids(), "concurrency": 2});
-    let outcome = abi.tokens_mint(params, |so_far| {
-        told.lock().unwrap().push(so_far["done"].as_u64().unwrap());
-        so_far["done"] != 2
-    });
-    outcome.fails(Status::Cancelled);
-    let told = told.into_inner().unwrap();
-    assert_eq!(told.last(), Some(&2), "and is not asked again: {told:?}");
-    assert_eq!(
-        emulator
-            .requests()
-            .iter()
-            .filter(|request| request.path.contains("location-token"))
-            .count(),
-        2
-    );
+    for concurrency in [1, 2] {
+        let emulator = emulator(5);
+        let pace = json!({
+            "rateLimit": {"requests": 2, "perMs": 600_000}, "timeouts": {"totalMs": 600_000},
+        });
+        let abi = Abi::with(&emulator, pace);
+        let company = abi.connect_company(&emulator);
+        let told = Mutex::new(Vec::new());
+        let params = json!({
+            "companyId": company, "locationIds": emulator.location_ids(),
+            "concurrency": concurrency,
+        });
+        let outcome = abi.tokens_mint(params, |so_far| {
+            told.lock().unwrap().push(so_far["done"].as_u64().unwrap());
+            so_far["done"] != 2
+        });
+        outcome.fails(Status::Cancelled);
+        let told = told.into_inner().unwrap();
+        assert_eq!(told.last(), Some(&2), "and is not asked again: {told:?}");
+        assert_eq!(
+            emulator
+                .requests()
+                .iter()
+                .filter(|request| request.path.contains("location-token"))
+                .count(),
+            2
+        );
+    }
 }
 
 #[test]
@@ -364,28 +369,32 @@ fn token_deleted_during_its_mint_stays_deleted() {
 
 #[test]
 fn failing_store_ends_the_work_and_loses_no_token() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.db");
-    let emulator = emulator(50);
-    let abi = client(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
-    let company = abi.connect_company(&emulator);
-    let database = rusqlite::Connection::open(&path).unwrap();
-    let refuse =
-        "CREATE TRIGGER refuse BEFORE INSERT ON token BEGIN SELECT RAISE(ABORT, 'no more'); END";
-    database.execute_batch(refuse).unwrap();
-    let heard = abi.listen();
-    let held = Arc::new(AtomicUsize::new(0));
-    abi.tokens_mint(of_all(&company), |_| true).fails(Status::Store);
-    for name in heard.names() {
-        assert!(name.starts_with("token.unsaved "), "{name}");
-        held.fetch_add(1, Ordering::SeqCst);
+    for concurrency in [1, 8] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let emulator = emulator(50);
+        let abi = client(&emulator, json!({"store": {"kind": "sqlite", "path": path}}));
+        let company = abi.connect_company(&emulator);
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON token \
+                      BEGIN SELECT RAISE(ABORT, 'no more'); END";
+        database.execute_batch(refuse).unwrap();
+        let heard = abi.listen();
+        let held = Arc::new(AtomicUsize::new(0));
+        let all = json!({"companyId": company, "installed": true, "concurrency": concurrency});
+        abi.tokens_mint(all, |_| true).fails(Status::Store);
+        for name in heard.names() {
+            assert!(name.starts_with("token.unsaved "), "{name}");
+            held.fetch_add(1, Ordering::SeqCst);
+        }
+        let held = held.load(Ordering::SeqCst) as u64;
+        assert!((1..50).contains(&held), "{held} of 50");
+        assert_eq!(abi.stats()["tokens"]["unsaved"], held);
+        database.execute_batch("DROP TRIGGER refuse").unwrap();
+        abi.tokens_maintain(json!({}), |_| true).ok();
+        assert_eq!(abi.stats()["tokens"]["unsaved"], 0);
+        let [total, minted, fresh, failed] =
+            counts(&abi.tokens_mint(of_all(&company), |_| true).ok());
+        assert_eq!([total, minted, fresh, failed], [50, 50 - held, held, 0]);
     }
-    let held = held.load(Ordering::SeqCst) as u64;
-    assert!((1..50).contains(&held), "{held} of 50");
-    assert_eq!(abi.stats()["tokens"]["unsaved"], held);
-    database.execute_batch("DROP TRIGGER refuse").unwrap();
-    abi.tokens_maintain(json!({}), |_| true).ok();
-    assert_eq!(abi.stats()["tokens"]["unsaved"], 0);
-    let [total, minted, fresh, failed] = counts(&abi.tokens_mint(of_all(&company), |_| true).ok());
-    assert_eq!([total, minted, fresh, failed], [50, 50 - held, held, 0]);
 }

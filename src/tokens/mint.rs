@@ -5,6 +5,7 @@
 //! location both get a valid token, and the store keeps one of them.
 
 use std::collections::HashSet;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ enum MintOutcome {
     /// A new token, not yet saved.
     Minted(Box<Record>),
     Failed(String, Error),
+    /// Tokens that the only worker has saved and counted.
+    Counted,
 }
 
 /// Mints the tokens of many locations.
@@ -118,12 +121,15 @@ impl<'a> BulkMint<'a> {
             company_id: params.company_id,
             force: params.force,
             deadline: &deadline,
+            tally: Mutex::default(),
         };
-        let tally = worker_pool::run(
+        let began = job.whole.now();
+        worker_pool::run(
             workers,
-            || self.mint_next(&job),
-            |results| self.collect_results(&job, results, progress),
+            || if workers == 1 { self.mint_alone(&job) } else { self.mint_next(&job) },
+            |results| self.collect_results(&job, results, (progress, began)),
         )?;
+        let tally = mem::take(&mut *job.tally());
         match job.queue.end() {
             Some(error) => Err(error),
             None => {
@@ -162,6 +168,20 @@ impl<'a> BulkMint<'a> {
         // Stop the other workers before they fail in the same way.
         job.queue.stop(bulk::check(&job.whole).err().unwrap_or(error));
         None
+    }
+
+    /// The only worker saves and counts each token itself. A token that the collecting thread saves
+    /// would interrupt the next request.
+    fn mint_alone(&self, job: &MintJob<impl Fn() -> Deadline>) -> Option<MintOutcome> {
+        let began = job.whole.now();
+        // Returns from time to time, because the messages of a worker wait until then.
+        while job.whole.now() - began < PROGRESS_INTERVAL {
+            let outcome = self.mint_next(job)?;
+            let mut batch = Vec::new();
+            job.tally().count(outcome, &mut batch, &job.queue);
+            self.save(batch, job);
+        }
+        Some(MintOutcome::Counted)
     }
 
     fn mint_one(
@@ -229,17 +249,18 @@ impl<'a> BulkMint<'a> {
         &self,
         job: &MintJob<impl Fn() -> Deadline>,
         results: &Results<MintOutcome>,
-        progress: Progress,
-    ) -> Tally {
-        let mut tally = Tally::new(job.whole.now());
-        let mut reported_at = job.whole.now();
+        (progress, began): (Progress, Duration),
+    ) {
+        let mut reported_at = began;
         let (mut over, mut should_continue) = (false, true);
         while !over {
             let mut batch = Vec::new();
             let mut timeout = PROGRESS_INTERVAL;
             while batch.len() < BATCH {
                 match results.next(timeout) {
-                    Received::Result(Ok(outcome)) => tally.count(outcome, &mut batch, &job.queue),
+                    Received::Result(Ok(outcome)) => {
+                        job.tally().count(outcome, &mut batch, &job.queue);
+                    }
                     Received::Result(Err(defect)) => job.queue.stop(defect),
                     Received::Nothing => break,
                     Received::Closed => {
@@ -250,26 +271,32 @@ impl<'a> BulkMint<'a> {
                 // Add further results only if they are ready.
                 timeout = Duration::ZERO;
             }
-            tally.minted += batch.len() as u64;
-            let dropped = |location_id: &str, error: Error| {
-                tally.minted -= 1;
-                tally.failed.push(failure("locationId", location_id, &error));
-            };
-            if let Err(error) = self.writer.save_and_publish_all(batch, dropped, &job.whole) {
-                job.queue.stop(error);
-            }
+            self.save(batch, job);
             if let Err(error) = bulk::check(&job.whole) {
                 job.queue.stop(error);
             }
             if should_continue && (job.whole.now() - reported_at >= PROGRESS_INTERVAL || over) {
                 reported_at = job.whole.now();
-                should_continue = progress(&tally.progress(job.queue.total(), reported_at));
+                let so_far = job.tally().progress(job.queue.total(), reported_at - began);
+                should_continue = progress(&so_far);
                 if !should_continue {
                     job.queue.stop(stopped());
                 }
             }
         }
-        tally
+    }
+
+    /// Saves and counts minted tokens. The work stops if the store fails.
+    fn save(&self, batch: Vec<Record>, job: &MintJob<impl Fn() -> Deadline>) {
+        let (minted, mut failed) = (batch.len(), Vec::new());
+        let dropped = |location_id: &str, error: Error| {
+            failed.push(failure("locationId", location_id, &error));
+        };
+        let saved = self.writer.save_and_publish_all(batch, dropped, &job.whole);
+        job.tally().add(minted, failed);
+        if let Err(error) = saved {
+            job.queue.stop(error);
+        }
     }
 }
 
@@ -283,11 +310,16 @@ struct MintJob<'a, D> {
     /// Used only for cancellation and the end of the whole call.
     whole: Deadline,
     deadline: &'a D,
+    tally: Mutex<Tally>,
 }
 
 impl<D: Fn() -> Deadline> MintJob<'_, D> {
     fn deadline(&self) -> Deadline {
         (self.deadline)().ended_by(&self.queue.stopped)
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an error would affect every location: an error of the company's token, or a refusal
@@ -446,8 +478,8 @@ fn total_of(page: &Map<String, Value>) -> Option<u64> {
 }
 
 /// The results so far.
+#[derive(Default)]
 struct Tally {
-    began: Duration,
     minted: u64,
     fresh: u64,
     failed: Vec<Value>,
@@ -455,13 +487,10 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(now: Duration) -> Tally {
-        Tally { began: now, minted: 0, fresh: 0, failed: Vec::new(), in_a_row: 0 }
-    }
-
     /// Counts an outcome, or adds a minted token to the batch that is counted when it is saved.
     fn count(&mut self, outcome: MintOutcome, batch: &mut Vec<Record>, queue: &LocationQueue) {
         match outcome {
+            MintOutcome::Counted => {}
             MintOutcome::Fresh => self.fresh += 1,
             MintOutcome::Minted(record) => {
                 self.in_a_row = 0;
@@ -489,11 +518,16 @@ impl Tally {
         }
     }
 
-    fn progress(&self, total: Option<u64>, now: Duration) -> Value {
+    /// Adds the tokens of a saved batch, of which `failed` were dropped.
+    fn add(&mut self, minted: usize, failed: Vec<Value>) {
+        self.minted += minted.saturating_sub(failed.len()) as u64;
+        self.failed.extend(failed);
+    }
+
+    fn progress(&self, total: Option<u64>, took: Duration) -> Value {
         let (done, failed) = (self.minted + self.fresh, self.failed.len() as u64);
         // Fresh tokens took no time: exclude them from the rate.
-        let per_second =
-            (self.minted + failed) as f64 / (now - self.began).as_secs_f64().max(0.001);
+        let per_second = (self.minted + failed) as f64 / took.as_secs_f64().max(0.001);
         let left = total.map(|total| total.saturating_sub(done + failed));
         let seconds_left =
             left.filter(|left| *left == 0 || per_second > 0.0).map(|left| match left {
