@@ -53,6 +53,8 @@ pub struct Ledger {
     pub imported_skewed: HashSet<String>,
     /// The number of imports and bulk mints in progress.
     pub batches: u64,
+    /// Whether a host minted with "force", which replaces the consents of locations.
+    pub was_forced: bool,
     /// Whether any clock has been wrong.
     pub is_skewed: bool,
     /// Whether a process could know the age of a token that it returned.
@@ -569,10 +571,11 @@ impl State {
         let is_replaced = self.server.chains.iter().any(|other| {
             other.owner == owed.resource_id && other.is_consented && other.created > owed.since
         });
-        // A mint for a newer INSTALL replaces the location's own consent, and ends with the
-        // company's grant. An imported grant of a mint, or of unknown origin, is replaced by any
-        // later mint.
+        // A mint by force or for a newer INSTALL replaces the location's own consent, and ends with
+        // the company's grant. An imported grant of a mint, or of unknown origin, is replaced by
+        // any later mint.
         let is_minted_anew = (self.ledger.was_uninstalled.contains(&owed.resource_id)
+            || self.ledger.was_forced
             || !chain.is_consented
             || !owed.has_origin)
             && self.server.chains.iter().any(|other| {

@@ -452,17 +452,25 @@ impl Process {
         });
     }
 
-    /// Mints for every location, with two workers.
+    /// Mints for every location, with two workers; in runs with requests also with one, and tokens
+    /// that are not due.
     pub fn mint_all(&self) {
+        let (concurrency, force) = self.world.with(|state| match state.profile.requests {
+            true => (state.rng.pick(&[1, 2]), state.rng.chance(30)),
+            false => (2, false),
+        });
         let params = MintParams {
             company_id: COMPANY.into(),
             location_ids: Some(LOCATIONS.map(str::to_owned).to_vec()),
             installed: false,
             app_id: None,
-            force: false,
-            concurrency: Some(2),
+            force,
+            concurrency: Some(concurrency),
         };
-        self.world.with(|state| state.ledger.batches += 1);
+        self.world.with(|state| {
+            state.ledger.batches += 1;
+            state.ledger.was_forced |= force;
+        });
         self.over_many("mint_all", |deadline| {
             BulkMint::of(&self.tokens).run(params, &|_| true, deadline)
         });
