@@ -772,6 +772,35 @@ fn write_without_the_lock_is_detected() {
     abi.live_token(&emulator, &company);
 }
 
+/// Another host changes the record without the lock, so that the save of the minted token conflicts.
+#[test]
+fn caller_gets_the_minted_token_if_the_stored_one_ends_much_earlier() {
+    let emulator = emulator(1);
+    emulator.set_location_refresh_tokens(false);
+    let (abi, host) = hosted(&emulator, json!({}));
+    abi.connect_company(&emulator);
+    let location = &emulator.location_ids()[0];
+    abi.live_token(&emulator, location);
+    let mut old = abi.tokens_export(json!({"userType": "Location"})).ok()["tokens"][0].clone();
+    let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+    let expires_at = in_an_hour.duration_since(UNIX_EPOCH).unwrap().as_millis();
+    old["expiresAt"] = json!(expires_at as u64);
+    abi.tokens_import(json!({"tokens": [old], "replace": true})).ok();
+    let hold = emulator.hold(Rule::on(Endpoint::LocationToken), Stage::AfterProcessing);
+    thread::scope(|scope| {
+        let params = json!({"resourceId": location, "minValidSeconds": 7200});
+        let call = scope.spawn(|| abi.access_token_with(params).text());
+        hold.wait_for(1);
+        let mut records = host.records.lock().unwrap();
+        let record = records.get_mut(location).unwrap();
+        record["version"] = (record["version"].as_u64().unwrap() + 5).into();
+        drop(records);
+        hold.release();
+        let minted = call.join().unwrap();
+        assert!(json!(minted) != old["accessToken"] && emulator.access_token_is_live(&minted));
+    });
+}
+
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 unsafe extern "C" fn hear(_level: i32, message: *const c_char, _context: *mut c_void) {
