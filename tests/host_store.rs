@@ -772,7 +772,7 @@ fn write_without_the_lock_is_detected() {
     abi.live_token(&emulator, &company);
 }
 
-/// Another host changes the record without the lock, so that the save of the minted token conflicts.
+/// Another host changes the record without the lock, so the save of the minted token conflicts.
 #[test]
 fn caller_gets_the_minted_token_if_the_stored_one_ends_much_earlier() {
     let emulator = emulator(1);

@@ -235,7 +235,7 @@ impl Run {
     fn use_token(&mut self, process: &Arc<Process>, id: &'static str) {
         match self.draw(|state| state.rng.below(10)) {
             0..3 => {
-                let least = self.draw(|state| state.rng.pick(&[60, 3_600, 40_000]));
+                let least = self.draw(|state| state.rng.pick(&[60, 3_600, 80_000]));
                 self.spawn(process, move |process| process.ask_for(id, least));
             }
             dice => {
