@@ -123,6 +123,21 @@ MUTATIONS = {
             "let _lock = (!ON).then_some(lock);",
         ),
     ],
+    "wait for another's refresh ends too early": [
+        (
+            "tokens/refresh.rs",
+            "Err(error)\n                    if renewal.has_valid",
+            "Err(error)\n                    if !ON\n                        && renewal.has_valid",
+        ),
+    ],
+    "refused token is not replaced by a newer one": [
+        (
+            "tokens/bearer.rs",
+            "match self.published.newer_than(",
+            "match (!ON).then_some(&self.published).and_then(|published| published.newer_than(",
+        ),
+        ("tokens/bearer.rs", "&waits.within(LOCK_WAIT)) {", "&waits.within(LOCK_WAIT))) {"),
+    ],
 }
 
 
