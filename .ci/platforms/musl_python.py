@@ -170,10 +170,11 @@ def system(root, interpreter, loader, emulator):
     (root / certificates.parent).mkdir(parents=True)
     shutil.copy(Path("/", certificates), root / certificates)
     (root / "etc/passwd").write_text("root:x:0:0:root:/tmp:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
     source = root / "source"
     package = shutil.ignore_patterns("src", "__pycache__")
     shutil.copytree(ROOT / "bindings/python", source / "bindings/python", ignore=package)
-    for name in ("docs", "examples", "include"):
+    for name in ("docs", "examples", "include", "src"):
         shutil.copytree(ROOT / name, source / name)
     shutil.copy(ROOT / "README.md", source)
     libraries = [file.name for file in root.rglob("*.so*")]

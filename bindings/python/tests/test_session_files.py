@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import re
@@ -619,11 +620,8 @@ class ReasonsTest(unittest.TestCase):
         cells = [line.split("|")[1].strip() for line in table.splitlines() if line[:2] == "| "]
         known = "\n".join(cells)
         fixed = re.compile(r"[a-zA-Z' ]{12,}")
-        folder = REPOSITORY / "bindings" / "python" / "src" / "ghl_oauth" / "cli"
-        sources = [
-            (folder / f"{name}.py").read_text(encoding="utf-8")
-            for name in ("session_files", "import_conflicts", "json_documents")
-        ]
+        modules = (session_files, import_conflicts, json_documents)
+        sources = [inspect.getsource(module) for module in modules]
         library = (REPOSITORY / "src" / "tokens" / "transfer.rs").read_text(encoding="utf-8")
         sources.append(re.sub(r"log::\w+!\([^;]*;", "", library.partition("#[cfg(test)]")[0]))
         reasons = [
