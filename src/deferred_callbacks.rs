@@ -70,6 +70,11 @@ pub fn run_or_defer(message: DeferredCall) {
     }
 }
 
+/// Whether callbacks of this thread wait.
+pub fn are_pending() -> bool {
+    with_state(|state| !state.queue.is_empty())
+}
+
 /// Passes this thread's callbacks to `other_thread` until the guard is dropped.
 pub fn redirect(other_thread: impl Fn(DeferredCall) + 'static) -> RedirectGuard {
     with_state(|state| state.other_thread = Some(Rc::new(other_thread)));
@@ -123,8 +128,10 @@ mod tests {
         };
         say("one");
         let outer = defer();
+        assert!(!are_pending());
         say("two");
         drop(defer());
+        assert!(are_pending());
         say("three");
         assert_eq!(*heard.lock().unwrap(), ["one"]);
         drop(outer);

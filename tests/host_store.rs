@@ -774,7 +774,7 @@ fn write_without_the_lock_is_detected() {
 
 /// Another host changes the record without the lock, so the save of the minted token conflicts.
 #[test]
-fn caller_gets_the_minted_token_if_the_stored_one_ends_much_earlier() {
+fn caller_gets_the_minted_token_although_the_store_keeps_the_old_one() {
     let emulator = emulator(1);
     emulator.set_location_refresh_tokens(false);
     let (abi, host) = hosted(&emulator, json!({}));

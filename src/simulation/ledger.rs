@@ -53,8 +53,8 @@ pub struct Ledger {
     pub imported_skewed: HashSet<String>,
     /// The number of imports and bulk mints in progress.
     pub batches: u64,
-    /// Whether a host minted with "force", which replaces the consents of locations.
-    pub was_forced: bool,
+    /// When hosts minted with "force", which replaces the consents of locations.
+    pub forced: Vec<[Duration; 2]>,
     /// Whether any clock has been wrong.
     pub is_skewed: bool,
     /// Whether a process could know the age of a token that it returned.
@@ -574,13 +574,17 @@ impl State {
         // A mint by force or for a newer INSTALL replaces the location's own consent, and ends with
         // the company's grant. An imported grant of a mint, or of unknown origin, is replaced by
         // any later mint.
-        let is_minted_anew = (self.ledger.was_uninstalled.contains(&owed.resource_id)
-            || self.ledger.was_forced
+        let is_replaceable = self.ledger.was_uninstalled.contains(&owed.resource_id)
             || !chain.is_consented
-            || !owed.has_origin)
-            && self.server.chains.iter().any(|other| {
-                other.owner == owed.resource_id && !other.is_consented && other.created > owed.since
-            });
+            || !owed.has_origin;
+        let was_forced =
+            |at| self.ledger.forced.iter().any(|[begin, end]| (begin..=end).contains(&at));
+        let is_minted_anew = self.server.chains.iter().any(|other| {
+            other.owner == owed.resource_id
+                && !other.is_consented
+                && other.created > owed.since
+                && (is_replaceable || was_forced(&other.created))
+        });
         let is_last = self.ledger.owed.iter().all(|other| {
             other.chain == owed.chain
                 || other.resource_id != owed.resource_id

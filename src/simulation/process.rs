@@ -467,14 +467,22 @@ impl Process {
             force,
             concurrency: Some(concurrency),
         };
-        self.world.with(|state| {
+        let forced = self.world.with(|state| {
             state.ledger.batches += 1;
-            state.ledger.was_forced |= force;
+            force.then(|| {
+                state.ledger.forced.push([state.now, Duration::MAX]);
+                state.ledger.forced.len() - 1
+            })
         });
         self.over_many("mint_all", |deadline| {
             BulkMint::of(&self.tokens).run(params, &|_| true, deadline)
         });
-        self.world.with(|state| state.ledger.batches -= 1);
+        self.world.with(|state| {
+            state.ledger.batches -= 1;
+            if let Some(index) = forced {
+                state.ledger.forced[index][1] = state.now;
+            }
+        });
     }
 
     /// Makes a call over many tokens, whose duration only a timeout limits.

@@ -1,5 +1,5 @@
-//! Bulk mint of location tokens with a worker pool: limited by the rate limiter, saved in batches,
-//! resumable.
+//! Bulk mint of location tokens with a worker pool: limited by the rate limiter, saved in batches
+//! by the collecting thread, or one at a time by the only worker, resumable.
 //!
 //! A mint consumes no refresh token, so it needs no lock: two processes that mint for the same
 //! location both get a valid token, and the store keeps one of them.
@@ -23,6 +23,7 @@ use crate::api::{
     InstalledLocationsParams, Pages, fails_every_mint, installed_location_ids, location_ids,
 };
 use crate::deadline::{Cancellation, Deadline};
+use crate::deferred_callbacks;
 use crate::error::log_fields::about;
 use crate::error::{Error, Result, Status};
 use crate::random;
@@ -174,8 +175,8 @@ impl<'a> BulkMint<'a> {
     /// would interrupt the next request.
     fn mint_alone(&self, job: &MintJob<impl Fn() -> Deadline>) -> Option<MintOutcome> {
         let began = job.whole.now();
-        // Returns from time to time, because the messages of a worker wait until then.
-        while job.whole.now() - began < PROGRESS_INTERVAL {
+        // The callbacks of a worker run when it returns.
+        while !deferred_callbacks::are_pending() && job.whole.now() - began < PROGRESS_INTERVAL {
             let outcome = self.mint_next(job)?;
             let mut batch = Vec::new();
             job.tally().count(outcome, &mut batch, &job.queue);
@@ -277,7 +278,8 @@ impl<'a> BulkMint<'a> {
             }
             if should_continue && (job.whole.now() - reported_at >= PROGRESS_INTERVAL || over) {
                 reported_at = job.whole.now();
-                let so_far = job.tally().progress(job.queue.total(), reported_at - began);
+                let total = job.queue.total();
+                let so_far = job.tally().progress(total, reported_at - began);
                 should_continue = progress(&so_far);
                 if !should_continue {
                     job.queue.stop(stopped());

@@ -757,7 +757,7 @@ impl Tokens {
     }
 
     /// Mints a location token with the company's token, waiting for the latter until `waits`.
-    /// Consumes no refresh token.
+    /// Consumes no refresh token. The caller gets the new token even if the store keeps the old.
     fn mint(
         &self,
         location_id: &str,
@@ -772,8 +772,13 @@ impl Tokens {
         }
         let company_id = self.company_of(location_id, record, waits)?;
         let company = (&*company_id, self.installations.earliest_mint(&company_id, waits));
-        let mut record = self.minted(location_id, company, record, deadline, waits)?;
-        self.writer.save_and_publish(&mut record, Origin::Mint, &Event::Minted, deadline)
+        let mut minted = self.minted(location_id, company, record, deadline, waits)?;
+        let granted = minted.token.access_token.clone();
+        let stored =
+            self.writer.save_and_publish(&mut minted, Origin::Mint, &Event::Minted, deadline)?;
+        // The old token stays if another writer has noted something in its record meanwhile.
+        let is_old = record.is_some_and(|old| old.token.access_token.matches(stored.expose()));
+        Ok(if is_old { granted } else { stored })
     }
 
     /// Mints a token and returns the location's record with it, not yet saved. `earliest` is

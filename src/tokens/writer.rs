@@ -2,7 +2,6 @@
 //! served from memory, and its save is retried.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::cooldown::Cooldowns;
 use super::installation_state::Installations;
@@ -26,9 +25,6 @@ use crate::secret::Secret;
 use crate::store::{Record, SpentDigest, Standing};
 use crate::token::{Token, UserType};
 
-/// Tokens of two grants at about the same time end at about the same time.
-const MUCH_EARLIER: Duration = Duration::from_secs(60);
-
 /// Writes tokens to the store and publishes them.
 pub struct TokenWriter {
     pub(super) records: Arc<Records>,
@@ -45,7 +41,7 @@ pub struct TokenWriter {
 impl TokenWriter {
     /// Saves a new token, publishes it and returns the access token. If the save fails, the token
     /// is served from memory and the save is retried with backoff. If another writer's token wins
-    /// but ends much earlier, for example because it is the old one, the caller gets the new token,
+    /// but has expired, for example because the clock was set back, the caller gets the new token,
     /// which the API has just granted.
     pub fn save_and_publish(
         &self,
@@ -63,12 +59,8 @@ impl TokenWriter {
         if is_first_mint {
             saved = saved.and_then(|saved| self.confirm_mint(record, saved, &save_deadline));
         }
-        let ends_earlier = || {
-            let (left, granted) = (self.published.left(record), granted.left(self.clock.wall_ms()));
-            left.is_zero() || left + MUCH_EARLIER < granted
-        };
         let is_useless = matches!(saved, Ok(Saved::Theirs))
-            && (record.standing != Standing::Good || ends_earlier());
+            && (record.standing != Standing::Good || self.published.left(record).is_zero());
         let published = self
             .publish_saved(record, origin, saved, event, changes)
             // The token comes from a response.
