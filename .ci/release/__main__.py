@@ -12,7 +12,7 @@ programs, which talk to the archive's emulator. docs/releasing.md is the manual.
 import argparse
 import hashlib
 import os
-import shutil
+import re
 import sys
 from pathlib import Path
 
@@ -62,6 +62,17 @@ def make_sources(output):
     python_packages.sdists(output)
 
 
+def empty(output):
+    """Creates the folder, or removes the files of an earlier release from it."""
+    output.mkdir(parents=True, exist_ok=True)
+    files = list(output.iterdir())
+    foreign = [file for file in files if not re.match(r"ghl[-_]oauth|SHA256SUMS$", file.name)]
+    if foreign:
+        raise frame.Failed(f"{output} contains {foreign[0].name}, which is no file of a release")
+    for file in files:
+        file.unlink()
+
+
 def finish(output):
     """Adds the NuGet package, and SHA256SUMS, which `sha256sum --check` reads."""
     nuget.make(output)
@@ -81,7 +92,13 @@ def arguments():
     parser.add_argument(
         "--reproducible", action="store_true", help="build again in another folder, and compare"
     )
-    parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "dist",
+        metavar="DIR",
+        help="the folder of the files, which replace those of an earlier release; default: dist",
+    )
     parser.add_argument(
         "--finish", type=Path, metavar="DIR", help="only make the files of all targets"
     )
@@ -107,8 +124,7 @@ def main():
     os.environ["SOURCE_DATE_EPOCH"] = str(build.epoch())
     names = given.targets or [SOURCE, *TARGETS]
     output = given.output.resolve()
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    empty(output)
     for name in names:
         if name == SOURCE:
             make_sources(output)

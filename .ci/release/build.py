@@ -62,6 +62,9 @@ def environment(target):
     if target.is_windows and not target.is_msvc:
         rust_flags += ["-Clink-arg=-Wl,--no-insert-timestamp", f"-Cdlltool={ROOT}/.ci/dlltool"]
         rust_flags.append(f"-Clinker={ROOT}/.ci/mingw-gcc")
+    if target.is_msvc:
+        # A clean Windows has no VCRUNTIME140.dll.
+        rust_flags.append("-Ctarget-feature=+crt-static")
     triple = target.triple.replace("-", "_")
     # Cargo prefers this variable to that of .cargo/config.toml, which therefore is repeated.
     config = (ROOT / ".cargo/config.toml").read_text()

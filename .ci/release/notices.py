@@ -29,6 +29,9 @@ GCC = """The unwinder of GCC, libgcc, is linked statically. It is licensed under
 Public License 3 with the GCC Runtime Library Exception 3.1, which permits programs under any
 licence to contain it."""
 
+MUSL = """musl, https://musl.libc.org, is linked statically into programs and static libraries.
+It is licensed under the MIT license, which is below. Copyright (c) 2005-2020 Rich Felker, et al."""
+
 MINGW = """The startup code of mingw-w64, https://www.mingw-w64.org, is linked statically. It is in
 the public domain or licensed under the Zope Public License 2.1."""
 
@@ -106,6 +109,8 @@ def licence_texts(target, packages):
     parts = [SQLITE, RUST]
     if target.is_musl or (target.is_windows and not target.is_msvc):
         parts.append(GCC)
+    if target.is_musl:
+        parts.append(MUSL)
     if target.is_windows and not target.is_msvc:
         parts.append(MINGW)
     table = "".join(

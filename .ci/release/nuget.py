@@ -12,7 +12,8 @@ import notices
 import pack
 from frame import ROOT
 
-# The platforms of .NET. Of two targets for one platform, the later one wins.
+# The platforms of .NET. Of two targets for one platform, the later one wins: the DLL of the GNU ABI
+# has been run, that of MSVC has only been built.
 PLATFORMS = {
     "x86_64-unknown-linux-gnu": "linux-x64",
     "aarch64-unknown-linux-gnu": "linux-arm64",
@@ -20,8 +21,8 @@ PLATFORMS = {
     "aarch64-unknown-linux-musl": "linux-musl-arm64",
     "x86_64-apple-darwin": "osx-x64",
     "aarch64-apple-darwin": "osx-arm64",
-    "x86_64-pc-windows-gnu": "win-x64",
     "x86_64-pc-windows-msvc": "win-x64",
+    "x86_64-pc-windows-gnu": "win-x64",
 }
 
 TYPES = """<?xml version="1.0" encoding="utf-8"?>

@@ -1,7 +1,7 @@
 """The wheels and sdists."""
 
+import shutil
 import subprocess
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -33,8 +33,7 @@ def wheel(package, library, licences, output):
     """A wheel with a library that is built, made of the sdist as users do."""
     with tempfile.TemporaryDirectory() as scratch:
         archive = sdist(package, Path(scratch))
-        with tarfile.open(archive) as packed:
-            packed.extractall(scratch, filter="data")
+        shutil.unpack_archive(archive, scratch)
         folder = Path(scratch, archive.name.removesuffix(".tar.gz"))
         (folder / notices.LICENCES).write_text(licences)
         file, _ = wheels.build(library, output, folder)

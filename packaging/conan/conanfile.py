@@ -2,10 +2,13 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from conan import ConanFile
 from conan.tools.files import copy, load
+
+THIRD_PARTIES = "THIRD-PARTY-LICENSES.txt"
 
 
 class GhlOauth(ConanFile):
@@ -31,7 +34,7 @@ class GhlOauth(ConanFile):
         for pattern in (
             ".cargo/*", "src/*", "include/*", "bindings/c/*", "bindings/cpp/*", "bindings/cmake/*",
             "emulator/*", "xtask/*", "benches/*.rs", "build.rs", "cbindgen.toml", "Cargo.*",
-            "README.md", "CHANGELOG.md", "LICENSE-*",
+            "README.md", "CHANGELOG.md", "LICENSE-*", ".ci/release/*", ".ci/platforms/*",
         ):  # fmt: skip
             copy(self, pattern, root, self.export_sources_folder, excludes="target/*")
 
@@ -46,6 +49,8 @@ class GhlOauth(ConanFile):
             f'cargo xtask install --prefix / --destdir "{self.build_folder}/stage" '
             f'--target-dir "{self.build_folder}/target"'
         )
+        # The libraries contain crates, whose licences require their texts.
+        self.run(f'"{sys.executable}" .ci/release --licences "{self.build_folder}/{THIRD_PARTIES}"')
 
     def package(self):
         """Only the chosen library, so that no program links the other one by accident."""
@@ -56,14 +61,17 @@ class GhlOauth(ConanFile):
         if self.settings.os == "Windows":
             unwanted = [name for name in unwanted if name != "*.a"]
         copy(self, "*", stage, self.package_folder, excludes=unwanted)
-        copy(self, "LICENSE-*", self.source_folder, os.path.join(self.package_folder, "licenses"))
+        licences = os.path.join(self.package_folder, "licenses")
+        copy(self, "LICENSE-*", self.source_folder, licences)
+        copy(self, THIRD_PARTIES, self.build_folder, licences)
 
     def package_info(self):
         """CMake uses the package's own files, which know the system libraries."""
         self.cpp_info.set_property("cmake_find_mode", "none")
         self.cpp_info.set_property("pkg_config_name", "ghl_oauth")
         self.cpp_info.builddirs = ["share/cmake/ghl_oauth"]
-        self.cpp_info.libs = ["ghl_oauth"]
+        is_import = self.options.shared and self.settings.get_safe("compiler") == "msvc"
+        self.cpp_info.libs = ["ghl_oauth.dll" if is_import else "ghl_oauth"]
         if not self.options.shared:
             description = load(
                 self, os.path.join(self.package_folder, "lib/pkgconfig/ghl_oauth.pc")

@@ -35,7 +35,7 @@ pub fn install(options: &Options) -> Result<(), String> {
     }
     let archive = built(platform.archive()).ok_or("Cargo built no static library")?;
     to.copy(&archive, &layout.libraries.join(platform.archive()), 0o644)?;
-    let description = pkg_config::file(&layout, &libraries.system);
+    let description = pkg_config::file(&layout, platform, &libraries.system);
     to.write(&layout.pkg_config().join("ghl_oauth.pc"), &description)
 }
 

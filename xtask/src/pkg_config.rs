@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::layout::Layout;
+use crate::platform::Platform;
 
 /// The `.pc` file of a layout. `private` names the system libraries that the static library needs.
-pub fn file(layout: &Layout, private: &str) -> String {
+pub fn file(layout: &Layout, platform: Platform, private: &str) -> String {
     let folder = |path: &Path| match path.strip_prefix(&layout.prefix) {
         Ok(below) => format!("${{prefix}}/{}", slashes(below)),
         Err(_) => slashes(path),
@@ -21,7 +22,7 @@ pub fn file(layout: &Layout, private: &str) -> String {
          Name: ghl_oauth\n\
          Description: OAuth 2.0 access to the GoHighLevel API\n\
          Version: {}\n\
-         Libs: -L${{libdir}} -lghl_oauth\n\
+         Libs: -L${{libdir}} -l{}\n\
          Libs.private: {private}\n\
          Cflags: -I${{includedir}}\n",
         prefix(layout),
@@ -29,6 +30,7 @@ pub fn file(layout: &Layout, private: &str) -> String {
         folder(&layout.headers()),
         folder(&layout.sources()),
         env!("CARGO_PKG_VERSION"),
+        platform.linked(),
     )
 }
 
@@ -60,7 +62,16 @@ mod tests {
         else {
             panic!("{line}");
         };
-        file(&Layout::new(&options).unwrap(), "-lm")
+        let platform = Platform::of(options.target.as_deref());
+        file(&Layout::new(&options).unwrap(), platform, "-lm")
+    }
+
+    #[test]
+    fn linker_of_microsoft_gets_the_import_library() {
+        let text = written("install --target x86_64-pc-windows-msvc");
+        assert!(text.contains(" -lghl_oauth.dll\n"), "{text}");
+        let text = written("install --target x86_64-pc-windows-gnu");
+        assert!(text.contains(" -lghl_oauth\n"), "{text}");
     }
 
     #[test]

@@ -73,6 +73,15 @@ impl Platform {
         }
     }
 
+    /// The name of the library for a linker's option `-l`.
+    pub fn linked(self) -> &'static str {
+        match self {
+            // `ghl_oauth.lib` is the static library.
+            Self::WindowsMsvc => "ghl_oauth.dll",
+            _ => "ghl_oauth",
+        }
+    }
+
     /// The name by which programs find the library, which build.rs gives the linker.
     pub fn install_name(self) -> Option<String> {
         let major = ABI.split('.').next().unwrap_or(ABI);

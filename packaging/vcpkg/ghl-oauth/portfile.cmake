@@ -45,4 +45,14 @@ else()
     file(REMOVE_RECURSE "${CURRENT_PACKAGES_DIR}/bin")
 endif()
 
-vcpkg_install_copyright(FILE_LIST "${SOURCE_PATH}/LICENSE-MIT" "${SOURCE_PATH}/LICENSE-APACHE")
+# The libraries contain crates, whose licences require their texts.
+vcpkg_find_acquire_program(PYTHON3)
+set(third_parties "${CURRENT_BUILDTREES_DIR}/THIRD-PARTY-LICENSES.txt")
+vcpkg_execute_required_process(
+    COMMAND "${PYTHON3}" .ci/release --licences "${third_parties}"
+    WORKING_DIRECTORY "${SOURCE_PATH}"
+    LOGNAME "licences-${TARGET_TRIPLET}"
+)
+vcpkg_install_copyright(
+    FILE_LIST "${SOURCE_PATH}/LICENSE-MIT" "${SOURCE_PATH}/LICENSE-APACHE" "${third_parties}"
+)
