@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from conan import ConanFile
+from conan.errors import ConanInvalidConfiguration
+from conan.tools.build import cross_building
 from conan.tools.files import copy, load
 
 THIRD_PARTIES = "THIRD-PARTY-LICENSES.txt"
@@ -37,6 +39,11 @@ class GhlOauth(ConanFile):
             "README.md", "CHANGELOG.md", "LICENSE-*", ".ci/release/*", ".ci/platforms/*",
         ):  # fmt: skip
             copy(self, pattern, root, self.export_sources_folder, excludes="target/*")
+
+    def validate(self):
+        """Cargo builds for the machine that it runs on."""
+        if cross_building(self):
+            raise ConanInvalidConfiguration("cross builds are not supported")
 
     def package_id(self):
         """C programs of any compiler can use the library; debug programs use the release too."""
