@@ -61,6 +61,7 @@ mod random;
 #[allow(missing_docs)]
 mod signal;
 mod socket;
+// Functions of the system that std does not offer.
 #[cfg(windows)]
 #[allow(unsafe_code)]
 mod windows;

@@ -35,6 +35,7 @@ pub fn no_descriptor() -> Option<&'static str> {
 
 /// Whether the process or the system has no free file descriptor.
 pub fn is_no_descriptor(error: &io::Error) -> bool {
+    // Systems have their own numbers for it, and std has no kind.
     #[cfg(unix)]
     {
         use rustix::io::Errno;

@@ -23,13 +23,13 @@ const STDERR: i32 = 2;
 /// there.
 static TABLE: [AtomicI32; CAPACITY] = [const { AtomicI32::new(EMPTY) }; CAPACITY];
 
-/// A file or socket.
+/// A file or socket. Its number is registered on Unix, the only system with `fork`.
 #[cfg(unix)]
 pub trait Descriptor: AsFd + From<OwnedFd> {}
 #[cfg(unix)]
 impl<T: AsFd + From<OwnedFd>> Descriptor for T {}
 
-/// A file or socket.
+/// A file or socket, of which nothing is registered.
 #[cfg(not(unix))]
 pub trait Descriptor {}
 #[cfg(not(unix))]
@@ -92,6 +92,7 @@ pub fn above_stdio<T: Descriptor>(value: T) -> io::Result<T> {
 
 /// Opens a file for reading, under a higher number than a standard stream's. Unlike
 /// [`above_stdio`] it closes no copy, which would drop the process's POSIX locks on the file.
+/// For `store/sqlite/region_lock.rs`, which exists there only.
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub fn open_above_stdio(path: &std::path::Path) -> io::Result<std::fs::File> {
     use std::os::unix::net::UnixDatagram;

@@ -130,6 +130,7 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether the open file is still the one at the path.
 #[cfg(unix)]
 fn is_same(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,7 @@
 //! The token store: the trait that every kind of store implements, with compare-and-swap by
 //! version. A store knows neither HTTP nor when a token is due.
 
+// Windows protects files by access lists. The tests of their text run everywhere.
 #[cfg(all(feature = "sqlite", any(windows, test)))]
 mod access_list;
 #[cfg(feature = "sqlite")]

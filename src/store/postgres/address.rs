@@ -32,6 +32,7 @@ pub struct Server {
 pub enum HostAddr {
     /// A host name or IP address, and a port.
     Tcp(String, u16),
+    // Elsewhere such an address is an error of the configuration.
     #[cfg_attr(not(unix), allow(dead_code))]
     Unix(PathBuf),
 }

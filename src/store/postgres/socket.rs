@@ -30,6 +30,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(10))
     .with_interval(Duration::from_secs(5))
     .with_retries(3);
+/// Other systems have no such option.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,8 +91,7 @@ impl PollSocket {
             // Failures are ignored: these options are only improvements.
             let _ = socket.set_tcp_nodelay(true);
             let _ = socket.set_tcp_keepalive(&KEEPALIVE);
-            // Other systems have no such option: data that is never acknowledged is detected by the
-            // deadline of the call.
+            // Elsewhere the deadline of the call detects data that is never acknowledged.
             #[cfg(target_os = "linux")]
             let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
             Ok(stream)

@@ -61,7 +61,8 @@ fn without_verbatim_prefix(path: PathBuf) -> PathBuf {
 /// The paths of a database and its side files.
 pub struct Paths {
     pub database: PathBuf,
-    /// The rollback journal, used before the database is in WAL mode.
+    /// The rollback journal, used before the database is in WAL mode. Read by `region_lock.rs`,
+    /// which needs the locks of 64-bit Linux.
     #[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), allow(dead_code))]
     pub journal: PathBuf,
     /// The index of the WAL, which is shared memory.
@@ -140,7 +141,8 @@ fn file_id(path: &Path) -> io::Result<FileId> {
     fs::metadata(path).map(|_| FileId)
 }
 
-/// The mount point of the file system of a file: its highest folder on the same device.
+/// The mount point of the file system of a file: its highest folder on the same device,
+/// whose number only Unix has.
 #[cfg(unix)]
 pub fn mount_point(file: &Path) -> Option<&Path> {
     let device = |path: &Path| file_id(path).map(|(device, _)| device).ok();
@@ -154,7 +156,7 @@ pub fn mount_point(_: &Path) -> Option<&Path> {
     None
 }
 
-/// Whether an open file is still the one at `path`.
+/// Whether an open file is still the one at `path`. For `region_lock.rs`.
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub fn is_at(file: &fs::File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::identity::Paths;
 use crate::fork_safety::databases;
 
-/// Why the locks could not be taken.
+/// Why the locks could not be taken. Elsewhere there are no such locks.
 #[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
