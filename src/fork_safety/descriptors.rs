@@ -92,7 +92,7 @@ pub fn above_stdio<T: Descriptor>(value: T) -> io::Result<T> {
 
 /// Opens a file for reading, under a higher number than a standard stream's. Unlike
 /// [`above_stdio`] it closes no copy, which would drop the process's POSIX locks on the file.
-/// For `store/sqlite/region_lock.rs`, which exists there only.
+/// For the locks of `store/sqlite/region_lock.rs`, which exist on 64-bit Linux only.
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub fn open_above_stdio(path: &std::path::Path) -> io::Result<std::fs::File> {
     use std::os::unix::net::UnixDatagram;
@@ -106,6 +106,7 @@ pub fn open_above_stdio(path: &std::path::Path) -> io::Result<std::fs::File> {
     std::fs::File::open(path)
 }
 
+/// For a forked child, which closes it: only Unix has `fork`.
 #[cfg(unix)]
 fn register(value: &impl Descriptor) -> Option<usize> {
     let descriptor = value.as_fd().as_raw_fd();

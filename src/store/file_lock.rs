@@ -130,7 +130,7 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether the open file is still the one at the path.
+/// Whether the open file is still the one at the path: on Unix it can be replaced.
 #[cfg(unix)]
 fn is_same(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -159,6 +159,7 @@ impl Drop for FileLock {
 
 fn failed(path: &Path, error: &io::Error) -> Error {
     let message = format!("the lock {} cannot be used: {error}", path.display());
+    // Windows has no `chown`.
     let help = if cfg!(unix) && error.kind() == io::ErrorKind::PermissionDenied {
         "it or its folder belongs to another user: chown both to the owner of the database"
     } else {

@@ -132,6 +132,7 @@ mod modes {
     }
 }
 
+// On Unix, SQLite gives the side files the mode of the database.
 #[cfg(windows)]
 pub use modes::protect_side_file;
 pub use modes::{create_file, create_folder, others_may_read};

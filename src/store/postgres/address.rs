@@ -129,6 +129,7 @@ fn addr(host: &Host, port: u16) -> Result<HostAddr> {
         Host::Tcp(host) => {
             HostAddr::Tcp(host.trim_start_matches('[').trim_end_matches(']').to_owned(), port)
         }
+        // This variant of tokio-postgres exists on Unix only.
         #[cfg(unix)]
         Host::Unix(folder) => HostAddr::Unix(folder.join(format!(".s.PGSQL.{port}"))),
     })

@@ -30,7 +30,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(10))
     .with_interval(Duration::from_secs(5))
     .with_retries(3);
-/// Other systems have no such option.
+/// For `TCP_USER_TIMEOUT`, which macOS, the BSDs and Windows do not have.
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -99,6 +99,7 @@ impl PollSocket {
         connect(addresses, open, || until.left())
     }
 
+    /// Unix only: elsewhere, tokio-postgres accepts no Unix socket as host.
     #[cfg(unix)]
     pub fn unix(path: &Path, until: &StepDeadline) -> Result<Arc<PollSocket>, PgError> {
         let stream = PollSocket::open(Domain::UNIX)?;
@@ -116,6 +117,7 @@ impl PollSocket {
         }
     }
 
+    /// Never called: `store.url` is refused if it names a Unix socket.
     #[cfg(not(unix))]
     pub fn unix(path: &Path, _: &StepDeadline) -> Result<Arc<PollSocket>, PgError> {
         Err(PgError::ConnectionLost(format!(

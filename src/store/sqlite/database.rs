@@ -606,7 +606,7 @@ impl Handle {
 
     /// Whether the open files are still the files at the paths.
     fn is_current(&self) -> bool {
-        // Elsewhere the system lets nobody replace open files.
+        // Other systems do not let a program remove or replace an open file.
         cfg!(not(unix)) || self.paths.files().is_ok_and(|files| files == self.files)
     }
 }
@@ -667,7 +667,7 @@ fn checkpoint(connection: &Connection) -> u64 {
 }
 
 /// Reserves `bytes` after the end of the WAL, without changing its length. Returns whether the disk
-/// has them. Only Linux can reserve them without changing the length.
+/// has them. Linux only: elsewhere, rustix would lengthen the file or has no such function.
 #[cfg(target_os = "linux")]
 fn has_room(paths: &Paths, bytes: u64) -> bool {
     use rustix::fs::{FallocateFlags, fallocate};
