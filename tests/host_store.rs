@@ -257,6 +257,16 @@ fn hosted(emulator: &Emulator, changes: Value) -> (Abi, &'static TestHost) {
     (open(&config, &callbacks(host)).map_err(|error| error.1).unwrap().0, host)
 }
 
+/// A client that holds a minted token without a refresh token, and its location.
+fn with_minted(emulator: &Emulator) -> (Abi, &'static TestHost, String) {
+    emulator.set_location_refresh_tokens(false);
+    let (abi, host) = hosted(emulator, json!({}));
+    abi.connect_company(emulator);
+    let location = emulator.location_ids()[0].clone();
+    abi.live_token(emulator, &location);
+    (abi, host, location)
+}
+
 // ---- The store suite ----------------------------------------------------------------------------
 
 /// Refreshes a token while the store starts to refuse saves.
@@ -634,11 +644,8 @@ fn unsaved_token_is_listed_exported_and_used() {
 #[test]
 fn location_whose_deletion_failed_is_minted_again() {
     let emulator = emulator(1);
-    emulator.set_location_refresh_tokens(false);
-    let (abi, host) = hosted(&emulator, json!({}));
-    abi.connect_company(&emulator);
-    let location = &emulator.location_ids()[0];
-    abi.live_token(&emulator, location);
+    let (abi, host, location) = with_minted(&emulator);
+    let location = &location;
     host.refuse("remove", (9, None));
     abi.token_delete(location).fails(Status::Store);
     host.stop_refusing();
@@ -776,11 +783,8 @@ fn write_without_the_lock_is_detected() {
 #[test]
 fn caller_gets_the_minted_token_although_the_store_keeps_the_old_one() {
     let emulator = emulator(1);
-    emulator.set_location_refresh_tokens(false);
-    let (abi, host) = hosted(&emulator, json!({}));
-    abi.connect_company(&emulator);
-    let location = &emulator.location_ids()[0];
-    abi.live_token(&emulator, location);
+    let (abi, host, location) = with_minted(&emulator);
+    let location = &location;
     let mut old = abi.tokens_export(json!({"userType": "Location"})).ok()["tokens"][0].clone();
     let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
     let expires_at = in_an_hour.duration_since(UNIX_EPOCH).unwrap().as_millis();
